@@ -1,0 +1,39 @@
+/* The HTTP API: one file a resource, wired together here. A worker's loop thread; what blocks runs in the work pool. */
+#ifndef DOORBUSTER_API_H
+#define DOORBUSTER_API_H
+
+#include "doorbuster/gate.h"
+#include "doorbuster/http.h"
+#include "doorbuster/metrics.h"
+#include "doorbuster/redis.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <uv.h>
+
+struct api;
+
+struct api_settings {
+    uv_loop_t *loop;
+    const char *store_url; /* lives as long as the api */
+    struct redis_address redis;
+    const unsigned char *secret; /* signs the tokens; copied */
+    size_t secret_bytes;
+    bool dev_open_admin; /* every account may use the admin calls */
+    const struct metrics_page *metrics;
+};
+
+struct api *api_new(const struct api_settings *settings);
+/* Before the first request. */
+void api_use_gate(struct api *api, struct gate *gate);
+/* For http_settings.routes; the context of every handler is the api. */
+const struct http_route *api_routes(size_t *count);
+/* For gate_settings.settle_cb, with the api as context. */
+bool api_settle(void *api, struct gate_purchase *list);
+/* Every few milliseconds: lets passwords wait while purchases are under way. */
+void api_watch(struct api *api);
+/* Jobs waiting or running; the api can be freed when there are none and no request is pending. */
+size_t api_busy(const struct api *api);
+void api_free(struct api **api);
+
+#endif

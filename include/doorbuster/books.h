@@ -1,0 +1,37 @@
+/* The two books of a product side by side, at one position of the sales log. Blocking: pool threads and the command-line tools. */
+#ifndef DOORBUSTER_BOOKS_H
+#define DOORBUSTER_BOOKS_H
+
+#include "doorbuster/gate_books.h"
+#include "doorbuster/store.h"
+
+struct books {
+    struct store_product product; /* the store's side, at `position` */
+    struct log_position position;
+    struct gate_stock gate; /* Redis's side: stock_at is at the same position */
+    bool equal; /* the two agree (a product that is not open yet agrees if Redis does not know it) */
+};
+
+enum books_status { BOOKS_READ, BOOKS_NO_PRODUCT, BOOKS_STORE_FAILED, BOOKS_REDIS_FAILED };
+
+/* Reads the store, then Redis, and again (a few times) if the log was trimmed in between. */
+enum books_status books_read(struct store *reader, redisContext *redis, int64_t product_id,
+                             struct books *out);
+
+/* Adds a product and opens its sale: row in the store, opening through the log, and waits until that is recorded. `product` as for
+ * store_add_product; filled in on success. `actor`: the admin's user id, 0 for the tools. */
+enum catalog_status {
+    CATALOG_ADDED,
+    CATALOG_NAME_TAKEN,
+    CATALOG_STORE_FAILED,
+    CATALOG_REDIS_FAILED,
+    CATALOG_NOT_RECORDED
+};
+enum catalog_status catalog_add(struct store *writer, redisContext *redis, struct store_product *product,
+                                int64_t actor);
+
+/* Takes what is left of the product's stock off sale, through the log, and waits until that is recorded. */
+enum catalog_status catalog_withdraw_all(struct store *reader, redisContext *redis, int64_t product_id,
+                                         int64_t actor, const char *note);
+
+#endif

@@ -1,0 +1,74 @@
+/* Redis's side of the books, over a blocking connection: what the recorder, the tools and pool jobs need. Workers sell through gate.h.
+ *
+ * Functions return false on failure; redis_failure() then says why. A redisContext is used by one thread at a time. */
+#ifndef DOORBUSTER_GATE_BOOKS_H
+#define DOORBUSTER_GATE_BOOKS_H
+
+#include "doorbuster/redis.h"
+#include "doorbuster/sales_log.h"
+
+/* --- reading --------------------------------------------------------------------------------------------------------------- */
+struct gate_head {
+    bool exists;
+    uint64_t epoch;               /* 0: closed, nothing can be sold */
+    int64_t orders;               /* the last order id given out; -1: missing or not a number */
+    int64_t store_id;             /* of the store it belongs to; 0: missing */
+    struct log_position log_last; /* id of the last entry ever added */
+    struct log_position
+        log_lost; /* everything after this is there; at or before it entries may have been trimmed away */
+};
+bool gate_read_head(redisContext *redis, struct gate_head *out);
+
+/* The entries after `after`, oldest first, at most `max`; waits up to `block_ms` for the first one (0: does not wait). They point into
+ * *reply, which the caller frees after use (NULL if there were none), and into `orders`, room for orders_max; no more entries are given
+ * than have room there. False also for an entry that is not ours. */
+bool gate_read_log(redisContext *redis, struct log_position after, int block_ms, struct log_entry *entries,
+                   size_t max, struct sale_order *orders, size_t orders_max, size_t *count,
+                   redisReply **reply);
+
+/* The stock of a product at the log position `at`: the live figure with everything after `at` undone, read in one step. */
+struct gate_stock {
+    bool on_sale;      /* the gate knows the product */
+    bool at_known;     /* false: the log was trimmed beyond `at`; read the store again and retry */
+    int64_t available; /* live */
+    int64_t stock_at;  /* at the position asked for */
+    int64_t in_flight; /* units sold in entries after it */
+    int64_t price, limit;
+    bool sold_out;                          /* a sold-out answer was given since the last restock */
+    int64_t sold_out_order, sold_out_at_ms; /* the last order before it, and when */
+};
+bool gate_read_stock(redisContext *redis, int64_t product_id, struct log_position at, struct gate_stock *out);
+
+/* --- changing stock ------------------------------------------------------------------------------------------------------------ */
+enum gate_change { GATE_CHANGED, GATE_UNCHANGED, GATE_CLOSED, GATE_SHORT, GATE_FULL, GATE_FAILED };
+struct gate_opening {
+    int64_t price, limit;
+};
+/* Runs stock.lua with the head's script, reading the head again while the gate is being opened anew, for at most `patience_ms`. `opening`
+ * is NULL unless cause is STOCK_OPENING. On GATE_CHANGED *position is the entry's, *stock what is there now (on GATE_UNCHANGED too). */
+enum gate_change gate_change_stock(redisContext *redis, const struct stock_change *change,
+                                   const struct gate_opening *opening, int patience_ms,
+                                   struct log_position *position, int64_t *stock);
+
+/* --- the recorder's alone ----------------------------------------------------------------------------------------------------- */
+/* Epoch 0: from here on no script sells, until gate_open(). */
+bool gate_close(redisContext *redis);
+/* Forgets everything of ours, the head first, and starts an empty log whose last id is `recorded`. Until gate_finish_rebuild() there is no
+ * head: a rebuild that was cut short is never taken for a whole one. */
+bool gate_wipe(redisContext *redis, struct log_position recorded);
+/* The head of a store, still closed: its order counter and the time of its last order. */
+bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms);
+bool gate_put_product(redisContext *redis, int64_t product_id, int64_t stock, int64_t price, int64_t limit);
+bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, int64_t units);
+/* Loads the scripts with this epoch in their text, and opens the head. The workers hear of it by the next gate_announce(). */
+bool gate_open(redisContext *redis, uint64_t epoch);
+/* Is the head still at this epoch, and are its scripts loaded? *ours is set when the answer is known. */
+bool gate_is_ours(redisContext *redis, uint64_t epoch, bool *ours);
+/* "This is the gate's epoch; everything of an older one is settled (0: the gate is closed, nothing is said of epochs).
+ * The store has the log up to here", less the orders it rejected. */
+bool gate_announce(redisContext *redis, uint64_t epoch, struct log_position recorded, const int64_t *rejected,
+                   size_t rejected_count);
+/* Drops entries before `keep_from`. */
+bool gate_trim(redisContext *redis, struct log_position keep_from);
+
+#endif

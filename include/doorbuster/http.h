@@ -1,0 +1,140 @@
+/* The HTTP front: libmicrohttpd on a libuv loop. Knows nothing of sales.
+ *
+ * One server a process, one thread: every function here is for the loop's thread. Nothing here blocks.
+ *
+ * A request's way: head parsed and checked -> body collected -> route found -> its handler called once, with the whole body. The
+ * handler replies at once or keeps the pointer and replies later, exactly once; until then the connection waits. The request is
+ * valid until its reply has been called, even if the client has gone by then; do not touch it after.
+ *
+ * The owner of the loop calls http_server_turn() once a turn of the loop, from its uv_prepare callback. All of libmicrohttpd's work
+ * happens in there, so that a turn's requests reach the gate together. */
+#ifndef DOORBUSTER_HTTP_H
+#define DOORBUSTER_HTTP_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct http_server;
+struct http_request;
+struct http_response; /* prebuilt, immutable, can be sent any number of times */
+
+enum http_method {
+    HTTP_GET,
+    HTTP_POST,
+    HTTP_PUT,
+    HTTP_DELETE,
+    HTTP_METHODS
+}; /* HEAD runs the GET handler, body left out */
+
+typedef void (*http_handler_cb)(struct http_request *request, void *context);
+
+struct http_route {
+    enum http_method method;
+    const char *
+        path; /* "/api/products/{id}/stock": {name} matches one segment, a positive decimal integer below 2^53 if the
+                          name is "id" (anything else there: 404), any segment otherwise */
+    const char *label; /* short name of the route for counting: "purchase" */
+    http_handler_cb handler;
+};
+
+/* Called after every answered request, for counting. `route` is an index into routes, or -1 if none matched. */
+typedef void (*http_answered_cb)(void *context, int route, unsigned status, int64_t took_us);
+
+struct http_settings {
+    int listen_fd; /* bound, listening, non-blocking; stays the caller's */
+    unsigned connections_max;
+    size_t body_bytes_max;    /* larger: 413 */
+    unsigned head_timeout_ms; /* from the first byte expected to the end of the head */
+    unsigned body_timeout_ms; /* from there to the end of the body */
+    unsigned idle_timeout_ms; /* between requests */
+    unsigned
+        leave_grace_ms; /* after quiesce, for a request that is on its way on an idle connection; 0: none */
+    const struct http_route *routes;
+    size_t route_count;
+    void *context;                /* given to handlers and callbacks */
+    http_answered_cb answered_cb; /* may be NULL */
+};
+
+/* NULL on failure, with a sentence in `error`. */
+struct http_server *http_server_new(uv_loop_t *loop, const struct http_settings *settings, char *error,
+                                    size_t error_bytes);
+/* Runs libmicrohttpd if there is anything to do. See above. */
+void http_server_turn(struct http_server *server);
+/* Takes no new connections; answers say `Connection: close`; connections that are still idle after leave_grace_ms are closed. */
+void http_server_quiesce(struct http_server *server);
+size_t http_server_connections(const struct http_server *server);
+/* Requests whose handler has been called and that have no reply yet. */
+size_t http_server_pending(const struct http_server *server);
+/* After quiesce, with nothing pending. Closes its loop handles; the loop must run once more afterwards. */
+void http_server_free(struct http_server **server);
+
+/* --- the request ---------------------------------------------------------------------------------------------------------- */
+const char *http_request_body(const struct http_request *request,
+                              size_t *bytes); /* never NULL; terminated by a NUL */
+/* Value of a header, or NULL. `name` in any case. Valid as long as the request. */
+const char *http_request_header(const struct http_request *request, const char *name);
+/* Value of a query argument, percent-decoded, or NULL. */
+const char *http_request_query(const struct http_request *request, const char *name);
+/* The value of {id} in the route's path. CHECKs that the route has one. */
+int64_t http_request_path_id(const struct http_request *request);
+/* The value of another {name} segment (the first one). */
+const char *http_request_path_text(const struct http_request *request);
+/* Media type of the body is `type` (parameters ignored), or there is no Content-Type at all. */
+bool http_request_is_media_type(const struct http_request *request, const char *type);
+int64_t http_request_began_us(const struct http_request *request); /* monotonic; when the head was complete */
+/* Memory that lives as long as the request, aligned for any type, not zeroed. For small things: up to 64 KiB a request (CHECKed). */
+void *http_request_alloc(struct http_request *request, size_t bytes);
+
+/* --- the reply: exactly one http_reply_* a request -------------------------------------------------------------------------- */
+/* An extra header for the coming reply; `value` is copied. At most 4. */
+void http_reply_header(struct http_request *request, const char *name, const char *value);
+
+/* body[0..bytes) must live as long as the request: from http_request_alloc, or static. `content_type` is static. */
+void http_reply_bytes(struct http_request *request, unsigned status, const char *content_type,
+                      const char *body, size_t bytes);
+/* Prints `body` and frees it. */
+void http_reply_json(struct http_request *request, unsigned status, cJSON *body);
+
+struct http_response *http_response_new(unsigned status, const char *content_type, const char *body,
+                                        size_t bytes); /* copied */
+void http_response_free(struct http_response **response);
+/* Fastest way to answer. No extra headers. */
+void http_reply_prebuilt(struct http_request *request, const struct http_response *response);
+
+/* --- errors: application/problem+json (RFC 9457) ------------------------------------------------------------------------------ */
+struct http_problem {
+    unsigned status;
+    const char *slug; /* "insufficient-stock": type is /problems/insufficient-stock */
+    const char *title;
+    const char *about; /* the page behind it: what it means and what to do, a sentence or two */
+};
+
+/* Those that HTTP itself brings: bad-request 400, not-found 404, method-not-allowed 405, body-too-large 413, uri-too-long 414,
+ * unsupported-media-type 415, header-too-large 431, internal-error 500. */
+enum http_problem_kind {
+    HTTP_PROBLEM_BAD_REQUEST,
+    HTTP_PROBLEM_NOT_FOUND,
+    HTTP_PROBLEM_METHOD_NOT_ALLOWED,
+    HTTP_PROBLEM_BODY_TOO_LARGE,
+    HTTP_PROBLEM_URI_TOO_LONG,
+    HTTP_PROBLEM_UNSUPPORTED_MEDIA_TYPE,
+    HTTP_PROBLEM_HEADER_TOO_LARGE,
+    HTTP_PROBLEM_INTERNAL_ERROR,
+    HTTP_PROBLEM_KINDS
+};
+extern const struct http_problem http_problems[HTTP_PROBLEM_KINDS];
+
+/* `extensions`: an object whose members are added to the problem's, freed here; may be NULL. */
+void http_reply_problem(struct http_request *request, const struct http_problem *problem, cJSON *extensions,
+                        const char *detail_format, ...) __attribute__((format(printf, 4, 5)));
+/* The same as text, for prebuilt responses. Returns the length; out is terminated; CHECKs that it fits. */
+size_t http_problem_format(char *out, size_t out_bytes, const struct http_problem *problem,
+                           const cJSON *extensions, const char *detail);
+
+#define HTTP_TYPE_JSON "application/json"
+#define HTTP_TYPE_PROBLEM "application/problem+json"
+
+#endif

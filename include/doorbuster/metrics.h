@@ -1,0 +1,63 @@
+/* Counters of all processes in one shared page: a slot for each process, written by its owner alone, read by anyone without a lock.
+ * A slot survives the death of its process; the one that replaces it goes on counting where it stopped. */
+#ifndef DOORBUSTER_METRICS_H
+#define DOORBUSTER_METRICS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define METRICS_WORKERS_MAX 64
+
+/* X(name, text for people and Prometheus' HELP). Each becomes doorbuster_<name>_total. */
+#define METRICS_COUNTERS(X)                                                                                  \
+    X(requests, "HTTP requests answered")                                                                    \
+    X(responses_4xx, "answers with a 4xx status")                                                            \
+    X(responses_5xx, "answers with a 5xx status")                                                            \
+    X(purchases_confirmed, "purchases answered 201")                                                         \
+    X(purchases_sold_out, "purchases refused for lack of stock")                                             \
+    X(purchases_sold_out_at_once, "of these, refused by the worker's own sold-out mark, without Redis")      \
+    X(purchases_over_limit, "purchases refused for the customer limit")                                      \
+    X(purchases_not_on_sale, "purchases of a product that the gate does not know")                           \
+    X(purchases_rejected, "purchases that Redis sold and the store refused")                                 \
+    X(purchases_unavailable, "purchases answered 503")                                                       \
+    X(purchases_stale, "purchases asked again because the gate's epoch was over")                            \
+    X(purchases_settled, "reserved purchases looked up in the store after a change of epoch")                \
+    X(gate_calls, "calls to the selling script")                                                             \
+    X(logins_refused_busy, "logins and registrations answered 429 because the queue was full")               \
+    X(redis_links_lost, "connections to Redis that broke")                                                   \
+    X(recorder_commits, "transactions of the recorder")                                                      \
+    X(recorder_orders, "orders recorded")                                                                    \
+    X(recorder_attaches, "attaches of the recorder to Redis")                                                \
+    X(recorder_rebuilds, "of these, with Redis rebuilt from the store")                                      \
+    X(recorder_rejected, "orders that did not fit the store")                                                \
+    X(process_restarts, "processes that the supervisor started again")
+
+enum metrics_counter {
+#define X(name, help) METRICS_##name,
+    METRICS_COUNTERS(X)
+#undef X
+        METRICS_COUNT
+};
+
+struct metrics_slot {
+    _Alignas(64) uint64_t counters[METRICS_COUNT]; /* atomic; relaxed */
+};
+
+struct metrics_page {
+    struct metrics_slot supervisor, recorder, workers[METRICS_WORKERS_MAX];
+};
+
+/* Shared with every process forked afterwards. NULL: out of memory. Never freed: it lives as long as the server. */
+struct metrics_page *metrics_page_new(void);
+
+/* Where this process counts. Once, right after its fork; until then counts go nowhere visible. */
+void metrics_use_slot(struct metrics_slot *slot);
+/* Adds to a counter of this process's slot. One thread a process: the one that owns the slot. */
+void metrics_add(enum metrics_counter counter, uint64_t amount);
+
+/* Sum over all slots. */
+uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter);
+/* All counters as Prometheus text. Returns the length; out is terminated; CHECKs that it fits. */
+size_t metrics_format(const struct metrics_page *page, char *out, size_t out_bytes);
+
+#endif

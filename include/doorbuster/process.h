@@ -1,0 +1,20 @@
+/* Things a process does to itself and to files at start. */
+#ifndef DOORBUSTER_PROCESS_H
+#define DOORBUSTER_PROCESS_H
+
+#include <stddef.h>
+
+/* Remembers where argv lives, so that process_set_title() can write there, and puts copies of its strings and of the
+ * environment in their place. Call first in main(), before anything keeps a pointer into either. */
+void process_init_title(int argc, char **argv);
+/* What `ps` shows: "doorbuster: worker 0". Also sets the thread name (15 bytes of what follows the colon). */
+void process_set_title(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Creates `path` with mode 0700 and checks that it can be written. 0, or -1 with a sentence for the user in `error`. */
+int process_make_private_dir(const char *path, char *error, size_t error_bytes);
+
+/* One clear line on stderr and exit(2): for a broken environment at start. "doorbuster-server: <message>" */
+_Noreturn void process_refuse(const char *program, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,72 @@
+/* Connections to Redis (RESP2, hiredis 0.14): an address, a blocking connection, and a link on a libuv loop that mends itself. */
+#ifndef DOORBUSTER_REDIS_H
+#define DOORBUSTER_REDIS_H
+
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct redis_address {
+    char host[256]; /* "" when `path` is used */
+    int port;
+    char path[108]; /* Unix socket */
+    char password[256];
+    int database;
+};
+
+/* "redis://[:password@]host[:port][/db]" or "unix:/path". False: `error` says what it may be. */
+bool redis_address_parse(const char *url, struct redis_address *out, char *error, size_t error_bytes);
+/* For messages; never with the password. */
+void redis_address_format(const struct redis_address *address, char *out, size_t out_bytes);
+
+/* --- blocking: the recorder, setup, verify, pool jobs ------------------------------------------------------------------- */
+/* Connects, authenticates, selects the database; every later command has `timeout_ms` too. NULL: `error` says why. */
+redisContext *redis_connect_blocking(const struct redis_address *address, int timeout_ms, char *error,
+                                     size_t error_bytes);
+
+/* One command from printf-like parts. NULL on a broken connection *or* an error reply; redis_failure() then says which. The reply is the
+ * caller's: freeReplyObject. */
+redisReply *redis_ask(redisContext *redis, const char *format, ...);
+/* Did it work? For a reply whose content does not matter: frees it. NULL: false. */
+bool redis_done(redisReply *reply);
+/* The last failure of redis_ask on this thread, for the log: "NOSCRIPT No matching script", "Connection refused". */
+const char *redis_failure(void);
+
+/* --- a link on the loop: workers ------------------------------------------------------------------------------------------ */
+/* One connection that reconnects by itself (20 ms doubling to 1 s, with jitter). Commands are only buffered; redis_link_flush() writes
+ * them, once a turn of the loop. Loop thread only. */
+struct redis_link;
+
+struct redis_link_settings {
+    const char *name; /* for the log: "calls" */
+    struct redis_address address;
+    int connect_timeout_ms;
+    int command_timeout_ms; /* no reply at all for so long with commands pending: the link is given up */
+    void (*up_cb)(void *context); /* connected, authenticated, answering */
+    void (*down_cb)(
+        void *context); /* was up, is lost; all pending commands have had their callback with NULL */
+    void *context;
+};
+
+/* `reply` is NULL if the link broke: the command may or may not have been carried out. The reply is freed after the callback. Called on
+ * the loop's thread, never before redis_link_command() has returned. */
+typedef void (*redis_reply_cb)(const redisReply *reply, void *context);
+
+struct redis_link *redis_link_new(uv_loop_t *loop, const struct redis_link_settings *settings);
+bool redis_link_is_up(const struct redis_link *link);
+/* False: the link is not up; no callback will come. */
+bool redis_link_command(struct redis_link *link, redis_reply_cb cb, void *context, int argc,
+                        const char **argv, const size_t *argv_bytes);
+/* Every message on `channel` goes to `cb` (reply: "message", channel, payload), also the confirmation ("subscribe", …), and NULL when the
+ * link is lost. The link then takes no other commands. */
+bool redis_link_subscribe(struct redis_link *link, const char *channel, redis_reply_cb cb, void *context);
+void redis_link_flush(struct redis_link *link);
+/* Gives the connection up and makes a new one; pending commands get NULL. For a link that its owner knows to be dead. Not from a callback of
+ * the link itself. */
+void redis_link_reset(struct redis_link *link, const char *why);
+/* Gives up at once; pending commands get NULL. The loop must run until its handles are closed; the memory is freed then. */
+void redis_link_close(struct redis_link **link);
+
+#endif

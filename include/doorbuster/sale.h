@@ -1,0 +1,53 @@
+/* A purchase: what a buyer asks for, what became of it, and the states in between. Pure; any thread.
+ *
+ *   new -> QUEUED --sent--> ASKED --sold--> RESERVED --recorded--> CONFIRMED      (201)
+ *            |  ^             | |               | | |
+ *            |  +----stale----+ +--refused--+   | | +--rejected by the store--+
+ *            |  +---------------------------|---+ |                           v
+ *            |    lost with Redis's memory  +-----|----------------------> REFUSED   (400, 404, 409)
+ *            +--deadline--------------------------+----------------------> UNAVAILABLE (503; from ASKED too)
+ *
+ * Stale: the gate's epoch is over, nothing was sold. Lost: Redis forgot the reservation before the store had it; it was never promised.
+ * Either way the purchase goes back to the queue. */
+#ifndef DOORBUSTER_SALE_H
+#define DOORBUSTER_SALE_H
+
+#include "doorbuster/sales_log.h"
+
+#define PURCHASE_QUANTITY_MAX 1000
+#define PRODUCT_STOCK_MAX INT64_C(1000000000)
+#define PRODUCT_PRICE_MAX INT64_C(1000000000000) /* price x quantity stays below 2^53 */
+
+enum purchase_state {
+    PURCHASE_QUEUED,
+    PURCHASE_ASKED,
+    PURCHASE_RESERVED,
+    PURCHASE_CONFIRMED,
+    PURCHASE_REFUSED,
+    PURCHASE_UNAVAILABLE,
+    PURCHASE_STATES
+};
+
+/* Why the gate or the store said no. The values are the words of sell.lua. */
+enum refusal {
+    REFUSAL_NONE = 0,
+    REFUSAL_INSUFFICIENT_STOCK = -1, /* figure: available */
+    REFUSAL_CUSTOMER_LIMIT = -2,     /* figure: units the customer has already */
+    REFUSAL_NOT_ON_SALE = -3,        /* the gate does not know the product */
+    REFUSAL_REJECTED = -4,           /* the store did not have it: a difference between the books */
+};
+
+struct purchase {
+    enum purchase_state state;
+    struct sale_order order; /* asked: request, user_id, product_id, quantity; the rest once it is reserved */
+    enum refusal refusal;
+    int64_t figure; /* see enum refusal */
+    int64_t limit;  /* REFUSAL_CUSTOMER_LIMIT: the limit */
+    int64_t at_ms;  /* reserved at */
+    struct log_position position;
+};
+
+/* Moves the purchase to `next`; CHECKs that the move is in the drawing and that the purchase then makes sense. */
+void purchase_move(struct purchase *purchase, enum purchase_state next);
+
+#endif

@@ -1,0 +1,47 @@
+/* Blocking work off the loop: a bounded queue in front of libuv's thread pool, at lower priority than the loop.
+ *
+ * Two queues, each with a limit of jobs running and of jobs waiting, so that a login storm cannot keep out a read:
+ *   WORK_PASSWORD  Argon2id: much processor time, 19 MiB each. At the lowest priority (nice 19): what the loop leaves over. A job
+ *                  here must not hold a lock that anyone else waits for
+ *   WORK_STORE     reads and writes of the store. A little below the loop (nice 5), for a write holds the lock that the recorder
+ *                  waits for
+ *
+ * One pool a process. */
+#ifndef DOORBUSTER_WORK_POOL_H
+#define DOORBUSTER_WORK_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <uv.h>
+
+enum work_queue { WORK_PASSWORD, WORK_STORE, WORK_QUEUES };
+
+struct work_pool;
+
+/* Runs on a pool thread; may block. */
+typedef void (*work_cb)(void *context);
+/* Runs afterwards on the loop's thread, never before work_submit() has returned. */
+typedef void (*work_done_cb)(void *context);
+
+struct work_limits {
+    unsigned running_max; /* jobs of this queue at work at the same time, >= 1 */
+    unsigned waiting_max; /* jobs waiting behind them */
+};
+
+/* Must be called before the loop has run its first pool job (it sets the number of pool threads). Never fails but by CHECK. */
+struct work_pool *work_pool_new(uv_loop_t *loop, const struct work_limits limits[WORK_QUEUES]);
+/* Nothing may be waiting or running. */
+void work_pool_free(struct work_pool **pool);
+
+/* Loop thread only. False if the queue is full: nothing was queued, no callback will run; tell the client to come back. */
+bool work_submit(struct work_pool *pool, enum work_queue queue, work_cb work, work_done_cb done,
+                 void *context);
+
+/* The loop has something more important on hand, or not any more: while it does, password jobs start one at a time, two a second. Say it
+ * again every few milliseconds, also if nothing has changed: waiting jobs are started from here. Loop thread. */
+void work_pool_press(struct work_pool *pool, bool pressed);
+
+/* Jobs waiting and running, all queues. */
+size_t work_pool_busy(const struct work_pool *pool);
+
+#endif

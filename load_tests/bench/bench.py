@@ -1,0 +1,398 @@
+#!/usr/bin/python3
+"""Speed and memory of the whole stack, each figure beside something that can be known: nginx, redis-benchmark, or itself without
+the burden. Started by scripts/bench.sh.
+
+The machine is noisy and the load generator shares it. So what is compared is measured in turn (A B A B …), in short rounds, and the
+medians are compared; everything happens in one run.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Callable
+
+import api
+import processes
+import table
+from processes import Process, Unmeasurable
+from table import Row
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+HUGE_STOCK = 1_000_000_000
+IDLE_CONNECTIONS = 10_000
+SPARE_FILES = 200
+STORM_CONNECTIONS = 64
+STORM_PAUSE_MS = 50            # 64 people, 20 tries a second each: many times what two cores can hash
+STORM_LEAD_SECONDS = 1.0       # until every hashing thread is busy
+STORM_AFTERMATH_SECONDS = 2.0  # until the logins that nobody waits for any more have been hashed
+REDIS_DECREMENT = "return redis.call('DECRBY', KEYS[1], 1)"
+
+
+@dataclass
+class Plan:
+    rounds: int
+    seconds: int
+    people: int
+
+
+QUICK = Plan(rounds=2, seconds=2, people=32)
+FULL = Plan(rounds=5, seconds=5, people=128)
+
+
+@dataclass
+class Bench:
+    """What all measurements need."""
+    plan: Plan
+    folder: Path
+    port: int
+    server: Process
+    admin_token: str
+    tokens_file: Path
+    names_file: Path
+    token: str
+    plenty: int              # product with a stock that never ends
+    sold_out: int            # product without any
+    workers: int
+    confirmed: int = 0       # purchases that were told 201
+    open_ended: int = 0      # connections that may have had one more on the way when a round ended
+
+
+@dataclass
+class Load:
+    """One round of wrk."""
+    rate: float
+    p99_ms: float
+    cpu_us: float            # processor time a request, of the processes watched
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+# --- wrk -------------------------------------------------------------------------------------------------------------------------------
+
+
+def wrk_command(port: int, connections: int, seconds: float, script: str, *arguments: str) -> list[str]:
+    return ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds:.0f}s", "--timeout", "10s", "-s", str(HERE / script),
+            f"http://127.0.0.1:{port}", "--", *arguments]
+
+
+def wrk_result(output: str) -> dict[str, Any]:
+    for line in output.splitlines():
+        if line.startswith("RESULT "):
+            return json.loads(line[len("RESULT "):])
+    raise Unmeasurable(f"wrk gave no result: {output.strip()[-300:]}")
+
+
+def run_wrk(bench: Bench, port: int, connections: int, product_id: int, watched: int) -> tuple[Load, dict[str, Any]]:
+    """`watched`: the process whose family's processor time counts."""
+    pids = processes.family(watched)
+    command = wrk_command(port, connections, bench.plan.seconds, "purchases.lua", str(bench.tokens_file), str(product_id))
+    before = processes.cpu_seconds(pids)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=bench.plan.seconds + 60,
+                          check=False)
+    used = processes.cpu_seconds(pids) - before
+    result = wrk_result(done.stdout)
+    if result["broken"] or result["timeouts"]:
+        raise Unmeasurable(f"wrk: {result['broken']} connections broke, {result['timeouts']} requests timed out")
+    if not result["requests"]:
+        raise Unmeasurable("wrk had no answers")
+    load = Load(result["requests"] / result["seconds"], result["p99_us"] / 1000, used * 1e6 / result["requests"])
+    return load, result
+
+
+def purchases(bench: Bench, connections: int) -> Load:
+    load, result = run_wrk(bench, bench.port, connections, bench.plenty, bench.server.pid)
+    if result["refused"]:
+        raise Unmeasurable(f"{result['refused']} of {result['requests']} purchases were refused, though there is stock for all")
+    bench.confirmed += result["requests"]
+    bench.open_ended += connections
+    return load
+
+
+def refusals(bench: Bench, port: int, watched: int) -> Load:
+    load, result = run_wrk(bench, port, 64, bench.sold_out, watched)
+    if result["refused"] != result["requests"]:
+        raise Unmeasurable(f"{result['requests'] - result['refused']} purchases of a sold-out product were not refused")
+    return load
+
+
+def mid(loads: list[Load], what: Callable[[Load], float]) -> float:
+    return median(what(load) for load in loads)
+
+
+# --- the measurements ----------------------------------------------------------------------------------------------------------------
+
+
+def measure_sold_out(bench: Bench) -> list[Row]:
+    head, body = api.raw_answer(bench.port, bench.token, bench.sold_out)
+    if not head.startswith(b"HTTP/1.1 400 "):
+        raise Unmeasurable(f"a sold-out product is answered with {head[:40]!r}")
+    port = processes.free_port()
+    nginx = processes.start_nginx(bench.folder, port, bench.workers, body.decode(), 0)
+    try:
+        plain_head, _ = api.raw_answer(port, bench.token, bench.sold_out)
+        padding = len(head) - len(plain_head)
+        if padding >= 8:
+            nginx.stop()
+            nginx = processes.start_nginx(bench.folder, port, bench.workers, body.decode(), padding)
+        nginx_head, nginx_body = api.raw_answer(port, bench.token, bench.sold_out)
+        if nginx_body != body:
+            raise Unmeasurable("nginx does not answer with the same body")
+        ours, theirs = [], []
+        for _ in range(bench.plan.rounds):
+            ours.append(refusals(bench, bench.port, bench.server.pid))
+            theirs.append(refusals(bench, port, nginx.pid))
+    finally:
+        nginx.stop()
+    sizes = f"{len(head) + len(body)} bytes an answer, nginx {len(nginx_head) + len(nginx_body)}"
+    return [
+        table.at_most("sold-out answer, processor time", mid(ours, lambda x: x.cpu_us), mid(theirs, lambda x: x.cpu_us), 1.3, " us",
+                      "nginx return 400"),
+        Row("sold-out answers a second", f"{mid(ours, lambda x: x.rate):,.0f}/s", f"{mid(theirs, lambda x: x.rate):,.0f}/s nginx",
+            f"{mid(ours, lambda x: x.rate) / mid(theirs, lambda x: x.rate):.2f}", sizes),
+    ]
+
+
+def redis_rate(where: list[str], sha: str, requests: int) -> float:
+    done = subprocess.run(["redis-benchmark", *where, "-c", "64", "-n", str(requests), "--csv", "EVALSHA", sha, "1", "stock"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+    try:
+        return float(done.stdout.strip().splitlines()[-1].split(",")[1].strip('"'))
+    except (IndexError, ValueError) as error:
+        raise Unmeasurable(f"redis-benchmark: {done.stdout.strip()[-200:]}") from error
+
+
+def redis_cli(path: str, *arguments: str) -> str:
+    return subprocess.run(["redis-cli", "-s", path, *arguments], stdout=subprocess.PIPE, text=True, timeout=10, check=True).stdout.strip()
+
+
+def measure_purchases(bench: Bench) -> list[Row]:
+    redis, port, path = processes.start_redis(bench.folder)
+    tcp, unix = ["-h", "127.0.0.1", "-p", str(port)], ["-s", path]
+    warm_up = 20_000
+    try:
+        sha = redis_cli(path, "SCRIPT", "LOAD", REDIS_DECREMENT)
+        redis_cli(path, "SET", "stock", str(HUGE_STOCK))
+        requests = int(redis_rate(tcp, sha, warm_up) * bench.plan.seconds)
+        plain, plain_unix, few, many = [], [], [], []
+        for _ in range(bench.plan.rounds):
+            plain.append(redis_rate(tcp, sha, requests))
+            few.append(purchases(bench, 64))
+            plain_unix.append(redis_rate(unix, sha, requests // 2))
+            many.append(purchases(bench, 300))
+        done = HUGE_STOCK - int(redis_cli(path, "GET", "stock"))
+        if done != warm_up + (requests + requests // 2) * bench.plan.rounds:
+            raise Unmeasurable(f"redis-benchmark did not do what it said, but {done} decrements")
+    finally:
+        redis.stop()
+    against = median(plain)
+    return [
+        table.at_least("confirmed purchases, 64 connections", mid(few, lambda x: x.rate), against, 0.4, "/s", "redis-benchmark"),
+        table.at_least("confirmed purchases, 300 connections", mid(many, lambda x: x.rate), against, 0.4, "/s", "redis-benchmark"),
+        Row("redis-benchmark on a unix socket, for comparison", f"{median(plain_unix):,.0f}/s", f"{against:,.0f}/s over TCP"),
+        table.below("processor time a purchase, 64 connections", mid(few, lambda x: x.cpu_us), 20, " us"),
+        table.below("processor time a purchase, 300 connections", mid(many, lambda x: x.cpu_us), 20, " us"),
+        Row("p99 of purchases, 64 connections flat out", f"{mid(few, lambda x: x.p99_ms):.1f} ms"),
+        Row("p99 of purchases, 300 connections flat out", f"{mid(many, lambda x: x.p99_ms):.1f} ms"),
+    ]
+
+
+def our_processes(bench: Bench) -> list[int]:
+    """The server's own, without its Redis: that one holds no connection of a buyer."""
+    return [pid for pid in processes.family(bench.server.pid) if not processes.program(pid).startswith("redis")]
+
+
+def idle_count() -> int:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return min(IDLE_CONNECTIONS, limit - SPARE_FILES)
+
+
+def measure_idle(bench: Bench) -> list[Row]:
+    count = idle_count()
+    pids = our_processes(bench)
+    per_connection, alone, crowded = [], [], []
+    for _ in range(bench.plan.rounds):
+        alone.append(purchases(bench, 64))
+        time.sleep(0.5)
+        before = processes.memory_bytes(pids)
+        with api.IdleConnections(bench.port, count) as idle:
+            time.sleep(0.5)
+            per_connection.append((processes.memory_bytes(pids) - before) / count / 1024)
+            crowded.append(purchases(bench, 64))
+            alive = idle.still_open()
+        if alive < count:
+            raise Unmeasurable(f"{count - alive} of {count} idle connections were closed by the server during a round")
+        time.sleep(1)
+    # The first round counts: later ones find memory that the first has left allocated.
+    return [
+        table.below("memory of an idle keep-alive connection", per_connection[0], 12, " KiB"),
+        table.at_least(f"64 busy beside {count:,} idle connections", mid(crowded, lambda x: x.rate), mid(alone, lambda x: x.rate), 0.8,
+                       "/s", "64 alone"),
+    ]
+
+
+def measure_storm(bench: Bench) -> list[Row]:
+    calm, stormy, storms = [], [], []
+    for _ in range(bench.plan.rounds):
+        calm.append(purchases(bench, 64))
+        command = wrk_command(bench.port, STORM_CONNECTIONS, bench.plan.seconds + 2 * STORM_LEAD_SECONDS, "login_storm.lua",
+                              str(bench.names_file), str(STORM_PAUSE_MS))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) as storm:
+            try:
+                time.sleep(STORM_LEAD_SECONDS)
+                stormy.append(purchases(bench, 64))
+                storms.append(wrk_result(storm.communicate(timeout=60)[0]))
+            finally:
+                if storm.poll() is None:
+                    storm.kill()
+        if storms[-1]["refused"] != storms[-1]["requests"]:
+            raise Unmeasurable("some wrong passwords were not refused")
+        time.sleep(STORM_AFTERMATH_SECONDS)
+    tried = median(storm["requests"] / storm["seconds"] for storm in storms)
+    full = median(storm["queue_full"] / storm["requests"] for storm in storms)
+    return [
+        table.at_most("p99 of purchases during a login storm", mid(stormy, lambda x: x.p99_ms), mid(calm, lambda x: x.p99_ms), 2.0, " ms",
+                      "without it"),
+        Row("purchases a second during a login storm", f"{mid(stormy, lambda x: x.rate):,.0f}/s",
+            f"{mid(calm, lambda x: x.rate):,.0f}/s without it",
+            f"{mid(stormy, lambda x: x.rate) / mid(calm, lambda x: x.rate):.2f}", f"{tried:,.0f} logins/s tried, {full:.0%} told 429"),
+    ]
+
+
+def measure_truth(bench: Bench, verify: Path) -> list[Row]:
+    """Fast is nothing if it is not true: all that was confirmed must be in the store."""
+    done = subprocess.run([str(verify), "--json", "--data", str(bench.folder / "data")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, timeout=300, check=False)
+    try:
+        report = json.loads(done.stdout)
+        sold = next(product["sold"] for product in report["products"] if product["id"] == bench.plenty)
+        failed = [check["name"] for check in report["checks"] if not check["ok"]]
+    except (ValueError, KeyError, StopIteration) as error:
+        raise Unmeasurable(f"verify could not check (exit {done.returncode}): {(done.stderr or done.stdout).strip()[:200]}") from error
+    # When a round ends, wrk hangs up on purchases that are on their way; those may be sold without having been counted.
+    agrees = bench.confirmed <= sold <= bench.confirmed + bench.open_ended
+    return [Row("purchases in the store after all this", f"{sold:,}", f"{bench.confirmed:,} were confirmed",
+                goal=f"all; {len(report['checks'])} checks of verify" + (f"; FAILED: {', '.join(failed)}" if failed else ""),
+                ok=agrees and report["ok"] and done.returncode == 0)]
+
+
+# --- the run ------------------------------------------------------------------------------------------------------------------------------
+
+
+def prepare(plan: Plan, folder: Path, bin_folder: Path, workers: int, server: Process, port: int) -> Bench:
+    password = secrets.token_urlsafe(16)
+    done = subprocess.run([str(bin_folder / "setup"), "--scenario", "v1_stress", "--data", str(folder / "data")], text=True, timeout=60,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                          env={**os.environ, "DOORBUSTER_ADMIN_PASSWORD": password})
+    if done.returncode != 0:
+        raise Unmeasurable(f"setup exits {done.returncode}: {done.stdout.strip()[:300]}")
+    admin_token = api.log_in(port, "admin_v1_stress", password)
+    people = api.register(port, plan.people)
+    plenty = api.add_product(port, admin_token, "Bench: plenty", HUGE_STOCK)
+    sold_out = api.add_product(port, admin_token, "Bench: the last one", 1)
+    if (status := api.buy(port, people[0].token, sold_out)) != 201:
+        raise Unmeasurable(f"the last unit could not be bought: {status}")
+    tokens_file, names_file = folder / "tokens", folder / "names"
+    tokens_file.write_text("".join(f"{person.token}\n" for person in people))
+    names_file.write_text("".join(f"{person.name}\n" for person in people))
+    return Bench(plan, folder, port, server, admin_token, tokens_file, names_file, people[0].token, plenty, sold_out, workers)
+
+
+def measure(bench: Bench, bin_folder: Path) -> list[Row]:
+    steps: list[tuple[str, Callable[[], list[Row]]]] = [
+        # Memory first: a server that has been busy has memory to spare, and would look better than it is.
+        ("idle connections", lambda: measure_idle(bench)),
+        ("sold-out answers against nginx", lambda: measure_sold_out(bench)),
+        ("purchases against redis-benchmark", lambda: measure_purchases(bench)),
+        ("purchases during a login storm", lambda: measure_storm(bench)),
+        ("the store", lambda: measure_truth(bench, bin_folder / "verify")),
+    ]
+    rows: list[Row] = []
+    purchases(bench, 64)  # a round that does not count: files grow, caches fill
+    for what, step in steps:
+        began = time.monotonic()
+        try:
+            rows += step()
+            # A disk that others use meanwhile explains a slow figure, so say how fast it is now.
+            say(f"  {what}: {time.monotonic() - began:.0f} s; an append and fsync takes {processes.fsync_ms(bench.folder):.2f} ms")
+        except (Unmeasurable, OSError, subprocess.SubprocessError) as error:
+            rows.append(Row(what, str(error), failed=True))
+            say(f"  {what}: could not be measured: {error}")
+    return rows
+
+
+def version_of(*command: str) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=10, check=False)
+    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else "?"
+
+
+def describe(plan: Plan, folder: Path, workers: int) -> None:
+    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), platform.machine())
+    say(f"Machine: {os.cpu_count()} x {model}, Linux {platform.release()}; load generator on the same machine")
+    say(f"Store:   {processes.file_system_of(folder)}, an append and fsync takes {processes.fsync_ms(folder):.2f} ms")
+    say(f"Against: {version_of('/usr/sbin/nginx', '-v')}; {version_of('redis-server', '--version').split(' sha=')[0]}; "
+        f"{workers} workers each for the server and nginx")
+    say(f"Rounds:  {plan.rounds} of {plan.seconds} s for each figure, in turn; medians")
+    if "tmpfs" in processes.file_system_of(folder):
+        say("NOTE:    the store is on a tmpfs, where fsync costs nothing. Set TMPDIR to a folder on a disk.")
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 5 minutes. Exit 1 if "
+                                     "something could not be measured; a missed goal is printed, not an error.")
+    parser.add_argument("--quick", action="store_true", help="about a minute; good for a first look, not for a comparison")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="worker processes (default: processors)")
+    parser.add_argument("--bin", type=Path, default=ROOT / "build" / "bin", metavar="DIR", help="where server, setup, verify are")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = read_arguments()
+    plan = QUICK if arguments.quick else FULL
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Not in /tmp, which may be in memory: an fsync must reach a disk.
+    folder = Path(tempfile.mkdtemp(prefix="doorbuster-bench.", dir=os.environ.get("TMPDIR") or "/var/tmp"))
+    server = None
+    try:
+        describe(plan, folder, arguments.workers)
+        port = processes.free_port()
+        server = processes.start_server(arguments.bin / "server", folder, port, arguments.workers)
+        bench = prepare(plan, folder, arguments.bin, arguments.workers, server, port)
+        say("Measuring:")
+        rows = measure(bench, arguments.bin)
+        print()
+        print(table.render(rows))
+        return 1 if any(row.failed for row in rows) else 0
+    except (Unmeasurable, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave a server behind
+        if server:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""The processes that the benchmark starts, and what /proc says of them.
+
+Everything listens on the loopback address or on a socket in the benchmark's own folder. Only what was started here is stopped here.
+"""
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+READY_SECONDS_MAX = 30
+STOP_SECONDS_MAX = 30
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+class Unmeasurable(Exception):
+    """A figure could not be taken; the sentence says why."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Process:
+    """A daemon in the foreground, in a session of its own so that Ctrl-C does not reach it before we stop it in order."""
+
+    def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str] | None = None) -> None:
+        self.name = name
+        self.log = log
+        with open(log, "wb") as out:
+            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                                           env=environment, start_new_session=True)
+        self.pid = self._child.pid
+
+    def wait_until(self, is_ready) -> None:
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while not is_ready():
+            if self._child.poll() is not None:
+                raise Unmeasurable(f"{self.name} has not come up (exit {self._child.returncode}): {self.last_words()}")
+            if time.monotonic() > deadline:
+                raise Unmeasurable(f"{self.name} was not ready within {READY_SECONDS_MAX} s: {self.last_words()}")
+            time.sleep(0.05)
+
+    def last_words(self) -> str:
+        return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-3:]) or "it said nothing"
+
+    def stop(self) -> None:
+        if self._child.poll() is not None:
+            return
+        self._child.send_signal(signal.SIGTERM)
+        try:
+            self._child.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+def start_server(binary: Path, folder: Path, port: int, workers: int) -> Process:
+    # Nobody's settings but the benchmark's.
+    environment = {key: value for key, value in os.environ.items()
+                   if not key.startswith(("DOORBUSTER_", "REDIS_")) and key not in ("DATABASE_URL", "JWT_SECRET_KEY")}
+    server = Process("the server", [str(binary), "--listen", f"127.0.0.1:{port}", "--data", str(folder / "data"),
+                                    "--workers", str(workers)], folder / "server.log", environment)
+    server.wait_until(lambda: "ready on " in server.log.read_text(errors="replace"))
+    return server
+
+
+def start_redis(folder: Path) -> tuple[Process, int, str]:
+    """A Redis that writes nothing down: the strictest thing to be compared with. Its port and its socket."""
+    port, path = free_port(), str(folder / "bench-redis.sock")
+    redis = Process("redis-server", ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--unixsocket", path, "--save", "",
+                                     "--appendonly", "no", "--dir", str(folder)], folder / "redis.log")
+    redis.wait_until(lambda: os.path.exists(path) and answers(port))
+    return redis, port, path
+
+
+def start_nginx(folder: Path, port: int, workers: int, body: str, padding: int) -> Process:
+    """Answers everything with 400 and `body`; `padding` bytes of header make the answer as long as the server's."""
+    home = folder / "nginx"
+    home.mkdir(exist_ok=True)
+    if "$" in body:
+        raise Unmeasurable("nginx cannot return a text with a $ in it")
+    quoted = body.replace("\\", "\\\\").replace("'", "\\'")
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    config = home / "nginx.conf"
+    config.write_text(f"""
+{f"user {user};" if os.geteuid() == 0 else ""}
+worker_processes {workers};
+worker_rlimit_nofile 8192;
+daemon off;
+pid {home}/nginx.pid;
+error_log {home}/error.log crit;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  server_tokens off;
+  keepalive_requests 1000000000;
+  keepalive_timeout 600s;
+  default_type application/problem+json;
+  client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;
+  uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
+  server {{
+    listen 127.0.0.1:{port} reuseport backlog=4096;
+    location / {{
+      {f"add_header X-P {'p' * (padding - len('X-P: ') - 2)} always;" if padding >= 8 else ""}
+      return 400 '{quoted}';
+    }}
+  }}
+}}
+""")
+    nginx = Process("nginx", ["/usr/sbin/nginx", "-p", str(home), "-e", str(home / "error.log"), "-c", str(config)],
+                    folder / "nginx.log")
+    nginx.wait_until(lambda: answers(port))
+    return nginx
+
+
+# --- /proc ------------------------------------------------------------------------------------------------------------------------
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                children.setdefault(int(stat_fields(int(entry))[1]), []).append(int(entry))
+            except OSError:
+                continue  # it has just ended
+    found = [pid]
+    for member in found:
+        found += children.get(member, [])
+    return found
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Of /proc/PID/stat, from the state on: the name before it may hold anything, spaces and brackets too."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Processor time that the processes have had. Live threads: to the nanosecond. Children that have ended (a Redis rewriting its
+    log, say): to the clock tick."""
+    total = 0.0
+    for pid in pids:
+        try:
+            fields = stat_fields(pid)
+            total += (int(fields[13]) + int(fields[14])) / TICKS_PER_SECOND
+            for task in os.listdir(f"/proc/{pid}/task"):
+                total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0]) / 1e9
+        except OSError as error:
+            raise Unmeasurable(f"process {pid} ended during a measurement ({error})") from error
+    return total
+
+
+def memory_bytes(pids: list[int]) -> int:
+    """What the processes hold, pages they share counted in proportion."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError as error:
+            raise Unmeasurable(f"memory of process {pid} cannot be read: {error}") from error
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    return total
+
+
+def program(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def file_system_of(path: Path) -> str:
+    """"ext4 on /", by the longest mount point that holds the path."""
+    resolved = str(path.resolve())
+    best = ("", "?")
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mount, kind = line.split()[:3]
+        inside = resolved == mount or resolved.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best[0]):
+            best = (mount, kind)
+    return f"{best[1]} on {best[0]}"
+
+
+def fsync_ms(folder: Path) -> float:
+    """Median of a 4 KiB append and fsync: what a commit cannot be faster than."""
+    took = []
+    with open(folder / "fsync.probe", "wb", buffering=0) as out:
+        for _ in range(51):
+            began = time.perf_counter()
+            out.write(b"\0" * 4096)
+            os.fsync(out.fileno())
+            took.append((time.perf_counter() - began) * 1000)
+    return sorted(took)[len(took) // 2]

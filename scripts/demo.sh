@@ -1,0 +1,240 @@
+#!/usr/bin/env bash
+# The Black Friday sale, from nothing to a result table: installs what is missing, builds, starts a server of its own, lets the
+# people in, and asks the store what was sold.
+#
+#   scripts/demo.sh [-t 60s] [--scenario v1_stress|v1_basic] [--users N] [--rate N] [--keep]
+#
+#   -t, --time      how long the people are there: 60s, 2m, 1h            default 60s
+#   --scenario      v1_stress: 300 people, hardly waiting, 100 units      default v1_stress
+#                   v1_basic:  100 people in no hurry, 100 units
+#   --users N       how many people                                       default the scenario's
+#   --rate N        how many arrive a second                              default the scenario's
+#   --keep          keep the data folder and the logs, and say where
+#
+# Exits 0 only if every target in the table is met. Everything runs on a free port of the loopback address and in a temporary
+# folder; nothing is left behind, except, after a failure, the logs. DOORBUSTER_BIN=DIR uses the programs in DIR and builds nothing.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "$0")/.." && pwd)
+BIN=${DOORBUSTER_BIN:-$ROOT/build/bin}
+# Debian's Locust belongs to Debian's python3, which need not be the first in PATH.
+LOCUST=/usr/bin/locust
+PYTHON=/usr/bin/python3
+READY_SECONDS_MAX=30
+STOP_SECONDS_MAX=20
+LOCUST_EXTRA_SECONDS=120 # on top of the run: preflight, the last answers, verify
+
+duration=60s
+scenario=v1_stress
+users=
+rate=
+keep=0
+work=
+server_pid=
+locust_pid=
+
+say() { printf '%s\n' "$*"; }
+step() { printf '\n== %s\n' "$*"; }
+refuse() {
+  printf 'demo: %s\n' "$*" >&2
+  exit 2
+}
+fail() {
+  printf '\ndemo: FAILED: %s\n' "$*" >&2
+  exit 1
+}
+
+usage() {
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"
+}
+
+require_number() { # OPTION VALUE
+  [[ $2 =~ ^[1-9][0-9]{0,4}$ ]] || refuse "$1 $2: must be a whole number from 1 to 99999"
+}
+
+read_options() {
+  while (($#)); do
+    case $1 in
+      -h | --help) usage && exit 0 ;;
+      --keep) keep=1 && shift && continue ;;
+      -t | --time | --users | --rate | --scenario) (($# >= 2)) || refuse "$1 needs a value" ;;
+      *) refuse "unknown option $1; see scripts/demo.sh --help" ;;
+    esac
+    case $1 in
+      -t | --time) duration=$2 ;;
+      --users) require_number "$1" "$2" && users=$2 ;;
+      --rate) require_number "$1" "$2" && rate=$2 ;;
+      --scenario) scenario=$2 ;;
+    esac
+    shift 2
+  done
+  [[ $duration =~ ^([1-9][0-9]{0,4})([smh]?)$ ]] || refuse "-t $duration: must be like 60s, 2m or 1h"
+  case ${BASH_REMATCH[2]} in
+    m) seconds=$((BASH_REMATCH[1] * 60)) ;;
+    h) seconds=$((BASH_REMATCH[1] * 3600)) ;;
+    *) seconds=${BASH_REMATCH[1]} ;;
+  esac
+  case $scenario in
+    v1_stress) users=${users:-300} rate=${rate:-30} ;;
+    v1_basic) users=${users:-100} rate=${rate:-10} ;;
+    *) refuse "--scenario $scenario: must be v1_stress or v1_basic" ;;
+  esac
+}
+
+# --- what was started must end ------------------------------------------------------------------------------------------------
+
+is_alive() { [[ -n $1 ]] && kill -0 "$1" 2>/dev/null; }
+
+# Politely first; a server that is asked to stop finishes its answers and stops its Redis.
+stop() { # PID
+  local deadline=$((SECONDS + STOP_SECONDS_MAX))
+  is_alive "$1" || return 0
+  kill -TERM "$1" 2>/dev/null || true
+  while is_alive "$1" && ((SECONDS < deadline)); do sleep 0.1; done
+  if is_alive "$1"; then kill -KILL "$1" 2>/dev/null || true; fi
+  wait "$1" 2>/dev/null || true
+}
+
+clean_up() {
+  local status=$?
+  trap - EXIT
+  trap '' INT TERM HUP # a second Ctrl-C must not leave a server behind
+  stop "$locust_pid"
+  stop "$server_pid"
+  if [[ -n $work ]]; then
+    if ((keep)); then
+      say "Kept: $work (data/ and logs/)"
+    elif ((status == 0 || status >= 128)); then
+      rm -rf -- "$work"
+    else
+      rm -rf -- "$work/data"
+      say "The logs are kept:"
+      find "$work/logs" -type f -size +0 | sort | sed 's/^/  /'
+    fi
+  fi
+  exit "$status"
+}
+
+# --- the steps ------------------------------------------------------------------------------------------------------------------
+
+install_missing() {
+  local groups=(run load)
+  [[ -n ${DOORBUSTER_BIN:-} ]] || groups+=(build)
+  "$ROOT/scripts/deps.sh" "${groups[@]}"
+}
+
+build() {
+  local log=$work/logs/build.log generator=()
+  if [[ -n ${DOORBUSTER_BIN:-} ]]; then
+    step "Using the programs in $BIN"
+    return
+  fi
+  step "Building (Release, build/)"
+  # A build folder keeps the generator that it was made with.
+  if [[ ! -e $ROOT/build/CMakeCache.txt ]] && command -v ninja >/dev/null; then generator=(-G Ninja); fi
+  if ! { cmake -S "$ROOT" -B "$ROOT/build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release &&
+    cmake --build "$ROOT/build" --parallel "$(nproc)" --target server setup verify; } >"$log" 2>&1; then
+    tail -n 30 "$log" >&2
+    fail "the build does not go through"
+  fi
+}
+
+free_port() {
+  "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+start_server() {
+  local log=$work/logs/server.log deadline=$((SECONDS + READY_SECONDS_MAX))
+  port=$(free_port)
+  step "Starting the server on 127.0.0.1:$port"
+  # In a session of its own, so that Ctrl-C reaches this script alone, which then stops things in order.
+  setsid "$BIN/server" --listen "127.0.0.1:$port" --data "$work/data" >"$log" 2>&1 </dev/null &
+  server_pid=$!
+  until grep -q "ready on " "$log"; do
+    if ! is_alive "$server_pid"; then
+      tail -n 20 "$log" >&2
+      fail "the server has not come up"
+    fi
+    ((SECONDS < deadline)) || fail "the server was not ready within $READY_SECONDS_MAX s"
+    sleep 0.1
+  done
+  grep -m 1 "ready on " "$log" | sed 's/^/  /'
+}
+
+set_up() {
+  step "Setting up $scenario"
+  if ! "$BIN/setup" --scenario "$scenario" --data "$work/data" >"$work/logs/setup.log" 2>&1; then
+    cat "$work/logs/setup.log" >&2
+    fail "setup has failed"
+  fi
+  # The administrator's password is nobody's business on a screen; this server is gone in a minute anyway.
+  grep -v -i password "$work/logs/setup.log" | sed 's/^/  /' || true
+}
+
+# Prints the lines of the progress file that have come since the last call.
+show_progress() {
+  local line
+  while IFS= read -r line <&4; do say "  $line"; done
+}
+
+run_locust() {
+  local status=0 deadline=$((SECONDS + seconds + LOCUST_EXTRA_SECONDS))
+  step "Letting $users people in, $rate a second, for $duration"
+  : >"$work/logs/progress.log"
+  exec 4<"$work/logs/progress.log"
+  DOORBUSTER_VERIFY=$BIN/verify DOORBUSTER_DATA=$work/data DOORBUSTER_RESULT=$work/logs/result.json \
+    DOORBUSTER_PROGRESS=$work/logs/progress.log PYTHONDONTWRITEBYTECODE=1 \
+    setsid "$LOCUST" -f "$ROOT/load_tests/$scenario/locustfile.py" --headless --only-summary \
+    --host "http://127.0.0.1:$port" -u "$users" -r "$rate" -t "${seconds}s" \
+    >"$work/logs/locust.log" 2>&1 </dev/null 4<&- &
+  locust_pid=$!
+  while is_alive "$locust_pid"; do
+    show_progress
+    is_alive "$server_pid" || fail "the server has gone away during the run"
+    ((SECONDS < deadline)) || fail "Locust has not come to an end"
+    sleep 0.3
+  done
+  show_progress
+  exec 4<&-
+  wait "$locust_pid" || status=$?
+  locust_pid=
+  locust_status=$status
+  if [[ ! -s $work/logs/result.json ]]; then
+    tail -n 20 "$work/logs/locust.log" >&2
+    fail "Locust left no result (exit $status)"
+  fi
+}
+
+verify_store() {
+  step "Asking the store (verify)"
+  verify_status=0
+  "$BIN/verify" --data "$work/data" >"$work/logs/verify.log" 2>&1 || verify_status=$?
+  sed 's/^/  /' "$work/logs/verify.log"
+}
+
+judge() {
+  local table_status=0
+  step "Result"
+  "$PYTHON" -B "$ROOT/load_tests/common/result_table.py" "$work/logs/result.json" || table_status=$?
+  ((table_status == 0)) || fail "a target was missed"
+  ((verify_status == 0)) || fail "verify exits $verify_status"
+  ((locust_status == 0)) || fail "Locust exits $locust_status though every target is met"
+}
+
+main() {
+  read_options "$@"
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  work=$(mktemp -d "${TMPDIR:-/tmp}/doorbuster-demo.XXXXXX")
+  mkdir "$work/logs"
+  install_missing
+  build
+  start_server
+  set_up
+  run_locust
+  verify_store
+  judge
+}
+
+main "$@"

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds with the sanitizers, runs every test, then the demo for a few seconds as a newcomer would.
+#   scripts/test.sh            everything (under 10 minutes on 2 cores)
+#   scripts/test.sh -L unit    only the tests with this label: unit, component, process (further arguments go to ctest)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/deps.sh build run test load
+
+build=build-test
+jobs=$(nproc)
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDOORBUSTER_SANITIZE=ON >"$build.configure.log" 2>&1 ||
+    { cat "$build.configure.log"; exit 1; }
+rm -f "$build.configure.log"
+cmake --build "$build" --parallel "$jobs"
+
+failed=0
+(cd "$build" && ctest --output-on-failure --no-tests=error --timeout 300 "$@") || failed=1
+if [ $# -eq 0 ]; then
+    echo "== docker-compose.yml"
+    docker-compose config --quiet && echo "docker-compose.yml is accepted" || failed=1
+    echo "== the demo, shortened"
+    scripts/demo.sh -t 15s || failed=1
+    echo "== the commands of README.md"
+    scripts/try_readme.sh || failed=1
+fi
+exit "$failed"

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Runs the commands of README.md's "Your own sale" as they stand there (on a free port and in a temporary folder), and looks at what they
+# print; and makes sure that README.ko.md has the same commands. What the README says must work.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+work=$(mktemp -d)
+server_pid=
+clean_up() {
+    if [ -n "$server_pid" ]; then
+        kill -TERM "$server_pid" 2>/dev/null || true
+        wait "$server_pid" 2>/dev/null || true
+    fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
+
+fail() {
+    echo "try_readme: $*" >&2
+    exit 1
+}
+
+# blocks FILE: all shell commands of a README, in order.
+blocks() {
+    awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$1" | sed 's/ *#.*//'
+}
+
+# section N: the N-th shell block of README.md, with our port and folder.
+section() {
+    awk -v wanted="$1" '/^```sh$/ { inside = 1; n++; next } /^```$/ { inside = 0 } inside && n == wanted' README.md |
+        sed "s#127\.0\.0\.1:8080#127.0.0.1:$port#g; s#\./data#$work/data#g"
+}
+
+expect() { # FILE TEXT
+    grep -qF -- "$2" "$1" || { cat "$1" >&2; fail "the output above lacks: $2"; }
+}
+
+diff <(blocks README.md) <(blocks README.ko.md) >&2 || fail "README.ko.md has other commands than README.md"
+
+# The second block builds and starts the server, in the foreground.
+port=0
+bash -euo pipefail -c "$(section 2 | grep -v bin/server)" >"$work/build.log" 2>&1 || { cat "$work/build.log" >&2; fail "the build failed"; }
+touch "$work/server.log"
+$(section 2 | grep bin/server) 2>"$work/server.log" &
+server_pid=$!
+for _ in $(seq 150); do
+    grep -q 'ready on' "$work/server.log" && break
+    kill -0 "$server_pid" 2>/dev/null || break
+    sleep 0.1
+done
+expect "$work/server.log" "ready on http://127.0.0.1:"
+port=$(sed -n 's/.*ready on http:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' "$work/server.log")
+
+bash -euo pipefail -c "$(section 3)" >"$work/tools.log" || { cat "$work/tools.log" >&2; fail "setup or verify failed"; }
+expect "$work/tools.log" "Black Friday Limited Edition"
+expect "$work/tools.log" "every book equal"
+bash -euo pipefail -c "$(section 4)" >"$work/calls.log"
+expect "$work/calls.log" '"username":"kim"'
+expect "$work/calls.log" '"remaining_stock":99'
+expect "$work/calls.log" '"synced":true'
+echo "README.md's commands work."

@@ -1,0 +1,80 @@
+/* Wires the resources together: the table of routes, the work pool, tokens. A worker's loop thread. Owns all of these; the gate is lent. */
+#include "api_internal.h"
+
+#include "doorbuster/check.h"
+
+#include <stdlib.h>
+
+/* Password jobs: one at a time a worker leaves processors to the loops. */
+static const struct work_limits limits[WORK_QUEUES] = {
+    [WORK_PASSWORD] = {.running_max = 1, .waiting_max = 512},
+    [WORK_STORE] = {.running_max = 4, .waiting_max = 2048},
+};
+
+#define PRESSED_DECISIONS                                                                                    \
+    10 /* purchases between two calls of api_watch(), some 500 a second: then passwords wait */
+
+static const struct http_route routes[] = {
+    {HTTP_POST, "/api/purchases", "purchase", purchases_create},
+    {HTTP_GET, "/api/purchases/me", "purchases_mine", purchases_mine},
+    {HTTP_GET, "/api/purchases/{id}", "purchase_get", purchases_get},
+    {HTTP_POST, "/api/products", "product_create", products_create},
+    {HTTP_GET, "/api/products", "products_list", products_list},
+    {HTTP_GET, "/api/products/{id}", "product_get", products_get},
+    {HTTP_GET, "/api/products/{id}/stock", "product_stock", products_stock},
+    {HTTP_POST, "/api/auth/register", "register", accounts_register},
+    {HTTP_POST, "/api/auth/login", "login", accounts_login},
+    {HTTP_GET, "/api/auth/me", "me", accounts_me},
+    {HTTP_GET, "/", "root", operations_root},
+    {HTTP_GET, "/health", "health", operations_health},
+    {HTTP_GET, "/metrics", "metrics", operations_metrics},
+    {HTTP_GET, "/problems/{slug}", "problem", operations_problem},
+};
+
+const struct http_route *api_routes(size_t *count)
+{
+    *count = sizeof routes / sizeof routes[0];
+    return routes;
+}
+
+struct api *api_new(const struct api_settings *settings)
+{
+    struct api *api = calloc(1, sizeof *api);
+    CHECK(api != NULL);
+    api->settings = *settings;
+    api->pool = work_pool_new(settings->loop, limits);
+    api->jwt = jwt_new(settings->secret, settings->secret_bytes);
+    api->passwords = password_memory_new();
+    CHECK(pthread_mutex_init(&api->desks_mutex, NULL) == 0);
+    return api;
+}
+
+void api_use_gate(struct api *api, struct gate *gate)
+{
+    api->gate = gate;
+}
+
+void api_watch(struct api *api)
+{
+    uint64_t decisions = gate_decisions(api->gate);
+    work_pool_press(api->pool, decisions - api->decisions_seen >= PRESSED_DECISIONS);
+    api->decisions_seen = decisions;
+}
+
+size_t api_busy(const struct api *api)
+{
+    return work_pool_busy(api->pool);
+}
+
+void api_free(struct api **api_pointer)
+{
+    struct api *api = *api_pointer;
+    *api_pointer = NULL;
+    purchases_free_answers(api);
+    desks_free(api);
+    password_memory_free(&api->passwords);
+    jwt_free(&api->jwt);
+    work_pool_free(&api->pool);
+    pthread_mutex_destroy(&api->desks_mutex);
+    free(api);
+}

@@ -1,0 +1,137 @@
+/* What the resources share: the api itself, who is asking, jobs off the loop, problems. */
+#ifndef DOORBUSTER_API_INTERNAL_H
+#define DOORBUSTER_API_INTERNAL_H
+
+#include "doorbuster/api.h"
+#include "doorbuster/jwt.h"
+#include "doorbuster/password.h"
+#include "doorbuster/store.h"
+#include "doorbuster/work_pool.h"
+
+#include <pthread.h>
+
+/* A pool thread's connections, opened when first needed. A job borrows one for as long as it runs. */
+struct desk {
+    struct api *api;
+    struct store *reader, *writer;
+    redisContext *redis;
+    struct desk *next;
+};
+
+#define SOLD_OUT_ANSWERS 256
+
+struct sold_out_answer {
+    int64_t product_id; /* 0: free */
+    struct http_response *response;
+};
+
+struct api {
+    struct api_settings settings;
+    struct gate *gate;
+    struct work_pool *pool;
+    struct jwt *jwt;
+    struct password_memory *passwords;
+    pthread_mutex_t desks_mutex;
+    struct desk *free_desks;
+    uint64_t decisions_seen; /* by api_watch */
+    struct sold_out_answer sold_out[SOLD_OUT_ANSWERS];
+};
+
+/* --- problems (problems.c) ----------------------------------------------------------------------------------------------- */
+enum api_problem {
+    PROBLEM_UNAUTHORIZED,
+    PROBLEM_FORBIDDEN,
+    PROBLEM_INSUFFICIENT_STOCK,
+    PROBLEM_USERNAME_TAKEN,
+    PROBLEM_PRODUCT_NAME_TAKEN,
+    PROBLEM_CUSTOMER_LIMIT,
+    PROBLEM_ORDER_REJECTED,
+    PROBLEM_VALIDATION,
+    PROBLEM_TOO_BUSY,
+    PROBLEM_UNAVAILABLE,
+    API_PROBLEMS
+};
+extern const struct http_problem api_problems[API_PROBLEMS];
+
+void api_reply_unavailable(struct http_request *request, const char *detail); /* 503 with Retry-After */
+void api_reply_not_found(struct http_request *request, const char *what, int64_t id);
+
+/* What is wrong with a request's values, gathered field by field. */
+struct validation {
+    cJSON *errors; /* NULL: nothing */
+};
+void validation_add(struct validation *validation, const char *field, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* An integer or string member, with the usual complaints. `required` false: absent leaves *out alone. */
+void validation_integer(struct validation *validation, const cJSON *body, const char *field, bool required,
+                        int64_t min, int64_t max, int64_t *out);
+void validation_string(struct validation *validation, const cJSON *body, const char *field, bool required,
+                       size_t min, size_t max, const char **out);
+/* If something was wrong: answers 422, true. */
+bool validation_failed(struct validation *validation, struct http_request *request);
+
+/* --- who is asking (identity.c) -------------------------------------------------------------------------------------------- */
+/* False: answered 401. claims->username may be empty: see jwt.h. */
+bool api_identify(struct api *api, struct http_request *request, struct jwt_claims *claims);
+/* The same, and 403 unless an admin. */
+bool api_identify_admin(struct api *api, struct http_request *request, struct jwt_claims *claims);
+/* The JSON body, or NULL: answered 415 or 400. */
+cJSON *api_json_body(struct http_request *request);
+
+/* --- jobs off the loop (jobs.c) ---------------------------------------------------------------------------------------------- */
+struct job;
+typedef void (*job_work)(struct job *job, struct desk *desk); /* pool thread; must not touch the request */
+typedef void (*job_reply)(struct job *job);                   /* loop thread; replies */
+
+enum job_outcome {
+    JOB_OK,
+    JOB_NOT_FOUND,
+    JOB_TAKEN,
+    JOB_DENIED,
+    JOB_UNAVAILABLE, /* answered 503 by jobs.c; `error` is logged */
+};
+
+/* First member of each job's own struct, which lives in the request's arena. */
+struct job {
+    struct api *api;
+    struct http_request *request;
+    job_work work;
+    job_reply reply;
+    int64_t deadline_us;
+    enum job_outcome outcome; /* set by work */
+    char error[512];
+};
+
+/* Zeroed, `bytes` long, in the request's arena. */
+void *job_new(struct api *api, struct http_request *request, size_t bytes, job_work work, job_reply reply);
+/* Queues it; a full queue is answered here: 429 for passwords, 503 for the store. */
+void job_start(struct job *job, enum work_queue queue);
+/* For work: opens what is not open yet. False: job->outcome and ->error are set. */
+bool desk_needs_reader(struct desk *desk, struct job *job);
+bool desk_needs_writer(struct desk *desk, struct job *job);
+bool desk_needs_redis(struct desk *desk, struct job *job);
+/* Turns a store's status into an outcome; true if it is STORE_OK. */
+bool job_store_status(struct job *job, const struct store *store, enum store_status status);
+struct desk *desk_borrow(struct api *api);
+void desk_return(struct desk *desk);
+void desks_free(struct api *api);
+
+/* --- handlers ------------------------------------------------------------------------------------------------------------------ */
+void accounts_register(struct http_request *request, void *api);
+void accounts_login(struct http_request *request, void *api);
+void accounts_me(struct http_request *request, void *api);
+void products_create(struct http_request *request, void *api);
+void products_list(struct http_request *request, void *api);
+void products_get(struct http_request *request, void *api);
+void products_stock(struct http_request *request, void *api);
+void purchases_create(struct http_request *request, void *api);
+void purchases_mine(struct http_request *request, void *api);
+void purchases_get(struct http_request *request, void *api);
+void operations_root(struct http_request *request, void *api);
+void operations_health(struct http_request *request, void *api);
+void operations_metrics(struct http_request *request, void *api);
+void operations_problem(struct http_request *request, void *api);
+
+void purchases_free_answers(struct api *api);
+
+#endif

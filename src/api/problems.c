@@ -1,0 +1,127 @@
+/* The problems that the API itself knows, and validation errors. Loop thread; owns nothing. */
+#include "api_internal.h"
+
+#include "doorbuster/json.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DETAIL_BYTES 1000
+
+const struct http_problem api_problems[API_PROBLEMS] = {
+    [PROBLEM_UNAUTHORIZED] = {401, "unauthorized", "Not signed in",
+                              "The call needs a valid token. Sign in at /api/auth/login and send it as "
+                              "\"Authorization: Bearer …\"."},
+    [PROBLEM_FORBIDDEN] = {403, "forbidden", "Not allowed",
+                           "The account may not do this. Admin accounts are made by the setup tool."},
+    [PROBLEM_INSUFFICIENT_STOCK] =
+        {400, "insufficient-stock", "Insufficient stock",
+         "Fewer units are left than were asked for; \"available\" says how many. Nothing was taken."},
+    [PROBLEM_USERNAME_TAKEN] = {409, "username-taken", "User name taken",
+                                "Another account has this user name. Choose another one."},
+    [PROBLEM_PRODUCT_NAME_TAKEN] = {409, "product-name-taken", "Product name taken",
+                                    "Another product has this name. Choose another one."},
+    [PROBLEM_CUSTOMER_LIMIT] = {409, "customer-limit", "Customer limit reached",
+                                "The product is sold up to a number of units a customer (\"limit\"), and "
+                                "this account would have more. "
+                                "Nothing was taken."},
+    [PROBLEM_ORDER_REJECTED] = {409, "order-rejected", "Order rejected",
+                                "The reservation did not fit the recorded stock, so it was not made an "
+                                "order. Nothing was charged or kept."},
+    [PROBLEM_VALIDATION] = {422, "validation", "Values not valid",
+                            "The JSON is well-formed, but some values are not valid; \"errors\" names each "
+                            "field and what it may be."},
+    [PROBLEM_TOO_BUSY] = {429, "too-busy", "Too many sign-ins at once",
+                          "The queue for sign-ins is full. Try again after the seconds in Retry-After."},
+    [PROBLEM_UNAVAILABLE] = {503, "unavailable", "Not available now",
+                             "Redis or the store cannot be reached, or is too far behind to promise a record "
+                             "in time. Try again after the "
+                             "seconds in Retry-After."},
+};
+
+void api_reply_unavailable(struct http_request *request, const char *detail)
+{
+    http_reply_header(request, "Retry-After", "1");
+    http_reply_problem(request, &api_problems[PROBLEM_UNAVAILABLE], NULL, "%s", detail);
+}
+
+void api_reply_not_found(struct http_request *request, const char *what, int64_t id)
+{
+    http_reply_problem(request, &http_problems[HTTP_PROBLEM_NOT_FOUND], NULL, "There is no %s %" PRId64 ".",
+                       what, id);
+}
+
+void validation_add(struct validation *validation, const char *field, const char *format, ...)
+{
+    char message[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    if (validation->errors == NULL) {
+        validation->errors = cJSON_CreateArray();
+    }
+    cJSON *error = cJSON_CreateObject();
+    cJSON_AddStringToObject(error, "field", field);
+    cJSON_AddStringToObject(error, "message", message);
+    cJSON_AddItemToArray(validation->errors, error);
+}
+
+void validation_integer(struct validation *validation, const cJSON *body, const char *field, bool required,
+                        int64_t min, int64_t max, int64_t *out)
+{
+    switch (json_get_integer(body, field, min, max, out)) {
+    case JSON_FIELD_OK:
+        return;
+    case JSON_FIELD_MISSING:
+        if (required) {
+            validation_add(validation, field, "is required: a whole number from %" PRId64 " to %" PRId64, min,
+                           max);
+        }
+        return;
+    case JSON_FIELD_WRONG_TYPE:
+    case JSON_FIELD_OUT_OF_RANGE:
+        validation_add(validation, field, "must be a whole number from %" PRId64 " to %" PRId64, min, max);
+    }
+}
+
+void validation_string(struct validation *validation, const cJSON *body, const char *field, bool required,
+                       size_t min, size_t max, const char **out)
+{
+    switch (json_get_string(body, field, min, max, out)) {
+    case JSON_FIELD_OK:
+        return;
+    case JSON_FIELD_MISSING:
+        if (required) {
+            validation_add(validation, field, "is required: text of %zu to %zu characters", min, max);
+        }
+        return;
+    case JSON_FIELD_WRONG_TYPE:
+    case JSON_FIELD_OUT_OF_RANGE:
+        validation_add(validation, field, "must be text of %zu to %zu characters", min, max);
+    }
+}
+
+bool validation_failed(struct validation *validation, struct http_request *request)
+{
+    if (validation->errors == NULL) {
+        return false;
+    }
+    char detail[DETAIL_BYTES] = "";
+    size_t used = 0;
+    const cJSON *error;
+    cJSON_ArrayForEach(error, validation->errors)
+    {
+        int wrote = snprintf(detail + used, sizeof detail - used, "%s%s %s", used ? "; " : "",
+                             cJSON_GetObjectItemCaseSensitive(error, "field")->valuestring,
+                             cJSON_GetObjectItemCaseSensitive(error, "message")->valuestring);
+        used = used + (size_t)wrote < sizeof detail ? used + (size_t)wrote : sizeof detail - 1;
+    }
+    cJSON *extensions = cJSON_CreateObject();
+    cJSON_AddItemToObject(extensions, "errors", validation->errors);
+    validation->errors = NULL;
+    http_reply_problem(request, &api_problems[PROBLEM_VALIDATION], extensions, "%s.", detail);
+    return true;
+}

@@ -1,0 +1,80 @@
+/* Time: the two clocks, and how a moment is written.
+ *
+ * Any thread; owns nothing. The kernel's clocks cannot fail with these arguments, so a failure is a CHECK. */
+#include "doorbuster/clock.h"
+
+#include "doorbuster/check.h"
+
+#include <time.h>
+
+#define MS_PER_DAY INT64_C(86400000)
+#define RFC3339_MS_MAX INT64_C(253402300799999) /* 9999-12-31T23:59:59.999Z */
+
+static struct timespec read_clock(clockid_t clock)
+{
+    struct timespec now;
+    int rc = clock_gettime(clock, &now);
+
+    CHECK(rc == 0);
+    return now;
+}
+
+int64_t clock_wall_ms(void)
+{
+    struct timespec now = read_clock(CLOCK_REALTIME);
+
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t clock_monotonic_us(void)
+{
+    struct timespec now = read_clock(CLOCK_MONOTONIC);
+
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static void put_digits(char *out, int digits, int64_t value)
+{
+    for (int i = digits - 1; i >= 0; i--) {
+        out[i] = (char)('0' + value % 10);
+        value /= 10;
+    }
+}
+
+/* Gregorian date of a day counted from 1970-01-01, for days >= 0. Years begin in March here, so that the leap
+ * day comes last. */
+static void civil_date(int64_t days, int64_t *year, int64_t *month, int64_t *day)
+{
+    days += 719468; /* from 0000-03-01 to 1970-01-01 */
+    int64_t era = days / 146097;
+    int64_t day_of_era = days % 146097;
+    int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    int64_t march_month = (5 * day_of_year + 2) / 153;
+
+    *day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    *month = march_month < 10 ? march_month + 3 : march_month - 9;
+    *year = era * 400 + year_of_era + (*month <= 2 ? 1 : 0);
+}
+
+/* By hand rather than with gmtime_r and strftime: this stands in every answer and every log line, and those
+ * two take a lock. */
+void clock_rfc3339(int64_t at_ms, char out[CLOCK_RFC3339_BYTES])
+{
+    static const char shape[CLOCK_RFC3339_BYTES] = "0000-00-00T00:00:00.000Z";
+    int64_t year, month, day;
+
+    at_ms = at_ms < 0 ? 0 : at_ms > RFC3339_MS_MAX ? RFC3339_MS_MAX : at_ms;
+    int64_t ms_of_day = at_ms % MS_PER_DAY;
+    civil_date(at_ms / MS_PER_DAY, &year, &month, &day);
+
+    for (int i = 0; i < CLOCK_RFC3339_BYTES; i++)
+        out[i] = shape[i];
+    put_digits(out, 4, year);
+    put_digits(out + 5, 2, month);
+    put_digits(out + 8, 2, day);
+    put_digits(out + 11, 2, ms_of_day / 3600000);
+    put_digits(out + 14, 2, ms_of_day / 60000 % 60);
+    put_digits(out + 17, 2, ms_of_day / 1000 % 60);
+    put_digits(out + 20, 3, ms_of_day % 1000);
+}

@@ -1,0 +1,241 @@
+/* Blocking work off the loop: bounded queues in front of libuv's thread pool.
+ *
+ * Everything here runs on the loop's thread but run_job(), which runs on a pool thread. The pool owns its
+ * jobs, one allocation each, at most the sum of all limits. Full, or out of memory: work_submit() says no and
+ * nothing happens.
+ *
+ * Two priorities, because a job that holds what the recorder waits for must not be starved itself. Measured
+ * on two busy cores, the longest wait for a lock that a pool thread takes over and over: 2 ms at the loop's
+ * priority, 9 ms at nice 5, 15 to 180 ms at nice 19, 80 to 400 ms under SCHED_IDLE. So store jobs run at nice
+ * 5, and password jobs, which hold nothing, at nice 19. (For the loop's own latency SCHED_IDLE and
+ * SCHED_BATCH gained nothing over nice 19: 1.5 ms in the 99th percentile, 4.6 ms without.)
+ *
+ * Priority alone does not keep a purchase fast: its way leads through four processes, and a processor that is busy with anything at all
+ * answers the wake-up between two of them later than an idle one (measured: one thread of SCHED_IDLE beside a saturated sale took p99
+ * from 3 to 8 ms, two to 11). So while purchases are under way (work_pool_press), password jobs start at a slow pace only.
+ *
+ *   submit ──▶ running < running_max ──▶ running ──run_job()──▶ finish_job() ──▶ done callback
+ *      │                                    ▲                        │
+ *      └──▶ waiting < waiting_max ──▶ waiting (first in, first out) ◀┘ starts the next
+ *
+ * libuv calls finish_job() from the loop, so a done callback never comes before work_submit() has returned.
+ */
+#include "doorbuster/work_pool.h"
+
+#include "doorbuster/check.h"
+#include "doorbuster/clock.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#define POOL_THREADS_MAX 1024 /* libuv's own limit */
+#define NICE_STORE 5
+#define NICE_LOWEST 19
+#define PRESSED_PACE_US 500000 /* between two starts of password jobs while the loop is pressed */
+
+struct job {
+    uv_work_t request;
+    struct work_pool *pool;
+    struct job *next;
+    enum work_queue queue;
+    work_cb work;
+    work_done_cb done;
+    void *context;
+};
+
+struct queue {
+    struct work_limits limits;
+    unsigned running, waiting;
+    struct job *first, *last; /* the waiting ones */
+};
+
+struct work_pool {
+    uv_loop_t *loop;
+    struct queue queues[WORK_QUEUES];
+    bool pressed;
+    int64_t password_started_us;
+};
+
+struct work_pool *work_pool_new(uv_loop_t *loop, const struct work_limits limits[WORK_QUEUES])
+{
+    struct work_pool *pool = calloc(1, sizeof *pool);
+    unsigned threads = 0;
+    char text[16];
+
+    CHECK(pool != NULL);
+    pool->loop = loop;
+    for (int i = 0; i < WORK_QUEUES; i++) {
+        CHECK(limits[i].running_max >= 1 && limits[i].running_max <= POOL_THREADS_MAX);
+        pool->queues[i].limits = limits[i];
+        threads += limits[i].running_max;
+    }
+    CHECK(threads <= POOL_THREADS_MAX);
+
+    /* As many threads as jobs may run, so that a job libuv has accepted never waits behind one of the other
+     * queue. */
+    snprintf(text, sizeof text, "%u", threads);
+    int rc = setenv("UV_THREADPOOL_SIZE", text, 1);
+    CHECK(rc == 0);
+    return pool;
+}
+
+void work_pool_free(struct work_pool **pool)
+{
+    if (*pool == NULL)
+        return;
+    CHECK(work_pool_busy(*pool) == 0);
+    free(*pool);
+    *pool = NULL;
+}
+
+/* The calling thread alone, on Linux. A refusal is no reason to stop: the work is right at any priority. */
+static void be_nice(int value)
+{
+    (void)setpriority(PRIO_PROCESS, 0, value);
+}
+
+/* Once a thread, relative to what the process was started with. */
+static void step_back(void)
+{
+    static _Thread_local bool done;
+
+    if (!done)
+        be_nice(getpriority(PRIO_PROCESS, 0) + NICE_STORE);
+    done = true;
+}
+
+static void *work_at_lowest_priority(void *context)
+{
+    struct job *job = context;
+
+    be_nice(NICE_LOWEST);
+    job->work(job->context);
+    return NULL;
+}
+
+/* A pool thread that went down to nice 19 could not come up again without a privilege, and its next job may
+ * be the store's. So a password job gets a thread of its own: some 30 microseconds on top of ten milliseconds
+ * of hashing. */
+static void run_job(uv_work_t *request)
+{
+    struct job *job = request->data;
+    pthread_t thread;
+
+    step_back();
+    if (job->queue == WORK_PASSWORD && pthread_create(&thread, NULL, work_at_lowest_priority, job) == 0) {
+        int rc = pthread_join(thread, NULL);
+        CHECK(rc == 0);
+    } else {
+        job->work(job->context);
+    }
+}
+
+static void finish_job(uv_work_t *request, int status);
+
+static void start(struct job *job)
+{
+    struct queue *queue = &job->pool->queues[job->queue];
+
+    queue->running++;
+    if (job->queue == WORK_PASSWORD)
+        job->pool->password_started_us = clock_monotonic_us();
+    CHECK(queue->running <= queue->limits.running_max);
+    int rc = uv_queue_work(job->pool->loop, &job->request, run_job, finish_job);
+    CHECK(rc == 0); /* it fails only without a work callback */
+}
+
+static void push_waiting(struct queue *queue, struct job *job)
+{
+    if (queue->last != NULL)
+        queue->last->next = job;
+    else
+        queue->first = job;
+    queue->last = job;
+    queue->waiting++;
+}
+
+static struct job *pop_waiting(struct queue *queue)
+{
+    struct job *job = queue->first;
+
+    if (job == NULL)
+        return NULL;
+    queue->first = job->next;
+    if (queue->first == NULL)
+        queue->last = NULL;
+    job->next = NULL;
+    queue->waiting--;
+    return job;
+}
+
+static bool may_start(const struct work_pool *pool, enum work_queue queue_index)
+{
+    const struct queue *queue = &pool->queues[queue_index];
+
+    if (queue->running == queue->limits.running_max)
+        return false;
+    return queue_index != WORK_PASSWORD || !pool->pressed ||
+           clock_monotonic_us() - pool->password_started_us >= PRESSED_PACE_US;
+}
+
+static void start_waiting(struct work_pool *pool, enum work_queue queue_index)
+{
+    while (pool->queues[queue_index].first != NULL && may_start(pool, queue_index))
+        start(pop_waiting(&pool->queues[queue_index]));
+}
+
+void work_pool_press(struct work_pool *pool, bool pressed)
+{
+    pool->pressed = pressed;
+    start_waiting(pool, WORK_PASSWORD);
+}
+
+static void finish_job(uv_work_t *request, int status)
+{
+    struct job *job = request->data;
+    struct work_pool *pool = job->pool;
+    enum work_queue queue_index = job->queue;
+    work_done_cb done = job->done;
+    void *context = job->context;
+
+    CHECK(status == 0); /* nobody cancels */
+    CHECK(pool->queues[queue_index].running > 0);
+    pool->queues[queue_index].running--;
+    free(job);
+    /* The next job starts before the callback, which may submit another: first come, first served. */
+    start_waiting(pool, queue_index);
+    done(context); /* last: it may free the pool */
+}
+
+bool work_submit(struct work_pool *pool, enum work_queue queue_index, work_cb work, work_done_cb done,
+                 void *context)
+{
+    CHECK(queue_index >= 0 && queue_index < WORK_QUEUES);
+    CHECK(work != NULL && done != NULL);
+    struct queue *queue = &pool->queues[queue_index];
+    bool may_run = queue->first == NULL && may_start(pool, queue_index);
+
+    if (!may_run && queue->waiting >= queue->limits.waiting_max)
+        return false;
+    struct job *job = calloc(1, sizeof *job);
+    if (job == NULL)
+        return false;
+    *job = (struct job){.pool = pool, .queue = queue_index, .work = work, .done = done, .context = context};
+    job->request.data = job;
+    if (may_run)
+        start(job);
+    else
+        push_waiting(queue, job);
+    return true;
+}
+
+size_t work_pool_busy(const struct work_pool *pool)
+{
+    size_t busy = 0;
+
+    for (int i = 0; i < WORK_QUEUES; i++)
+        busy += (size_t)pool->queues[i].running + pool->queues[i].waiting;
+    return busy;
+}

@@ -1,0 +1,135 @@
+/* The gate's front: bounds what is in it, numbers the requests, counts the answers, and leaves the decision to a driver. A worker's loop
+ * thread. Owns nothing; a full gate answers UNAVAILABLE at once. */
+#include "driver.h"
+
+#include "doorbuster/check.h"
+#include "doorbuster/clock.h"
+#include "doorbuster/metrics.h"
+
+#include <sys/random.h>
+
+struct gate *gate_open_for_worker(const struct gate_settings *settings)
+{
+    struct gate *gate = lua_gate_open(settings);
+    gate->settings = *settings;
+    /* Rising numbers from a random start: two workers' ranges meet so seldom that order id, user and request together never do. */
+    CHECK(getrandom(&gate->last_request, sizeof gate->last_request, 0) == sizeof gate->last_request);
+    gate->last_request &= INT64_MAX >> 1;
+    return gate;
+}
+
+bool gate_is_ready(const struct gate *gate)
+{
+    return gate->driver->is_ready(gate);
+}
+
+static void count_answer(const struct purchase *purchase)
+{
+    static const enum metrics_counter refused[] = {
+        [-REFUSAL_INSUFFICIENT_STOCK] = METRICS_purchases_sold_out,
+        [-REFUSAL_CUSTOMER_LIMIT] = METRICS_purchases_over_limit,
+        [-REFUSAL_NOT_ON_SALE] = METRICS_purchases_not_on_sale,
+        [-REFUSAL_REJECTED] = METRICS_purchases_rejected,
+    };
+    metrics_add(purchase->state == PURCHASE_CONFIRMED ? METRICS_purchases_confirmed
+                : purchase->state == PURCHASE_REFUSED ? refused[-purchase->refusal]
+                                                      : METRICS_purchases_unavailable,
+                1);
+}
+
+void gate_answer(struct gate *gate, struct gate_purchase *purchase, enum purchase_state state)
+{
+    purchase_move(&purchase->purchase, state);
+    count_answer(&purchase->purchase);
+    gate->pending--;
+    purchase->cb(purchase, purchase->context);
+}
+
+void gate_submit(struct gate *gate, struct gate_purchase *purchase)
+{
+    struct purchase *asked = &purchase->purchase;
+    CHECK(asked->state == PURCHASE_QUEUED && asked->order.id == 0);
+    CHECK(asked->order.quantity >= 1 && asked->order.quantity <= PURCHASE_QUANTITY_MAX);
+    asked->order.request = ++gate->last_request;
+    purchase->deadline_us = clock_monotonic_us() + (int64_t)GATE_DEADLINE_MS * 1000;
+    gate->pending++;
+    if (gate->pending > GATE_PENDING_MAX) {
+        gate_answer(gate, purchase, PURCHASE_UNAVAILABLE);
+        return;
+    }
+    gate->driver->submit(gate, purchase);
+}
+
+void gate_turn(struct gate *gate)
+{
+    gate->driver->turn(gate);
+}
+
+void gate_settled(struct gate *gate, struct gate_purchase *purchase, enum gate_finding finding)
+{
+    gate->driver->settled(gate, purchase, finding);
+}
+
+uint64_t gate_decisions(const struct gate *gate)
+{
+    return gate->decisions;
+}
+
+size_t gate_pending(const struct gate *gate)
+{
+    return gate->pending;
+}
+
+void gate_close_for_worker(struct gate **gate)
+{
+    CHECK((*gate)->pending == 0);
+    (*gate)->driver->close(*gate);
+    *gate = NULL;
+}
+
+/* --- lists ------------------------------------------------------------------------------------------------------------------ */
+void purchase_list_append(struct purchase_list *list, struct gate_purchase *purchase)
+{
+    purchase->next = NULL;
+    if (list->last != NULL) {
+        list->last->next = purchase;
+    } else {
+        list->first = purchase;
+    }
+    list->last = purchase;
+}
+
+void purchase_list_prepend(struct purchase_list *list, struct gate_purchase *purchase)
+{
+    purchase->next = list->first;
+    list->first = purchase;
+    if (list->last == NULL) {
+        list->last = purchase;
+    }
+}
+
+void purchase_list_join(struct purchase_list *list, struct purchase_list *tail)
+{
+    if (tail->first != NULL) {
+        if (list->last != NULL) {
+            list->last->next = tail->first;
+        } else {
+            list->first = tail->first;
+        }
+        list->last = tail->last;
+    }
+    *tail = (struct purchase_list){0};
+}
+
+struct gate_purchase *purchase_list_take(struct purchase_list *list)
+{
+    struct gate_purchase *first = list->first;
+    if (first != NULL) {
+        list->first = first->next;
+        if (list->first == NULL) {
+            list->last = NULL;
+        }
+        first->next = NULL;
+    }
+    return first;
+}

@@ -1,0 +1,151 @@
+/* The recorder's side of Redis: closing and opening the gate, filling it from the store, announcing what is recorded, trimming the log.
+ * Only the recorder loads scripts, each with the epoch in its text: that is the fence. A Redis that forgot anything has forgotten the
+ * scripts too, and sells nothing until the recorder has vouched for it. Runs in the recorder's one thread; owns nothing. */
+#include "doorbuster/gate_books.h"
+
+#include "doorbuster/check.h"
+#include "embedded.h"
+#include "keys.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SCRIPT_BYTES_MAX 16384
+#define SHA_BYTES 41
+#define ANNOUNCE_BYTES_MAX (256 * 1024) /* every order of a run rejected */
+#define DELETE_AT_ONCE 500
+
+bool gate_close(redisContext *redis)
+{
+    return redis_done(redis_ask(redis, "HSET " KEY_HEAD " epoch 0"));
+}
+
+static bool delete_all_keys(redisContext *redis)
+{
+    char cursor[32] = "0";
+    do {
+        redisReply *page = redis_ask(redis, "SCAN %s MATCH " KEY_ALL " COUNT %d", cursor, DELETE_AT_ONCE);
+        if (page == NULL) {
+            return false;
+        }
+        snprintf(cursor, sizeof cursor, "%s", page->element[0]->str);
+        for (size_t i = 0; i < page->element[1]->elements; i++) {
+            const redisReply *key = page->element[1]->element[i];
+            if (!redis_done(redis_ask(redis, "DEL %b", key->str, key->len))) {
+                freeReplyObject(page);
+                return false;
+            }
+        }
+        freeReplyObject(page);
+    } while (strcmp(cursor, "0") != 0);
+    return true;
+}
+
+bool gate_wipe(redisContext *redis, struct log_position recorded)
+{
+    char last[SALES_LOG_POSITION_BYTES];
+    log_position_format(recorded, last);
+    if (!redis_done(redis_ask(redis, "DEL " KEY_HEAD)) || !delete_all_keys(redis)) {
+        return false;
+    }
+    if (recorded.epoch == 0) {
+        return true; /* nothing was ever recorded: the first XADD makes the log */
+    }
+    /* An empty stream that remembers where the store is, and that all up to there is gone: a consumer group makes the key, XSETID
+     * sets its last id. */
+    return redis_done(redis_ask(redis, "XGROUP CREATE " KEY_LOG " made 0 MKSTREAM")) &&
+           redis_done(redis_ask(redis, "XGROUP DESTROY " KEY_LOG " made")) &&
+           redis_done(redis_ask(redis, "XSETID " KEY_LOG " %s ENTRIESADDED 0 MAXDELETEDID %s", last, last));
+}
+
+bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms)
+{
+    return redis_done(redis_ask(redis,
+                                "HSET " KEY_HEAD " epoch 0 store %" PRId64 " orders %" PRId64 " at %" PRId64,
+                                store_id, orders, at_ms));
+}
+
+bool gate_put_product(redisContext *redis, int64_t product_id, int64_t stock, int64_t price, int64_t limit)
+{
+    return redis_done(redis_ask(
+        redis, "HSET " KEY_PRODUCT_PREFIX "%" PRId64 " stock %" PRId64 " price %" PRId64 " limit %" PRId64,
+        product_id, stock, price, limit));
+}
+
+bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, int64_t units)
+{
+    return redis_done(redis_ask(redis, "HSET " KEY_BUYERS_PREFIX "%" PRId64 " %" PRId64 " %" PRId64,
+                                product_id, user_id, units));
+}
+
+/* Loads `text` with every "@EPOCH@" replaced. */
+static bool load_script(redisContext *redis, const char *text, uint64_t epoch, char sha[SHA_BYTES])
+{
+    static const char mark[] = "@EPOCH@";
+    char script[SCRIPT_BYTES_MAX];
+    const char *at = strstr(text, mark);
+    CHECK(at != NULL && strstr(at + 1, mark) == NULL);
+    int bytes = snprintf(script, sizeof script, "%.*s%" PRIu64 "%s", (int)(at - text), text, epoch,
+                         at + strlen(mark));
+    CHECK(bytes > 0 && (size_t)bytes < sizeof script);
+    redisReply *reply = redis_ask(redis, "SCRIPT LOAD %b", script, (size_t)bytes);
+    if (reply == NULL) {
+        return false;
+    }
+    snprintf(sha, SHA_BYTES, "%s", reply->str);
+    return redis_done(reply);
+}
+
+bool gate_open(redisContext *redis, uint64_t epoch)
+{
+    char sell[SHA_BYTES], stock[SHA_BYTES];
+    return load_script(redis, embedded_sell_lua, epoch, sell) &&
+           load_script(redis, embedded_stock_lua, epoch, stock) &&
+           redis_done(
+               redis_ask(redis, "HSET " KEY_HEAD " epoch %" PRIu64 " sell %s stock %s", epoch, sell, stock));
+}
+
+bool gate_is_ours(redisContext *redis, uint64_t epoch, bool *ours)
+{
+    redisReply *head = redis_ask(redis, "HMGET " KEY_HEAD " epoch sell stock");
+    if (head == NULL) {
+        return false;
+    }
+    char expected[32];
+    snprintf(expected, sizeof expected, "%" PRIu64, epoch);
+    *ours = head->element[0]->type == REDIS_REPLY_STRING && strcmp(head->element[0]->str, expected) == 0 &&
+            head->element[1]->type == REDIS_REPLY_STRING && head->element[2]->type == REDIS_REPLY_STRING;
+    if (*ours) {
+        redisReply *loaded =
+            redis_ask(redis, "SCRIPT EXISTS %s %s", head->element[1]->str, head->element[2]->str);
+        *ours = loaded != NULL && loaded->element[0]->integer == 1 && loaded->element[1]->integer == 1;
+        if (!redis_done(loaded)) {
+            freeReplyObject(head);
+            return false;
+        }
+    }
+    return redis_done(head);
+}
+
+bool gate_announce(redisContext *redis, uint64_t epoch, struct log_position recorded, const int64_t *rejected,
+                   size_t rejected_count)
+{
+    static char news[ANNOUNCE_BYTES_MAX];
+    char position[SALES_LOG_POSITION_BYTES];
+    log_position_format(recorded, position);
+    int used = snprintf(news, sizeof news, "recorded %" PRIu64 " %s", epoch, position);
+    for (size_t i = 0; i < rejected_count; i++) {
+        used += snprintf(news + used, sizeof news - (size_t)used, " %" PRId64, rejected[i]);
+        CHECK(used > 0 && (size_t)used < sizeof news);
+    }
+    return redis_done(redis_ask(redis, "PUBLISH " CHANNEL_NEWS " %b", news, (size_t)used));
+}
+
+bool gate_trim(redisContext *redis, struct log_position keep_from)
+{
+    char from[SALES_LOG_POSITION_BYTES];
+    log_position_format(keep_from, from);
+    return redis_done(redis_ask(redis, "XTRIM " KEY_LOG " MINID ~ %s", from));
+}

@@ -1,0 +1,116 @@
+-- Who may buy. One call sells to a whole batch of buyers, in their order, and appends what it sold to the sales log: one atomic step.
+-- Everything is checked first and written after; a refusal leaves no trace but the time of a product's first sold-out answer.
+--
+-- KEYS  1 head   2 log   3 prefix of products ("{doorbuster}:product:")   4 prefix of buyers ("{doorbuster}:buyers:")
+-- ARGV  for each purchase: request, user, product, quantity
+-- Gives {entry id, time in ms, and for each purchase three numbers}:
+--   sold                  order, unit price, remaining
+--   insufficient stock    -1, available, 0
+--   customer limit        -2, units owned already, limit
+--   not on sale           -3, 0, 0
+-- or the error STALE, when this text's epoch is not the head's: then nothing was sold, ask again with the new script.
+-- Numbers stay below 10^14, so that Lua prints them as integers.
+
+local EPOCH = '@EPOCH@' -- filled in by the recorder when it loads the script
+
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'orders', 'at')
+if head[1] ~= EPOCH then
+    return redis.error_reply('STALE the gate was opened anew; read the head again')
+end
+local order = tonumber(head[2])
+local products, touched = {}, {}
+local reply, lines = {false, 0}, {}
+
+local function load(id)
+    local fields = redis.call('HMGET', KEYS[3] .. id, 'stock', 'price', 'limit', 'sold_out')
+    local product = {
+        id = id,
+        stock = tonumber(fields[1]), -- missing means closed, never zero
+        price = fields[2],
+        limit = tonumber(fields[3] or '0'),
+        sold_out = fields[4],
+        owned = {}, -- by user: units after this batch
+        buyers = {} -- user, units, user, units …: what HSET will be given
+    }
+    products[id] = product
+    return product
+end
+
+local function owned_by(product, user)
+    local units = product.owned[user]
+    if not units then
+        units = tonumber(redis.call('HGET', KEYS[4] .. product.id, user) or '0')
+        product.owned[user] = units
+    end
+    return units
+end
+
+local function touch(product)
+    if not product.touched then
+        product.touched = true
+        touched[#touched + 1] = product
+    end
+end
+
+local function decide(request, user, product, quantity_text)
+    local quantity = tonumber(quantity_text)
+    if not product.stock then
+        return -3, 0, 0
+    end
+    if product.stock < quantity then
+        if product.stock == 0 and not product.sold_out then
+            product.sold_out = order -- the last order before the first sold-out answer
+            product.sold_out_is_new = true
+            touch(product)
+        end
+        return -1, product.stock, 0
+    end
+    if product.limit > 0 then
+        local owned = owned_by(product, user)
+        if owned + quantity > product.limit then
+            return -2, owned, product.limit
+        end
+        product.owned[user] = owned + quantity
+        product.buyers[#product.buyers + 1] = user
+        product.buyers[#product.buyers + 1] = owned + quantity
+    end
+    order = order + 1
+    product.stock = product.stock - quantity
+    product.sold = true
+    touch(product)
+    lines[#lines + 1] = order .. ' ' .. request .. ' ' .. user .. ' ' .. product.id .. ' ' .. quantity_text .. ' ' ..
+        product.price .. ' ' .. product.stock
+    return order, tonumber(product.price), product.stock
+end
+
+local out = 2
+for i = 1, #ARGV, 4 do
+    local id = ARGV[i + 2]
+    reply[out + 1], reply[out + 2], reply[out + 3] = decide(ARGV[i], ARGV[i + 1], products[id] or load(id), ARGV[i + 3])
+    out = out + 3
+end
+
+if #touched > 0 then
+    local clock = redis.call('TIME')
+    -- Never back, also when the machine's clock is.
+    local at = math.max(clock[1] * 1000 + math.floor(clock[2] / 1000), tonumber(head[3]))
+    -- The log first: it is the one write that can be refused for another reason than memory (an epoch older than the log's), and then
+    -- nothing has been changed.
+    if #lines > 0 then
+        reply[1] = redis.call('XADD', KEYS[2], EPOCH .. '-*', 'sale', at .. '\n' .. table.concat(lines, '\n'))
+        reply[2] = at
+        redis.call('HSET', KEYS[1], 'orders', order, 'at', at)
+    end
+    for _, product in ipairs(touched) do
+        if product.sold then
+            redis.call('HSET', KEYS[3] .. product.id, 'stock', product.stock)
+        end
+        if product.sold_out_is_new then
+            redis.call('HSET', KEYS[3] .. product.id, 'sold_out', product.sold_out .. ' ' .. at)
+        end
+        if #product.buyers > 0 then
+            redis.call('HSET', KEYS[4] .. product.id, unpack(product.buyers))
+        end
+    end
+end
+return reply

@@ -1,0 +1,550 @@
+/* The Lua gate: one Redis decides. A worker's loop thread. Owns two links to Redis and the purchases that are in it.
+ *
+ *   queued --one EVALSHA a turn--> in a call --sold--> waiting, in log order --"recorded up to …"--> answered
+ *
+ * `calls` carries the selling script, `news` the recorder's announcements and the word that stock was added. The gate sells only while
+ * both are up and it knows the script of the present epoch (`ready`); until then purchases stay queued, to their deadline.
+ *
+ * What waits is confirmed by the news alone, and only if none was missed and the epoch is the same. In every other case the store is
+ * asked (settle_cb): after the link to the news broke (`missed`), and for what waits from an older epoch.
+ *
+ * Failures: STALE and NOSCRIPT put a call's purchases back to the front of the queue and read the head again. A call that got no reply
+ * is answered UNAVAILABLE: it may or may not have been sold. */
+#include "driver.h"
+
+#include "doorbuster/check.h"
+#include "doorbuster/clock.h"
+#include "doorbuster/log.h"
+#include "doorbuster/metrics.h"
+#include "doorbuster/text.h"
+#include "keys.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CALLS_MAX 1 /* on the way at the same time; what comes meanwhile makes the next batch larger */
+#define SWEEP_MS 20
+#define MARKS 256
+#define MARK_LIFETIME_US 1000000
+#define CONNECT_TIMEOUT_MS 1000
+#define COMMAND_TIMEOUT_MS 2000
+#define NEWS_TIMEOUT_US 3000000
+#define SHA_BYTES 41
+#define NUMBERS_EACH 4    /* of a purchase in a call */
+#define ARGUMENTS_FIXED 7 /* EVALSHA sha 4 key key key key */
+#define REPLY_FIXED 2
+#define REPLY_EACH 3
+
+struct call {
+    struct lua_gate *gate;
+    struct gate_purchase *purchases[GATE_BATCH_MAX];
+    size_t count;
+    uint64_t stock_news; /* of the gate when it was sent */
+    struct call *next_free;
+};
+
+/* "This product has nothing left": believed for a second, cleared when stock is added or the news are lost. */
+struct sold_out_mark {
+    int64_t product_id;
+    int64_t until_us;
+};
+
+struct lua_gate {
+    struct gate base;
+    struct redis_link *calls, *news;
+    uv_timer_t sweep;
+    bool subscribed;
+    bool script_known, reading_head;
+    char sell_sha[SHA_BYTES];
+    struct purchase_list queued, waiting, missed;
+    /* What the news have said. Nothing was rejected at a position after `sure_after` and up to `recorded`. */
+    struct log_position recorded, sure_after;
+    bool heard_recorded; /* since the subscription */
+    uint64_t attached_epoch;
+    int64_t news_us;     /* when the last came */
+    uint64_t stock_news; /* how many times stock was added */
+    struct call call_storage[CALLS_MAX], *free_calls;
+    struct sold_out_mark marks[MARKS];
+};
+
+static struct lua_gate *of(struct gate *gate)
+{
+    return (struct lua_gate *)gate;
+}
+
+/* --- sold-out marks ----------------------------------------------------------------------------------------------------------- */
+static struct sold_out_mark *mark_of(struct lua_gate *gate, int64_t product_id)
+{
+    return &gate->marks[(uint64_t)product_id % MARKS];
+}
+
+static bool is_marked_sold_out(struct lua_gate *gate, int64_t product_id)
+{
+    const struct sold_out_mark *mark = mark_of(gate, product_id);
+    return mark->product_id == product_id && clock_monotonic_us() < mark->until_us;
+}
+
+static void mark_sold_out(struct lua_gate *gate, int64_t product_id)
+{
+    if (gate->subscribed) { /* otherwise nobody would tell us of new stock */
+        *mark_of(gate, product_id) = (struct sold_out_mark){
+            .product_id = product_id, .until_us = clock_monotonic_us() + MARK_LIFETIME_US};
+    }
+}
+
+/* --- answers -------------------------------------------------------------------------------------------------------------------- */
+static void refuse(struct lua_gate *gate, struct gate_purchase *purchase, enum refusal refusal,
+                   int64_t figure, int64_t limit)
+{
+    purchase->purchase.refusal = refusal;
+    purchase->purchase.figure = figure;
+    purchase->purchase.limit = limit;
+    gate_answer(&gate->base, purchase, PURCHASE_REFUSED);
+}
+
+static void requeue(struct gate_purchase *purchase)
+{
+    purchase->purchase.order.id = 0;
+    purchase_move(&purchase->purchase, PURCHASE_QUEUED);
+}
+
+/* --- the head: which script ------------------------------------------------------------------------------------------------------ */
+static void head_cb(const redisReply *reply, void *context)
+{
+    struct lua_gate *gate = context;
+    gate->reading_head = false;
+    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY) {
+        return;
+    }
+    const redisReply *epoch = reply->element[0], *sell = reply->element[1];
+    bool open = epoch->type == REDIS_REPLY_STRING && strcmp(epoch->str, "0") != 0 &&
+                sell->type == REDIS_REPLY_STRING && sell->len == SHA_BYTES - 1;
+    if (open) {
+        memcpy(gate->sell_sha, sell->str, SHA_BYTES);
+        gate->script_known = true;
+    } /* else the sweep asks again */
+}
+
+static void read_head(struct lua_gate *gate)
+{
+    if (gate->script_known || gate->reading_head) {
+        return;
+    }
+    gate->reading_head = redis_link_command(gate->calls, head_cb, gate, 4,
+                                            (const char *[]){"HMGET", KEY_HEAD, "epoch", "sell"}, NULL);
+}
+
+/* --- the record ------------------------------------------------------------------------------------------------------------------ */
+static void settle(struct lua_gate *gate, struct purchase_list *list)
+{
+    if (list->first == NULL) {
+        return;
+    }
+    if (gate->base.settings.settle_cb(gate->base.settings.context, list->first)) {
+        return;
+    }
+    log_warn("gate: cannot look up reserved purchases in the store: too much waiting; they are answered 503");
+    struct gate_purchase *purchase;
+    while ((purchase = purchase_list_take(list)) != NULL) {
+        gate_answer(&gate->base, purchase, PURCHASE_UNAVAILABLE);
+    }
+}
+
+/* Where a new reservation belongs. Its reply and the news come over two links: the news may well have been first. */
+static void await_record(struct lua_gate *gate, struct gate_purchase *purchase)
+{
+    struct log_position position = purchase->purchase.position;
+    bool old_epoch = position.epoch < gate->attached_epoch;
+    bool announced = gate->heard_recorded && log_position_compare(position, gate->recorded) <= 0;
+    if (!gate->subscribed) {
+        purchase_list_append(&gate->missed, purchase);
+    } else if (old_epoch || (announced && log_position_compare(position, gate->sure_after) <= 0)) {
+        struct purchase_list one = {0};
+        purchase_list_append(&one, purchase);
+        settle(gate, &one);
+    } else if (announced) {
+        gate_answer(&gate->base, purchase, PURCHASE_CONFIRMED);
+    } else {
+        purchase_list_append(&gate->waiting, purchase);
+    }
+}
+
+/* --- calls ------------------------------------------------------------------------------------------------------------------------ */
+static void free_call(struct call *call)
+{
+    call->next_free = call->gate->free_calls;
+    call->gate->free_calls = call;
+}
+
+static void take_answer(const struct call *call, struct gate_purchase *purchase,
+                        const redisReply *const *numbers, int64_t at_ms, struct log_position position)
+{
+    struct lua_gate *gate = call->gate;
+    int64_t outcome = numbers[0]->integer;
+    if (outcome <= 0) {
+        bool nothing_left = outcome == REFUSAL_INSUFFICIENT_STOCK && numbers[1]->integer == 0;
+        if (nothing_left && call->stock_news == gate->stock_news) { /* else stock was added meanwhile */
+            mark_sold_out(gate, purchase->purchase.order.product_id);
+        }
+        refuse(gate, purchase, (enum refusal)outcome, numbers[1]->integer, numbers[2]->integer);
+        return;
+    }
+    struct purchase *sold = &purchase->purchase;
+    sold->order.id = outcome;
+    sold->order.unit_price = numbers[1]->integer;
+    sold->order.remaining = numbers[2]->integer;
+    sold->at_ms = at_ms;
+    sold->position = position;
+    purchase_move(sold, PURCHASE_RESERVED);
+    await_record(gate, purchase);
+}
+
+static void take_answers(struct call *call, const redisReply *reply)
+{
+    CHECK(reply->type == REDIS_REPLY_ARRAY && reply->elements == REPLY_FIXED + REPLY_EACH * call->count);
+    struct log_position position = {0};
+    if (reply->element[0]->type == REDIS_REPLY_STRING) {
+        CHECK(log_position_parse(reply->element[0]->str, reply->element[0]->len, &position));
+    }
+    for (size_t i = 0; i < call->count; i++) {
+        take_answer(call, call->purchases[i],
+                    (const redisReply *const *)&reply->element[REPLY_FIXED + REPLY_EACH * i],
+                    reply->element[1]->integer, position);
+    }
+}
+
+static void put_back(struct call *call)
+{
+    metrics_add(METRICS_purchases_stale, call->count);
+    for (size_t i = call->count; i-- > 0;) { /* from the last, so that the first is first again */
+        requeue(call->purchases[i]);
+        purchase_list_prepend(&call->gate->queued, call->purchases[i]);
+    }
+}
+
+static void give_up_call(struct call *call, const char *why)
+{
+    log_warn("gate: %zu purchases answered 503: %s", call->count, why);
+    for (size_t i = 0; i < call->count; i++) {
+        gate_answer(&call->gate->base, call->purchases[i], PURCHASE_UNAVAILABLE);
+    }
+}
+
+static void call_cb(const redisReply *reply, void *context)
+{
+    struct call *call = context;
+    if (reply == NULL) {
+        give_up_call(call, "the link to Redis broke before its reply");
+    } else if (reply->type != REDIS_REPLY_ERROR) {
+        take_answers(call, reply);
+    } else if (strncmp(reply->str, "STALE", 5) == 0 || strncmp(reply->str, "NOSCRIPT", 8) == 0) {
+        call->gate->script_known = false;
+        put_back(call);
+    } else {
+        give_up_call(call, reply->str);
+    }
+    free_call(call);
+}
+
+static void send_call(struct lua_gate *gate)
+{
+    static char numbers[GATE_BATCH_MAX * NUMBERS_EACH][TEXT_INT64_BYTES];
+    static const char *argv[ARGUMENTS_FIXED + GATE_BATCH_MAX * NUMBERS_EACH];
+    static size_t argv_bytes[ARGUMENTS_FIXED + GATE_BATCH_MAX * NUMBERS_EACH];
+    const char *fixed[ARGUMENTS_FIXED] = {"EVALSHA",          gate->sell_sha,   "4", KEY_HEAD, KEY_LOG,
+                                          KEY_PRODUCT_PREFIX, KEY_BUYERS_PREFIX};
+    int argc = 0;
+    for (; argc < ARGUMENTS_FIXED; argc++) {
+        argv[argc] = fixed[argc];
+        argv_bytes[argc] = strlen(fixed[argc]);
+    }
+    struct call *call = gate->free_calls;
+    gate->free_calls = call->next_free;
+    call->count = 0;
+    call->stock_news = gate->stock_news;
+    struct gate_purchase *purchase;
+    while (call->count < GATE_BATCH_MAX && (purchase = purchase_list_take(&gate->queued)) != NULL) {
+        const struct sale_order *order = &purchase->purchase.order;
+        int64_t values[NUMBERS_EACH] = {order->request, order->user_id, order->product_id, order->quantity};
+        for (int i = 0; i < NUMBERS_EACH; i++) {
+            char *text = numbers[call->count * NUMBERS_EACH + (size_t)i];
+            argv[argc] = text;
+            argv_bytes[argc++] = text_from_int64(values[i], text);
+        }
+        purchase_move(&purchase->purchase, PURCHASE_ASKED);
+        call->purchases[call->count++] = purchase;
+    }
+    metrics_add(METRICS_gate_calls, 1);
+    CHECK(redis_link_command(gate->calls, call_cb, call, argc, argv, argv_bytes));
+}
+
+/* --- the news ------------------------------------------------------------------------------------------------------------------------ */
+/* Takes out of `from` what must be in the store by now if it was ever sold: older epochs, and positions up to `recorded`. */
+static void settle_up_to(struct lua_gate *gate, struct purchase_list *from, struct log_position recorded)
+{
+    struct purchase_list found = {0};
+    while (from->first != NULL && log_position_compare(from->first->purchase.position, recorded) <= 0) {
+        purchase_list_append(&found, purchase_list_take(from));
+    }
+    settle(gate, &found);
+}
+
+static bool names_order(const char *list, int64_t order)
+{
+    for (const char *at = list; *at == ' ';) {
+        const char *end = at + 1 + strcspn(at + 1, " ");
+        int64_t rejected;
+        if (text_to_int64(at + 1, (size_t)(end - at - 1), 1, INT64_MAX, &rejected) && rejected == order) {
+            return true;
+        }
+        at = end;
+    }
+    return false;
+}
+
+static struct log_position end_of_epoch(uint64_t epoch)
+{
+    return (struct log_position){.epoch = epoch, .n = UINT64_MAX};
+}
+
+static void hear_epoch(struct lua_gate *gate, uint64_t epoch)
+{
+    if (epoch <= gate->attached_epoch) {
+        return;
+    }
+    gate->script_known = false;
+    gate->attached_epoch = epoch;
+    settle_up_to(gate, &gate->missed, end_of_epoch(epoch - 1));
+    settle_up_to(gate, &gate->waiting, end_of_epoch(epoch - 1));
+}
+
+/* Answers what waits up to `recorded`; `rejected` is the rest of the news: " 55 56" or "". A record of one epoch says nothing of what was
+ * reserved in another: Redis may have forgotten that. */
+static void confirm_up_to(struct lua_gate *gate, struct log_position recorded, const char *rejected)
+{
+    settle_up_to(gate, &gate->waiting, end_of_epoch(recorded.epoch - (recorded.epoch > 0)));
+    while (gate->waiting.first != NULL &&
+           log_position_compare(gate->waiting.first->purchase.position, recorded) <= 0) {
+        struct gate_purchase *purchase = purchase_list_take(&gate->waiting);
+        if (names_order(rejected, purchase->purchase.order.id)) {
+            refuse(gate, purchase, REFUSAL_REJECTED, 0, 0);
+        } else {
+            gate_answer(&gate->base, purchase, PURCHASE_CONFIRMED);
+        }
+    }
+}
+
+/* "8 7-1042 55 56": see keys.h. */
+static void hear_recorded(struct lua_gate *gate, const char *text)
+{
+    size_t epoch_bytes = strcspn(text, " ");
+    const char *position = text + epoch_bytes + (text[epoch_bytes] == ' ');
+    size_t position_bytes = strcspn(position, " ");
+    const char *rejected = position + position_bytes;
+    int64_t epoch;
+    struct log_position recorded;
+    if (!text_to_int64(text, epoch_bytes, 0, INT64_MAX, &epoch) ||
+        !log_position_parse(position, position_bytes, &recorded)) {
+        log_warn("gate: news that nobody of ours can have sent: %s", text);
+        return;
+    }
+    bool first = !gate->heard_recorded;
+    if (first || *rejected != '\0') {
+        gate->sure_after = recorded;
+    }
+    gate->recorded = recorded;
+    gate->heard_recorded = true;
+    hear_epoch(gate, (uint64_t)epoch);
+    if (first) { /* whoever was rejected up to here was named before we listened */
+        settle_up_to(gate, &gate->waiting, recorded);
+    } else {
+        confirm_up_to(gate, recorded, rejected);
+    }
+    settle_up_to(gate, &gate->missed, recorded);
+}
+
+static void news_cb(const redisReply *reply, void *context)
+{
+    struct lua_gate *gate = context;
+    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3) {
+        return; /* the link is lost: news_down_cb follows */
+    }
+    const char *text = reply->element[2]->str;
+    gate->news_us = clock_monotonic_us();
+    if (strcmp(reply->element[0]->str, "subscribe") == 0) {
+        gate->subscribed =
+            true; /* what was announced before this moment is said again soon: the recorder repeats its position */
+    } else if (strncmp(text, "recorded ", 9) == 0) {
+        hear_recorded(gate, text + 9);
+    }
+}
+
+static void stock_cb(const redisReply *reply, void *context)
+{
+    struct lua_gate *gate = context;
+    int64_t product_id;
+    if (reply != NULL && reply->type == REDIS_REPLY_ARRAY && reply->elements == 3 &&
+        reply->element[2]->str != NULL &&
+        text_to_int64(reply->element[2]->str, reply->element[2]->len, 1, INT64_MAX, &product_id)) {
+        gate->stock_news++;
+        if (mark_of(gate, product_id)->product_id == product_id) {
+            mark_of(gate, product_id)->until_us = 0;
+        }
+    }
+}
+
+/* --- links ------------------------------------------------------------------------------------------------------------------------------ */
+static void calls_up_cb(void *context)
+{
+    struct lua_gate *gate = context;
+    read_head(gate);
+}
+
+static void calls_down_cb(void *context)
+{
+    struct lua_gate *gate = context;
+    gate->script_known = gate->reading_head = false;
+    metrics_add(METRICS_redis_links_lost, 1);
+}
+
+static void news_up_cb(void *context)
+{
+    struct lua_gate *gate = context;
+    redis_link_subscribe(gate->news, CHANNEL_STOCK, stock_cb, gate);
+    redis_link_subscribe(gate->news, CHANNEL_NEWS, news_cb, gate);
+}
+
+static void news_down_cb(void *context)
+{
+    struct lua_gate *gate = context;
+    metrics_add(METRICS_redis_links_lost, 1);
+    gate->subscribed = gate->heard_recorded = false;
+    memset(gate->marks, 0, sizeof gate->marks);
+    purchase_list_join(&gate->missed, &gate->waiting);
+}
+
+/* --- deadlines --------------------------------------------------------------------------------------------------------------------------- */
+static void expire(struct lua_gate *gate, struct purchase_list *list, int64_t until_us)
+{
+    while (list->first != NULL && list->first->deadline_us <= until_us) {
+        gate_answer(&gate->base, purchase_list_take(list), PURCHASE_UNAVAILABLE);
+    }
+}
+
+static void sweep_cb(uv_timer_t *timer)
+{
+    struct lua_gate *gate = timer->data;
+    int64_t now_us = clock_monotonic_us();
+    /* What would be sent now must still be able to wait for a lost reply. */
+    expire(gate, &gate->queued, now_us + (int64_t)COMMAND_TIMEOUT_MS * 1000);
+    expire(gate, &gate->waiting, now_us);
+    expire(gate, &gate->missed, now_us);
+    read_head(gate);
+    /* The recorder gives a sign of life every 100 ms, through Redis. A link that broke without a word must not keep us waiting for ever; if it
+     * is the recorder that is silent, a new link costs nothing. */
+    if (gate->subscribed && now_us - gate->news_us > NEWS_TIMEOUT_US) {
+        redis_link_reset(gate->news, "no news for too long");
+    }
+}
+
+/* --- the driver --------------------------------------------------------------------------------------------------------------------------- */
+static bool lua_gate_is_ready(const struct gate *base)
+{
+    const struct lua_gate *gate = (const struct lua_gate *)base;
+    return gate->script_known && gate->subscribed && redis_link_is_up(gate->calls);
+}
+
+static void lua_gate_submit(struct gate *base, struct gate_purchase *purchase)
+{
+    struct lua_gate *gate = of(base);
+    if (is_marked_sold_out(gate, purchase->purchase.order.product_id)) {
+        metrics_add(METRICS_purchases_sold_out_at_once, 1);
+        purchase_move(&purchase->purchase, PURCHASE_ASKED);
+        refuse(gate, purchase, REFUSAL_INSUFFICIENT_STOCK, 0, 0);
+        return;
+    }
+    base->decisions++;
+    purchase_list_append(&gate->queued, purchase);
+}
+
+static void lua_gate_turn(struct gate *base)
+{
+    struct lua_gate *gate = of(base);
+    while (gate->queued.first != NULL && gate->free_calls != NULL && lua_gate_is_ready(base)) {
+        send_call(gate);
+    }
+    redis_link_flush(gate->calls);
+    redis_link_flush(gate->news);
+}
+
+static void lua_gate_settled(struct gate *base, struct gate_purchase *purchase, enum gate_finding finding)
+{
+    struct lua_gate *gate = of(base);
+    metrics_add(METRICS_purchases_settled, 1);
+    switch (finding) {
+    case GATE_IN_STORE:
+        gate_answer(base, purchase, PURCHASE_CONFIRMED);
+        break;
+    case GATE_REJECTED_BY_STORE:
+        refuse(gate, purchase, REFUSAL_REJECTED, 0, 0);
+        break;
+    case GATE_NOT_IN_STORE:
+        requeue(purchase);
+        purchase_list_prepend(&gate->queued, purchase); /* it was here before those that wait now */
+        break;
+    case GATE_STORE_UNREADABLE:
+        gate_answer(base, purchase, PURCHASE_UNAVAILABLE);
+        break;
+    }
+}
+
+static void free_gate_cb(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void lua_gate_close(struct gate *base)
+{
+    struct lua_gate *gate = of(base);
+    redis_link_close(&gate->calls);
+    redis_link_close(&gate->news);
+    uv_close((uv_handle_t *)&gate->sweep, free_gate_cb);
+}
+
+static const struct gate_driver lua_gate_driver = {
+    .is_ready = lua_gate_is_ready,
+    .submit = lua_gate_submit,
+    .turn = lua_gate_turn,
+    .settled = lua_gate_settled,
+    .close = lua_gate_close,
+};
+
+struct gate *lua_gate_open(const struct gate_settings *settings)
+{
+    struct lua_gate *gate = calloc(1, sizeof *gate);
+    CHECK(gate != NULL);
+    gate->base.driver = &lua_gate_driver;
+    for (size_t i = 0; i < CALLS_MAX; i++) {
+        gate->call_storage[i].gate = gate;
+        free_call(&gate->call_storage[i]);
+    }
+    struct redis_link_settings calls = {.name = "calls",
+                                        .address = settings->redis,
+                                        .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+                                        .command_timeout_ms = COMMAND_TIMEOUT_MS,
+                                        .up_cb = calls_up_cb,
+                                        .down_cb = calls_down_cb,
+                                        .context = gate};
+    struct redis_link_settings news = calls;
+    news.name = "news";
+    news.up_cb = news_up_cb;
+    news.down_cb = news_down_cb;
+    gate->calls = redis_link_new(settings->loop, &calls);
+    gate->news = redis_link_new(settings->loop, &news);
+    uv_timer_init(settings->loop, &gate->sweep);
+    gate->sweep.data = gate;
+    uv_timer_start(&gate->sweep, sweep_cb, SWEEP_MS, SWEEP_MS);
+    return &gate->base;
+}

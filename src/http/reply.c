@@ -1,0 +1,194 @@
+/* Answers: from a handler's reply to libmicrohttpd.
+ *
+ * Runs on the loop's thread of a worker. A prebuilt answer is a libmicrohttpd response kept for ever; any
+ * other is made for one request, its body in the request's arena or owned by the response. If memory is short
+ * the client gets a prebuilt 500. A reply never sends: it hands the answer over, and the next run of
+ * libmicrohttpd sends what has gathered. */
+#include "http_internal.h"
+
+#include "doorbuster/check.h"
+#include "doorbuster/clock.h"
+#include "doorbuster/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DETAIL_BYTES 512
+#define PRINT_BYTES_FIRST 1024
+
+static void count_answer(const struct http_request *request, unsigned status)
+{
+    const struct http_settings *settings = &request->server->settings;
+    if (!settings->answered_cb)
+        return;
+    int route = request->route ? (int)(request->route - settings->routes) : -1;
+    settings->answered_cb(settings->context, route, status, clock_monotonic_us() - request->began_us);
+}
+
+/* Exactly once a request. The request may be gone afterwards. Leaves the caller's reference to `response`
+ * alone. */
+static void answer(struct http_request *request, unsigned status, struct MHD_Response *response)
+{
+    struct http_server *server = request->server;
+    struct http_connection *connection = request->connection;
+
+    CHECK(!request->replied);
+    request->replied = true;
+    if (request->pending) {
+        request->pending = false;
+        CHECK(server->pending > 0);
+        server->pending--;
+    }
+    count_answer(request, status);
+    if (!connection) { /* the client did not wait */
+        http_request_free(request);
+        return;
+    }
+    struct MHD_Connection *mhd = connection->mhd;
+    bool was_parked = connection->state == CONNECTION_PARKED;
+    http_connection_move(connection, CONNECTION_REPLYING);
+    server->events++;
+    http_server_has_work(server);
+    /* May close the connection at once, and with it the request. */
+    CHECK(MHD_queue_response(mhd, status, response) == MHD_YES);
+    if (was_parked)
+        MHD_resume_connection(mhd);
+}
+
+static bool must_close(const struct http_request *request)
+{
+    return request->closes || request->server->quiesced;
+}
+
+void http_reply_prebuilt(struct http_request *request, const struct http_response *response)
+{
+    CHECK(request->reply_header_count == 0);
+    answer(request, response->status, must_close(request) ? response->closing : response->keeping);
+}
+
+void http_reply_header(struct http_request *request, const char *name, const char *value)
+{
+    CHECK(!request->replied);
+    CHECK(request->reply_header_count < HTTP_REPLY_HEADERS_MAX);
+    unsigned index = request->reply_header_count++;
+    request->reply_headers[index].name = http_arena_copy(request, name, strlen(name));
+    request->reply_headers[index].value = http_arena_copy(request, value, strlen(value));
+}
+
+static bool has_reply_header(const struct http_request *request, const char *name)
+{
+    for (unsigned i = 0; i < request->reply_header_count; i++)
+        if (strcmp(request->reply_headers[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static bool add_header(struct MHD_Response *response, const char *name, const char *value)
+{
+    return MHD_add_response_header(response, name, value) == MHD_YES;
+}
+
+/* The body must outlive the response: prebuilt ones have a copy, others are freed after their request has
+ * ended. */
+static struct MHD_Response *make_response(const char *content_type, const char *body, size_t bytes,
+                                          bool is_copied, bool may_be_stored, bool closes)
+{
+    struct MHD_Response *response = MHD_create_response_from_buffer(
+        bytes, (void *)(uintptr_t)body, is_copied ? MHD_RESPMEM_MUST_COPY : MHD_RESPMEM_PERSISTENT);
+    if (!response)
+        return NULL;
+    if (add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type) &&
+        (may_be_stored || add_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store")) &&
+        (!closes || add_header(response, MHD_HTTP_HEADER_CONNECTION, "close")))
+        return response;
+    MHD_destroy_response(response);
+    return NULL;
+}
+
+static void reply_internal_error(struct http_request *request)
+{
+    log_error("http: out of memory for an answer");
+    request->reply_header_count = 0;
+    http_reply_prebuilt(request, request->server->internal_error);
+}
+
+void http_reply_bytes(struct http_request *request, unsigned status, const char *content_type,
+                      const char *body, size_t bytes)
+{
+    bool may_be_stored = has_reply_header(request, MHD_HTTP_HEADER_CACHE_CONTROL);
+    struct MHD_Response *response =
+        make_response(content_type, body, bytes, false, may_be_stored, must_close(request));
+
+    for (unsigned i = 0; response && i < request->reply_header_count; i++) {
+        if (add_header(response, request->reply_headers[i].name, request->reply_headers[i].value))
+            continue;
+        MHD_destroy_response(response);
+        response = NULL;
+    }
+    if (!response) {
+        reply_internal_error(request);
+        return;
+    }
+    answer(request, status, response);
+    MHD_destroy_response(response);
+}
+
+/* `text` is freed with the request. */
+static void reply_text(struct http_request *request, unsigned status, const char *content_type, char *text,
+                       size_t bytes)
+{
+    if (!text) {
+        reply_internal_error(request);
+        return;
+    }
+    CHECK(!request->reply_text);
+    request->reply_text = text;
+    http_reply_bytes(request, status, content_type, text, bytes);
+}
+
+void http_reply_json(struct http_request *request, unsigned status, cJSON *body)
+{
+    char *text = body ? cJSON_PrintBuffered(body, PRINT_BYTES_FIRST, false) : NULL;
+    cJSON_Delete(body);
+    reply_text(request, status, HTTP_TYPE_JSON, text, text ? strlen(text) : 0);
+}
+
+void http_reply_problem(struct http_request *request, const struct http_problem *problem, cJSON *extensions,
+                        const char *detail_format, ...)
+{
+    char detail[DETAIL_BYTES], safe[DETAIL_BYTES];
+    size_t bytes;
+    va_list arguments;
+
+    va_start(arguments, detail_format);
+    (void)vsnprintf(detail, sizeof detail, detail_format, arguments);
+    va_end(arguments);
+    http_sanitize(detail, sizeof detail - 1, safe, sizeof safe);
+    char *text = http_problem_print(problem, extensions, safe, &bytes);
+    cJSON_Delete(extensions);
+    reply_text(request, problem->status, HTTP_TYPE_PROBLEM, text, bytes);
+}
+
+struct http_response *http_response_new(unsigned status, const char *content_type, const char *body,
+                                        size_t bytes)
+{
+    struct http_response *response = malloc(sizeof *response);
+    CHECK(response);
+    response->status = status;
+    response->keeping = make_response(content_type, body, bytes, true, false, false);
+    response->closing = make_response(content_type, body, bytes, true, false, true);
+    CHECK(response->keeping && response->closing);
+    return response;
+}
+
+void http_response_free(struct http_response **response)
+{
+    if (!*response)
+        return;
+    MHD_destroy_response((*response)->keeping);
+    MHD_destroy_response((*response)->closing);
+    free(*response);
+    *response = NULL;
+}

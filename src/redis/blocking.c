@@ -1,0 +1,90 @@
+/* Blocking Redis connections: for the recorder, the command-line tools and pool jobs, never for a worker's loop. The context belongs to
+ * the caller; a failure is NULL and a sentence. */
+#include "doorbuster/redis.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static _Thread_local char failure[256];
+
+const char *redis_failure(void)
+{
+    return failure;
+}
+
+static void note_failure(const char *text)
+{
+    snprintf(failure, sizeof failure, "%s", text);
+}
+
+static struct timeval timeout_of(int timeout_ms)
+{
+    return (struct timeval){.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
+}
+
+static redisReply *accept_reply(const redisContext *redis, redisReply *reply)
+{
+    if (reply == NULL) {
+        note_failure(redis->err ? redis->errstr : "the connection to Redis broke");
+        return NULL;
+    }
+    if (reply->type == REDIS_REPLY_ERROR) {
+        note_failure(reply->str);
+        freeReplyObject(reply);
+        return NULL;
+    }
+    return reply;
+}
+
+redisReply *redis_ask(redisContext *redis, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    redisReply *reply = redisvCommand(redis, format, arguments);
+    va_end(arguments);
+    return accept_reply(redis, reply);
+}
+
+bool redis_done(redisReply *reply)
+{
+    if (reply == NULL) {
+        return false;
+    }
+    freeReplyObject(reply);
+    return true;
+}
+
+static bool say_hello(redisContext *redis, const struct redis_address *address)
+{
+    if (address->password[0] != '\0' && !redis_done(redis_ask(redis, "AUTH %s", address->password))) {
+        return false;
+    }
+    if (address->database != 0 && !redis_done(redis_ask(redis, "SELECT %d", address->database))) {
+        return false;
+    }
+    return redis_done(redis_ask(redis, "PING"));
+}
+
+redisContext *redis_connect_blocking(const struct redis_address *address, int timeout_ms, char *error,
+                                     size_t error_bytes)
+{
+    struct timeval timeout = timeout_of(timeout_ms);
+    redisContext *redis = address->path[0] != '\0'
+                              ? redisConnectUnixWithTimeout(address->path, timeout)
+                              : redisConnectWithTimeout(address->host, address->port, timeout);
+    char where[384];
+    redis_address_format(address, where, sizeof where);
+    if (redis == NULL || redis->err != 0) {
+        snprintf(error, error_bytes, "cannot connect to Redis at %s: %s", where,
+                 redis ? redis->errstr : "out of memory");
+    } else if (redisSetTimeout(redis, timeout) != REDIS_OK || !say_hello(redis, address)) {
+        snprintf(error, error_bytes, "Redis at %s does not let us in: %s", where, redis_failure());
+    } else {
+        return redis;
+    }
+    if (redis != NULL) {
+        redisFree(redis);
+    }
+    return NULL;
+}

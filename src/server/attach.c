@@ -1,0 +1,192 @@
+/* Attaching to Redis, in the recorder. It happens at start, after losing Redis, and when the head or the scripts are no longer ours.
+ *
+ *   raise the store's epoch -> close the gate -> is what Redis has a continuation of what the store has?
+ *        yes: drain the log into the store      no: rebuild Redis from the store
+ *   -> load the scripts with the new epoch, open the gate -> open products whose opening never got into the log
+ *
+ * Killed at any point, the next attach starts from the beginning: until the last step nothing can be sold. Owns nothing of its own. */
+#include "attach.h"
+
+#include "doorbuster/log.h"
+#include "doorbuster/metrics.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define PRODUCTS_AT_ONCE 64
+#define OPENING_PATIENCE_MS 1000
+
+static bool redis_failed(const char *doing)
+{
+    log_warn("attach: %s: %s", doing, redis_failure());
+    return false;
+}
+
+static bool store_failed(const struct recorder *recorder, const char *doing)
+{
+    log_error("attach: %s: %s", doing, store_error(recorder->store));
+    return false;
+}
+
+static uint64_t highest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* A new epoch, so that every older recorder and every script it loaded is out. Above the log's too, for a store that was restored from an
+ * older copy: Redis refuses entries of an epoch below its last one. */
+static bool take_over(struct recorder *recorder, const struct gate_head *head,
+                      struct store_position *position)
+{
+    if (store_position(recorder->store, position) != STORE_OK) {
+        return store_failed(recorder, "reading the position");
+    }
+    uint64_t epoch = highest(position->epoch, highest(head->epoch, head->log_last.epoch)) + 1;
+    enum store_status status = store_raise_epoch(recorder->store, position->epoch, epoch);
+    if (status == STORE_FENCED) {
+        log_warn("attach: another recorder raised the epoch at the same time; trying again");
+        return false;
+    }
+    if (status != STORE_OK) {
+        return store_failed(recorder, "raising the epoch");
+    }
+    recorder->epoch = epoch;
+    recorder->open_epoch = 0;
+    recorder->recorded = position->recorded;
+    return true;
+}
+
+/* Redis continues the store if it was filled from this store, has the log from the store's position on, without a hole, and knows its order
+ * counter. */
+static bool continues_store(const struct gate_head *head, const struct store_position *position)
+{
+    return head->exists && head->store_id == position->store_id && head->orders >= position->last_order_id &&
+           log_position_compare(head->log_last, position->recorded) >= 0 &&
+           log_position_compare(head->log_lost, position->recorded) <= 0;
+}
+
+static bool drain(struct recorder *recorder)
+{
+    enum record_result result;
+    while ((result = recorder_record(recorder, 0)) == RECORDED_SOME) {
+    }
+    return result == RECORDED_NOTHING;
+}
+
+typedef bool (*product_step)(struct recorder *recorder, const struct store_product *product);
+
+static bool each_product(struct recorder *recorder, product_step step)
+{
+    struct store_product *products = malloc(PRODUCTS_AT_ONCE * sizeof *products);
+    int64_t after = 0;
+    size_t count = products ? PRODUCTS_AT_ONCE : 0;
+    bool ok = products != NULL;
+    while (ok && count == PRODUCTS_AT_ONCE) {
+        ok = store_products(recorder->store, after, products, PRODUCTS_AT_ONCE, &count) == STORE_OK ||
+             store_failed(recorder, "reading the products");
+        for (size_t i = 0; ok && i < count; i++) {
+            ok = step(recorder, &products[i]);
+            after = products[i].id;
+        }
+    }
+    free(products);
+    return ok;
+}
+
+static bool put_product(struct recorder *recorder, const struct store_product *product)
+{
+    return !product->opened || gate_put_product(recorder->redis, product->id, product->stock, product->price,
+                                                product->per_customer_limit);
+}
+
+struct buyers_put {
+    redisContext *redis;
+    bool failed;
+};
+
+static bool put_buyer_cb(void *context, int64_t product_id, int64_t user_id, int64_t units)
+{
+    struct buyers_put *put = context;
+    put->failed = !gate_put_buyer(put->redis, product_id, user_id, units);
+    return !put->failed;
+}
+
+static int64_t time_of_order(struct recorder *recorder, int64_t order_id)
+{
+    struct store_order order;
+    return order_id > 0 && store_find_order(recorder->store, order_id, &order) == STORE_OK ? order.at_ms : 0;
+}
+
+static bool rebuild(struct recorder *recorder, const struct store_position *position)
+{
+    struct buyers_put put = {.redis = recorder->redis};
+    metrics_add(METRICS_recorder_rebuilds, 1);
+    return gate_wipe(recorder->redis, recorder->recorded) && each_product(recorder, put_product) &&
+           store_each_buyer(recorder->store, put_buyer_cb, &put) == STORE_OK && !put.failed &&
+           gate_finish_rebuild(recorder->redis, position->store_id, position->last_order_id,
+                               time_of_order(recorder, position->last_order_id));
+}
+
+/* A product whose row was written but whose opening never reached the log: whoever added it died in between. */
+static bool open_if_planned(struct recorder *recorder, const struct store_product *product)
+{
+    if (product->opened) {
+        return true;
+    }
+    struct stock_change change = {.product_id = product->id,
+                                  .delta = product->planned_stock,
+                                  .cause = STOCK_OPENING,
+                                  .note = "opened by the recorder"};
+    struct gate_opening opening = {.price = product->price, .limit = product->per_customer_limit};
+    struct log_position position;
+    int64_t stock;
+    return gate_change_stock(recorder->redis, &change, &opening, OPENING_PATIENCE_MS, &position, &stock) !=
+           GATE_FAILED;
+}
+
+bool recorder_attach(struct recorder *recorder)
+{
+    struct store_position position;
+    struct gate_head head;
+    if (!gate_read_head(recorder->redis, &head)) {
+        return redis_failed("reading the head");
+    }
+    if (!take_over(recorder, &head, &position)) {
+        return false;
+    }
+    metrics_add(METRICS_recorder_attaches, 1);
+    /* A Redis without a head stays without one until it is rebuilt. */
+    if (head.exists && !gate_close(recorder->redis)) {
+        return redis_failed("closing the gate");
+    }
+    if (!gate_read_head(recorder->redis, &head)) { /* again: the last sale may have come before the closing */
+        return redis_failed("reading the head");
+    }
+    char recorded[SALES_LOG_POSITION_BYTES], last[SALES_LOG_POSITION_BYTES];
+    log_position_format(recorder->recorded, recorded);
+    log_position_format(head.log_last, last);
+    if (continues_store(&head, &position)) {
+        if (!drain(recorder)) {
+            return false;
+        }
+        log_info("epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch, recorded, last);
+    } else {
+        if (!rebuild(recorder, &position)) {
+            return redis_failed("rebuilding Redis from the store");
+        }
+        if (!head.exists && position.epoch == 0) {
+            log_info("epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);
+        } else {
+            log_info("epoch %" PRIu64 ": rebuilt Redis from the store at %s (Redis %s, its log at %s)",
+                     recorder->epoch, recorded, head.exists ? "did not continue it" : "was empty", last);
+        }
+    }
+    if (!gate_open(recorder->redis, recorder->epoch)) {
+        return redis_failed("opening the gate");
+    }
+    recorder->open_epoch = recorder->epoch;
+    if (!gate_announce(recorder->redis, recorder->open_epoch, recorder->recorded, NULL, 0)) {
+        return redis_failed("announcing the epoch");
+    }
+    return each_product(recorder, open_if_planned);
+}

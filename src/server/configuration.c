@@ -1,0 +1,232 @@
+/* The server's settings, read and checked at start. Runs in the supervisor before anything else does; everything wrong is one line on
+ * stderr and exit 2. Owns the secret key's file. */
+#include "server.h"
+
+#include "doorbuster/check.h"
+#include "doorbuster/jwt.h"
+#include "doorbuster/process.h"
+#include "doorbuster/settings.h"
+#include "doorbuster/store.h"
+#include "doorbuster/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PROGRAM "doorbuster-server"
+#define SECRET_FILE_BYTES 32
+
+static struct setting options[] = {
+    {.option = "listen",
+     .environment = "DOORBUSTER_LISTEN",
+     .value_name = "[ADDR]:PORT",
+     .default_value = ":8080",
+     .help = "address and port to serve on; without an address every one, IPv6 and IPv4"},
+    {.option = "workers",
+     .environment = "DOORBUSTER_WORKERS",
+     .value_name = "N",
+     .help = "worker processes (default: number of processors)"},
+    {.option = "data",
+     .environment = "DOORBUSTER_DATA",
+     .value_name = "DIR",
+     .default_value = "./data",
+     .help = "folder for the database, the private Redis and the secret key; made with mode 0700"},
+    {.option = "store",
+     .environment = "DATABASE_URL",
+     .value_name = "URL",
+     .help = "where orders are kept (default: sqlite:DIR/doorbuster.db)"},
+    {.option = "redis",
+     .environment = "REDIS_URL",
+     .value_name = "URL",
+     .default_value = "spawn",
+     .help = "redis://[:password@]host:port/db, unix:/path, or spawn: a private one in DIR"},
+    {.option = "dev-open-admin",
+     .help = "every signed-in account may use the admin calls; on a loopback address only"},
+    {.environment = "JWT_SECRET_KEY",
+     .value_name = "KEY",
+     .help = "key that signs the tokens, 32 bytes or more (default: made once, kept in DIR)"},
+};
+static struct settings settings = {
+    .program = PROGRAM,
+    .summary = "sells what there is, each unit once: a flash-sale server",
+    .epilogue = "It runs in the foreground and logs to stderr. SIGTERM or Ctrl-C stops it cleanly, SIGHUP "
+                "replaces its workers one by one.\n"
+                "Exit codes: 0 stopped as asked, 1 gave up, 2 a bad option or setting.",
+    .list = options,
+    .count = sizeof options / sizeof options[0],
+};
+
+/* "[ADDR]:PORT": ":8080", "127.0.0.1:8080", "[::1]:8080". */
+static void read_listen(struct server_configuration *configuration)
+{
+    const char *value = settings_get(&settings, "listen");
+    const char *colon = strrchr(value, ':');
+    int64_t port;
+    if (colon == NULL || !text_to_int64(colon + 1, strlen(colon + 1), 0, 65535, &port)) {
+        settings_refuse(&settings, "listen",
+                        ":PORT, ADDR:PORT or [ADDR]:PORT with a port from 0 to 65535 (0: any free one)");
+    }
+    size_t bytes = (size_t)(colon - value);
+    if (bytes >= 2 && value[0] == '[' && colon[-1] == ']') {
+        value++;
+        bytes -= 2;
+    }
+    if (bytes >= sizeof configuration->listen_host) {
+        settings_refuse(&settings, "listen", "an address of at most 255 bytes");
+    }
+    memcpy(configuration->listen_host, value, bytes);
+    configuration->listen_host[bytes] = '\0';
+    configuration->listen_port = (int)port;
+    const char *host = configuration->listen_host;
+    configuration->listen_is_loopback =
+        strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 || strncmp(host, "127.", 4) == 0;
+}
+
+static void read_data_dir(struct server_configuration *configuration)
+{
+    char error[512];
+    configuration->data_dir = settings_get(&settings, "data");
+    if (strlen(configuration->data_dir) > 4000) {
+        settings_refuse(&settings, "data", "a path of at most 4000 bytes");
+    }
+    if (process_make_private_dir(configuration->data_dir, error, sizeof error) != 0) {
+        process_refuse(PROGRAM, "%s; make it writable for this user or choose another --data", error);
+    }
+}
+
+static void read_store(struct server_configuration *configuration)
+{
+    char error[512];
+    const char *url = settings_get(&settings, "store");
+    if (url == NULL) {
+        snprintf(configuration->store_url, sizeof configuration->store_url, "sqlite:%s/doorbuster.db",
+                 configuration->data_dir);
+    } else if (strlen(url) >= sizeof configuration->store_url) {
+        settings_refuse(&settings, "store", "a URL of at most 4000 bytes");
+    } else {
+        strcpy(configuration->store_url, url);
+    }
+    if (!store_url_is_valid(configuration->store_url, error, sizeof error)) {
+        process_refuse(PROGRAM, "%s", error);
+    }
+    /* Makes it and brings its schema up to date; closed again before the first fork. */
+    struct store *store;
+    if (store_open(&store, configuration->store_url, STORE_WRITER, error, sizeof error) != STORE_OK) {
+        process_refuse(PROGRAM, "%s", error);
+    }
+    store_close(&store);
+}
+
+static void check_foreign_redis(const struct redis_address *address)
+{
+    char error[512];
+    redisContext *redis = redis_connect_blocking(address, 3000, error, sizeof error);
+    if (redis == NULL) {
+        process_refuse(PROGRAM, "%s; start it, or correct --redis", error);
+    }
+    redisReply *info = redis_ask(redis, "INFO server");
+    const char *version = info ? strstr(info->str, "redis_version:") : NULL;
+    int64_t major = 0;
+    if (version != NULL) {
+        version += strlen("redis_version:");
+        text_to_int64(version, strcspn(version, "."), 0, 1000, &major);
+    }
+    if (major < 7) {
+        process_refuse(PROGRAM, "Redis is %.*s; version 7 or newer is needed",
+                       version ? (int)strcspn(version, "\r\n") : 7, version ? version : "unknown");
+    }
+    freeReplyObject(info);
+    redisFree(redis);
+}
+
+static void read_redis(struct server_configuration *configuration)
+{
+    char error[512];
+    const char *url = settings_get(&settings, "redis");
+    char own[4200];
+    configuration->spawn_redis = strcmp(url, "spawn") == 0;
+    if (configuration->spawn_redis) {
+        char *absolute = realpath(configuration->data_dir, NULL);
+        CHECK(absolute != NULL);
+        snprintf(own, sizeof own, "unix:%s/redis.sock", absolute);
+        free(absolute);
+        url = own;
+    }
+    if (!redis_address_parse(url, &configuration->redis, error, sizeof error)) {
+        process_refuse(PROGRAM, "%s%s", error,
+                       configuration->spawn_redis ? "; choose a --data folder with a shorter path" : "");
+    }
+    if (configuration->spawn_redis) {
+        private_redis_check(PROGRAM);
+    } else {
+        check_foreign_redis(&configuration->redis);
+    }
+}
+
+static void make_secret_file(const char *path, unsigned char secret[SECRET_FILE_BYTES])
+{
+    randombytes_buf(secret, SECRET_FILE_BYTES);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, secret, SECRET_FILE_BYTES) != SECRET_FILE_BYTES || fsync(fd) != 0) {
+        process_refuse(PROGRAM, "cannot write the secret key to %s: %s", path, strerror(errno));
+    }
+    close(fd);
+}
+
+static void read_secret(struct server_configuration *configuration)
+{
+    const char *given = settings_get(&settings, "JWT_SECRET_KEY");
+    if (given != NULL) {
+        size_t bytes = strlen(given);
+        if (bytes < JWT_SECRET_BYTES_MIN || bytes > SERVER_SECRET_BYTES_MAX) {
+            process_refuse(PROGRAM, "JWT_SECRET_KEY has %zu bytes; it must have %d to %d", bytes,
+                           JWT_SECRET_BYTES_MIN, SERVER_SECRET_BYTES_MAX);
+        }
+        memcpy(configuration->secret, given, bytes);
+        configuration->secret_bytes = bytes;
+        return;
+    }
+    char path[4200];
+    snprintf(path, sizeof path, "%s/secret.key", configuration->data_dir);
+    configuration->secret_bytes = SECRET_FILE_BYTES;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) {
+        make_secret_file(path, configuration->secret);
+        return;
+    }
+    if (fd < 0 || read(fd, configuration->secret, SECRET_FILE_BYTES) != SECRET_FILE_BYTES) {
+        process_refuse(
+            PROGRAM,
+            "cannot read the secret key from %s: %s; mend or remove it (removing it ends all sessions)", path,
+            fd < 0 ? strerror(errno) : "it is too short");
+    }
+    close(fd);
+}
+
+void configuration_read(struct server_configuration *configuration, int argc, char **argv)
+{
+    *configuration = (struct server_configuration){0};
+    settings_read(&settings, argc, argv);
+    CHECK(sodium_init() >= 0);
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    read_listen(configuration);
+    configuration->workers =
+        settings_get(&settings, "workers") != NULL
+            ? (unsigned)settings_get_integer(&settings, "workers", 1, METRICS_WORKERS_MAX)
+            : (unsigned)(processors < 1                     ? 1
+                         : processors > METRICS_WORKERS_MAX ? METRICS_WORKERS_MAX
+                                                            : processors);
+    configuration->dev_open_admin = settings_get(&settings, "dev-open-admin") != NULL;
+    if (configuration->dev_open_admin && !configuration->listen_is_loopback) {
+        process_refuse(PROGRAM, "--dev-open-admin makes everyone an admin; it needs --listen on a loopback "
+                                "address, such as 127.0.0.1:8080");
+    }
+    read_data_dir(configuration);
+    read_redis(configuration);
+    read_secret(configuration);
+    read_store(configuration);
+}

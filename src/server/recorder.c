@@ -1,0 +1,211 @@
+/* The recorder: the sales log into the store, in order, in large transactions. A process of its own, one thread, blocking calls. Owns the
+ * store's position and the fence.
+ *
+ *   DETACHED --attach--> ATTACHED --read, record, announce, over and over--+
+ *      ^                    |  ^--------------------------------------------+
+ *      +-- Redis lost, head or scripts not ours, store fenced or failing ---+
+ *
+ * If it dies, sales wait and go on from its position. It ends when nobody is left who could sell (the workers' lifeline closes): then it
+ * drains the log. While it commits, the next entries gather: the busier, the larger the transactions. */
+#include "attach.h"
+#include "server.h"
+
+#include "doorbuster/check.h"
+#include "doorbuster/clock.h"
+#include "doorbuster/log.h"
+#include "doorbuster/metrics.h"
+#include "doorbuster/process.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define WAIT_FOR_ENTRIES_MS 100
+#define HEAD_CHECK_US 200000 /* how often it makes sure that the gate is still its own */
+#define TRIM_EVERY_US 1000000
+#define TRIM_KEEPS                                                                                           \
+    10 /* so many trims' worth of recorded entries stay, for readings of the stock at a position */
+#define RETRY_FIRST_MS 20
+#define RETRY_MAX_MS 1000
+#define REDIS_TIMEOUT_MS 2000
+
+enum record_result recorder_record(struct recorder *recorder, int block_ms)
+{
+    size_t count, rejected_count = 0;
+    redisReply *reply;
+    if (!gate_read_log(recorder->redis, recorder->recorded, block_ms, recorder->entries, RECORD_ENTRIES_MAX,
+                       recorder->orders, RECORD_ORDERS_MAX, &count, &reply)) {
+        log_warn("reading the sales log: %s", redis_failure());
+        return RECORD_FAILED;
+    }
+    freeReplyObject(reply);
+    if (count == 0) {
+        return RECORDED_NOTHING;
+    }
+    enum store_status status =
+        store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
+                     recorder->rejected, RECORD_ORDERS_MAX, &rejected_count);
+    if (status != STORE_OK) {
+        log_error("recording %zu entries: %s", count,
+                  status == STORE_FENCED ? "another recorder is at work" : store_error(recorder->store));
+        return RECORD_FAILED;
+    }
+    recorder->recorded = recorder->entries[count - 1].position;
+    metrics_add(METRICS_recorder_commits, 1);
+    for (size_t i = 0; i < count; i++) {
+        metrics_add(METRICS_recorder_orders, recorder->entries[i].order_count);
+    }
+    if (rejected_count > 0) {
+        metrics_add(METRICS_recorder_rejected, rejected_count);
+        log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
+                  "stock than the store; "
+                  "`verify` shows the difference",
+                  rejected_count, (long long)recorder->rejected[0]);
+    }
+    if (!gate_announce(recorder->redis, recorder->open_epoch, recorder->recorded, recorder->rejected,
+                       rejected_count)) {
+        log_warn("announcing the record: %s", redis_failure());
+        return RECORD_FAILED;
+    }
+    return RECORDED_SOME;
+}
+
+/* True once the pipe's other end is closed. Waits up to wait_ms for that. */
+static bool is_closed(int lifeline_fd, int wait_ms)
+{
+    struct pollfd poller = {.fd = lifeline_fd, .events = POLLIN};
+    return poll(&poller, 1, wait_ms) > 0;
+}
+
+/* `quietly`: at start a private Redis needs a moment; that is no news. */
+static bool ensure_connected(struct recorder *recorder, const struct redis_address *address, bool quietly)
+{
+    char error[512];
+    if (recorder->redis != NULL && recorder->redis->err == 0) {
+        return true;
+    }
+    if (recorder->redis != NULL) {
+        redisFree(recorder->redis);
+    }
+    recorder->redis = redis_connect_blocking(address, REDIS_TIMEOUT_MS, error, sizeof error);
+    if (recorder->redis == NULL) {
+        log_line(quietly ? LOG_DEBUG : LOG_WARN, "%s", error);
+    }
+    return recorder->redis != NULL;
+}
+
+/* Positions as they were at the last trims: the oldest says what may go. */
+struct trimmer {
+    struct log_position past[TRIM_KEEPS];
+    int64_t next_us;
+};
+
+static bool trim(struct recorder *recorder, struct trimmer *trimmer, int64_t now_us)
+{
+    if (now_us < trimmer->next_us) {
+        return true;
+    }
+    trimmer->next_us = now_us + TRIM_EVERY_US;
+    struct log_position oldest = trimmer->past[0];
+    for (size_t i = 1; i < TRIM_KEEPS; i++) {
+        trimmer->past[i - 1] = trimmer->past[i];
+    }
+    trimmer->past[TRIM_KEEPS - 1] = recorder->recorded;
+    return gate_trim(recorder->redis, oldest);
+}
+
+/* Nothing came: says once more how far the store is, for a worker that lost the news in between. */
+static bool repeat_announcement(struct recorder *recorder)
+{
+    if (!gate_announce(recorder->redis, recorder->open_epoch, recorder->recorded, NULL, 0)) {
+        log_warn("announcing the record: %s", redis_failure());
+        return false;
+    }
+    return true;
+}
+
+static bool gate_still_ours(struct recorder *recorder, int64_t *next_us, int64_t now_us)
+{
+    bool ours = true;
+    if (now_us < *next_us) {
+        return true;
+    }
+    *next_us = now_us + HEAD_CHECK_US;
+    if (!gate_is_ours(recorder->redis, recorder->epoch, &ours)) {
+        log_warn("checking the head: %s", redis_failure());
+        return false;
+    }
+    if (!ours) {
+        log_warn(
+            "the gate is not as we opened it (Redis forgot it, or somebody else opened it): attaching again");
+    }
+    return ours;
+}
+
+static void keep_recording(struct recorder *recorder, int lifeline_fd)
+{
+    struct trimmer trimmer = {.next_us = 0};
+    int64_t next_check_us = 0, now_us;
+    enum record_result result;
+    do {
+        now_us = clock_monotonic_us();
+        result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
+    } while (result != RECORD_FAILED && (result == RECORDED_SOME || repeat_announcement(recorder)) &&
+             gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
+             !is_closed(lifeline_fd, 0));
+}
+
+static void drain_and_leave(struct recorder *recorder, const struct server_shared *shared)
+{
+    while (recorder->redis != NULL && recorder_record(recorder, 0) == RECORDED_SOME) {
+    }
+    bool orphaned = is_closed(shared->supervisor_lifeline[0], 0);
+    if (recorder->redis != NULL && orphaned && shared->configuration.spawn_redis) {
+        log_warn("the supervisor is gone: shutting the private Redis down");
+        freeReplyObject(redis_ask(recorder->redis, "SHUTDOWN"));
+    }
+    if (recorder->redis != NULL) {
+        redisFree(recorder->redis);
+    }
+    store_close(&recorder->store);
+}
+
+int recorder_run(const struct server_shared *shared)
+{
+    signal(SIGINT, SIG_IGN); /* the supervisor decides when to stop; Ctrl-C reaches the whole group */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    close(shared->supervisor_lifeline[1]);
+    close(shared->workers_lifeline[1]);
+    process_set_title("doorbuster: recorder");
+    log_set_speaker("recorder");
+    metrics_use_slot(&shared->metrics->recorder);
+
+    struct recorder *recorder = calloc(1, sizeof *recorder);
+    CHECK(recorder != NULL);
+    char error[512];
+    bool ready = false;
+    int retry_ms = RETRY_FIRST_MS;
+    do {
+        if (recorder->store == NULL && store_open(&recorder->store, shared->configuration.store_url,
+                                                  STORE_WRITER, error, sizeof error) != STORE_OK) {
+            log_error("%s", error);
+        } else if (ensure_connected(recorder, &shared->configuration.redis, retry_ms < RETRY_MAX_MS) &&
+                   recorder_attach(recorder)) {
+            retry_ms = RETRY_FIRST_MS;
+            if (!ready) {
+                ready = true;
+                supervisor_tell_ready(shared);
+            }
+            keep_recording(recorder, shared->workers_lifeline[0]);
+            continue;
+        }
+        retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
+        is_closed(shared->workers_lifeline[0], retry_ms);
+    } while (!is_closed(shared->workers_lifeline[0], 0));
+    drain_and_leave(recorder, shared);
+    free(recorder);
+    return 0;
+}

@@ -1,0 +1,515 @@
+/* The supervisor: opens the listening sockets, starts the others, starts again what dies, passes signals on. One process, one thread, no
+ * library's handles; it touches no request and no order.
+ *
+ * A child:   (none) --fork--> RUNNING --dies--> WAITING --backoff over--> RUNNING …
+ *
+ * Stopping, in this order, so that nothing reserved is left unrecorded: workers (they finish what they hold), recorder (drains the log:
+ * it sees the workers' lifeline close), redis-server. Rolling restart (SIGHUP): for each worker in turn a successor is started on the same
+ * socket, and once it says that it is ready the old one is told to finish. */
+#include "server.h"
+
+#include "doorbuster/check.h"
+#include "doorbuster/clock.h"
+#include "doorbuster/log.h"
+#include "doorbuster/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BACKOFF_FIRST_MS 20
+#define BACKOFF_MAX_MS 5000
+#define HEALTHY_AFTER_US 10000000 /* ran so long: the next death is a new story */
+#define ROLL_RETRY_US 1000000
+#define START_TIMEOUT_US 60000000
+#define STOP_TIMEOUT_US 30000000
+#define LISTEN_BACKLOG 4096
+#define CHILDREN_MAX (2 * METRICS_WORKERS_MAX + 2)
+
+enum child_kind { CHILD_REDIS, CHILD_RECORDER, CHILD_WORKER };
+
+struct child {
+    enum child_kind kind;
+    unsigned index; /* workers: which slot and socket */
+    pid_t pid;      /* 0: not running */
+    int64_t started_us;
+    int64_t restart_us; /* when to start it, if pid is 0 */
+    int backoff_ms;
+    bool ready;
+    bool leaving; /* replaced or stopping: do not start again */
+};
+
+struct supervisor {
+    struct server_shared *shared;
+    int signal_fd;
+    struct child children[CHILDREN_MAX];
+    size_t child_count;
+    bool announced; /* the ready line is out */
+    bool stopping;
+    unsigned rolling_next; /* next worker to replace; == workers: none */
+    pid_t successor;       /* of a rolling restart, not ready yet; 0: none */
+    int64_t roll_not_before_us;
+};
+
+static const char *child_name(const struct child *child, char out[32])
+{
+    if (child->kind == CHILD_WORKER) {
+        snprintf(out, 32, "worker %u", child->index);
+    } else {
+        snprintf(out, 32, "%s", child->kind == CHILD_REDIS ? "redis-server" : "recorder");
+    }
+    return out;
+}
+
+/* --- listening ------------------------------------------------------------------------------------------------------------------ */
+static void refuse_address(const struct server_configuration *configuration, const char *why)
+{
+    bool in_use = strcmp(why, strerror(EADDRINUSE)) == 0;
+    process_refuse(
+        "doorbuster-server", "cannot listen on %s:%d: %s; %s",
+        configuration->listen_host[0] ? configuration->listen_host : "*", configuration->listen_port, why,
+        in_use ? "stop the program that uses it or choose another --listen" : "choose another --listen");
+}
+
+/* A bound socket, or -1 with errno. `shared`: with SO_REUSEPORT, for several workers. */
+static int bind_socket(const struct addrinfo *address, int port, bool shared)
+{
+    struct sockaddr_storage where;
+    memcpy(&where, address->ai_addr, address->ai_addrlen);
+    if (address->ai_family == AF_INET6) {
+        ((struct sockaddr_in6 *)&where)->sin6_port = htons((uint16_t)port);
+    } else {
+        ((struct sockaddr_in *)&where)->sin_port = htons((uint16_t)port);
+    }
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int yes = 1, no = 0;
+    if (fd < 0) {
+        return -1;
+    }
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (shared) {
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof yes);
+    }
+    if (address->ai_family == AF_INET6) {
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no); /* "::" serves IPv4 too */
+    }
+    if (bind(fd, (struct sockaddr *)&where, address->ai_addrlen) != 0) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+static int port_of(int fd)
+{
+    struct sockaddr_storage where;
+    socklen_t bytes = sizeof where;
+    CHECK(getsockname(fd, (struct sockaddr *)&where, &bytes) == 0);
+    return ntohs(where.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&where)->sin6_port
+                                             : ((struct sockaddr_in *)&where)->sin_port);
+}
+
+/* First without SO_REUSEPORT: otherwise another server of the same user on this port would go unnoticed, and get half the buyers. */
+static void find_free_port(struct server_configuration *configuration, const struct addrinfo *address)
+{
+    int probe = bind_socket(address, configuration->listen_port, false);
+    if (probe < 0 || listen(probe, 1) != 0) {
+        refuse_address(configuration, strerror(errno));
+    }
+    configuration->listen_port = port_of(probe);
+    close(probe);
+}
+
+static void open_sockets(struct server_shared *shared)
+{
+    struct server_configuration *configuration = &shared->configuration;
+    const char *host = configuration->listen_host;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
+                    *address = NULL;
+    int probe6 = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const char *every = probe6 >= 0 ? "::" : "0.0.0.0"; /* a kernel without IPv6 still has IPv4 */
+    if (probe6 >= 0) {
+        close(probe6);
+    }
+    int problem = getaddrinfo(host[0] ? host : every, "0", &hints, &address);
+    if (problem != 0) {
+        refuse_address(configuration, gai_strerror(problem));
+    }
+    find_free_port(configuration, address);
+    for (unsigned i = 0; i < configuration->workers; i++) {
+        shared->listen_fds[i] = bind_socket(address, configuration->listen_port, true);
+        if (shared->listen_fds[i] < 0 || listen(shared->listen_fds[i], LISTEN_BACKLOG) != 0) {
+            refuse_address(configuration, strerror(errno));
+        }
+    }
+    freeaddrinfo(address);
+}
+
+/* --- children ----------------------------------------------------------------------------------------------------------------------- */
+static void run_child(const struct supervisor *supervisor, const struct child *child)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    close(supervisor->signal_fd);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    switch (child->kind) {
+    case CHILD_REDIS:
+        private_redis_exec(&supervisor->shared->configuration);
+        _exit(1);
+    case CHILD_RECORDER:
+        _exit(recorder_run(supervisor->shared));
+    case CHILD_WORKER:
+        _exit(worker_run(supervisor->shared, child->index));
+    }
+}
+
+static void start_child(struct supervisor *supervisor, struct child *child)
+{
+    char name[32];
+    child->ready = false;
+    child->started_us = clock_monotonic_us();
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        run_child(supervisor, child);
+    }
+    if (pid < 0) {
+        log_error("cannot start %s: %s", child_name(child, name), strerror(errno));
+        child->restart_us = child->started_us + (int64_t)BACKOFF_MAX_MS * 1000;
+        return;
+    }
+    child->pid = pid;
+}
+
+static struct child *add_child(struct supervisor *supervisor, enum child_kind kind, unsigned index)
+{
+    CHECK(supervisor->child_count < CHILDREN_MAX);
+    struct child *child = &supervisor->children[supervisor->child_count++];
+    *child = (struct child){.kind = kind, .index = index, .backoff_ms = BACKOFF_FIRST_MS};
+    start_child(supervisor, child);
+    return child;
+}
+
+static void remove_child(struct supervisor *supervisor, struct child *child)
+{
+    *child = supervisor->children[--supervisor->child_count];
+}
+
+static struct child *find_child(struct supervisor *supervisor, pid_t pid)
+{
+    for (size_t i = 0; i < supervisor->child_count; i++) {
+        if (supervisor->children[i].pid == pid) {
+            return &supervisor->children[i];
+        }
+    }
+    return NULL;
+}
+
+static void child_died(struct supervisor *supervisor, struct child *child, int status)
+{
+    char name[32];
+    int64_t now_us = clock_monotonic_us();
+    bool was_successor = child->pid == supervisor->successor;
+    bool gone_for_good = child->leaving || supervisor->stopping || was_successor;
+    child->pid = 0;
+    if (was_successor) { /* its predecessor still serves: another try, a little later */
+        log_error("a worker's successor died before it was ready");
+        supervisor->successor = 0;
+        supervisor->roll_not_before_us = now_us + ROLL_RETRY_US;
+    }
+    if (gone_for_good) {
+        log_info("%s has left%s", child_name(child, name), WIFSIGNALED(status) ? " by a signal" : "");
+        remove_child(supervisor, child);
+        return;
+    }
+    if (now_us - child->started_us > HEALTHY_AFTER_US) {
+        child->backoff_ms = BACKOFF_FIRST_MS;
+    }
+    log_error("%s died (%s %d); starting it again in %d ms", child_name(child, name),
+              WIFSIGNALED(status) ? "signal" : "exit code",
+              WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), child->backoff_ms);
+    metrics_add(METRICS_process_restarts, 1);
+    child->restart_us = now_us + (int64_t)child->backoff_ms * 1000;
+    child->backoff_ms = child->backoff_ms * 2 < BACKOFF_MAX_MS ? child->backoff_ms * 2 : BACKOFF_MAX_MS;
+}
+
+static void reap(struct supervisor *supervisor)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        struct child *child = find_child(supervisor, pid);
+        if (child != NULL) {
+            child_died(supervisor, child, status);
+        }
+    }
+}
+
+static void start_due(struct supervisor *supervisor)
+{
+    int64_t now_us = clock_monotonic_us();
+    for (size_t i = 0; i < supervisor->child_count && !supervisor->stopping; i++) {
+        struct child *child = &supervisor->children[i];
+        if (child->pid == 0 && child->restart_us <= now_us) {
+            start_child(supervisor, child);
+        }
+    }
+}
+
+/* --- readiness ----------------------------------------------------------------------------------------------------------------------- */
+static void announce_when_ready(struct supervisor *supervisor)
+{
+    for (size_t i = 0; i < supervisor->child_count; i++) {
+        if (!supervisor->children[i].ready && supervisor->children[i].kind != CHILD_REDIS) {
+            return;
+        }
+    }
+    if (!supervisor->announced) {
+        const struct server_configuration *configuration = &supervisor->shared->configuration;
+        supervisor->announced = true;
+        const char *host = configuration->listen_host[0] ? configuration->listen_host : "localhost";
+        log_info(strchr(host, ':') ? "ready on http://[%s]:%d, %u workers, data in %s"
+                                   : "ready on http://%s:%d, %u workers, data in %s",
+                 host, configuration->listen_port, configuration->workers, configuration->data_dir);
+    }
+}
+
+void supervisor_tell_ready(const struct server_shared *shared)
+{
+    pid_t pid = getpid();
+    if (write(shared->ready[1], &pid, sizeof pid) != sizeof pid) {
+        log_warn("cannot tell the supervisor that we are ready: %s", strerror(errno));
+    }
+}
+
+/* Each message is the pid of a child that is ready to serve. */
+static void hear_ready(struct supervisor *supervisor)
+{
+    pid_t pid;
+    while (read(supervisor->shared->ready[0], &pid, sizeof pid) == sizeof pid) {
+        struct child *child = find_child(supervisor, pid);
+        if (child != NULL) {
+            child->ready = true;
+        }
+    }
+    announce_when_ready(supervisor);
+}
+
+/* --- rolling restart ------------------------------------------------------------------------------------------------------------------- */
+static struct child *worker_of_slot(struct supervisor *supervisor, unsigned index, pid_t but_not)
+{
+    for (size_t i = 0; i < supervisor->child_count; i++) {
+        struct child *child = &supervisor->children[i];
+        if (child->kind == CHILD_WORKER && child->index == index && !child->leaving &&
+            child->pid != but_not) {
+            return child;
+        }
+    }
+    return NULL;
+}
+
+static void start_successor(struct supervisor *supervisor)
+{
+    int64_t now_us = clock_monotonic_us();
+    if (now_us < supervisor->roll_not_before_us || supervisor->child_count == CHILDREN_MAX) {
+        return;
+    }
+    struct child *child = add_child(supervisor, CHILD_WORKER, supervisor->rolling_next);
+    if (child->pid == 0) { /* could not be forked */
+        remove_child(supervisor, child);
+        supervisor->roll_not_before_us = now_us + ROLL_RETRY_US;
+        return;
+    }
+    supervisor->successor = child->pid;
+}
+
+static void roll_on(struct supervisor *supervisor)
+{
+    unsigned workers = supervisor->shared->configuration.workers;
+    if (supervisor->stopping || supervisor->rolling_next >= workers) {
+        return;
+    }
+    if (supervisor->successor == 0) {
+        start_successor(supervisor);
+        return;
+    }
+    const struct child *successor = find_child(supervisor, supervisor->successor);
+    CHECK(successor != NULL);
+    if (!successor->ready) {
+        return;
+    }
+    struct child *old = worker_of_slot(supervisor, supervisor->rolling_next, supervisor->successor);
+    if (old != NULL) {
+        old->leaving = true;
+        if (old->pid > 0) {
+            kill(old->pid, SIGTERM);
+        } else {
+            remove_child(supervisor, old);
+        }
+    }
+    supervisor->successor = 0;
+    supervisor->rolling_next++;
+    if (supervisor->rolling_next == workers) {
+        log_info("all workers replaced");
+    }
+}
+
+/* --- stopping ---------------------------------------------------------------------------------------------------------------------------- */
+static size_t count_kind(const struct supervisor *supervisor, enum child_kind kind)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < supervisor->child_count; i++) {
+        count += supervisor->children[i].kind == kind && supervisor->children[i].pid > 0;
+    }
+    return count;
+}
+
+static void signal_kind(const struct supervisor *supervisor, enum child_kind kind, int signal_number)
+{
+    for (size_t i = 0; i < supervisor->child_count; i++) {
+        if (supervisor->children[i].kind == kind && supervisor->children[i].pid > 0) {
+            kill(supervisor->children[i].pid, signal_number);
+        }
+    }
+}
+
+/* Waits until no child of this kind is left; after the timeout, kill -9: what is in the log is recorded at the next start. */
+static void wait_for_end(struct supervisor *supervisor, enum child_kind kind)
+{
+    int64_t deadline_us = clock_monotonic_us() + STOP_TIMEOUT_US;
+    while (count_kind(supervisor, kind) > 0) {
+        struct pollfd poller = {.fd = supervisor->signal_fd, .events = POLLIN};
+        struct signalfd_siginfo info;
+        poll(&poller, 1, 100);
+        while (read(supervisor->signal_fd, &info, sizeof info) == sizeof info) {
+        }
+        reap(supervisor);
+        if (clock_monotonic_us() > deadline_us) {
+            log_error("a child does not end; killing it");
+            signal_kind(supervisor, kind, SIGKILL);
+            deadline_us += STOP_TIMEOUT_US;
+        }
+    }
+}
+
+static void stop(struct supervisor *supervisor)
+{
+    log_info("stopping");
+    supervisor->stopping = true;
+    signal_kind(supervisor, CHILD_WORKER, SIGTERM);
+    wait_for_end(supervisor, CHILD_WORKER);
+    close(supervisor->shared->workers_lifeline[1]);
+    wait_for_end(supervisor, CHILD_RECORDER);
+    signal_kind(supervisor, CHILD_REDIS, SIGTERM);
+    wait_for_end(supervisor, CHILD_REDIS);
+    log_info("stopped");
+}
+
+/* --- the process --------------------------------------------------------------------------------------------------------------------------- */
+static bool handle_signals(struct supervisor *supervisor)
+{
+    struct signalfd_siginfo info;
+    bool stop_asked = false;
+    while (read(supervisor->signal_fd, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
+            stop_asked = true;
+        } else if (info.ssi_signo == SIGHUP &&
+                   supervisor->rolling_next >= supervisor->shared->configuration.workers) {
+            log_info("replacing the workers one by one");
+            supervisor->rolling_next = 0;
+        }
+    }
+    reap(supervisor);
+    return !stop_asked;
+}
+
+static void block_signals(struct supervisor *supervisor)
+{
+    sigset_t watched;
+    sigemptyset(&watched);
+    sigaddset(&watched, SIGTERM);
+    sigaddset(&watched, SIGINT);
+    sigaddset(&watched, SIGHUP);
+    sigaddset(&watched, SIGCHLD);
+    CHECK(sigprocmask(SIG_BLOCK, &watched, NULL) == 0);
+    signal(SIGPIPE, SIG_IGN);
+    supervisor->signal_fd = signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC);
+    CHECK(supervisor->signal_fd >= 0);
+}
+
+static void open_pipes(struct server_shared *shared)
+{
+    CHECK(pipe2(shared->supervisor_lifeline, O_CLOEXEC) == 0);
+    CHECK(pipe2(shared->workers_lifeline, O_CLOEXEC) == 0);
+    CHECK(pipe2(shared->ready, O_CLOEXEC | O_NONBLOCK) == 0);
+}
+
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static bool start_took_too_long(const struct supervisor *supervisor, int64_t began_us)
+{
+    return !supervisor->announced && clock_monotonic_us() - began_us > START_TIMEOUT_US;
+}
+
+int supervisor_run(struct server_shared *shared)
+{
+    static struct supervisor supervisor;
+    supervisor.shared = shared;
+    supervisor.rolling_next = shared->configuration.workers;
+    raise_file_limit();
+    open_sockets(shared);
+    if (shared->configuration.spawn_redis) {
+        private_redis_end_leftover(&shared->configuration);
+    }
+    open_pipes(shared);
+    shared->metrics = metrics_page_new();
+    CHECK(shared->metrics != NULL);
+    process_set_title("doorbuster: supervisor");
+    block_signals(&supervisor);
+    metrics_use_slot(&shared->metrics->supervisor);
+
+    if (shared->configuration.spawn_redis) {
+        add_child(&supervisor, CHILD_REDIS, 0);
+    }
+    add_child(&supervisor, CHILD_RECORDER, 0);
+    for (unsigned i = 0; i < shared->configuration.workers; i++) {
+        add_child(&supervisor, CHILD_WORKER, i);
+    }
+    int64_t began_us = clock_monotonic_us();
+    bool gave_up = false;
+    do {
+        struct pollfd pollers[] = {{.fd = supervisor.signal_fd, .events = POLLIN},
+                                   {.fd = shared->ready[0], .events = POLLIN}};
+        poll(pollers, 2, BACKOFF_FIRST_MS);
+        start_due(&supervisor);
+        hear_ready(&supervisor);
+        roll_on(&supervisor);
+        gave_up = start_took_too_long(&supervisor, began_us);
+    } while (handle_signals(&supervisor) && !gave_up);
+    if (gave_up) {
+        log_error("not ready within %d s: see the lines above, and %s/redis/redis.log",
+                  START_TIMEOUT_US / 1000000, shared->configuration.data_dir);
+    }
+    stop(&supervisor);
+    return gave_up ? 1 : 0;
+}

@@ -1,0 +1,59 @@
+/* The seam between the store's front (store.c) and its drivers. store.h says what each function does; the
+ * front has checked the arguments and the mode before it calls. */
+#ifndef STORE_DRIVER_H
+#define STORE_DRIVER_H
+
+#include "doorbuster/store.h"
+
+#define STORE_ERROR_BYTES 512
+
+struct store_driver {
+    const char *scheme; /* "sqlite:": what its URLs begin with */
+    bool (*url_is_valid)(const char *url, char *error, size_t error_bytes);
+    enum store_status (*open)(struct store **out, const char *url, enum store_mode mode, char *error,
+                              size_t error_bytes);
+    void (*close)(struct store *store);
+
+    enum store_status (*add_user)(struct store *store, struct store_user *user);
+    enum store_status (*find_user)(struct store *store, const char *username, struct store_user *out);
+    enum store_status (*find_user_by_id)(struct store *store, int64_t id, struct store_user *out);
+    enum store_status (*update_user)(struct store *store, int64_t id, enum user_role role,
+                                     const char *password_hash);
+
+    enum store_status (*add_product)(struct store *store, struct store_product *product);
+    enum store_status (*find_product)(struct store *store, int64_t id, struct store_product *out);
+    enum store_status (*find_product_by_name)(struct store *store, const char *name,
+                                              struct store_product *out);
+    enum store_status (*rename_product)(struct store *store, int64_t id, const char *name);
+    enum store_status (*products)(struct store *store, int64_t after, struct store_product *out, size_t max,
+                                  size_t *count);
+
+    enum store_status (*find_order)(struct store *store, int64_t id, struct store_order *out);
+    enum store_status (*orders_of)(struct store *store, int64_t user_id, int64_t before,
+                                   struct store_order *out, size_t max, size_t *count);
+
+    enum store_status (*position)(struct store *store, struct store_position *out);
+    enum store_status (*raise_epoch)(struct store *store, uint64_t from, uint64_t to);
+    enum store_status (*record)(struct store *store, uint64_t epoch, struct log_position from,
+                                const struct log_entry *entries, size_t count, int64_t *rejected,
+                                size_t *rejected_count);
+    enum store_status (*each_buyer)(struct store *store, store_buyer_cb cb, void *context);
+
+    enum store_status (*snapshot_begin)(struct store *store);
+    void (*snapshot_end)(struct store *store);
+    enum store_status (*audit_product)(struct store *store, int64_t product_id,
+                                       struct store_product_audit *out);
+    enum store_status (*audit_orders)(struct store *store, struct store_orders_audit *out);
+};
+
+/* Every driver's connection begins with this. */
+struct store {
+    const struct store_driver *driver;
+    enum store_mode mode;
+    bool in_snapshot;
+    char error[STORE_ERROR_BYTES];
+};
+
+extern const struct store_driver sqlite_driver;
+
+#endif

@@ -1,0 +1,473 @@
+/* The SQLite driver's connection: open, close, schema, turns at writing, checkpoints, errors.
+ *
+ * Runs in the recorder, on pool threads of the workers and in the tools; a connection is one thread's at a
+ * time and must not cross a fork. It owns the database handle with its statements and, as a writer, a
+ * descriptor of the lock file.
+ *
+ * Turns: whatever changes the file or its write-ahead log happens under flock(LOCK_EX) on <path>.lock: each
+ * write transaction, each checkpoint, and a writer's open and close (recovery, and the last checkpoint).
+ * SQLite 3.40 has a rare fault when one connection commits while another starts a checkpoint, and flock wakes
+ * a waiter at once where SQLite's own busy handler sleeps. The kernel gives the lock back when its holder
+ * dies. Readers open read-only, take no turns and never checkpoint.
+ *
+ * Failure: a statement that fails rolls its transaction back and leaves the connection usable; the caller
+ * gets STORE_FAILED and a sentence. A checkpoint that fails is only logged: what was committed is safe in the
+ * write-ahead log. */
+#include "sqlite.h"
+
+#include "doorbuster/check.h"
+#include "doorbuster/log.h"
+#include "embedded.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define SCHEME "sqlite:"
+#define LOCK_SUFFIX ".lock"
+#define APPLICATION_ID 0x44427374 /* "DBst": tells our files from another program's */
+#define BUSY_TIMEOUT_MS 5000      /* for foreign programs that hold the file; ours take turns */
+#define WRITER_CACHE_KIB 32768
+/* A checkpoint holds buyers up. Measured at 100 orders a commit: with 1000 pages 5 ms, often; with 4000 7 ms;
+ * with 16,000 12 to 40 ms and no more orders a second. */
+#define CHECKPOINT_PAGES 4000
+#define WAL_BYTES_KEPT (64 * 1024 * 1024) /* one that grew beyond this behind a long reader is cut back */
+
+/* Migration i takes the schema from version i to i + 1. Never edit one that has been released. */
+static const char *const migrations[] = {embedded__0001_first_sql};
+#define SCHEMA_VERSION ((int64_t)(sizeof migrations / sizeof migrations[0]))
+
+struct sqlite_store *sqlite_of(struct store *store)
+{
+    CHECK(store->driver == &sqlite_driver);
+    return (struct sqlite_store *)store;
+}
+
+/* --- errors --- */
+static const char *advice(int code)
+{
+    switch (code & 0xff) {
+    case SQLITE_FULL:
+        return "; make room on its disk";
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_CANTOPEN:
+        return "; this user must be allowed to write the file and its folder";
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return "; another program holds the file, close it there";
+    case SQLITE_CORRUPT:
+        return "; the file is damaged: stop the server, keep a copy of it with its -wal, and restore a "
+               "backup";
+    case SQLITE_NOTADB:
+        return "; it was not made by Doorbuster, name another file";
+    case SQLITE_IOERR:
+        return "; the disk may be full or failing, the system's log says more";
+    default:
+        return "";
+    }
+}
+
+enum store_status sqlite_fail(struct sqlite_store *store, const char *doing)
+{
+    int code = sqlite3_extended_errcode(store->db);
+    int system_code = sqlite3_system_errno(store->db);
+    bool tell_system =
+        system_code != 0 && ((code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN);
+    snprintf(store->base.error, sizeof store->base.error, "%s in %.200s failed: %.120s%s%.60s%s%s", doing,
+             store->path, sqlite3_errmsg(store->db), tell_system ? " (" : "",
+             tell_system ? strerror(system_code) : "", tell_system ? ")" : "", advice(code));
+    return STORE_FAILED;
+}
+
+enum store_status sqlite_refuse(struct sqlite_store *store, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(store->base.error, sizeof store->base.error, format, arguments);
+    va_end(arguments);
+    return STORE_FAILED;
+}
+
+/* --- turns --- */
+/* Waits without a bound of its own: the holder's transaction is short, and if the holder dies the kernel lets
+ * go. */
+static enum store_status take_turn(struct sqlite_store *store)
+{
+    while (flock(store->lock_fd, LOCK_EX) != 0) {
+        if (errno != EINTR)
+            return sqlite_refuse(store, "locking %s" LOCK_SUFFIX " failed: %s", store->path, strerror(errno));
+    }
+    return STORE_OK;
+}
+
+static void give_turn(struct sqlite_store *store)
+{
+    CHECK(flock(store->lock_fd, LOCK_UN) == 0);
+}
+
+/* --- checkpoints --- */
+/* Called by SQLite inside our COMMIT. Replaces its automatic checkpoint, which would try again at every
+ * commit as long as a reader holds an old snapshot. */
+static int wal_grown_cb(void *context, sqlite3 *db, const char *name, int pages)
+{
+    (void)db;
+    (void)name;
+    struct sqlite_store *store = context;
+    if (pages < store->wal_pages) /* the log was begun anew */
+        store->checkpoint_pages = CHECKPOINT_PAGES;
+    store->wal_pages = pages;
+    return SQLITE_OK;
+}
+
+static void checkpoint_if_due(struct sqlite_store *store)
+{
+    if (store->wal_pages < store->checkpoint_pages)
+        return;
+    int code = sqlite3_wal_checkpoint_v2(store->db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    if (code != SQLITE_OK && code != SQLITE_BUSY)
+        log_warn("store: a checkpoint of %s failed: %s%s; trying again later", store->path,
+                 sqlite3_errmsg(store->db), advice(code));
+    /* If readers let it, the next write begins the log anew and wal_grown_cb resets this. */
+    store->checkpoint_pages = store->wal_pages + CHECKPOINT_PAGES;
+}
+
+/* --- transactions --- */
+int sqlite_run(sqlite3_stmt *statement)
+{
+    int code = sqlite3_step(statement);
+    sqlite3_reset(statement);
+    return code;
+}
+
+void sqlite_bind_text(sqlite3_stmt *statement, int index, const char *text)
+{
+    sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
+}
+
+static void roll_back(struct sqlite_store *store)
+{
+    for (size_t i = 0; i < SQL_STATEMENTS; i++)
+        sqlite3_reset(store->statements[i]);
+    if (!sqlite3_get_autocommit(store->db)) /* some failures have rolled back already */
+        sqlite_run(store->statements[SQL_ROLLBACK]);
+    CHECK(sqlite3_get_autocommit(store->db));
+}
+
+enum store_status sqlite_write_begin(struct sqlite_store *store, const char *doing)
+{
+    CHECK(store->owner_pid == (long)getpid());
+    enum store_status status = take_turn(store);
+    if (status != STORE_OK)
+        return status;
+    if (sqlite_run(store->statements[SQL_BEGIN_WRITE]) == SQLITE_DONE)
+        return STORE_OK;
+    status = sqlite_fail(store, doing);
+    roll_back(store);
+    give_turn(store);
+    return status;
+}
+
+enum store_status sqlite_write_end(struct sqlite_store *store, enum store_status status, const char *doing)
+{
+    if (status == STORE_OK && sqlite_run(store->statements[SQL_COMMIT]) != SQLITE_DONE)
+        status = sqlite_fail(store, doing);
+    if (status == STORE_OK)
+        checkpoint_if_due(store);
+    else
+        roll_back(store);
+    give_turn(store);
+    return status;
+}
+
+static enum store_status snapshot_begin(struct store *base)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    /* BEGIN alone fixes no moment, the first read does. */
+    sqlite3_stmt *first_read = store->statements[SQL_POSITION];
+    enum store_status status = STORE_OK;
+    if (sqlite_run(store->statements[SQL_BEGIN_READ]) != SQLITE_DONE ||
+        sqlite_run(first_read) != SQLITE_ROW) {
+        status = sqlite_fail(store, "beginning a snapshot");
+        roll_back(store);
+    }
+    return status;
+}
+
+static void snapshot_end(struct store *base)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    sqlite_audit_forget(store);
+    roll_back(store); /* only reads: nothing to keep */
+}
+
+enum store_status sqlite_read_begin(struct sqlite_store *store)
+{
+    return store->base.in_snapshot ? STORE_OK : snapshot_begin(&store->base);
+}
+
+void sqlite_read_end(struct sqlite_store *store)
+{
+    if (!store->base.in_snapshot)
+        snapshot_end(&store->base);
+}
+
+/* --- the URL --- */
+/* sqlite:PATH or sqlite:///PATH. A relative path gets "./" in front, so that SQLite cannot take it for
+ * ":memory:" or "file:…". */
+static bool url_to_path(const char *url, char path[PATH_MAX], char *error, size_t error_bytes)
+{
+    const char *name = url + strlen(SCHEME);
+    if (strncmp(name, "//", 2) == 0)
+        name += 2;
+    bool bad_host = name != url + strlen(SCHEME) && name[0] != '/';
+    if (bad_host || name[0] == '\0' || name[strlen(name) - 1] == '/') {
+        snprintf(error, error_bytes,
+                 "\"%.200s\" names no file; it may be sqlite:PATH or sqlite:///ABSOLUTE/PATH", url);
+        return false;
+    }
+    /* SQLite and we add suffixes of up to this many bytes. */
+    int bytes = snprintf(path, PATH_MAX - 16, "%s%s", name[0] == '/' ? "" : "./", name);
+    if (bytes >= PATH_MAX - 16) {
+        snprintf(error, error_bytes, "the store's path is longer than %d bytes", PATH_MAX - 16);
+        return false;
+    }
+    return true;
+}
+
+static bool url_is_valid(const char *url, char *error, size_t error_bytes)
+{
+    char path[PATH_MAX];
+    return url_to_path(url, path, error, error_bytes);
+}
+
+/* --- opening --- */
+static bool execute(struct sqlite_store *store, const char *sql)
+{
+    return sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK;
+}
+
+static bool read_integer(struct sqlite_store *store, const char *sql, int64_t *out)
+{
+    sqlite3_stmt *statement;
+    if (sqlite3_prepare_v2(store->db, sql, -1, &statement, NULL) != SQLITE_OK)
+        return false;
+    bool found = sqlite3_step(statement) == SQLITE_ROW;
+    *out = found ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_finalize(statement);
+    return found;
+}
+
+/* Only the owner may read accounts. SQLite gives -wal and -shm the mode of the file. The descriptor is closed
+ * before anyone can hold a lock through the file: closing it later would drop this process's POSIX locks on
+ * it. */
+static enum store_status create_private_file(struct sqlite_store *store)
+{
+    int fd = open(store->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 && errno != EEXIST)
+        return sqlite_refuse(
+            store, "creating %s failed: %s; its folder must exist, have room and be writable for this user",
+            store->path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return STORE_OK;
+}
+
+static enum store_status open_lock_file(struct sqlite_store *store)
+{
+    char path[PATH_MAX + sizeof LOCK_SUFFIX];
+    snprintf(path, sizeof path, "%s" LOCK_SUFFIX, store->path);
+    store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (store->lock_fd < 0)
+        return sqlite_refuse(
+            store, "opening %s failed: %s; its folder must exist, have room and be writable for this user",
+            path, strerror(errno));
+    return take_turn(store);
+}
+
+/* Is it ours, and which version? A new, empty file is version 0. */
+static enum store_status identify(struct sqlite_store *store, int64_t *version)
+{
+    int64_t application, tables;
+    if (!read_integer(store, "PRAGMA application_id", &application) ||
+        !read_integer(store, "PRAGMA user_version", version) ||
+        !read_integer(store, "SELECT count(*) FROM sqlite_schema", &tables))
+        return sqlite_fail(store, "opening the database");
+    bool is_new = application == 0 && *version == 0 && tables == 0;
+    if (!is_new && application != APPLICATION_ID)
+        return sqlite_refuse(store, "%s is the database of another program; name another file", store->path);
+    if (*version > SCHEMA_VERSION)
+        return sqlite_refuse(store,
+                             "%s is of version %lld, made by a newer Doorbuster than this one, which knows "
+                             "versions up to %lld",
+                             store->path, (long long)*version, (long long)SCHEMA_VERSION);
+    return STORE_OK;
+}
+
+static enum store_status migrate(struct sqlite_store *store, int64_t version)
+{
+    for (; version < SCHEMA_VERSION; version++) {
+        char sql[96];
+        snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %lld; COMMIT",
+                 APPLICATION_ID, (long long)version + 1);
+        if (!execute(store, "BEGIN IMMEDIATE") || !execute(store, migrations[version]) ||
+            !execute(store, sql)) {
+            enum store_status status = sqlite_fail(store, "upgrading the schema");
+            if (!sqlite3_get_autocommit(store->db))
+                execute(store, "ROLLBACK");
+            return status;
+        }
+    }
+    return STORE_OK;
+}
+
+static enum store_status prepare_statements(struct sqlite_store *store)
+{
+    for (size_t i = 0; i < SQL_STATEMENTS; i++) {
+        if (sqlite3_prepare_v3(store->db, sqlite_statements[i], -1, SQLITE_PREPARE_PERSISTENT,
+                               &store->statements[i], NULL) != SQLITE_OK)
+            return sqlite_fail(store, "reading the schema");
+    }
+    return STORE_OK;
+}
+
+static enum store_status open_handle(struct sqlite_store *store, int flags)
+{
+    /* NOMUTEX: one thread at a time is the caller's promise. */
+    int code = sqlite3_open_v2(store->path, &store->db,
+                               flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL);
+    if (store->db == NULL)
+        return sqlite_refuse(store, "opening %s failed: out of memory", store->path);
+    if (code != SQLITE_OK)
+        return sqlite_fail(store, "opening the database");
+    sqlite3_extended_result_codes(store->db, 1);
+    sqlite3_busy_timeout(store->db, BUSY_TIMEOUT_MS);
+    sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_db_config(store->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    return STORE_OK;
+}
+
+static enum store_status open_writer_in_turn(struct sqlite_store *store)
+{
+    int64_t version;
+    enum store_status status = create_private_file(store);
+    if (status == STORE_OK)
+        status = open_handle(store, SQLITE_OPEN_READWRITE);
+    if (status == STORE_OK)
+        status = identify(store, &version);
+    if (status != STORE_OK)
+        return status;
+    char sql[160];
+    snprintf(sql, sizeof sql,
+             "PRAGMA synchronous = FULL; PRAGMA cache_size = -%d; PRAGMA journal_size_limit = %d",
+             WRITER_CACHE_KIB, WAL_BYTES_KEPT);
+    if (!execute(store, "PRAGMA journal_mode = WAL") || !execute(store, sql))
+        return sqlite_fail(store, "setting up the database");
+    sqlite3_wal_hook(store->db, wal_grown_cb, store);
+    store->checkpoint_pages = CHECKPOINT_PAGES;
+    status = migrate(store, version);
+    return status == STORE_OK ? prepare_statements(store) : status;
+}
+
+static enum store_status open_writer(struct sqlite_store *store)
+{
+    enum store_status status = open_lock_file(store);
+    if (status != STORE_OK)
+        return status;
+    status = open_writer_in_turn(store);
+    give_turn(store);
+    return status;
+}
+
+static enum store_status open_reader(struct sqlite_store *store)
+{
+    int64_t version;
+    if (access(store->path, F_OK) != 0)
+        return sqlite_refuse(store, "there is no store at %s: %s; the server makes it at its first start",
+                             store->path, strerror(errno));
+    enum store_status status = open_handle(store, SQLITE_OPEN_READONLY);
+    if (status == STORE_OK)
+        status = identify(store, &version);
+    if (status != STORE_OK)
+        return status;
+    if (version < SCHEMA_VERSION)
+        return sqlite_refuse(store, "%s has not been set up by this version yet; start the server on it once",
+                             store->path);
+    sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    return prepare_statements(store);
+}
+
+static void close_store(struct store *base)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    /* Closing the last connection checkpoints, so it needs a turn; without one, leave the write-ahead log for
+     * the next open. */
+    bool has_turn = store->lock_fd >= 0 && take_turn(store) == STORE_OK;
+    if (!has_turn && store->db != NULL)
+        sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    sqlite_audit_forget(store);
+    for (size_t i = 0; i < SQL_STATEMENTS; i++)
+        sqlite3_finalize(store->statements[i]);
+    CHECK(sqlite3_close(store->db) == SQLITE_OK);
+    if (store->lock_fd >= 0)
+        close(store->lock_fd); /* gives the turn up too */
+    free(store->books.slots);
+    free(store);
+}
+
+static enum store_status open_store(struct store **out, const char *url, enum store_mode mode, char *error,
+                                    size_t error_bytes)
+{
+    struct sqlite_store *store = calloc(1, sizeof *store);
+    if (store == NULL) {
+        snprintf(error, error_bytes, "opening the store failed: out of memory");
+        return STORE_FAILED;
+    }
+    store->base.driver = &sqlite_driver;
+    store->base.mode = mode;
+    store->lock_fd = -1;
+    store->owner_pid = (long)getpid();
+    if (!url_to_path(url, store->path, error, error_bytes)) {
+        close_store(&store->base);
+        return STORE_FAILED;
+    }
+    enum store_status status = mode == STORE_WRITER ? open_writer(store) : open_reader(store);
+    if (status != STORE_OK) {
+        snprintf(error, error_bytes, "%s", store->base.error);
+        close_store(&store->base);
+        return status;
+    }
+    *out = &store->base;
+    return STORE_OK;
+}
+
+const struct store_driver sqlite_driver = {
+    .scheme = SCHEME,
+    .url_is_valid = url_is_valid,
+    .open = open_store,
+    .close = close_store,
+    .add_user = sqlite_add_user,
+    .find_user = sqlite_find_user,
+    .find_user_by_id = sqlite_find_user_by_id,
+    .update_user = sqlite_update_user,
+    .add_product = sqlite_add_product,
+    .find_product = sqlite_find_product,
+    .find_product_by_name = sqlite_find_product_by_name,
+    .rename_product = sqlite_rename_product,
+    .products = sqlite_products,
+    .find_order = sqlite_find_order,
+    .orders_of = sqlite_orders_of,
+    .position = sqlite_position,
+    .raise_epoch = sqlite_raise_epoch,
+    .record = sqlite_record,
+    .each_buyer = sqlite_each_buyer,
+    .snapshot_begin = snapshot_begin,
+    .snapshot_end = snapshot_end,
+    .audit_product = sqlite_audit_product,
+    .audit_orders = sqlite_audit_orders,
+};

@@ -1,0 +1,143 @@
+/* What the files of the SQLite driver share. sqlite.c owns the connection; the others only run statements on
+ * it.
+ *
+ *   sqlite.c             URL, open and close, the schema, turns at writing, checkpoints, errors
+ *   sqlite_statements.c  every SQL sentence
+ *   sqlite_rows.c        accounts, products, single orders
+ *   sqlite_record.c      the recorder: position, epoch, runs of log entries
+ *   sqlite_audit.c       reads over all orders */
+#ifndef STORE_SQLITE_H
+#define STORE_SQLITE_H
+
+#include "driver.h"
+
+#include <limits.h>
+#include <sqlite3.h>
+
+enum sqlite_statement {
+    SQL_BEGIN_WRITE,
+    SQL_BEGIN_READ,
+    SQL_COMMIT,
+    SQL_ROLLBACK,
+    SQL_ADD_USER,
+    SQL_USER_BY_NAME,
+    SQL_USER_BY_ID,
+    SQL_UPDATE_USER,
+    SQL_ADD_PRODUCT,
+    SQL_PRODUCT_BY_ID,
+    SQL_PRODUCT_BY_NAME,
+    SQL_RENAME_PRODUCT,
+    SQL_PRODUCTS_AFTER,
+    SQL_ORDER_BY_ID,
+    SQL_ORDERS_OF_USER,
+    SQL_LAST_ORDER_BEFORE,
+    SQL_POSITION,
+    SQL_RAISE_EPOCH,
+    SQL_MOVE_POSITION,
+    SQL_READ_BOOK,
+    SQL_WRITE_BOOK,
+    SQL_ADD_ORDER,
+    SQL_ADD_STOCK_CHANGE,
+    SQL_BUYERS,
+    SQL_AUDIT_SALES,
+    SQL_AUDIT_STOCK,
+    SQL_AUDIT_OVER_LIMIT,
+    SQL_AUDIT_ORDERS,
+    SQL_STATEMENTS
+};
+extern const char *const sqlite_statements[SQL_STATEMENTS];
+
+/* A product's book while a run of entries is applied to it. */
+struct sqlite_book {
+    int64_t product_id; /* 0: free slot */
+    bool known, changed;
+    bool opened;
+    int64_t stock, opening, restocked, cancelled, sold;
+    int64_t updated_at_ms;
+};
+
+/* Open addressing, linear probing; never more than half full. Kept between runs so that a run allocates
+ * nothing. */
+struct sqlite_books {
+    struct sqlite_book *slots;
+    size_t capacity; /* a power of two, or 0 */
+    size_t used;
+};
+
+/* What one pass over the orders found, of each product; sorted by product id. Held from the first question of
+ * a snapshot to its end. */
+struct sqlite_sales {
+    int64_t product_id;
+    int64_t order_count, order_units, over_limit_customers, last_order_id, last_order_at_ms;
+};
+
+struct sqlite_store {
+    struct store base;
+    sqlite3 *db;
+    sqlite3_stmt *statements[SQL_STATEMENTS];
+    char path[PATH_MAX];
+    int lock_fd;          /* writers: <path>.lock, else -1 */
+    long owner_pid;       /* must not cross a fork */
+    int wal_pages;        /* in the write-ahead log after our last commit */
+    int checkpoint_pages; /* checkpoint when it reaches this */
+    struct sqlite_books books;
+    struct sqlite_sales *sales; /* NULL: not counted yet */
+    size_t sales_count;
+};
+
+struct sqlite_store *sqlite_of(struct store *store);
+
+/* Makes store_error() say what was being done, on which file, why it failed and what helps. Always returns
+ * STORE_FAILED. */
+enum store_status sqlite_fail(struct sqlite_store *store, const char *doing);
+/* The same for what SQLite itself finds no fault with. */
+enum store_status sqlite_refuse(struct sqlite_store *store, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* A write: waits for its turn. After STORE_OK call sqlite_write_end with how the work went: it commits if
+ * that is STORE_OK, else rolls back, gives the turn up either way, and returns the outcome. */
+enum store_status sqlite_write_begin(struct sqlite_store *store, const char *doing);
+enum store_status sqlite_write_end(struct sqlite_store *store, enum store_status status, const char *doing);
+
+/* Several reads at one moment; nothing inside a snapshot, which is that already. */
+enum store_status sqlite_read_begin(struct sqlite_store *store);
+void sqlite_read_end(struct sqlite_store *store);
+
+/* Steps a statement that returns no rows and makes it ready for the next time. SQLITE_DONE, or an error code.
+ */
+int sqlite_run(sqlite3_stmt *statement);
+void sqlite_bind_text(sqlite3_stmt *statement, int index,
+                      const char *text); /* must live until the statement is reset */
+
+/* sqlite_rows.c */
+enum store_status sqlite_add_user(struct store *store, struct store_user *user);
+enum store_status sqlite_find_user(struct store *store, const char *username, struct store_user *out);
+enum store_status sqlite_find_user_by_id(struct store *store, int64_t id, struct store_user *out);
+enum store_status sqlite_update_user(struct store *store, int64_t id, enum user_role role,
+                                     const char *password_hash);
+enum store_status sqlite_add_product(struct store *store, struct store_product *product);
+enum store_status sqlite_find_product(struct store *store, int64_t id, struct store_product *out);
+enum store_status sqlite_find_product_by_name(struct store *store, const char *name,
+                                              struct store_product *out);
+enum store_status sqlite_rename_product(struct store *store, int64_t id, const char *name);
+enum store_status sqlite_products(struct store *store, int64_t after, struct store_product *out, size_t max,
+                                  size_t *count);
+enum store_status sqlite_find_order(struct store *store, int64_t id, struct store_order *out);
+enum store_status sqlite_orders_of(struct store *store, int64_t user_id, int64_t before,
+                                   struct store_order *out, size_t max, size_t *count);
+
+/* sqlite_record.c */
+enum store_status sqlite_position(struct store *store, struct store_position *out);
+enum store_status sqlite_raise_epoch(struct store *store, uint64_t from, uint64_t to);
+enum store_status sqlite_record(struct store *store, uint64_t epoch, struct log_position from,
+                                const struct log_entry *entries, size_t count, int64_t *rejected,
+                                size_t *rejected_count);
+
+/* sqlite_audit.c */
+enum store_status sqlite_each_buyer(struct store *store, store_buyer_cb cb, void *context);
+enum store_status sqlite_audit_product(struct store *store, int64_t product_id,
+                                       struct store_product_audit *out);
+enum store_status sqlite_audit_orders(struct store *store, struct store_orders_audit *out);
+void sqlite_audit_forget(struct sqlite_store *store);
+
+#endif

@@ -1,0 +1,197 @@
+/* The store's front: picks the driver that a URL names, checks what callers promise, and passes calls on.
+ *
+ * Runs in whatever process and thread calls it; owns nothing but the list of drivers. Fails only on a URL
+ * that nobody understands; a broken promise of the caller (a write on a reader, a snapshot opened twice) is a
+ * bug and stops the program. */
+#include "driver.h"
+
+#include "doorbuster/check.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct store_driver *const drivers[] = {&sqlite_driver};
+
+static const struct store_driver *find_driver(const char *url, char *error, size_t error_bytes)
+{
+    for (size_t i = 0; i < sizeof drivers / sizeof drivers[0]; i++) {
+        if (strncmp(url, drivers[i]->scheme, strlen(drivers[i]->scheme)) == 0)
+            return drivers[i];
+    }
+    /* A URL may carry a password: of one that we do not know, say no more than the part before the colon. */
+    size_t scheme = strcspn(url, ":");
+    if (scheme == strlen(url))
+        scheme = 0;
+    snprintf(error, error_bytes,
+             "no store is called \"%.*s%s\"; it may be sqlite:PATH, for example sqlite:data/doorbuster.db",
+             (int)(scheme < 32 ? scheme : 32), url, scheme > 0 ? ":" : "");
+    return NULL;
+}
+
+static bool may_write(const struct store *store)
+{
+    return store->mode == STORE_WRITER && !store->in_snapshot;
+}
+
+bool store_url_is_valid(const char *url, char *error, size_t error_bytes)
+{
+    const struct store_driver *driver = find_driver(url, error, error_bytes);
+    return driver != NULL && driver->url_is_valid(url, error, error_bytes);
+}
+
+enum store_status store_open(struct store **out, const char *url, enum store_mode mode, char *error,
+                             size_t error_bytes)
+{
+    *out = NULL;
+    const struct store_driver *driver = find_driver(url, error, error_bytes);
+    if (driver == NULL)
+        return STORE_FAILED;
+    enum store_status status = driver->open(out, url, mode, error, error_bytes);
+    CHECK((status == STORE_OK) == (*out != NULL));
+    return status;
+}
+
+void store_close(struct store **store)
+{
+    if (*store == NULL)
+        return;
+    store_snapshot_end(*store);
+    (*store)->driver->close(*store);
+    *store = NULL;
+}
+
+const char *store_error(const struct store *store)
+{
+    return store->error;
+}
+
+/* --- accounts --- */
+enum store_status store_add_user(struct store *store, struct store_user *user)
+{
+    CHECK(may_write(store));
+    return store->driver->add_user(store, user);
+}
+
+enum store_status store_find_user(struct store *store, const char *username, struct store_user *out)
+{
+    return store->driver->find_user(store, username, out);
+}
+
+enum store_status store_find_user_by_id(struct store *store, int64_t id, struct store_user *out)
+{
+    return store->driver->find_user_by_id(store, id, out);
+}
+
+enum store_status store_update_user(struct store *store, int64_t id, enum user_role role,
+                                    const char *password_hash)
+{
+    CHECK(may_write(store));
+    return store->driver->update_user(store, id, role, password_hash);
+}
+
+/* --- products --- */
+enum store_status store_add_product(struct store *store, struct store_product *product)
+{
+    CHECK(may_write(store));
+    CHECK(product->price > 0 && product->per_customer_limit >= 0 && product->planned_stock >= 0);
+    return store->driver->add_product(store, product);
+}
+
+enum store_status store_find_product(struct store *store, int64_t id, struct store_product *out)
+{
+    return store->driver->find_product(store, id, out);
+}
+
+enum store_status store_find_product_by_name(struct store *store, const char *name, struct store_product *out)
+{
+    return store->driver->find_product_by_name(store, name, out);
+}
+
+enum store_status store_rename_product(struct store *store, int64_t id, const char *name)
+{
+    CHECK(may_write(store));
+    return store->driver->rename_product(store, id, name);
+}
+
+enum store_status store_products(struct store *store, int64_t after, struct store_product *out, size_t max,
+                                 size_t *count)
+{
+    return store->driver->products(store, after, out, max, count);
+}
+
+/* --- orders --- */
+enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out)
+{
+    return store->driver->find_order(store, id, out);
+}
+
+enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t before,
+                                  struct store_order *out, size_t max, size_t *count)
+{
+    return store->driver->orders_of(store, user_id, before, out, max, count);
+}
+
+/* --- the recorder --- */
+enum store_status store_position(struct store *store, struct store_position *out)
+{
+    return store->driver->position(store, out);
+}
+
+enum store_status store_raise_epoch(struct store *store, uint64_t from, uint64_t to)
+{
+    CHECK(may_write(store));
+    return store->driver->raise_epoch(store, from, to);
+}
+
+enum store_status store_record(struct store *store, uint64_t epoch, struct log_position from,
+                               const struct log_entry *entries, size_t count, int64_t *rejected,
+                               size_t rejected_max, size_t *rejected_count)
+{
+    CHECK(may_write(store));
+    size_t orders = 0;
+    for (size_t i = 0; i < count; i++)
+        orders += entries[i].kind == LOG_ENTRY_SALE ? entries[i].order_count : 0;
+    CHECK(rejected_max >= orders);
+    *rejected_count = 0;
+    if (count == 0)
+        return STORE_OK;
+    enum store_status status =
+        store->driver->record(store, epoch, from, entries, count, rejected, rejected_count);
+    if (status != STORE_OK)
+        *rejected_count = 0;
+    CHECK(*rejected_count <= orders);
+    return status;
+}
+
+enum store_status store_each_buyer(struct store *store, store_buyer_cb cb, void *context)
+{
+    return store->driver->each_buyer(store, cb, context);
+}
+
+/* --- audit --- */
+enum store_status store_snapshot_begin(struct store *store)
+{
+    CHECK(!store->in_snapshot);
+    enum store_status status = store->driver->snapshot_begin(store);
+    store->in_snapshot = status == STORE_OK;
+    return status;
+}
+
+void store_snapshot_end(struct store *store)
+{
+    if (!store->in_snapshot)
+        return;
+    store->in_snapshot = false;
+    store->driver->snapshot_end(store);
+}
+
+enum store_status store_audit_product(struct store *store, int64_t product_id,
+                                      struct store_product_audit *out)
+{
+    return store->driver->audit_product(store, product_id, out);
+}
+
+enum store_status store_audit_orders(struct store *store, struct store_orders_audit *out)
+{
+    return store->driver->audit_orders(store, out);
+}

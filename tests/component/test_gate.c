@@ -1,0 +1,757 @@
+/* The worker's gate on its loop, with a real Redis and the test as the recorder: when a purchase is answered,
+ * and with what, also when links break, epochs change and the news are lost. */
+#include "testing.h"
+
+#include "redis_fixture.h"
+
+#include "doorbuster/gate.h"
+#include "doorbuster/gate_books.h"
+#include "doorbuster/metrics.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PATIENCE_MS 7000
+#define PROBES 2000
+#define PRICE 500
+#define HEAD "{doorbuster}:head"
+
+/* One purchase of the test, and what became of it. */
+struct probe {
+    struct gate_purchase gate;
+    bool answered;
+    size_t turn; /* the how-manieth answer */
+    int64_t submitted_us, answered_us;
+};
+
+static struct {
+    struct redis_fixture redis;
+    redisContext *books; /* the recorder's */
+    uv_loop_t loop;
+    uv_prepare_t prepare;
+    uv_timer_t tick;
+    struct gate *gate;
+    struct probe *probes;
+    size_t submitted, answers;
+    struct log_position recorded;
+    uint64_t epoch;
+    /* what was given to settle_cb and is not settled yet */
+    struct gate_purchase *settling;
+    size_t settle_calls;
+    bool refuse_to_settle;
+    struct metrics_slot counters;
+} test;
+
+/* --- the loop
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
+static void prepare_cb(uv_prepare_t *handle)
+{
+    (void)handle;
+    gate_turn(test.gate);
+}
+
+static void tick_cb(uv_timer_t *handle)
+{
+    (void)handle; /* so that the loop turns */
+}
+
+static void turn(void)
+{
+    uv_run(&test.loop, UV_RUN_ONCE);
+}
+
+#define TURN_UNTIL(condition)                                                                                \
+    for (int64_t until = deadline_in(PATIENCE_MS); !(condition);) {                                          \
+        turn();                                                                                              \
+        if (now_us() > until) {                                                                              \
+            fail_msg("waited for ever: %s", #condition);                                                     \
+        }                                                                                                    \
+    }
+
+/* Lets the loop run for a while in which something must not happen. */
+static void turn_for(int ms)
+{
+    for (int64_t until = deadline_in(ms); now_us() < until;) {
+        turn();
+    }
+}
+
+static int64_t counted(enum metrics_counter counter)
+{
+    return (int64_t)test.counters.counters[counter];
+}
+
+/* --- purchases
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
+static void answer_cb(struct gate_purchase *purchase, void *context)
+{
+    struct probe *probe = context;
+    assert_ptr_equal(purchase, &probe->gate);
+    assert_false(probe->answered); /* exactly once */
+    probe->answered = true;
+    probe->answered_us = now_us();
+    probe->turn = test.answers++;
+}
+
+static struct probe *submit(int64_t user, int64_t product, int64_t quantity)
+{
+    assert_true(test.submitted < PROBES);
+    struct probe *probe = &test.probes[test.submitted++];
+    *probe = (struct probe){.gate = {.cb = answer_cb, .context = probe}, .submitted_us = now_us()};
+    probe->gate.purchase.order =
+        (struct sale_order){.user_id = user, .product_id = product, .quantity = quantity};
+    gate_submit(test.gate, &probe->gate);
+    return probe;
+}
+
+static enum purchase_state state_of(const struct probe *probe)
+{
+    return probe->gate.purchase.state;
+}
+
+static void expect_refused(const struct probe *probe, enum refusal refusal, int64_t figure)
+{
+    assert_true(probe->answered);
+    assert_int_equal(state_of(probe), PURCHASE_REFUSED);
+    assert_int_equal(probe->gate.purchase.refusal, refusal);
+    assert_int_equal(probe->gate.purchase.figure, figure);
+}
+
+/* --- the recorder's part
+ * --------------------------------------------------------------------------------------------------------------------
+ */
+/* Announces everything in the log as recorded, these orders as rejected. */
+static void record_all(const int64_t *rejected, size_t rejected_count)
+{
+    struct gate_head head;
+    assert_true(gate_read_head(test.books, &head));
+    test.recorded = head.log_last;
+    assert_true(gate_announce(test.books, test.epoch, test.recorded, rejected, rejected_count));
+}
+
+static void open_epoch(uint64_t epoch)
+{
+    test.epoch = epoch;
+    assert_true(gate_open(test.books, epoch));
+    assert_true(gate_announce(test.books, epoch, test.recorded, NULL, 0));
+}
+
+static void open_product(int64_t product, int64_t stock, int64_t limit)
+{
+    struct stock_change change = {.product_id = product, .delta = stock, .cause = STOCK_OPENING};
+    struct gate_opening opening = {.price = PRICE, .limit = limit};
+    struct log_position position;
+    int64_t now;
+    assert_int_equal(gate_change_stock(test.books, &change, &opening, 1000, &position, &now), GATE_CHANGED);
+}
+
+static void restock(int64_t product, int64_t delta)
+{
+    struct stock_change change = {.product_id = product, .delta = delta, .cause = STOCK_RESTOCK};
+    struct log_position position;
+    int64_t now;
+    assert_int_equal(gate_change_stock(test.books, &change, NULL, 1000, &position, &now), GATE_CHANGED);
+}
+
+static int64_t live_stock(int64_t product)
+{
+    struct gate_stock stock;
+    assert_true(gate_read_stock(test.books, product, test.recorded, &stock));
+    return stock.available;
+}
+
+static int64_t orders_given(void)
+{
+    struct gate_head head;
+    assert_true(gate_read_head(test.books, &head));
+    return head.orders;
+}
+
+/* --- settling
+ * -----------------------------------------------------------------------------------------------------------------------------------
+ */
+static bool settle_cb(void *context, struct gate_purchase *list)
+{
+    (void)context;
+    test.settle_calls++;
+    if (test.refuse_to_settle) {
+        return false;
+    }
+    struct gate_purchase **end = &test.settling;
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    *end = list;
+    return true;
+}
+
+static size_t settling_count(void)
+{
+    size_t count = 0;
+    for (const struct gate_purchase *purchase = test.settling; purchase != NULL; purchase = purchase->next) {
+        count++;
+    }
+    return count;
+}
+
+/* The first of the list is found to be this. */
+static void settle_first(enum gate_finding finding)
+{
+    struct gate_purchase *purchase = test.settling;
+    assert_non_null(purchase);
+    test.settling = purchase->next;
+    gate_settled(test.gate, purchase, finding);
+}
+
+/* A purchase that is reserved and waits for its record. */
+static struct probe *submit_reserved(int64_t user, int64_t product, int64_t quantity)
+{
+    struct probe *probe = submit(user, product, quantity);
+    TURN_UNTIL(state_of(probe) == PURCHASE_RESERVED);
+    return probe;
+}
+
+/* --- confirmed after the record, not before
+ * ---------------------------------------------------------------------------------------------------- */
+static void test_confirmed_only_when_recorded(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    struct probe *probe = submit_reserved(5, 1, 2);
+    turn_for(150);
+    assert_false(probe->answered);
+    assert_int_equal(live_stock(1), 8); /* it is taken already */
+    /* News of what came before it change nothing. */
+    struct log_position before = probe->gate.purchase.position;
+    before.n--;
+    assert_true(gate_announce(test.books, test.epoch, before, NULL, 0));
+    turn_for(100);
+    assert_false(probe->answered);
+    record_all(NULL, 0);
+    TURN_UNTIL(probe->answered);
+    assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
+    const struct sale_order *order = &probe->gate.purchase.order;
+    assert_int_equal(order->id, 1);
+    assert_int_equal(order->remaining, 8);
+    assert_int_equal(order->unit_price, PRICE);
+    assert_true(order->request != 0);
+    assert_int_equal(gate_pending(test.gate), 0);
+    assert_int_equal(test.settle_calls, 0);
+}
+
+static void test_answers_in_log_order(void **state)
+{
+    struct probe *probes[50];
+    (void)state;
+    open_product(1, 100, 0);
+    for (int i = 0; i < 50; i++) {
+        probes[i] = submit(i + 1, 1, 1);
+        if (i % 7 == 0) {
+            turn();
+        }
+    }
+    TURN_UNTIL(orders_given() == 50);
+    TURN_UNTIL(state_of(probes[49]) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(test.answers == 50);
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(probes[i]->gate.purchase.order.id, i + 1);
+        assert_int_equal(probes[i]->turn, i);
+    }
+}
+
+/* The reply and the news come over two links: the news may be first. */
+static void test_news_before_the_reply(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    record_all(NULL, 0);
+    turn_for(50);
+    struct probe *probe = submit(5, 1, 1);
+    /* The gate may not know yet that it was sold when it hears that everything up to 1-1 is recorded. */
+    turn();
+    assert_true(gate_announce(test.books, test.epoch, (struct log_position){test.epoch, 1}, NULL, 0));
+    TURN_UNTIL(probe->answered);
+    assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
+    /* For certain: the news of 1-2 are heard before it is even asked for. */
+    assert_true(gate_announce(test.books, test.epoch, (struct log_position){test.epoch, 2}, NULL, 0));
+    turn_for(50);
+    struct probe *late = submit(6, 1, 1);
+    TURN_UNTIL(late->answered);
+    assert_int_equal(state_of(late), PURCHASE_CONFIRMED);
+    /* If those news named a rejected order, they alone do not say which: the store is asked. */
+    const int64_t rejected = 3;
+    assert_true(gate_announce(test.books, test.epoch, (struct log_position){test.epoch, 3}, &rejected, 1));
+    turn_for(50);
+    struct probe *third = submit(7, 1, 1);
+    TURN_UNTIL(settling_count() == 1);
+    settle_first(GATE_REJECTED_BY_STORE);
+    expect_refused(third, REFUSAL_REJECTED, 0);
+}
+
+static void test_refusals_are_answered_at_once(void **state)
+{
+    (void)state;
+    open_product(1, 3, 2);
+    struct probe *unknown = submit(5, 99, 1), *much = submit(5, 1, 4), *limited = submit(5, 1, 3);
+    TURN_UNTIL(unknown->answered && much->answered && limited->answered);
+    expect_refused(unknown, REFUSAL_NOT_ON_SALE, 0);
+    expect_refused(much, REFUSAL_INSUFFICIENT_STOCK, 3);
+    expect_refused(limited, REFUSAL_CUSTOMER_LIMIT, 0);
+    assert_int_equal(limited->gate.purchase.limit, 2);
+}
+
+static void test_rejected_by_the_store(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    struct probe *first = submit_reserved(5, 1, 1), *second = submit_reserved(6, 1, 1),
+                 *third = submit_reserved(7, 1, 1);
+    record_all(&second->gate.purchase.order.id, 1);
+    TURN_UNTIL(first->answered && second->answered && third->answered);
+    assert_int_equal(state_of(first), PURCHASE_CONFIRMED);
+    expect_refused(second, REFUSAL_REJECTED, 0);
+    assert_int_equal(state_of(third), PURCHASE_CONFIRMED);
+}
+
+/* --- batches
+ * --------------------------------------------------------------------------------------------------------------------------------------
+ */
+static void test_one_call_a_turn(void **state)
+{
+    (void)state;
+    open_product(1, 1000, 0);
+    int64_t calls = counted(METRICS_gate_calls);
+    for (int i = 0; i < 100; i++) {
+        submit(i + 1, 1, 1);
+    }
+    TURN_UNTIL(orders_given() == 100);
+    assert_int_equal(counted(METRICS_gate_calls), calls + 1);
+    TURN_UNTIL(state_of(&test.probes[99]) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(test.answers == 100);
+}
+
+static void test_more_than_a_batch_keeps_its_order(void **state)
+{
+    (void)state;
+    open_product(1, 1000, 0);
+    int64_t calls = counted(METRICS_gate_calls);
+    for (int i = 0; i < 1000; i++) {
+        submit(i + 1, 1, 1);
+    }
+    TURN_UNTIL(state_of(&test.probes[999]) == PURCHASE_RESERVED);
+    assert_int_equal(counted(METRICS_gate_calls), calls + 4); /* of at most 256 */
+    record_all(NULL, 0);
+    TURN_UNTIL(test.answers == 1000);
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(state_of(&test.probes[i]), PURCHASE_CONFIRMED);
+        assert_int_equal(test.probes[i].gate.purchase.order.id, i + 1);
+        assert_int_equal(test.probes[i].turn, i);
+    }
+}
+
+/* --- the sold-out mark
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
+static void test_sold_out_mark(void **state)
+{
+    (void)state;
+    open_product(1, 1, 0);
+    submit_reserved(5, 1, 1);
+    struct probe *first = submit(6, 1, 1);
+    TURN_UNTIL(first->answered);
+    expect_refused(first, REFUSAL_INSUFFICIENT_STOCK, 0);
+    /* From here on Redis is not asked: it cannot even answer. */
+    redis_fixture_freeze(&test.redis);
+    struct probe *marked = submit(7, 1, 5);
+    bool at_once = marked->answered;
+    redis_fixture_thaw(&test.redis);
+    assert_true(at_once);
+    expect_refused(marked, REFUSAL_INSUFFICIENT_STOCK, 0);
+    assert_int_equal(counted(METRICS_purchases_sold_out_at_once), 1);
+    /* New stock clears it, long before its second is over. */
+    int64_t began_us = now_us();
+    restock(1, 1);
+    struct probe *lucky = NULL;
+    while (lucky == NULL || (lucky->answered && state_of(lucky) == PURCHASE_REFUSED)) {
+        turn();
+        lucky = submit(8, 1, 1);
+        assert_true(now_us() - began_us < 900000);
+    }
+    TURN_UNTIL(state_of(lucky) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(gate_pending(test.gate) == 0);
+    assert_int_equal(state_of(lucky), PURCHASE_CONFIRMED);
+}
+
+static void test_sold_out_mark_ends_by_itself(void **state)
+{
+    (void)state;
+    open_product(1, 0, 0);
+    struct probe *first = submit(6, 1, 1);
+    TURN_UNTIL(first->answered);
+    assert_true(submit(7, 1, 1)->answered);
+    /* Stock that comes without news (somebody edits Redis). */
+    redis_do(test.books, "HSET {doorbuster}:product:1 stock 1");
+    struct probe *probe = NULL;
+    int64_t began_us = now_us();
+    do {
+        turn();
+        probe = submit(8, 1, 1);
+    } while (probe->answered && now_us() - began_us < 3000000 && test.submitted < PROBES);
+    assert_false(probe->answered);
+    TURN_UNTIL(state_of(probe) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(probe->answered);
+}
+
+static void test_little_stock_is_not_marked(void **state)
+{
+    (void)state;
+    open_product(1, 2, 0);
+    struct probe *much = submit(6, 1, 3);
+    TURN_UNTIL(much->answered);
+    struct probe *two = submit_reserved(7, 1, 2);
+    record_all(NULL, 0);
+    TURN_UNTIL(two->answered);
+    assert_int_equal(state_of(two), PURCHASE_CONFIRMED);
+}
+
+/* --- epochs
+ * ------------------------------------------------------------------------------------------------------------------------------------------------
+ */
+static void test_stale_reads_the_head_again(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    /* Silently: nobody publishes the new epoch. */
+    redis_do(test.books, "HSET " HEAD " epoch 0");
+    struct probe *first = submit(5, 1, 1), *second = submit(6, 1, 1);
+    TURN_UNTIL(counted(METRICS_purchases_stale) >= 2);
+    turn_for(100);
+    assert_false(first->answered);
+    assert_int_equal(live_stock(1), 10);
+    open_epoch(2);
+    TURN_UNTIL(state_of(second) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(second->answered);
+    assert_int_equal(first->gate.purchase.order.id, 1); /* still the first */
+    assert_int_equal(second->gate.purchase.order.id, 2);
+    assert_int_equal(state_of(first), PURCHASE_CONFIRMED);
+    assert_int_equal(test.settle_calls, 0);
+}
+
+static void test_noscript_reads_the_head_again(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    redis_do(test.books, "SCRIPT FLUSH");
+    struct probe *probe = submit(5, 1, 1);
+    TURN_UNTIL(counted(METRICS_purchases_stale) >= 1);
+    turn_for(60);
+    assert_false(probe->answered);
+    open_epoch(2);
+    TURN_UNTIL(state_of(probe) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(probe->answered);
+    assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
+    assert_int_equal(live_stock(1), 9);
+}
+
+/* Reserved in epoch 1, then epoch 2 begins: only the store knows. Each finding has its answer. */
+static void test_older_epochs_are_settled(void **state)
+{
+    struct probe *probes[4];
+    (void)state;
+    open_product(1, 10, 0);
+    for (int i = 0; i < 4; i++) {
+        probes[i] = submit_reserved(i + 1, 1, 1);
+    }
+    open_epoch(2);
+    TURN_UNTIL(settling_count() == 4);
+    turn_for(50);
+    assert_int_equal(test.answers, 0);
+    settle_first(GATE_IN_STORE);
+    assert_int_equal(state_of(probes[0]), PURCHASE_CONFIRMED);
+    settle_first(GATE_REJECTED_BY_STORE);
+    expect_refused(probes[1], REFUSAL_REJECTED, 0);
+    settle_first(GATE_STORE_UNREADABLE);
+    assert_int_equal(state_of(probes[2]), PURCHASE_UNAVAILABLE);
+    settle_first(GATE_NOT_IN_STORE); /* never sold: it is asked again */
+    assert_false(probes[3]->answered);
+    TURN_UNTIL(state_of(probes[3]) == PURCHASE_RESERVED);
+    assert_int_equal(probes[3]->gate.purchase.position.epoch, 2);
+    assert_int_equal(probes[3]->gate.purchase.order.id, 5);
+    record_all(NULL, 0);
+    TURN_UNTIL(probes[3]->answered);
+    assert_int_equal(state_of(probes[3]), PURCHASE_CONFIRMED);
+    assert_int_equal(counted(METRICS_purchases_settled), 4);
+}
+
+/* News of a new epoch's record do not confirm what waits from an older one. */
+static void test_new_records_do_not_confirm_old_epochs(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    struct probe *old = submit_reserved(5, 1, 1);
+    redis_do(test.books, "PUBLISH {doorbuster}:news %s", "recorded 0 2-100");
+    turn_for(100);
+    assert_false(old->answered && state_of(old) == PURCHASE_CONFIRMED && test.settle_calls == 0);
+    open_epoch(3);
+    TURN_UNTIL(settling_count() == 1);
+    settle_first(GATE_IN_STORE);
+    assert_true(old->answered);
+}
+
+static void test_too_much_to_settle(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    struct probe *first = submit_reserved(5, 1, 1), *second = submit_reserved(6, 1, 1);
+    test.refuse_to_settle = true;
+    open_epoch(2);
+    TURN_UNTIL(first->answered && second->answered);
+    assert_int_equal(state_of(first), PURCHASE_UNAVAILABLE);
+    assert_int_equal(state_of(second), PURCHASE_UNAVAILABLE);
+}
+
+/* --- links
+ * ---------------------------------------------------------------------------------------------------------------------------------------------------
+ */
+static void test_lost_news_are_settled(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    struct probe *probe = submit_reserved(5, 1, 1);
+    redis_do(test.books, "CLIENT KILL TYPE pubsub");
+    record_all(NULL, 0); /* nobody hears it */
+    TURN_UNTIL(!gate_is_ready(test.gate));
+    TURN_UNTIL(gate_is_ready(test.gate));
+    assert_false(probe->answered);
+    record_all(NULL, 0); /* the recorder repeats itself */
+    TURN_UNTIL(settling_count() == 1);
+    settle_first(GATE_IN_STORE);
+    assert_true(probe->answered);
+    assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
+    /* And with news again, all is as before. */
+    struct probe *next = submit_reserved(6, 1, 1);
+    record_all(NULL, 0);
+    TURN_UNTIL(next->answered || settling_count() == 1);
+    if (!next->answered) {
+        settle_first(GATE_IN_STORE);
+    }
+    assert_int_equal(state_of(next), PURCHASE_CONFIRMED);
+}
+
+/* A rejection announced while the link was down must not be taken for a confirmation. */
+static void test_a_rejection_that_was_missed(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    struct probe *probe = submit_reserved(5, 1, 1);
+    redis_do(test.books, "CLIENT KILL TYPE pubsub");
+    record_all(&probe->gate.purchase.order.id, 1);
+    TURN_UNTIL(!gate_is_ready(test.gate));
+    TURN_UNTIL(gate_is_ready(test.gate));
+    record_all(NULL, 0);
+    TURN_UNTIL(settling_count() == 1);
+    assert_false(probe->answered);
+    settle_first(GATE_REJECTED_BY_STORE);
+    expect_refused(probe, REFUSAL_REJECTED, 0);
+}
+
+/* A link that broke without a word would leave the gate waiting for ever: after 3 s without news it takes a new
+ * one. Before that, and while there are news, it keeps the one it has. */
+static void test_a_silent_news_link_is_replaced(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    record_all(NULL, 0);
+    int64_t lost = counted(METRICS_redis_links_lost);
+    for (int64_t until = deadline_in(3500); now_us() < until;) {
+        turn_for(50);
+        record_all(NULL, 0);
+    }
+    assert_int_equal(counted(METRICS_redis_links_lost), lost);
+    /* From here on nobody says anything. */
+    int64_t silent_us = now_us();
+    struct probe *probe = submit_reserved(5, 1, 1);
+    TURN_UNTIL(counted(METRICS_redis_links_lost) > lost);
+    assert_true(now_us() - silent_us > 2500000);
+    TURN_UNTIL(gate_is_ready(test.gate));
+    assert_false(probe->answered);
+    record_all(NULL, 0);
+    TURN_UNTIL(probe->answered || settling_count() == 1); /* the rejection may have been missed: it asks */
+    if (!probe->answered) {
+        settle_first(GATE_IN_STORE);
+    }
+    assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
+    assert_int_equal(counted(METRICS_purchases_unavailable), 0);
+}
+
+static void test_a_call_without_an_answer(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    redis_fixture_freeze(&test.redis);
+    struct probe *probe = submit(5, 1, 1);
+    TURN_UNTIL(state_of(probe) == PURCHASE_ASKED);
+    turn_for(20);
+    redis_fixture_kill(&test.redis); /* whether it was sold nobody will know */
+    TURN_UNTIL(probe->answered);
+    assert_int_equal(state_of(probe), PURCHASE_UNAVAILABLE);
+    assert_false(gate_is_ready(test.gate));
+}
+
+static void test_a_frozen_redis_is_given_up(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    redis_fixture_freeze(&test.redis);
+    struct probe *probe = submit(5, 1, 1);
+    TURN_UNTIL(probe->answered);
+    redis_fixture_thaw(&test.redis);
+    assert_int_equal(state_of(probe), PURCHASE_UNAVAILABLE);
+    assert_in_range(probe->answered_us - probe->submitted_us, 1500000, 5500000);
+    TURN_UNTIL(gate_is_ready(test.gate)); /* it mends itself */
+    struct probe *next = submit_reserved(6, 1, 1);
+    record_all(NULL, 0);
+    TURN_UNTIL(next->answered || settling_count() > 0);
+    while (test.settling != NULL) {
+        settle_first(GATE_IN_STORE);
+    }
+}
+
+/* --- deadlines
+ * ------------------------------------------------------------------------------------------------------------------------------------------------------
+ */
+/* What could not even be asked is given up 2 s earlier: so much a lost reply may take. */
+static void expect_unavailable_in_time(const struct probe *probe)
+{
+    assert_int_equal(state_of(probe), PURCHASE_UNAVAILABLE);
+    assert_in_range(probe->answered_us - probe->submitted_us, GATE_DEADLINE_MS * 1000 - 2100000,
+                    GATE_DEADLINE_MS * 1000 + 500000);
+}
+
+static void test_deadlines(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    struct probe *waiting = submit_reserved(5, 1, 1); /* nobody records it */
+    redis_do(test.books, "CLIENT KILL TYPE pubsub");
+    TURN_UNTIL(!gate_is_ready(test.gate));
+    TURN_UNTIL(gate_is_ready(test.gate));
+    struct probe *also_waiting = submit_reserved(6, 1, 1);
+    redis_do(test.books, "HSET " HEAD " epoch 0"); /* nobody opens it again */
+    struct probe *queued = submit(7, 1, 1);
+    TURN_UNTIL(waiting->answered && also_waiting->answered && queued->answered);
+    expect_unavailable_in_time(waiting);
+    expect_unavailable_in_time(also_waiting);
+    expect_unavailable_in_time(queued);
+    assert_int_equal(gate_pending(test.gate), 0);
+    assert_int_equal(counted(METRICS_purchases_unavailable), 3);
+}
+
+static void test_a_full_gate(void **state)
+{
+    (void)state;
+    free(test.probes);
+    test.probes = calloc(GATE_PENDING_MAX + 1, sizeof *test.probes);
+    assert_non_null(test.probes);
+    redis_do(test.books, "HSET " HEAD " epoch 0");
+    for (size_t i = 0; i <= GATE_PENDING_MAX; i++) {
+        struct probe *probe = &test.probes[i];
+        *probe = (struct probe){.gate = {.cb = answer_cb, .context = probe}};
+        probe->gate.purchase.order = (struct sale_order){.user_id = 1, .product_id = 1, .quantity = 1};
+        gate_submit(test.gate, &probe->gate);
+        assert_int_equal(probe->answered, i == GATE_PENDING_MAX);
+    }
+    assert_int_equal(state_of(&test.probes[GATE_PENDING_MAX]), PURCHASE_UNAVAILABLE);
+    open_epoch(2);
+    TURN_UNTIL(gate_pending(test.gate) == 0); /* the product is unknown: all are refused */
+    assert_int_equal(test.answers, GATE_PENDING_MAX + 1);
+}
+
+/* --- the tests
+ * ------------------------------------------------------------------------------------------------------------------------------------------------------------
+ */
+static int setup(void **state)
+{
+    (void)state;
+    struct redis_fixture redis;
+    memset(&test, 0, sizeof test);
+    redis_fixture_start(&redis, false);
+    test.redis = redis;
+    test.books = redis_fixture_connect(&test.redis);
+    test.probes = calloc(PROBES, sizeof *test.probes);
+    metrics_use_slot(&test.counters);
+    assert_true(gate_wipe(test.books, (struct log_position){0, 0}));
+    assert_true(gate_finish_rebuild(test.books, 1, 0, 0));
+    open_epoch(1);
+    assert_int_equal(uv_loop_init(&test.loop), 0);
+    uv_prepare_init(&test.loop, &test.prepare);
+    uv_prepare_start(&test.prepare, prepare_cb);
+    uv_timer_init(&test.loop, &test.tick);
+    uv_timer_start(&test.tick, tick_cb, 1, 1);
+    struct gate_settings settings = {.loop = &test.loop, .redis = test.redis.address, .settle_cb = settle_cb};
+    test.gate = gate_open_for_worker(&settings);
+    TURN_UNTIL(gate_is_ready(test.gate));
+    /* The first news after subscribing confirm nothing by themselves; let the gate have heard some. */
+    assert_true(gate_announce(test.books, test.epoch, test.recorded, NULL, 0));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    bool clean = gate_pending(test.gate) == 0;
+    if (clean) { /* a test that failed leaves purchases in the gate, which then cannot be closed */
+        uv_close((uv_handle_t *)&test.prepare, NULL);
+        uv_close((uv_handle_t *)&test.tick, NULL);
+        gate_close_for_worker(&test.gate);
+        uv_run(&test.loop, UV_RUN_DEFAULT);
+        assert_int_equal(uv_loop_close(&test.loop), 0);
+    }
+    redisFree(test.books);
+    free(test.probes);
+    redis_fixture_end(&test.redis);
+    return clean ? 0 : -1;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_confirmed_only_when_recorded),
+        TEST(test_answers_in_log_order),
+        TEST(test_news_before_the_reply),
+        TEST(test_refusals_are_answered_at_once),
+        TEST(test_rejected_by_the_store),
+        TEST(test_one_call_a_turn),
+        TEST(test_more_than_a_batch_keeps_its_order),
+        TEST(test_sold_out_mark),
+        TEST(test_sold_out_mark_ends_by_itself),
+        TEST(test_little_stock_is_not_marked),
+        TEST(test_stale_reads_the_head_again),
+        TEST(test_noscript_reads_the_head_again),
+        TEST(test_older_epochs_are_settled),
+        TEST(test_new_records_do_not_confirm_old_epochs),
+        TEST(test_too_much_to_settle),
+        TEST(test_lost_news_are_settled),
+        TEST(test_a_rejection_that_was_missed),
+        TEST(test_a_silent_news_link_is_replaced),
+        TEST(test_a_call_without_an_answer),
+        TEST(test_a_frozen_redis_is_given_up),
+        TEST(test_deadlines),
+        TEST(test_a_full_gate),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

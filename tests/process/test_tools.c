@@ -1,0 +1,523 @@
+/* setup and verify against a running server: what they do, what they refuse, and that verify finds each fault
+ * that is made on purpose. */
+#include "testing.h"
+
+#include "crowd.h"
+#include "ledger.h"
+#include "run.h"
+#include "server_fixture.h"
+
+#include "doorbuster/json.h"
+#include "doorbuster/password.h"
+#include "doorbuster/redis.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOOL_MS 60000
+#define SALE_MS 20000
+#define ARGUMENTS_MAX 16
+
+static struct server_fixture server;
+static struct ledger ledger;
+static int64_t first_user, product;
+static char token[JWT_TOKEN_BYTES_MAX];
+
+/* --- running them
+ * ----------------------------------------------------------------------------------------------------------------
+ */
+static struct run_result run_tool(const char *tool, const char *const *arguments,
+                                  const char *const *environment)
+{
+    const char *argv[ARGUMENTS_MAX] = {program_path(tool), "--data", server.data};
+    for (size_t i = 0; arguments != NULL && arguments[i] != NULL; i++) {
+        argv[i + 3] = arguments[i];
+    }
+    return program_run(argv, environment, TOOL_MS);
+}
+
+#define LIST(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* Runs it and expects this exit code and these words on stdout or stderr. */
+static void expect_tool(const char *tool, const char *const *arguments, int exit_code, const char *words)
+{
+    struct run_result result = run_tool(tool, arguments, NULL);
+    if (result.exit_code != exit_code ||
+        (strstr(result.out, words) == NULL && strstr(result.err, words) == NULL)) {
+        fail_msg("%s exited with %d, not %d, or did not say \"%s\":\n%s%s", tool, result.exit_code, exit_code,
+                 words, result.out, result.err);
+    }
+    run_result_free(&result);
+}
+
+static struct store_product find_product(const char *name)
+{
+    struct store *store;
+    struct store_product found;
+    char error[512];
+    assert_int_equal(store_open(&store, server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_find_product_by_name(store, name, &found), STORE_OK);
+    store_close(&store);
+    return found;
+}
+
+static struct store_user find_user(const char *name)
+{
+    struct store *store;
+    struct store_user found;
+    char error[512];
+    assert_int_equal(store_open(&store, server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_find_user(store, name, &found), STORE_OK);
+    store_close(&store);
+    return found;
+}
+
+/* --- buying, so that there is something to audit
+ * ------------------------------------------------------------------------------------ */
+static void answer_cb(void *context, size_t client, const struct crowd_answer *answer)
+{
+    (void)client;
+    (void)context;
+    ledger_note(&ledger, answer, first_user, product, 2);
+}
+
+static void sell(int64_t product_id, unsigned orders)
+{
+    product = product_id;
+    struct crowd *crowd = crowd_new(server.port, 1, answer_cb, NULL);
+    for (unsigned i = 0; i < orders; i++) {
+        crowd_buy(crowd, 0, token, product_id, 2);
+        assert_true(crowd_finish(crowd, SALE_MS));
+    }
+    assert_int_equal(ledger.other, 0);
+    crowd_free(&crowd);
+}
+
+/* --- setup
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
+#define PRODUCT "Black Friday Limited Edition"
+
+static void test_setup_twice(void **state)
+{
+    (void)state;
+    expect_tool("setup", NULL, 0, "shown this once");
+    struct store_product first = find_product(PRODUCT);
+    struct store_user admin = find_user("admin_v1_stress");
+    assert_int_equal(first.stock, 100);
+    assert_int_equal(first.per_customer_limit, 1);
+    assert_int_equal(admin.role, USER_ADMIN);
+    expect_tool("setup", NULL, 0, "is there already");
+    struct store_product second = find_product(PRODUCT);
+    struct store_user same = find_user("admin_v1_stress");
+    assert_int_equal(second.id, first.id);
+    assert_int_equal(second.stock, first.stock);
+    assert_int_equal(second.opening, first.opening);
+    assert_int_equal(second.updated_at_ms, first.updated_at_ms);
+    assert_int_equal(same.id, admin.id);
+    assert_string_equal(admin.password_hash, same.password_hash);
+    server_fixture_verify(&server, 0);
+}
+
+static void test_setup_password(void **state)
+{
+    struct run_result result =
+        run_tool("setup", NULL, LIST("DOORBUSTER_ADMIN_PASSWORD=correct horse battery"));
+    (void)state;
+    assert_int_equal(result.exit_code, 0);
+    assert_null(strstr(result.out, "correct horse"));
+    run_result_free(&result);
+    struct store_user admin = find_user("admin_v1_stress");
+    assert_true(password_verify("correct horse battery", admin.password_hash));
+    result = run_tool("setup", NULL, LIST("DOORBUSTER_ADMIN_PASSWORD=short"));
+    assert_int_equal(result.exit_code, 2);
+    assert_non_null(strstr(result.err, "DOORBUSTER_ADMIN_PASSWORD"));
+    run_result_free(&result);
+}
+
+/* A buyer who registered under the admin's name has neither the role nor, afterwards, the password. */
+static void test_setup_takes_its_account_back(void **state)
+{
+    struct store *store;
+    char error[512];
+    struct store_user squatter = {.role = USER_BUYER, .username = "admin_v1_basic"};
+    (void)state;
+    assert_true(password_hash("the squatter's", squatter.password_hash));
+    assert_int_equal(store_open(&store, server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_add_user(store, &squatter), STORE_OK);
+    store_close(&store);
+    expect_tool("setup", LIST("--scenario", "v1_basic"), 0, "shown this once");
+    struct store_user admin = find_user("admin_v1_basic");
+    assert_int_equal(admin.id, squatter.id);
+    assert_int_equal(admin.role, USER_ADMIN);
+    assert_false(password_verify("the squatter's", admin.password_hash));
+}
+
+static void test_setup_spares_orders(void **state)
+{
+    (void)state;
+    expect_tool("setup", LIST("--scenario", "custom", "--stock", "20"), 0, "stock 20");
+    struct store_product first = find_product(PRODUCT);
+    sell(first.id, 3);
+    expect_tool("setup", LIST("--scenario", "custom", "--stock", "20"), 1, "--reset");
+    expect_tool("setup", LIST("--scenario", "custom", "--stock", "50"), 1, "--reset");
+    assert_int_equal(find_product(PRODUCT).id, first.id);
+    expect_tool("setup", LIST("--scenario", "custom", "--stock", "30", "--limit", "7", "--reset"), 0,
+                "retired");
+    struct store_product second = find_product(PRODUCT);
+    assert_int_not_equal(second.id, first.id);
+    assert_int_equal(second.stock, 30);
+    assert_int_equal(second.per_customer_limit, 7);
+    /* The old one's orders stay; the rest of it is off sale. */
+    char name[64];
+    snprintf(name, sizeof name, PRODUCT " (retired %" PRId64 ")", first.id);
+    struct store_product retired = find_product(name);
+    assert_int_equal(retired.sold, 6);
+    assert_int_equal(retired.stock, 0);
+    assert_int_equal(retired.restocked, -14);
+    size_t confirmed = ledger.confirmed;
+    sell(first.id, 1);
+    assert_int_equal(ledger.confirmed, confirmed);
+    sell(second.id, 1);
+    assert_int_equal(ledger.confirmed, confirmed + 1);
+    server_fixture_verify(&server, 0);
+}
+
+static void test_setup_refusals(void **state)
+{
+    (void)state;
+    expect_tool("setup", LIST("--scenario", "v9"), 2, "--scenario");
+    expect_tool("setup", LIST("--scenario", "custom"), 2, "--stock");
+    expect_tool("setup", LIST("--stock", "-1"), 2, "--stock");
+    expect_tool("setup", LIST("--stock", "many"), 2, "--stock");
+    expect_tool("setup", LIST("--stock", "1000000001"), 2, "--stock");
+    expect_tool("setup", LIST("--limit", "-1"), 2, "--limit");
+    expect_tool("setup", LIST("--rest"), 2, "--rest");
+    expect_tool("setup", LIST("--data", "/nonexistent"), 2, "/nonexistent");
+    expect_tool("setup", LIST("--redis", "foo"), 2, "redis://");
+    expect_tool("verify", LIST("--product", "0"), 2, "--product");
+    expect_tool("verify", LIST("--product", "x"), 2, "--product");
+    expect_tool("verify", LIST("--product", "999"), 2, "there is no product 999");
+    expect_tool("verify", LIST("--data", "/nonexistent"), 2, "/nonexistent");
+    expect_tool("verify", LIST("--store", "mysql://x"), 2, "sqlite:");
+    expect_tool("verify", LIST("--redis", "unix:/nonexistent.sock"), 2, "only the store can be checked");
+}
+
+/* --- verify
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
+/* The checks of --json that do not hold, as "name;name;". The exit code must fit them. */
+static void verify_json(char *broken, size_t broken_bytes, int exit_code)
+{
+    struct run_result result = run_tool("verify", LIST("--json"), NULL);
+    size_t used = 0;
+    broken[0] = '\0';
+    assert_int_equal(result.exit_code, exit_code);
+    cJSON *json = json_parse_object(result.out, strlen(result.out));
+    assert_non_null(json);
+    const cJSON *checks = cJSON_GetObjectItemCaseSensitive(json, "checks"), *check;
+    assert_true(cJSON_GetArraySize(checks) > 5);
+    cJSON_ArrayForEach(check, checks)
+    {
+        const char *name, *detail;
+        assert_int_equal(json_get_string(check, "name", 1, 100, &name), JSON_FIELD_OK);
+        assert_int_equal(json_get_string(check, "detail", 1, 1000, &detail), JSON_FIELD_OK);
+        if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(check, "ok"))) {
+            used += (size_t)snprintf(broken + used, broken_bytes - used, "%s;", name);
+        }
+    }
+    assert_int_equal(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "ok")) != 0, exit_code == 0);
+    cJSON_Delete(json);
+    run_result_free(&result);
+}
+
+/* verify finds that these checks, and no others, do not hold. */
+static void expect_broken(const char *const *names)
+{
+    char broken[1024];
+    size_t bytes = 0;
+    verify_json(broken, sizeof broken, 1);
+    for (size_t i = 0; names[i] != NULL; i++) {
+        if (strstr(broken, names[i]) == NULL) {
+            fail_msg("\"%s\" is not among what verify found: %s", names[i], broken);
+        }
+        bytes += strlen(names[i]) + 1;
+    }
+    if (strlen(broken) != bytes) {
+        fail_msg("verify found more than was broken: %s", broken);
+    }
+    server_fixture_verify(&server, 1); /* without --json too */
+}
+
+static void expect_all_holds(void)
+{
+    char broken[1024];
+    verify_json(broken, sizeof broken, 0);
+    assert_string_equal(broken, "");
+}
+
+static void change_store(const char *sql)
+{
+    char path[FOLDER_BYTES + 32], *error = NULL;
+    sqlite3 *database;
+    snprintf(path, sizeof path, "%s/doorbuster.db", server.data);
+    assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
+    sqlite3_busy_timeout(database, 5000);
+    if (sqlite3_exec(database, sql, NULL, NULL, &error) != SQLITE_OK) {
+        fail_msg("%s: %s", sql, error);
+    }
+    assert_true(sqlite3_changes(database) > 0);
+    sqlite3_close(database);
+}
+
+static void change_redis(const char *command, int64_t id, int64_t by)
+{
+    redisContext *redis = server_fixture_redis(&server);
+    redisReply *reply = redis_ask(redis, command, (long long)id, (long long)by);
+    assert_non_null(reply);
+    freeReplyObject(reply);
+    redisFree(redis);
+}
+
+static int64_t product_with_sales(void)
+{
+    int64_t id = server_fixture_add_product(&server, 20, 0);
+    sell(id, 4);
+    assert_int_equal(ledger.confirmed, 4);
+    expect_all_holds();
+    return id;
+}
+
+static void test_verify_finds_stock_edited_in_redis(void **state)
+{
+    int64_t id = product_with_sales();
+    (void)state;
+    change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", id, 1);
+    expect_broken(LIST("Redis = store"));
+    expect_tool("verify", NULL, 1, "Redis 13, store 12");
+    change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", id, -2);
+    expect_broken(LIST("Redis = store"));
+    change_redis("HSET {doorbuster}:product:%lld stock %lld", id, 12);
+    expect_all_holds();
+    change_redis("HDEL {doorbuster}:product:%lld stock x%lld", id, 0);
+    expect_broken(LIST("Redis = store"));
+    change_redis("HSET {doorbuster}:product:%lld stock %lld", id, 12);
+    expect_all_holds();
+}
+
+/* More in Redis than there is: what does not fit is rejected by the store, never sold twice; and verify goes
+ * on saying so. */
+static void test_oversale_by_hand_is_rejected(void **state)
+{
+    int64_t id = product_with_sales();
+    (void)state;
+    change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", id, 10);
+    sell(id, 11);
+    assert_int_equal(ledger.confirmed, 10); /* 20 units in twos */
+    assert_int_equal(ledger.over_limit, 5); /* 409 */
+    server_fixture_verify(&server, 1);
+    char broken[1024];
+    verify_json(broken, sizeof broken, 1);
+    assert_non_null(strstr(broken, "orders rejected"));
+}
+
+static void test_verify_finds_a_missing_order(void **state)
+{
+    (void)state;
+    product_with_sales();
+    change_store("DELETE FROM orders WHERE id = 2");
+    expect_broken(LIST("units sold = sum of orders", "order ids without gaps", "orders = log"));
+    expect_tool("verify", NULL, 1, "first gap 2");
+}
+
+static void test_verify_finds_the_last_order_missing(void **state)
+{
+    (void)state;
+    product_with_sales();
+    change_store("DELETE FROM orders WHERE id = 4");
+    expect_broken(LIST("units sold = sum of orders", "orders = log"));
+}
+
+static void test_verify_finds_a_changed_order(void **state)
+{
+    (void)state;
+    product_with_sales();
+    change_store("UPDATE orders SET quantity = 3 WHERE id = 3");
+    expect_broken(LIST("units sold = sum of orders", "orders = log"));
+    expect_tool("verify", NULL, 1, "9 units in 4 orders, the book says 8 sold");
+    change_store("UPDATE orders SET quantity = 2, user_id = user_id + 1000 WHERE id = 3");
+    expect_broken(LIST("orders complete", "orders = log"));
+}
+
+static void test_verify_finds_a_changed_book(void **state)
+{
+    (void)state;
+    product_with_sales();
+    /* A stock that does not add up, or below 0, the schema does not even allow; so both must be moved
+     * together. */
+    change_store("UPDATE products SET stock = stock + 5, opening = opening + 5");
+    expect_broken(LIST("stock changes", "Redis = store"));
+    change_store("UPDATE products SET stock = stock - 5, opening = opening - 5");
+    expect_all_holds();
+    change_store("UPDATE products SET stock = stock + 1, sold = sold - 1");
+    expect_broken(LIST("units sold = sum of orders", "Redis = store"));
+}
+
+static void test_negative_stock_cannot_be_made(void **state)
+{
+    char path[FOLDER_BYTES + 32];
+    sqlite3 *database;
+    (void)state;
+    product_with_sales();
+    snprintf(path, sizeof path, "%s/doorbuster.db", server.data);
+    assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
+    sqlite3_busy_timeout(database, 5000);
+    assert_int_equal(sqlite3_exec(database, "UPDATE products SET stock = -1", NULL, NULL, NULL),
+                     SQLITE_CONSTRAINT);
+    assert_int_equal(sqlite3_exec(database, "UPDATE products SET stock = -1, sold = 21", NULL, NULL, NULL),
+                     SQLITE_CONSTRAINT);
+    assert_int_equal(sqlite3_exec(database, "UPDATE products SET stock = 13", NULL, NULL, NULL),
+                     SQLITE_CONSTRAINT);
+    sqlite3_close(database);
+    expect_all_holds();
+}
+
+static void test_verify_finds_a_broken_order_of_events(void **state)
+{
+    (void)state;
+    product_with_sales();
+    change_store("UPDATE orders SET at_ms = at_ms - 1000000 WHERE id = 3");
+    expect_broken(LIST("first come, first served", "orders = log"));
+    change_store("UPDATE orders SET at_ms = at_ms + 1000000, log_n = 1000 WHERE id = 3");
+    expect_broken(LIST("first come, first served", "orders known to the log", "orders = log"));
+}
+
+static void test_verify_finds_a_broken_limit(void **state)
+{
+    int64_t id = server_fixture_add_product(&server, 20, 2);
+    (void)state;
+    sell(id, 2);
+    assert_int_equal(ledger.confirmed, 1);
+    assert_int_equal(ledger.over_limit, 1);
+    expect_all_holds();
+    change_store("UPDATE products SET per_customer_limit = 1");
+    expect_broken(LIST("customer limit"));
+}
+
+static void test_verify_finds_a_sale_after_sold_out(void **state)
+{
+    int64_t id = server_fixture_add_product(&server, 4, 0);
+    (void)state;
+    sell(id, 3);
+    assert_int_equal(ledger.confirmed, 2);
+    assert_int_equal(ledger.sold_out, 1);
+    expect_all_holds();
+    expect_tool("verify", NULL, 0, "first sold-out answer after order 2");
+    redisContext *redis = server_fixture_redis(&server);
+    redisReply *reply = redis_ask(redis, "HSET {doorbuster}:product:%lld sold_out %s", (long long)id, "1 1");
+    freeReplyObject(reply);
+    redisFree(redis);
+    expect_broken(LIST("last sale before sold out"));
+}
+
+/* In the middle of a sale the books are equal too. */
+static void come_again_cb(void *context, size_t client, const struct crowd_answer *answer)
+{
+    struct crowd **crowd = context;
+    ledger_note(&ledger, answer, first_user, product, 2);
+    if (answer->status == 201) {
+        crowd_buy(*crowd, client, token, product, 2);
+    }
+}
+
+static void test_verify_in_mid_sale(void **state)
+{
+    struct crowd *crowd;
+    (void)state;
+    product = server_fixture_add_product(&server, 400000, 0);
+    crowd = crowd_new(server.port, 40, come_again_cb, &crowd);
+    for (size_t i = 0; i < 40; i++) {
+        crowd_buy(crowd, i, token, product, 2);
+    }
+    for (int round = 0; round < 10; round++) {
+        const char *const argv[] = {program_path("verify"), "--data", server.data, NULL};
+        FILE *out = tmpfile();
+        pid_t pid = program_start(argv, NULL, fileno(out), fileno(out));
+        int64_t until = deadline_in(100);
+        while (now_us() < until) { /* they keep buying while it reads */
+            crowd_step(crowd, 5);
+        }
+        assert_int_equal(program_wait(pid, TOOL_MS), 0);
+        fclose(out);
+    }
+    assert_true(ledger.confirmed > 100);
+    assert_int_equal(ledger.other + ledger.unavailable + ledger.broken, 0);
+    crowd_free(&crowd);
+}
+
+static void test_verify_without_a_server(void **state)
+{
+    (void)state;
+    product_with_sales();
+    server_fixture_stop(&server);
+    expect_tool("verify", NULL, 2, "only the store can be checked");
+    change_store("DELETE FROM orders WHERE id = 2");
+    expect_tool("verify", NULL, 1, "first gap 2");
+    expect_tool("setup", NULL, 1, "is the server running");
+}
+
+/* --- the tests
+ * --------------------------------------------------------------------------------------------------------------------------------
+ */
+static int setup(void **state)
+{
+    (void)state;
+    server_fixture_begin(&server);
+    server_fixture_start(&server, 1, NULL, NULL);
+    first_user = server_fixture_add_users(&server, 1);
+    server_fixture_token(&server, first_user, USER_BUYER, token);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    ledger_free(&ledger);
+    if (server.pid > 0) {
+        kill(server.pid, SIGTERM); /* no check here: some tests leave a store that is damaged on purpose */
+        program_wait(server.pid, TOOL_MS);
+        server.pid = 0;
+    }
+    server_fixture_end(&server);
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_setup_twice),
+        TEST(test_setup_password),
+        TEST(test_setup_takes_its_account_back),
+        TEST(test_setup_spares_orders),
+        TEST(test_setup_refusals),
+        TEST(test_verify_finds_stock_edited_in_redis),
+        TEST(test_oversale_by_hand_is_rejected),
+        TEST(test_verify_finds_a_missing_order),
+        TEST(test_verify_finds_the_last_order_missing),
+        TEST(test_verify_finds_a_changed_order),
+        TEST(test_verify_finds_a_changed_book),
+        TEST(test_negative_stock_cannot_be_made),
+        TEST(test_verify_finds_a_broken_order_of_events),
+        TEST(test_verify_finds_a_broken_limit),
+        TEST(test_verify_finds_a_sale_after_sold_out),
+        TEST(test_verify_in_mid_sale),
+        TEST(test_verify_without_a_server),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,323 @@
+/* Entries of the sales log: what is decoded, and that nothing else is. */
+#include "testing.h"
+
+#include "doorbuster/sales_log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct log_position here = {7, 1042};
+
+/* The payload lies at the end of its memory, without a terminator: the sanitizer sees every byte read beyond.
+ */
+static bool decode(const char *kind, const char *payload, size_t bytes, struct sale_order *orders,
+                   size_t orders_max, struct log_entry *out)
+{
+    char *exact = malloc(bytes > 0 ? bytes : 1);
+    assert_non_null(exact);
+    memcpy(exact, payload, bytes);
+    bool ok = log_entry_decode(here, kind, strlen(kind), exact, bytes, orders, orders_max, out);
+    free(exact);
+    return ok;
+}
+
+/* --- positions
+ * --------------------------------------------------------------------------------------------------------------------
+ */
+static bool parse(const char *text, struct log_position *out)
+{
+    return log_position_parse(text, strlen(text), out);
+}
+
+static void test_positions_are_compared(void **state)
+{
+    const struct log_position order[] = {
+        {0, 0}, {0, 1}, {1, 0}, {1, UINT64_MAX}, {2, 0}, {INT64_MAX, 5}, {UINT64_MAX, UINT64_MAX}};
+    (void)state;
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        for (size_t j = 0; j < sizeof order / sizeof order[0]; j++) {
+            int compared = log_position_compare(order[i], order[j]);
+            assert_int_equal(compared < 0 ? -1 : compared > 0, i < j ? -1 : i > j);
+        }
+    }
+}
+
+static void test_positions_there_and_back(void **state)
+{
+    const struct log_position list[] = {{0, 0}, {7, 1042}, {INT64_MAX, INT64_MAX}};
+    char text[SALES_LOG_POSITION_BYTES];
+    (void)state;
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct log_position back;
+        log_position_format(list[i], text);
+        assert_true(parse(text, &back));
+        assert_int_equal(log_position_compare(list[i], back), 0);
+    }
+    log_position_format((struct log_position){UINT64_MAX, UINT64_MAX}, text); /* the longest fits */
+    assert_string_equal(text, "18446744073709551615-18446744073709551615");
+}
+
+static void test_positions_that_are_none(void **state)
+{
+    static const char *const bad[] = {"",
+                                      "-",
+                                      "1-",
+                                      "-1",
+                                      "1",
+                                      "1-2-3",
+                                      "1--2",
+                                      "-1-2",
+                                      "+1-2",
+                                      " 1-2",
+                                      "1-2 ",
+                                      "1 -2",
+                                      "1-x",
+                                      "x-1",
+                                      "1.0-2",
+                                      "18446744073709551616-1",
+                                      "1-18446744073709551616",
+                                      "0x1-2"};
+    struct log_position out = {3, 4};
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (parse(bad[i], &out)) {
+            fail_msg("\"%s\" was taken for a position", bad[i]);
+        }
+    }
+    assert_false(log_position_parse("1-23", 2, &out)); /* only the bytes that were given */
+    assert_true(log_position_parse("1-23", 3, &out));
+    assert_int_equal(out.n, 2);
+}
+
+/* --- sales
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
+static void test_a_sale(void **state)
+{
+    static const char payload[] = "1764201600123\n42 88123 1001 1 2 49900 58\n43 -5 1002 9 1000 0 0";
+    struct sale_order orders[2];
+    struct log_entry entry;
+    (void)state;
+    assert_true(decode("sale", payload, sizeof payload - 1, orders, 2, &entry));
+    assert_int_equal(entry.kind, LOG_ENTRY_SALE);
+    assert_int_equal(log_position_compare(entry.position, here), 0);
+    assert_int_equal(entry.at_ms, 1764201600123);
+    assert_int_equal(entry.order_count, 2);
+    assert_ptr_equal(entry.orders, orders);
+    assert_int_equal(orders[0].id, 42);
+    assert_int_equal(orders[0].request, 88123);
+    assert_int_equal(orders[0].user_id, 1001);
+    assert_int_equal(orders[0].product_id, 1);
+    assert_int_equal(orders[0].quantity, 2);
+    assert_int_equal(orders[0].unit_price, 49900);
+    assert_int_equal(orders[0].remaining, 58);
+    assert_int_equal(orders[1].request, -5);
+    assert_int_equal(orders[1].quantity, 1000);
+    assert_int_equal(log_entry_stock_delta(&entry, 1), -2);
+    assert_int_equal(log_entry_stock_delta(&entry, 9), -1000);
+    assert_int_equal(log_entry_stock_delta(&entry, 2), 0);
+    assert_false(decode("sale", payload, sizeof payload - 1, orders, 1, &entry)); /* no room */
+}
+
+static void test_the_largest_sale(void **state)
+{
+    static struct sale_order orders[SALES_LOG_ORDERS_MAX];
+    char *payload = malloc(200 * (SALES_LOG_ORDERS_MAX + 2));
+    struct log_entry entry;
+    (void)state;
+    assert_non_null(payload);
+    size_t used = (size_t)sprintf(payload, "1");
+    for (int i = 1; i <= SALES_LOG_ORDERS_MAX; i++) {
+        used += (size_t)sprintf(
+            payload + used, "\n%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " 1000 1000000000000 999999999",
+            INT64_MAX - i, INT64_MIN + i, INT64_MAX, INT64_MAX - 1);
+    }
+    assert_true(decode("sale", payload, used, orders, SALES_LOG_ORDERS_MAX, &entry));
+    assert_int_equal(entry.order_count, SALES_LOG_ORDERS_MAX);
+    assert_int_equal(orders[255].id, INT64_MAX - 256);
+    assert_int_equal(log_entry_stock_delta(&entry, INT64_MAX - 1), -1000 * SALES_LOG_ORDERS_MAX);
+    used += (size_t)sprintf(payload + used, "\n1 1 1 1 1 1 1");
+    assert_false(decode("sale", payload, used, orders, SALES_LOG_ORDERS_MAX, &entry)); /* one too many */
+    free(payload);
+}
+
+static void test_sales_that_are_none(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "\n",
+        "1",
+        "1\n",
+        "x\n1 2 3 4 5 6 7",
+        "-1\n1 2 3 4 5 6 7",
+        "1.5\n1 2 3 4 5 6 7",
+        " 1\n1 2 3 4 5 6 7",
+        "1 1 2 3 4 5 6 7",    /* no first line */
+        "1\n1 2 3 4 5 6",     /* a number too few */
+        "1\n1 2 3 4 5 6 7 8", /* one too many */
+        "1\n1 2 3 4 5 6 \n",
+        "1\n1 2 3 4 5 6 7 ",
+        "1\n1  2 3 4 5 6 7",
+        "1\n 1 2 3 4 5 6 7",
+        "1\n1\t2\t3\t4\t5\t6\t7",
+        "1\n\n1 2 3 4 5 6 7", /* an empty line */
+        "1\n1 2 3 4 5 6 7\n\n",
+        "1\n0 2 3 4 5 6 7",
+        "1\n-1 2 3 4 5 6 7", /* order ids start at 1 */
+        "1\n1 2 0 4 5 6 7",
+        "1\n1 2 3 0 5 6 7",
+        "1\n1 2 3 -4 5 6 7",
+        "1\n1 2 3 4 0 6 7",
+        "1\n1 2 3 4 -5 6 7", /* a quantity that would add stock */
+        "1\n1 2 3 4 5 -6 7",
+        "1\n9223372036854775808 2 3 4 5 6 7",
+        "1\n1 2 3 4 18446744073709551621 6 7",
+        "1\n1 2 3 4 1e2 6 7",
+        "1\n1 2 3 4 5.0 6 7",
+        "1\n1 2 3 4 +5 6 7",
+        "1\r\n1 2 3 4 5 6 7",
+        "1\n1 2 3 4 5 6 7\n2 2 3 4", /* cut off */
+        "1\n1 2 3 4 5 6 7\nx",
+    };
+    struct sale_order orders[4];
+    struct log_entry entry;
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (decode("sale", bad[i], strlen(bad[i]), orders, 4, &entry)) {
+            fail_msg("taken for a sale: \"%s\"", bad[i]);
+        }
+    }
+    static const char with_nul[] = "1\n1 2 3\0004 5 6 7";
+    assert_false(decode("sale", with_nul, sizeof with_nul - 1, orders, 4, &entry));
+}
+
+static void test_kinds(void **state)
+{
+    static const char *const bad[] = {"", "sal", "sales", "Sale", "cancel", "stock ", "stoc"};
+    struct sale_order orders[4];
+    struct log_entry entry;
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_false(decode(bad[i], "1\n1 2 3 4 5 6 7", 15, orders, 4, &entry));
+    }
+    assert_false(decode("stock", "1\n1 2 3 4 5 6 7", 15, orders, 4, &entry));
+}
+
+/* --- changes of stock
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
+static void test_changes_of_stock(void **state)
+{
+    static const struct {
+        const char *payload;
+        struct stock_change change;
+    } list[] = {
+        {"5\n1 100 100 opening 0 opening stock", {1, 100, 100, STOCK_OPENING, 0, "opening stock"}},
+        {"5\n1 0 0 opening 0 ", {1, 0, 0, STOCK_OPENING, 0, ""}},
+        {"5\n9007199254740991 -40 2 withdrawal 1001 \xed\x95\x9c\xea\xb5\xad  two spaces ",
+         {9007199254740991, -40, 2, STOCK_WITHDRAWAL, 1001, "\xed\x95\x9c\xea\xb5\xad  two spaces "}},
+        {"5\n2 7 -1 restock 3 restock", {2, 7, -1, STOCK_RESTOCK, 3, "restock"}},
+    };
+    struct log_entry entry;
+    (void)state;
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        assert_true(decode("stock", list[i].payload, strlen(list[i].payload), NULL, 0, &entry));
+        const struct stock_change *change = &list[i].change;
+        assert_int_equal(entry.kind, LOG_ENTRY_STOCK);
+        assert_int_equal(entry.at_ms, 5);
+        assert_int_equal(entry.order_count, 0);
+        assert_int_equal(entry.stock.product_id, change->product_id);
+        assert_int_equal(entry.stock.delta, change->delta);
+        assert_int_equal(entry.stock.remaining, change->remaining);
+        assert_int_equal(entry.stock.cause, change->cause);
+        assert_int_equal(entry.stock.actor, change->actor);
+        assert_string_equal(entry.stock.note, change->note);
+        assert_int_equal(log_entry_stock_delta(&entry, change->product_id), change->delta);
+        assert_int_equal(log_entry_stock_delta(&entry, change->product_id + 1), 0);
+    }
+}
+
+static void test_changes_that_are_none(void **state)
+{
+    static const char *const bad[] = {"5",
+                                      "5\n",
+                                      "5\n1",
+                                      "5\n1 100",
+                                      "5\n1 100 100",
+                                      "5\n1 100 100 opening",
+                                      "5\n1 100 100 opening ",
+                                      "5\n1 100 100 opening 0",
+                                      "5\n1 100 100 Opening 0 x",
+                                      "5\n1 100 100 open 0 x",
+                                      "5\n1 100 100 openings 0 x",
+                                      "5\n1 100 100 theft 0 x",
+                                      "5\n0 100 100 opening 0 x",
+                                      "5\n-1 100 100 opening 0 x",
+                                      "5\n1 x 100 opening 0 x",
+                                      "5\n1 100 100 opening -1 x",
+                                      "5\n1 100 100 opening 0 two\nlines",
+                                      "5\n1 100 100 opening 0 x\n",
+                                      "5\n1 9223372036854775808 1 restock 0 x",
+                                      "-5\n1 1 1 restock 0 x"};
+    char payload[400] = "5\n1 1 1 restock 0 ";
+    struct log_entry entry;
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (decode("stock", bad[i], strlen(bad[i]), NULL, 0, &entry)) {
+            fail_msg("taken for a change of stock: \"%s\"", bad[i]);
+        }
+    }
+    size_t head = strlen(payload);
+    memset(payload + head, 'n', SALES_LOG_NOTE_BYTES);
+    assert_true(decode("stock", payload, head + SALES_LOG_NOTE_BYTES - 1, NULL, 0, &entry));
+    assert_int_equal(strlen(entry.stock.note), SALES_LOG_NOTE_BYTES - 1);
+    assert_false(
+        decode("stock", payload, head + SALES_LOG_NOTE_BYTES, NULL, 0, &entry)); /* a byte too long */
+}
+
+/* Damage of any kind: refused or read, never beyond its end (the sanitizer watches). */
+static void test_damaged_entries(void **state)
+{
+    static const char good[2][80] = {"1764201600123\n42 88123 1001 1 2 49900 58\n43 88124 1002 1 1 49900 57",
+                                     "1764201600000\n1 100 100 opening 5 opening stock"};
+    static const char spice[] = " \n-0919x\0\xff";
+    uint64_t random = random_seed("test_damaged_entries");
+    struct sale_order orders[4];
+    struct log_entry entry;
+    (void)state;
+    for (int round = 0; round < 20000; round++) {
+        char text[80];
+        int kind = round % 2;
+        memcpy(text, good[kind], sizeof text);
+        size_t bytes = 1 + random_below(&random, (uint32_t)strlen(text));
+        for (uint32_t damage = random_below(&random, 4); damage > 0; damage--) {
+            text[random_below(&random, (uint32_t)bytes)] = spice[random_below(&random, sizeof spice - 1)];
+        }
+        if (decode(kind == 0 ? "sale" : "stock", text, bytes, orders, 4, &entry) && kind == 0) {
+            assert_in_range(entry.order_count, 1, 4);
+            for (size_t i = 0; i < entry.order_count; i++) {
+                assert_true(orders[i].id > 0 && orders[i].quantity > 0 && orders[i].user_id > 0 &&
+                            orders[i].product_id > 0);
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_positions_are_compared),
+        cmocka_unit_test(test_positions_there_and_back),
+        cmocka_unit_test(test_positions_that_are_none),
+        cmocka_unit_test(test_a_sale),
+        cmocka_unit_test(test_the_largest_sale),
+        cmocka_unit_test(test_sales_that_are_none),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_changes_of_stock),
+        cmocka_unit_test(test_changes_that_are_none),
+        cmocka_unit_test(test_damaged_entries),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
