@@ -207,8 +207,9 @@ static void connection_cb(void *context, struct MHD_Connection *mhd, void **conn
         *connection_slot = http_connection_new(server, mhd);
         return;
     }
-    if (server->connections >= server->settings.connections_max)
+    if (server->connections >= server->settings.connections_max || server->out_of_descriptors)
         server->limit_was_left = true;
+    server->out_of_descriptors = false;
     http_connection_free(*connection_slot);
     *connection_slot = NULL;
 }
@@ -216,13 +217,15 @@ static void connection_cb(void *context, struct MHD_Connection *mhd, void **conn
 /* libmicrohttpd's messages are about single clients, but for those about descriptors that ran out. */
 static void message_cb(void *context, const char *format, va_list arguments)
 {
+    struct http_server *server = context;
     char line[LOG_LINE_BYTES];
-    (void)context;
+
     (void)vsnprintf(line, sizeof line, format, arguments);
     line[strcspn(line, "\n")] = '\0';
-    if (strncmp(line, "Hit process", 11) == 0)
+    if (strncmp(line, "Hit process", 11) == 0) {
+        server->out_of_descriptors = true;
         log_warn("http: %s", line);
-    else
+    } else
         log_debug("http: %s", line);
 }
 
@@ -342,7 +345,7 @@ static struct MHD_Daemon *start_daemon(struct http_server *server)
         MHD_USE_EPOLL | ((unsigned)MHD_ALLOW_SUSPEND_RESUME & ~(unsigned)MHD_USE_ITC) | MHD_USE_ERROR_LOG;
 
     return MHD_start_daemon(flags, 0, NULL, NULL, access_cb, server, MHD_OPTION_EXTERNAL_LOGGER, message_cb,
-                            NULL, /* first, so that it gets the others' complaints */
+                            server, /* first, so that it gets the others' complaints */
                             MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
                             server->settings.connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                             (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0u,

@@ -161,9 +161,10 @@ struct http_server {
     uv_idle_t wake; /* active while there is work, so that the loop does not sleep before the next turn */
     unsigned handles_open;
     bool has_work, in_turn, quiesced;
-    bool closes_idle;       /* quiesced, and the grace for idle connections is not over yet */
-    uint64_t close_idle_ms; /* when it is, on the loop's clock */
-    bool limit_was_left;    /* the last run closed a connection at the limit: the next one listens again */
+    bool closes_idle;        /* quiesced, and the grace for idle connections is not over yet */
+    uint64_t close_idle_ms;  /* when it is, on the loop's clock */
+    bool limit_was_left;     /* the last run closed a connection at the limit: the next one listens again */
+    bool out_of_descriptors; /* libmicrohttpd does not listen until a connection has ended */
     bool poll_paused;
     unsigned fruitless_turns;
     unsigned events; /* things that moved on since the last MHD_run began */
