@@ -19,12 +19,21 @@ struct gate_head {
 };
 bool gate_read_head(redisContext *redis, struct gate_head *out);
 
+/* What the recorder tells the workers: "this is the gate's epoch; everything of an older one is settled (0: the gate is closed, nothing is
+ * said of epochs). The store has the log up to `recorded`", less the orders it rejected. */
+struct gate_announcement {
+    uint64_t epoch;
+    struct log_position recorded;
+    const int64_t *rejected;
+    size_t rejected_count;
+};
+
 /* The entries after `after`, oldest first, at most `max`; waits up to `block_ms` for the first one (0: does not wait). They point into
  * *reply, which the caller frees after use (NULL if there were none), and into `orders`, room for orders_max; no more entries are given
- * than have room there. False also for an entry that is not ours. */
-bool gate_read_log(redisContext *redis, struct log_position after, int block_ms, struct log_entry *entries,
-                   size_t max, struct sale_order *orders, size_t orders_max, size_t *count,
-                   redisReply **reply);
+ * than have room there. `announcement` (NULL: none) is made first, in the same write: that saves the recorder a wait in every commit. */
+bool gate_read_log(redisContext *redis, const struct gate_announcement *announcement,
+                   struct log_position after, int block_ms, struct log_entry *entries, size_t max,
+                   struct sale_order *orders, size_t orders_max, size_t *count, redisReply **reply);
 
 /* The stock of a product at the log position `at`: the live figure with everything after `at` undone, read in one step. */
 struct gate_stock {
@@ -64,10 +73,7 @@ bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, in
 bool gate_open(redisContext *redis, uint64_t epoch);
 /* Is the head still at this epoch, and are its scripts loaded? *ours is set when the answer is known. */
 bool gate_is_ours(redisContext *redis, uint64_t epoch, bool *ours);
-/* "This is the gate's epoch; everything of an older one is settled (0: the gate is closed, nothing is said of epochs).
- * The store has the log up to here", less the orders it rejected. */
-bool gate_announce(redisContext *redis, uint64_t epoch, struct log_position recorded, const int64_t *rejected,
-                   size_t rejected_count);
+bool gate_announce(redisContext *redis, const struct gate_announcement *announcement);
 /* Drops entries before `keep_from`. */
 bool gate_trim(redisContext *redis, struct log_position keep_from);
 

@@ -29,6 +29,8 @@ redisContext *redis_connect_blocking(const struct redis_address *address, int ti
 /* One command from printf-like parts. NULL on a broken connection *or* an error reply; redis_failure() then says which. The reply is the
  * caller's: freeReplyObject. */
 redisReply *redis_ask(redisContext *redis, const char *format, ...);
+/* The reply to the oldest command that redisAppendCommand() put down and nobody has read yet. As redis_ask(). */
+redisReply *redis_next_reply(redisContext *redis);
 /* Did it work? For a reply whose content does not matter: frees it. NULL: false. */
 bool redis_done(redisReply *reply);
 /* The last failure of redis_ask on this thread, for the log: "NOSCRIPT No matching script", "Connection refused". */

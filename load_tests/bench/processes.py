@@ -151,6 +151,13 @@ def stat_fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
+def thread_seconds(pid: int, task: str) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0]) / 1e9
+    except FileNotFoundError:
+        return 0.0  # a thread that has just ended: a library's helper, which has done next to nothing
+
+
 def cpu_seconds(pids: list[int]) -> float:
     """Processor time that the processes have had. Live threads: to the nanosecond. Children that have ended (a Redis rewriting its
     log, say): to the clock tick."""
@@ -159,8 +166,7 @@ def cpu_seconds(pids: list[int]) -> float:
         try:
             fields = stat_fields(pid)
             total += (int(fields[13]) + int(fields[14])) / TICKS_PER_SECOND
-            for task in os.listdir(f"/proc/{pid}/task"):
-                total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0]) / 1e9
+            total += sum(thread_seconds(pid, task) for task in os.listdir(f"/proc/{pid}/task"))
         except OSError as error:
             raise Unmeasurable(f"process {pid} ended during a measurement ({error})") from error
     return total

@@ -254,7 +254,7 @@ static void check_tail(struct audit *audit)
     size_t count = 1;
     while (count > 0 && tail.recorded + tail.in_flight < TAIL_ORDERS_MAX) {
         redisReply *reply;
-        if (!gate_read_log(audit->redis, at, 0, entries, TAIL_ENTRIES_AT_ONCE, orders,
+        if (!gate_read_log(audit->redis, NULL, at, 0, entries, TAIL_ENTRIES_AT_ONCE, orders,
                            sizeof orders / sizeof orders[0], &count, &reply)) {
             report(audit, name, UNKNOWN, "%s", redis_failure());
             return;

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #define HEAD_RETRY_MS 20
+#define ANNOUNCE_BYTES_MAX (256 * 1024) /* every order of a run rejected */
 
 static bool reply_to_int64(const redisReply *reply, int64_t *out)
 {
@@ -110,19 +111,50 @@ static bool decode_entry(const redisReply *entry, struct sale_order *orders, siz
                             fields->element[1]->str, fields->element[1]->len, orders, orders_max, out);
 }
 
-bool gate_read_log(redisContext *redis, struct log_position after, int block_ms, struct log_entry *entries,
-                   size_t max, struct sale_order *orders, size_t orders_max, size_t *count,
-                   redisReply **reply_out)
+/* Into the connection's buffer: what is asked next takes it along. */
+static void append_announcement(redisContext *redis, const struct gate_announcement *announcement)
+{
+    static char news[ANNOUNCE_BYTES_MAX]; /* only the recorder announces, in its one thread */
+    char position[SALES_LOG_POSITION_BYTES];
+    log_position_format(announcement->recorded, position);
+    int used = snprintf(news, sizeof news, "recorded %" PRIu64 " %s", announcement->epoch, position);
+    for (size_t i = 0; i < announcement->rejected_count; i++) {
+        used += snprintf(news + used, sizeof news - (size_t)used, " %" PRId64, announcement->rejected[i]);
+        CHECK(used > 0 && (size_t)used < sizeof news);
+    }
+    redisAppendCommand(redis, "PUBLISH " CHANNEL_NEWS " %b", news, (size_t)used);
+}
+
+bool gate_announce(redisContext *redis, const struct gate_announcement *announcement)
+{
+    append_announcement(redis, announcement);
+    return redis_done(redis_next_reply(redis));
+}
+
+bool gate_read_log(redisContext *redis, const struct gate_announcement *announcement,
+                   struct log_position after, int block_ms, struct log_entry *entries, size_t max,
+                   struct sale_order *orders, size_t orders_max, size_t *count, redisReply **reply_out)
 {
     CHECK(orders_max >= SALES_LOG_ORDERS_MAX);
     *count = 0;
     *reply_out = NULL;
     char from[SALES_LOG_POSITION_BYTES];
     log_position_format(after, from);
-    redisReply *reply = block_ms > 0
-                            ? redis_ask(redis, "XREAD COUNT %u BLOCK %d STREAMS " KEY_LOG " %s",
-                                        (unsigned)max, block_ms, from)
-                            : redis_ask(redis, "XREAD COUNT %u STREAMS " KEY_LOG " %s", (unsigned)max, from);
+    if (announcement != NULL) {
+        append_announcement(redis, announcement);
+    }
+    if (block_ms > 0) {
+        redisAppendCommand(redis, "XREAD COUNT %u BLOCK %d STREAMS " KEY_LOG " %s", (unsigned)max, block_ms,
+                           from);
+    } else {
+        redisAppendCommand(redis, "XREAD COUNT %u STREAMS " KEY_LOG " %s", (unsigned)max, from);
+    }
+    if (announcement != NULL && !redis_done(redis_next_reply(redis))) {
+        redis->err =
+            redis->err ? redis->err : REDIS_ERR_OTHER; /* the other reply is still to come: not usable */
+        return false;
+    }
+    redisReply *reply = redis_next_reply(redis);
     if (reply == NULL) {
         return false;
     }

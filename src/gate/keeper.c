@@ -1,4 +1,4 @@
-/* The recorder's side of Redis: closing and opening the gate, filling it from the store, announcing what is recorded, trimming the log.
+/* The recorder's side of Redis: closing and opening the gate, filling it from the store, trimming the log.
  * Only the recorder loads scripts, each with the epoch in its text: that is the fence. A Redis that forgot anything has forgotten the
  * scripts too, and sells nothing until the recorder has vouched for it. Runs in the recorder's one thread; owns nothing. */
 #include "doorbuster/gate_books.h"
@@ -14,7 +14,6 @@
 
 #define SCRIPT_BYTES_MAX 16384
 #define SHA_BYTES 41
-#define ANNOUNCE_BYTES_MAX (256 * 1024) /* every order of a run rejected */
 #define DELETE_AT_ONCE 500
 
 bool gate_close(redisContext *redis)
@@ -127,20 +126,6 @@ bool gate_is_ours(redisContext *redis, uint64_t epoch, bool *ours)
         }
     }
     return redis_done(head);
-}
-
-bool gate_announce(redisContext *redis, uint64_t epoch, struct log_position recorded, const int64_t *rejected,
-                   size_t rejected_count)
-{
-    static char news[ANNOUNCE_BYTES_MAX];
-    char position[SALES_LOG_POSITION_BYTES];
-    log_position_format(recorded, position);
-    int used = snprintf(news, sizeof news, "recorded %" PRIu64 " %s", epoch, position);
-    for (size_t i = 0; i < rejected_count; i++) {
-        used += snprintf(news + used, sizeof news - (size_t)used, " %" PRId64, rejected[i]);
-        CHECK(used > 0 && (size_t)used < sizeof news);
-    }
-    return redis_done(redis_ask(redis, "PUBLISH " CHANNEL_NEWS " %b", news, (size_t)used));
 }
 
 bool gate_trim(redisContext *redis, struct log_position keep_from)

@@ -46,6 +46,12 @@ redisReply *redis_ask(redisContext *redis, const char *format, ...)
     return accept_reply(redis, reply);
 }
 
+redisReply *redis_next_reply(redisContext *redis)
+{
+    void *reply = NULL;
+    return redisGetReply(redis, &reply) == REDIS_OK ? accept_reply(redis, reply) : accept_reply(redis, NULL);
+}
+
 bool redis_done(redisReply *reply)
 {
     if (reply == NULL) {

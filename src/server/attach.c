@@ -185,7 +185,8 @@ bool recorder_attach(struct recorder *recorder)
         return redis_failed("opening the gate");
     }
     recorder->open_epoch = recorder->epoch;
-    if (!gate_announce(recorder->redis, recorder->open_epoch, recorder->recorded, NULL, 0)) {
+    struct gate_announcement opened = {.epoch = recorder->epoch, .recorded = recorder->recorded};
+    if (!gate_announce(recorder->redis, &opened)) {
         return redis_failed("announcing the epoch");
     }
     return each_product(recorder, open_if_planned);

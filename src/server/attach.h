@@ -17,13 +17,14 @@ struct recorder {
     struct log_position recorded;
     struct log_entry entries[RECORD_ENTRIES_MAX];
     struct sale_order orders[RECORD_ORDERS_MAX];
-    int64_t rejected[RECORD_ORDERS_MAX];
+    int64_t rejected[RECORD_ORDERS_MAX]; /* by the last run; not announced yet */
+    size_t rejected_count;
 };
 
 enum record_result { RECORDED_NOTHING, RECORDED_SOME, RECORD_FAILED };
 
-/* Reads the next run of the log, waiting up to block_ms for it, puts it into the store, tells the workers. RECORD_FAILED: logged; attach
- * again. */
+/* Tells the workers how far the store is, reads the next run of the log, waiting up to block_ms for it, and puts it into the store. So a run
+ * is announced by the next call. RECORD_FAILED: logged; attach again. */
 enum record_result recorder_record(struct recorder *recorder, int block_ms);
 
 /* recorder->store and ->redis are open. True: the gate is open with recorder->epoch. False: logged; try again later. */

@@ -33,20 +33,23 @@
 
 enum record_result recorder_record(struct recorder *recorder, int block_ms)
 {
-    size_t count, rejected_count = 0;
+    size_t count;
     redisReply *reply;
-    if (!gate_read_log(recorder->redis, recorder->recorded, block_ms, recorder->entries, RECORD_ENTRIES_MAX,
-                       recorder->orders, RECORD_ORDERS_MAX, &count, &reply)) {
-        log_warn("reading the sales log: %s", redis_failure());
+    struct gate_announcement announcement = {recorder->open_epoch, recorder->recorded, recorder->rejected,
+                                             recorder->rejected_count};
+    if (!gate_read_log(recorder->redis, &announcement, recorder->recorded, block_ms, recorder->entries,
+                       RECORD_ENTRIES_MAX, recorder->orders, RECORD_ORDERS_MAX, &count, &reply)) {
+        log_warn("announcing the record and reading the sales log: %s", redis_failure());
         return RECORD_FAILED;
     }
     freeReplyObject(reply);
+    recorder->rejected_count = 0;
     if (count == 0) {
         return RECORDED_NOTHING;
     }
     enum store_status status =
         store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
-                     recorder->rejected, RECORD_ORDERS_MAX, &rejected_count);
+                     recorder->rejected, RECORD_ORDERS_MAX, &recorder->rejected_count);
     if (status != STORE_OK) {
         log_error("recording %zu entries: %s", count,
                   status == STORE_FENCED ? "another recorder is at work" : store_error(recorder->store));
@@ -57,17 +60,12 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
     for (size_t i = 0; i < count; i++) {
         metrics_add(METRICS_recorder_orders, recorder->entries[i].order_count);
     }
-    if (rejected_count > 0) {
-        metrics_add(METRICS_recorder_rejected, rejected_count);
+    if (recorder->rejected_count > 0) {
+        metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
         log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
                   "stock than the store; "
                   "`verify` shows the difference",
-                  rejected_count, (long long)recorder->rejected[0]);
-    }
-    if (!gate_announce(recorder->redis, recorder->open_epoch, recorder->recorded, recorder->rejected,
-                       rejected_count)) {
-        log_warn("announcing the record: %s", redis_failure());
-        return RECORD_FAILED;
+                  recorder->rejected_count, (long long)recorder->rejected[0]);
     }
     return RECORDED_SOME;
 }
@@ -116,16 +114,6 @@ static bool trim(struct recorder *recorder, struct trimmer *trimmer, int64_t now
     return gate_trim(recorder->redis, oldest);
 }
 
-/* Nothing came: says once more how far the store is, for a worker that lost the news in between. */
-static bool repeat_announcement(struct recorder *recorder)
-{
-    if (!gate_announce(recorder->redis, recorder->open_epoch, recorder->recorded, NULL, 0)) {
-        log_warn("announcing the record: %s", redis_failure());
-        return false;
-    }
-    return true;
-}
-
 static bool gate_still_ours(struct recorder *recorder, int64_t *next_us, int64_t now_us)
 {
     bool ours = true;
@@ -152,9 +140,8 @@ static void keep_recording(struct recorder *recorder, int lifeline_fd)
     do {
         now_us = clock_monotonic_us();
         result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
-    } while (result != RECORD_FAILED && (result == RECORDED_SOME || repeat_announcement(recorder)) &&
-             gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
-             !is_closed(lifeline_fd, 0));
+    } while (result != RECORD_FAILED && gate_still_ours(recorder, &next_check_us, now_us) &&
+             trim(recorder, &trimmer, now_us) && !is_closed(lifeline_fd, 0));
 }
 
 static void drain_and_leave(struct recorder *recorder, const struct server_shared *shared)

@@ -126,19 +126,24 @@ static void expect_refused(const struct probe *probe, enum refusal refusal, int6
  * --------------------------------------------------------------------------------------------------------------------
  */
 /* Announces everything in the log as recorded, these orders as rejected. */
+static bool announce(uint64_t epoch, struct log_position recorded, const int64_t *rejected, size_t count)
+{
+    return gate_announce(test.books, &(struct gate_announcement){epoch, recorded, rejected, count});
+}
+
 static void record_all(const int64_t *rejected, size_t rejected_count)
 {
     struct gate_head head;
     assert_true(gate_read_head(test.books, &head));
     test.recorded = head.log_last;
-    assert_true(gate_announce(test.books, test.epoch, test.recorded, rejected, rejected_count));
+    assert_true(announce(test.epoch, test.recorded, rejected, rejected_count));
 }
 
 static void open_epoch(uint64_t epoch)
 {
     test.epoch = epoch;
     assert_true(gate_open(test.books, epoch));
-    assert_true(gate_announce(test.books, epoch, test.recorded, NULL, 0));
+    assert_true(announce(epoch, test.recorded, NULL, 0));
 }
 
 static void open_product(int64_t product, int64_t stock, int64_t limit)
@@ -229,7 +234,7 @@ static void test_confirmed_only_when_recorded(void **state)
     /* News of what came before it change nothing. */
     struct log_position before = probe->gate.purchase.position;
     before.n--;
-    assert_true(gate_announce(test.books, test.epoch, before, NULL, 0));
+    assert_true(announce(test.epoch, before, NULL, 0));
     turn_for(100);
     assert_false(probe->answered);
     record_all(NULL, 0);
@@ -275,18 +280,18 @@ static void test_news_before_the_reply(void **state)
     struct probe *probe = submit(5, 1, 1);
     /* The gate may not know yet that it was sold when it hears that everything up to 1-1 is recorded. */
     turn();
-    assert_true(gate_announce(test.books, test.epoch, (struct log_position){test.epoch, 1}, NULL, 0));
+    assert_true(announce(test.epoch, (struct log_position){test.epoch, 1}, NULL, 0));
     TURN_UNTIL(probe->answered);
     assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
     /* For certain: the news of 1-2 are heard before it is even asked for. */
-    assert_true(gate_announce(test.books, test.epoch, (struct log_position){test.epoch, 2}, NULL, 0));
+    assert_true(announce(test.epoch, (struct log_position){test.epoch, 2}, NULL, 0));
     turn_for(50);
     struct probe *late = submit(6, 1, 1);
     TURN_UNTIL(late->answered);
     assert_int_equal(state_of(late), PURCHASE_CONFIRMED);
     /* If those news named a rejected order, they alone do not say which: the store is asked. */
     const int64_t rejected = 3;
-    assert_true(gate_announce(test.books, test.epoch, (struct log_position){test.epoch, 3}, &rejected, 1));
+    assert_true(announce(test.epoch, (struct log_position){test.epoch, 3}, &rejected, 1));
     turn_for(50);
     struct probe *third = submit(7, 1, 1);
     TURN_UNTIL(settling_count() == 1);
@@ -703,7 +708,7 @@ static int setup(void **state)
     test.gate = gate_open_for_worker(&settings);
     TURN_UNTIL(gate_is_ready(test.gate));
     /* The first news after subscribing confirm nothing by themselves; let the gate have heard some. */
-    assert_true(gate_announce(test.books, test.epoch, test.recorded, NULL, 0));
+    assert_true(announce(test.epoch, test.recorded, NULL, 0));
     return 0;
 }
 

@@ -162,7 +162,8 @@ static void read_entry(struct log_position after, struct log_entry *entry, struc
     struct log_entry entries[8];
     redisReply *reply;
     size_t count;
-    assert_true(gate_read_log(redis, after, 0, entries, 1, orders, SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(
+        gate_read_log(redis, NULL, after, 0, entries, 1, orders, SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 1);
     *entry = entries[0];
     freeReplyObject(reply);
@@ -688,7 +689,7 @@ static void test_reading_the_log(void **state)
     size_t count;
     (void)state;
     int64_t began_us = now_us();
-    assert_true(gate_read_log(redis, (struct log_position){0, 0}, 30, entries, 8, orders,
+    assert_true(gate_read_log(redis, NULL, (struct log_position){0, 0}, 30, entries, 8, orders,
                               4 * SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 0);
     assert_null(reply);
@@ -697,26 +698,26 @@ static void test_reading_the_log(void **state)
     for (int i = 0; i < 5; i++) {
         sell_one(1, 1, 1);
     }
-    assert_true(gate_read_log(redis, (struct log_position){0, 0}, 0, entries, 3, orders,
+    assert_true(gate_read_log(redis, NULL, (struct log_position){0, 0}, 0, entries, 3, orders,
                               4 * SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 3);
     assert_int_equal(entries[2].orders[0].id, 2);
     freeReplyObject(reply);
-    assert_true(gate_read_log(redis, (struct log_position){EPOCH, 2}, 1000, entries, 8, orders,
+    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 2}, 1000, entries, 8, orders,
                               4 * SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 3);
     assert_int_equal(entries[0].orders[0].id, 3);
     assert_int_equal(entries[2].orders[0].id, 5);
     freeReplyObject(reply);
     /* Room for the orders of two entries only. */
-    assert_true(gate_read_log(redis, (struct log_position){0, 0}, 0, entries, 8, orders,
+    assert_true(gate_read_log(redis, NULL, (struct log_position){0, 0}, 0, entries, 8, orders,
                               SALES_LOG_ORDERS_MAX + 2, &count, &reply));
     assert_in_range(count, 1, 5);
     freeReplyObject(reply);
     /* Something that is not ours. */
     redis_do(redis, "XADD " LOG " 1-* sale nonsense");
     sell_one(1, 1, 1); /* and the log goes on behind it */
-    assert_true(gate_read_log(redis, (struct log_position){EPOCH, 5}, 0, entries, 8, orders,
+    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 5}, 0, entries, 8, orders,
                               4 * SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 2);
     assert_int_equal(entries[0].kind, LOG_ENTRY_FOREIGN);

@@ -18,7 +18,7 @@ if head[1] ~= EPOCH then
     return redis.error_reply('STALE the gate was opened anew; read the head again')
 end
 local order = tonumber(head[2])
-local products, touched = {}, {}
+local products, touched, format = {}, {}, string.format
 local reply, lines = {false, 0}, {}
 
 local function load(id)
@@ -27,6 +27,7 @@ local function load(id)
         id = id,
         stock = tonumber(fields[1]), -- missing means closed, never zero
         price = fields[2],
+        price_number = tonumber(fields[2]),
         limit = tonumber(fields[3] or '0'),
         sold_out = fields[4],
         owned = {}, -- by user: units after this batch
@@ -78,9 +79,9 @@ local function decide(request, user, product, quantity_text)
     product.stock = product.stock - quantity
     product.sold = true
     touch(product)
-    lines[#lines + 1] = order .. ' ' .. request .. ' ' .. user .. ' ' .. product.id .. ' ' .. quantity_text .. ' ' ..
-        product.price .. ' ' .. product.stock
-    return order, tonumber(product.price), product.stock
+    lines[#lines + 1] = format('%d %s %s %s %s %s %d', order, request, user, product.id, quantity_text, product.price,
+        product.stock)
+    return order, product.price_number, product.stock
 end
 
 local out = 2
