@@ -29,8 +29,12 @@ def at_most(what: str, measured: float, against: float, goal: float, unit: str, 
     return Row(what, f"{measured:,.2f}{unit}", f"{against:,.2f}{unit} {against_name}", f"{ratio:.2f}", f"<= {goal} x", ratio <= goal)
 
 
-def below(what: str, measured: float, goal: float, unit: str) -> Row:
-    return Row(what, f"{measured:,.1f}{unit}", goal=f"<= {goal:g}{unit}", ok=measured <= goal)
+def below(what: str, measured: float, goal: float, unit: str, against: float = 0, against_name: str = "") -> Row:
+    """An absolute goal; `against` tells how fast the machine is."""
+    row = Row(what, f"{measured:,.1f}{unit}", goal=f"<= {goal:g}{unit}", ok=measured <= goal)
+    if against:
+        row.against, row.ratio = f"{against:,.2f}{unit} {against_name}", f"{measured / against:.2f}"
+    return row
 
 
 def render(rows: list[Row]) -> str:
