@@ -31,8 +31,9 @@ struct gate_purchase {
 struct gate_settings {
     uv_loop_t *loop;
     struct redis_address redis;
-    /* Reserved purchases whose record the gate cannot tell from the news (a new epoch, or news missed): look each up in the store by
-     * order id and request, off the loop, and call gate_settled() with the same list. False: could not even be queued. */
+    /* Purchases whose record the gate cannot tell from the news (a new epoch, or news missed): look each up in the store, off the loop,
+     * and call gate_settled() for each. RESERVED ones by order id and request; ASKED ones are in doubt, their answer was lost: by
+     * request, among the orders after purchase.position; what is found is filled in. False: could not even be queued. */
     bool (*settle_cb)(void *context, struct gate_purchase *list);
     void *context;
 };

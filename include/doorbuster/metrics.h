@@ -21,7 +21,10 @@
     X(purchases_rejected, "purchases that Redis sold and the store refused")                                 \
     X(purchases_unavailable, "purchases answered 503")                                                       \
     X(purchases_stale, "purchases asked again because the gate's epoch was over")                            \
-    X(purchases_settled, "reserved purchases looked up in the store after a change of epoch")                \
+    X(purchases_in_doubt, "purchases whose answer from Redis was lost")                                      \
+    X(purchases_settled, "purchases looked up in the store: in doubt, or reserved before a new epoch")       \
+    X(attaches_asked, "attaches that a worker in doubt asked the recorder for")                              \
+    X(sale_stalls, "times a worker stopped selling because the record did not follow")                       \
     X(gate_calls, "calls to the selling script")                                                             \
     X(logins_refused_busy, "logins and registrations answered 429 because the queue was full")               \
     X(redis_links_lost, "connections to Redis that broke")                                                   \
@@ -30,6 +33,8 @@
     X(recorder_attaches, "attaches of the recorder to Redis")                                                \
     X(recorder_rebuilds, "of these, with Redis rebuilt from the store")                                      \
     X(recorder_rejected, "orders that did not fit the store")                                                \
+    X(recorder_store_failures, "times the store could not record and the gate was closed")                   \
+    X(recorder_healed, "products whose figure in Redis was put right")                                       \
     X(process_restarts, "processes that the supervisor started again")
 
 enum metrics_counter {

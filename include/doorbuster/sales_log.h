@@ -8,6 +8,7 @@
  *                  43 88124 1002 1 1 49900 57
  *   7-3     stock  1764201600000
  *                  1 100 100 opening 5 opening stock                  product delta remaining cause actor note…
+ *   7-9     attach worker 1 lost its link with 12 purchases in it     changes nothing: asks the recorder to attach again, and why
  *
  * `remaining` is the product's stock after that line. The writer is Lua (src/gate/lua/), in the same step that takes the stock.
  * Pure functions, any thread; nothing here allocates. */
@@ -20,6 +21,7 @@
 
 #define SALES_LOG_ORDERS_MAX 256    /* orders in one entry; so in one call to the gate */
 #define SALES_LOG_NOTE_BYTES 201    /* a stock change's note, terminated */
+#define LOG_ATTACH_WORD "attach"    /* the kind of LOG_ENTRY_ATTACH */
 #define SALES_LOG_POSITION_BYTES 42 /* "18446744073709551615-18446744073709551615", terminated */
 
 /* An entry's id: <epoch>-<n>. Redis orders entries by it, and refuses an epoch older than the last. {0,0} is before all. */
@@ -42,9 +44,15 @@ struct sale_order {
     int64_t remaining;  /* product's stock after this order */
 };
 
-enum stock_cause { STOCK_OPENING, STOCK_RESTOCK, STOCK_WITHDRAWAL, STOCK_CAUSES };
-extern const char
-    *const stock_cause_names[STOCK_CAUSES]; /* "opening", "restock", "withdrawal": the words in the log */
+enum stock_cause {
+    STOCK_OPENING,
+    STOCK_RESTOCK,
+    STOCK_WITHDRAWAL,
+    STOCK_HEALING, /* delta 0: Redis's figure was put right by the store's, which did not change */
+    STOCK_CAUSES
+};
+extern const char *const
+    stock_cause_names[STOCK_CAUSES]; /* "opening", "restock", "withdrawal", "healing": the words in the log */
 
 struct stock_change {
     int64_t product_id;
@@ -58,6 +66,7 @@ struct stock_change {
 enum log_entry_kind {
     LOG_ENTRY_SALE,
     LOG_ENTRY_STOCK,
+    LOG_ENTRY_ATTACH, /* "attach again": from a worker in doubt or a person; counts only in the epoch that it names */
     LOG_ENTRY_FOREIGN, /* not one of ours: somebody else wrote into the stream. It changes nothing, and the log goes on behind it */
 };
 
@@ -67,7 +76,7 @@ struct log_entry {
     int64_t at_ms;                   /* Redis's clock; never goes back along the log */
     const struct sale_order *orders; /* LOG_ENTRY_SALE: borrowed from the caller's buffer */
     size_t order_count;
-    struct stock_change stock; /* LOG_ENTRY_STOCK */
+    struct stock_change stock; /* LOG_ENTRY_STOCK; of LOG_ENTRY_ATTACH the note: why */
 };
 
 /* Decodes one entry. `orders` has room for `orders_max` and must outlive *out. False if it is not one of ours: a line too many, a

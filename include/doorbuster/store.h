@@ -120,6 +120,16 @@ enum store_status store_find_order(struct store *store, int64_t id, struct store
 enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t before,
                                   struct store_order *out, size_t max, size_t *count);
 
+/* Which of these requests became orders? For workers whose answer from Redis was lost. */
+struct store_request {
+    int64_t request, user_id; /* what to look for */
+    bool found;
+    struct store_order order; /* if found */
+};
+/* Looks through the orders recorded after the log position `after`, the newest first: 0.3 s a million. `wanted` comes back sorted. */
+enum store_status store_find_requests(struct store *store, struct log_position after,
+                                      struct store_request *wanted, size_t count);
+
 /* --- the recorder -------------------------------------------------------------------------------------------------------- */
 enum store_status store_position(struct store *store, struct store_position *out);
 

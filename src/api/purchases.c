@@ -184,6 +184,7 @@ void purchases_create(struct http_request *request, void *context)
 struct settling_one {
     struct gate_purchase *purchase;
     enum gate_finding finding;
+    struct store_order found; /* GATE_IN_STORE, for one that was in doubt */
 };
 
 struct settling {
@@ -191,6 +192,11 @@ struct settling {
     size_t count;
     struct settling_one each[];
 };
+
+static enum gate_finding finding_of(const struct store_order *order)
+{
+    return order->state == ORDER_CONFIRMED ? GATE_IN_STORE : GATE_REJECTED_BY_STORE;
+}
 
 static enum gate_finding look_up(struct store *reader, const struct sale_order *reserved)
 {
@@ -207,7 +213,53 @@ static enum gate_finding look_up(struct store *reader, const struct sale_order *
     if (found.sale.request != reserved->request || found.sale.user_id != reserved->user_id) {
         return GATE_NOT_IN_STORE;
     }
-    return found.state == ORDER_CONFIRMED ? GATE_IN_STORE : GATE_REJECTED_BY_STORE;
+    return finding_of(&found);
+}
+
+static bool is_in_doubt(const struct settling_one *one)
+{
+    return one->purchase->purchase.state == PURCHASE_ASKED;
+}
+
+static void note_request(struct settling *settling, const struct store_request *request)
+{
+    for (size_t i = 0; i < settling->count; i++) {
+        struct settling_one *one = &settling->each[i];
+        if (is_in_doubt(one) && one->purchase->purchase.order.request == request->request) {
+            one->finding = finding_of(&request->order);
+            one->found = request->order;
+            return;
+        }
+    }
+}
+
+/* Those in doubt have no order id: all of them in one pass over the newest orders. */
+static void look_up_doubtful(struct settling *settling, struct store *reader)
+{
+    struct store_request *wanted = calloc(settling->count, sizeof *wanted);
+    struct log_position after = {UINT64_MAX, UINT64_MAX};
+    size_t count = 0;
+    CHECK(wanted != NULL);
+    for (size_t i = 0; i < settling->count; i++) {
+        const struct purchase *asked = &settling->each[i].purchase->purchase;
+        if (is_in_doubt(&settling->each[i])) {
+            wanted[count++] =
+                (struct store_request){.request = asked->order.request, .user_id = asked->order.user_id};
+            after = log_position_compare(asked->position, after) < 0 ? asked->position : after;
+        }
+    }
+    bool read = count == 0 || store_find_requests(reader, after, wanted, count) == STORE_OK;
+    for (size_t i = 0; i < settling->count; i++) {
+        if (is_in_doubt(&settling->each[i])) {
+            settling->each[i].finding = read ? GATE_NOT_IN_STORE : GATE_STORE_UNREADABLE;
+        }
+    }
+    for (size_t i = 0; read && i < count; i++) {
+        if (wanted[i].found) {
+            note_request(settling, &wanted[i]);
+        }
+    }
+    free(wanted);
 }
 
 static void settle_work_cb(void *context)
@@ -217,8 +269,13 @@ static void settle_work_cb(void *context)
     struct job nobody = {0};
     bool open = desk_needs_reader(desk, &nobody);
     for (size_t i = 0; i < settling->count; i++) {
-        settling->each[i].finding =
-            open ? look_up(desk->reader, &settling->each[i].purchase->purchase.order) : GATE_STORE_UNREADABLE;
+        struct settling_one *one = &settling->each[i];
+        one->finding = !open              ? GATE_STORE_UNREADABLE
+                       : is_in_doubt(one) ? GATE_NOT_IN_STORE
+                                          : look_up(desk->reader, &one->purchase->purchase.order);
+    }
+    if (open) {
+        look_up_doubtful(settling, desk->reader);
     }
     desk_return(desk);
 }
@@ -228,7 +285,13 @@ static void settle_done_cb(void *context)
     struct settling *settling = context;
     /* From the last: what was never sold goes to the front of the queue, and the first shall be first there. */
     for (size_t i = settling->count; i-- > 0;) {
-        gate_settled(settling->api->gate, settling->each[i].purchase, settling->each[i].finding);
+        struct settling_one *one = &settling->each[i];
+        if (one->finding == GATE_IN_STORE && is_in_doubt(one)) {
+            one->purchase->purchase.order = one->found.sale;
+            one->purchase->purchase.at_ms = one->found.at_ms;
+            one->purchase->purchase.position = one->found.position;
+        }
+        gate_settled(settling->api->gate, one->purchase, one->finding);
     }
     free(settling);
 }

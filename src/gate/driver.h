@@ -30,6 +30,7 @@ void gate_answer(struct gate *gate, struct gate_purchase *purchase, enum purchas
 /* A first-in, first-out list of purchases. */
 struct purchase_list {
     struct gate_purchase *first, *last;
+    size_t count;
 };
 void purchase_list_append(struct purchase_list *list, struct gate_purchase *purchase);
 void purchase_list_prepend(struct purchase_list *list, struct gate_purchase *purchase);

@@ -91,6 +91,7 @@ void gate_close_for_worker(struct gate **gate)
 void purchase_list_append(struct purchase_list *list, struct gate_purchase *purchase)
 {
     purchase->next = NULL;
+    list->count++;
     if (list->last != NULL) {
         list->last->next = purchase;
     } else {
@@ -103,6 +104,7 @@ void purchase_list_prepend(struct purchase_list *list, struct gate_purchase *pur
 {
     purchase->next = list->first;
     list->first = purchase;
+    list->count++;
     if (list->last == NULL) {
         list->last = purchase;
     }
@@ -117,6 +119,7 @@ void purchase_list_join(struct purchase_list *list, struct purchase_list *tail)
             list->first = tail->first;
         }
         list->last = tail->last;
+        list->count += tail->count;
     }
     *tail = (struct purchase_list){0};
 }
@@ -125,6 +128,7 @@ struct gate_purchase *purchase_list_take(struct purchase_list *list)
 {
     struct gate_purchase *first = list->first;
     if (first != NULL) {
+        list->count--;
         list->first = first->next;
         if (list->first == NULL) {
             list->last = NULL;

@@ -8,8 +8,15 @@
  * What waits is confirmed by the news alone, and only if none was missed and the epoch is the same. In every other case the store is
  * asked (settle_cb): after the link to the news broke (`missed`), and for what waits from an older epoch.
  *
- * Failures: STALE and NOSCRIPT put a call's purchases back to the front of the queue and read the head again. A call that got no reply
- * is answered UNAVAILABLE: it may or may not have been sold. */
+ * A call that got no reply is in doubt: sold or not, and Redis may even run it later, when the broken connection's last bytes come in.
+ * Only a new epoch makes it final, as the old script is then STALE and all it ever sold is in the store. So the worker asks for one
+ * (an `attach` entry in the log), and looks its doubtful purchases up by request once it hears of it: found, they are confirmed; not
+ * found, they were never sold and go back to the queue.
+ *
+ * Nothing is sold that could not be recorded in time: while the recorder has been silent for a second, or too much waits for its record,
+ * no call is sent (`stalled`).
+ *
+ * Failures: STALE and NOSCRIPT put a call's purchases back to the front of the queue and read the head again. */
 #include "driver.h"
 
 #include "doorbuster/check.h"
@@ -29,8 +36,12 @@
 #define MARKS 256
 #define MARK_LIFETIME_US 1000000
 #define CONNECT_TIMEOUT_MS 1000
-#define COMMAND_TIMEOUT_MS 2000
+#define COMMAND_TIMEOUT_MS 1000
 #define NEWS_TIMEOUT_US 3000000
+#define NEWS_FRESH_US                                                                                        \
+    1000000 /* the recorder speaks every 100 ms; if it has not for so long, it does not record */
+#define WAITING_MAX 10000 /* purchases waiting for their record; beyond, nothing more is reserved */
+#define ASK_ATTACH_EVERY_US 500000
 #define SHA_BYTES 41
 #define NUMBERS_EACH 4    /* of a purchase in a call */
 #define ARGUMENTS_FIXED 7 /* EVALSHA sha 4 key key key key */
@@ -41,7 +52,8 @@ struct call {
     struct lua_gate *gate;
     struct gate_purchase *purchases[GATE_BATCH_MAX];
     size_t count;
-    uint64_t stock_news; /* of the gate when it was sent */
+    uint64_t stock_news;       /* of the gate when it was sent */
+    struct log_position after; /* what it sells lies behind this */
     struct call *next_free;
 };
 
@@ -58,7 +70,10 @@ struct lua_gate {
     bool subscribed;
     bool script_known, reading_head;
     char sell_sha[SHA_BYTES];
-    struct purchase_list queued, waiting, missed;
+    uint64_t script_epoch;
+    struct purchase_list queued, waiting, missed, doubtful;
+    int64_t asked_attach_us; /* when last */
+    bool stalled;
     /* What the news have said. Nothing was rejected at a position after `sure_after` and up to `recorded`. */
     struct log_position recorded, sure_after;
     bool heard_recorded; /* since the subscription */
@@ -94,6 +109,12 @@ static void mark_sold_out(struct lua_gate *gate, int64_t product_id)
     }
 }
 
+static void forget_sold_out(struct lua_gate *gate)
+{
+    gate->stock_news++;
+    memset(gate->marks, 0, sizeof gate->marks);
+}
+
 /* --- answers -------------------------------------------------------------------------------------------------------------------- */
 static void refuse(struct lua_gate *gate, struct gate_purchase *purchase, enum refusal refusal,
                    int64_t figure, int64_t limit)
@@ -108,32 +129,6 @@ static void requeue(struct gate_purchase *purchase)
 {
     purchase->purchase.order.id = 0;
     purchase_move(&purchase->purchase, PURCHASE_QUEUED);
-}
-
-/* --- the head: which script ------------------------------------------------------------------------------------------------------ */
-static void head_cb(const redisReply *reply, void *context)
-{
-    struct lua_gate *gate = context;
-    gate->reading_head = false;
-    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY) {
-        return;
-    }
-    const redisReply *epoch = reply->element[0], *sell = reply->element[1];
-    bool open = epoch->type == REDIS_REPLY_STRING && strcmp(epoch->str, "0") != 0 &&
-                sell->type == REDIS_REPLY_STRING && sell->len == SHA_BYTES - 1;
-    if (open) {
-        memcpy(gate->sell_sha, sell->str, SHA_BYTES);
-        gate->script_known = true;
-    } /* else the sweep asks again */
-}
-
-static void read_head(struct lua_gate *gate)
-{
-    if (gate->script_known || gate->reading_head) {
-        return;
-    }
-    gate->reading_head = redis_link_command(gate->calls, head_cb, gate, 4,
-                                            (const char *[]){"HMGET", KEY_HEAD, "epoch", "sell"}, NULL);
 }
 
 /* --- the record ------------------------------------------------------------------------------------------------------------------ */
@@ -232,11 +227,22 @@ static void give_up_call(struct call *call, const char *why)
     }
 }
 
+static void put_in_doubt(struct call *call)
+{
+    log_warn("gate: the link to Redis broke with %zu purchases on the way: in doubt until the next epoch",
+             call->count);
+    metrics_add(METRICS_purchases_in_doubt, call->count);
+    for (size_t i = 0; i < call->count; i++) {
+        call->purchases[i]->purchase.position = call->after;
+        purchase_list_append(&call->gate->doubtful, call->purchases[i]);
+    }
+}
+
 static void call_cb(const redisReply *reply, void *context)
 {
     struct call *call = context;
     if (reply == NULL) {
-        give_up_call(call, "the link to Redis broke before its reply");
+        put_in_doubt(call);
     } else if (reply->type != REDIS_REPLY_ERROR) {
         take_answers(call, reply);
     } else if (strncmp(reply->str, "STALE", 5) == 0 || strncmp(reply->str, "NOSCRIPT", 8) == 0) {
@@ -264,6 +270,8 @@ static void send_call(struct lua_gate *gate)
     gate->free_calls = call->next_free;
     call->count = 0;
     call->stock_news = gate->stock_news;
+    call->after = gate->recorded.epoch == gate->script_epoch ? gate->recorded
+                                                             : (struct log_position){gate->script_epoch, 0};
     struct gate_purchase *purchase;
     while (call->count < GATE_BATCH_MAX && (purchase = purchase_list_take(&gate->queued)) != NULL) {
         const struct sale_order *order = &purchase->purchase.order;
@@ -316,6 +324,8 @@ static void hear_epoch(struct lua_gate *gate, uint64_t epoch)
     }
     gate->script_known = false;
     gate->attached_epoch = epoch;
+    forget_sold_out(gate); /* the attach may have put units back that were reserved and then forgotten */
+    settle_up_to(gate, &gate->doubtful, end_of_epoch(epoch - 1));
     settle_up_to(gate, &gate->missed, end_of_epoch(epoch - 1));
     settle_up_to(gate, &gate->waiting, end_of_epoch(epoch - 1));
 }
@@ -395,6 +405,65 @@ static void stock_cb(const redisReply *reply, void *context)
     }
 }
 
+/* --- the head: which script --------------------------------------------------------------------------------------------------------- */
+static void attach_asked_cb(const redisReply *reply, void *context)
+{
+    (void)context;
+    if (reply != NULL && reply->type == REDIS_REPLY_ERROR) { /* a newer epoch has begun: just as well */
+        log_debug("gate: asking for an attach: %s", reply->str);
+    }
+}
+
+static void ask_for_attach_if_in_doubt(struct lua_gate *gate)
+{
+    int64_t now_us = clock_monotonic_us();
+    if (gate->doubtful.first == NULL || !gate->script_known ||
+        gate->doubtful.first->purchase.position.epoch != gate->script_epoch ||
+        now_us - gate->asked_attach_us < ASK_ATTACH_EVERY_US) {
+        return;
+    }
+    char id[TEXT_INT64_BYTES + 2], why[SALES_LOG_NOTE_BYTES];
+    snprintf(id, sizeof id, "%" PRIu64 "-*", gate->script_epoch);
+    snprintf(why, sizeof why, "a worker lost the answer to %zu purchases", gate->doubtful.count);
+    if (redis_link_command(gate->calls, attach_asked_cb, gate, 6,
+                           (const char *[]){"XADD", KEY_LOG, "NOMKSTREAM", id, LOG_ATTACH_WORD, why}, NULL)) {
+        log_info("gate: asking for an attach: %s", why);
+        metrics_add(METRICS_attaches_asked, 1);
+        gate->asked_attach_us = now_us;
+    }
+}
+
+static void head_cb(const redisReply *reply, void *context)
+{
+    struct lua_gate *gate = context;
+    gate->reading_head = false;
+    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY) {
+        return;
+    }
+    const redisReply *epoch_text = reply->element[0], *sell = reply->element[1];
+    int64_t epoch;
+    bool open = epoch_text->type == REDIS_REPLY_STRING &&
+                text_to_int64(epoch_text->str, epoch_text->len, 1, INT64_MAX, &epoch) &&
+                sell->type == REDIS_REPLY_STRING && sell->len == SHA_BYTES - 1;
+    if (!open) {
+        return; /* the sweep asks again */
+    }
+    hear_epoch(gate, (uint64_t)epoch); /* a head is opened last: older epochs are settled */
+    memcpy(gate->sell_sha, sell->str, SHA_BYTES);
+    gate->script_epoch = (uint64_t)epoch;
+    gate->script_known = true;
+    ask_for_attach_if_in_doubt(gate);
+}
+
+static void read_head(struct lua_gate *gate)
+{
+    if (gate->script_known || gate->reading_head) {
+        return;
+    }
+    gate->reading_head = redis_link_command(gate->calls, head_cb, gate, 4,
+                                            (const char *[]){"HMGET", KEY_HEAD, "epoch", "sell"}, NULL);
+}
+
 /* --- links ------------------------------------------------------------------------------------------------------------------------------ */
 static void calls_up_cb(void *context)
 {
@@ -421,7 +490,7 @@ static void news_down_cb(void *context)
     struct lua_gate *gate = context;
     metrics_add(METRICS_redis_links_lost, 1);
     gate->subscribed = gate->heard_recorded = false;
-    memset(gate->marks, 0, sizeof gate->marks);
+    forget_sold_out(gate);
     purchase_list_join(&gate->missed, &gate->waiting);
 }
 
@@ -433,6 +502,22 @@ static void expire(struct lua_gate *gate, struct purchase_list *list, int64_t un
     }
 }
 
+/* Back-pressure: what is reserved now must still be recorded within its deadline. */
+static void watch_record(struct lua_gate *gate, int64_t now_us)
+{
+    bool silent = gate->subscribed && now_us - gate->news_us > NEWS_FRESH_US;
+    bool stalled = silent || gate->waiting.count + gate->missed.count > WAITING_MAX;
+    if (stalled && !gate->stalled) {
+        metrics_add(METRICS_sale_stalls, 1);
+        log_warn(
+            "gate: selling nothing until the recorder has caught up: %s, %zu purchases wait for their record",
+            silent ? "it has been silent for a second" : "it is behind", gate->waiting.count);
+    } else if (!stalled && gate->stalled) {
+        log_info("gate: the recorder has caught up, selling again");
+    }
+    gate->stalled = stalled;
+}
+
 static void sweep_cb(uv_timer_t *timer)
 {
     struct lua_gate *gate = timer->data;
@@ -441,7 +526,10 @@ static void sweep_cb(uv_timer_t *timer)
     expire(gate, &gate->queued, now_us + (int64_t)COMMAND_TIMEOUT_MS * 1000);
     expire(gate, &gate->waiting, now_us);
     expire(gate, &gate->missed, now_us);
+    expire(gate, &gate->doubtful, now_us);
     read_head(gate);
+    ask_for_attach_if_in_doubt(gate);
+    watch_record(gate, now_us);
     /* The recorder gives a sign of life every 100 ms, through Redis. A link that broke without a word must not keep us waiting for ever; if it
      * is the recorder that is silent, a new link costs nothing. */
     if (gate->subscribed && now_us - gate->news_us > NEWS_TIMEOUT_US) {
@@ -453,7 +541,7 @@ static void sweep_cb(uv_timer_t *timer)
 static bool lua_gate_is_ready(const struct gate *base)
 {
     const struct lua_gate *gate = (const struct lua_gate *)base;
-    return gate->script_known && gate->subscribed && redis_link_is_up(gate->calls);
+    return gate->script_known && gate->subscribed && !gate->stalled && redis_link_is_up(gate->calls);
 }
 
 static void lua_gate_submit(struct gate *base, struct gate_purchase *purchase)
@@ -485,6 +573,9 @@ static void lua_gate_settled(struct gate *base, struct gate_purchase *purchase, 
     metrics_add(METRICS_purchases_settled, 1);
     switch (finding) {
     case GATE_IN_STORE:
+        if (purchase->purchase.state == PURCHASE_ASKED) {
+            purchase_move(&purchase->purchase, PURCHASE_RESERVED);
+        }
         gate_answer(base, purchase, PURCHASE_CONFIRMED);
         break;
     case GATE_REJECTED_BY_STORE:

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const stock_cause_names[STOCK_CAUSES] = {"opening", "restock", "withdrawal"};
+const char *const stock_cause_names[STOCK_CAUSES] = {"opening", "restock", "withdrawal", "healing"};
 
 int log_position_compare(struct log_position a, struct log_position b)
 {
@@ -101,6 +101,18 @@ static bool take_cause(struct cursor *cursor, enum stock_cause *out)
     return false;
 }
 
+/* What is left, one line. */
+static bool take_note(struct cursor *cursor, char out[SALES_LOG_NOTE_BYTES])
+{
+    size_t bytes = (size_t)(cursor->end - cursor->at);
+    if (bytes >= SALES_LOG_NOTE_BYTES || memchr(cursor->at, '\n', bytes) != NULL) {
+        return false;
+    }
+    memcpy(out, cursor->at, bytes);
+    out[bytes] = '\0';
+    return true;
+}
+
 static bool decode_stock(struct cursor *cursor, struct log_entry *out)
 {
     struct stock_change *change = &out->stock;
@@ -110,14 +122,15 @@ static bool decode_stock(struct cursor *cursor, struct log_entry *out)
         !take_cause(cursor, &change->cause) || !take_number(cursor, ' ', 0, INT64_MAX, &change->actor)) {
         return false;
     }
-    size_t note_bytes = (size_t)(cursor->end - cursor->at);
-    if (note_bytes >= sizeof change->note || memchr(cursor->at, '\n', note_bytes) != NULL) {
-        return false;
-    }
-    memcpy(change->note, cursor->at, note_bytes);
-    change->note[note_bytes] = '\0';
     out->kind = LOG_ENTRY_STOCK;
-    return true;
+    return take_note(cursor, change->note);
+}
+
+/* No time: a worker writes it without a script, and only Redis's clock counts along the log. */
+static bool decode_attach(struct cursor *cursor, struct log_entry *out)
+{
+    out->kind = LOG_ENTRY_ATTACH;
+    return take_note(cursor, out->stock.note);
 }
 
 static bool is_kind(const char *kind, size_t bytes, const char *name)
@@ -131,6 +144,9 @@ bool log_entry_decode(struct log_position position, const char *kind, size_t kin
 {
     struct cursor cursor = {.at = payload, .end = payload + payload_bytes};
     *out = (struct log_entry){.position = position};
+    if (is_kind(kind, kind_bytes, LOG_ATTACH_WORD)) {
+        return decode_attach(&cursor, out);
+    }
     if (!take_number(&cursor, '\n', 0, INT64_MAX, &out->at_ms)) {
         return false;
     }

@@ -1,20 +1,26 @@
 /* Attaching to Redis, in the recorder. It happens at start, after losing Redis, and when the head or the scripts are no longer ours.
  *
  *   raise the store's epoch -> close the gate -> is what Redis has a continuation of what the store has?
- *        yes: drain the log into the store      no: rebuild Redis from the store
- *   -> load the scripts with the new epoch, open the gate -> open products whose opening never got into the log
+ *        yes: drain the log into the store; are the two books equal now?
+ *             yes: keep it                      no: rebuild Redis from the store
+ *        no: rebuild Redis from the store
+ *   -> load the scripts with the new epoch, open the gate -> write into the log what was healed
+ *   -> open products whose opening never got into the log
  *
  * Killed at any point, the next attach starts from the beginning: until the last step nothing can be sold. Owns nothing of its own. */
 #include "attach.h"
 
+#include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define PRODUCTS_AT_ONCE 64
 #define OPENING_PATIENCE_MS 1000
+#define OPENING_OVERDUE_MS 5000 /* a product added longer ago and never opened: whoever added it has died */
 
 static bool redis_failed(const char *doing)
 {
@@ -22,9 +28,15 @@ static bool redis_failed(const char *doing)
     return false;
 }
 
-static bool store_failed(const struct recorder *recorder, const char *doing)
+bool recorder_store_failed(struct recorder *recorder, const char *doing)
 {
-    log_error("attach: %s: %s", doing, store_error(recorder->store));
+    struct gate_head head;
+    log_error("%s: %s", doing, store_error(recorder->store));
+    metrics_add(METRICS_recorder_store_failures, 1);
+    if (gate_read_head(recorder->redis, &head) && head.epoch != 0 && gate_close(recorder->redis)) {
+        log_warn("the gate is closed until the store can record again");
+    }
+    store_close(&recorder->store);
     return false;
 }
 
@@ -39,7 +51,7 @@ static bool take_over(struct recorder *recorder, const struct gate_head *head,
                       struct store_position *position)
 {
     if (store_position(recorder->store, position) != STORE_OK) {
-        return store_failed(recorder, "reading the position");
+        return recorder_store_failed(recorder, "attach: reading the position");
     }
     uint64_t epoch = highest(position->epoch, highest(head->epoch, head->log_last.epoch)) + 1;
     enum store_status status = store_raise_epoch(recorder->store, position->epoch, epoch);
@@ -48,7 +60,7 @@ static bool take_over(struct recorder *recorder, const struct gate_head *head,
         return false;
     }
     if (status != STORE_OK) {
-        return store_failed(recorder, "raising the epoch");
+        return recorder_store_failed(recorder, "attach: raising the epoch");
     }
     recorder->epoch = epoch;
     recorder->open_epoch = 0;
@@ -83,7 +95,7 @@ static bool each_product(struct recorder *recorder, product_step step)
     bool ok = products != NULL;
     while (ok && count == PRODUCTS_AT_ONCE) {
         ok = store_products(recorder->store, after, products, PRODUCTS_AT_ONCE, &count) == STORE_OK ||
-             store_failed(recorder, "reading the products");
+             recorder_store_failed(recorder, "reading the products");
         for (size_t i = 0; ok && i < count; i++) {
             ok = step(recorder, &products[i]);
             after = products[i].id;
@@ -117,14 +129,27 @@ static int64_t time_of_order(struct recorder *recorder, int64_t order_id)
     return order_id > 0 && store_find_order(recorder->store, order_id, &order) == STORE_OK ? order.at_ms : 0;
 }
 
-static bool rebuild(struct recorder *recorder, const struct store_position *position)
+static bool rebuild(struct recorder *recorder)
 {
     struct buyers_put put = {.redis = recorder->redis};
+    struct store_position position;
     metrics_add(METRICS_recorder_rebuilds, 1);
-    return gate_wipe(recorder->redis, recorder->recorded) && each_product(recorder, put_product) &&
-           store_each_buyer(recorder->store, put_buyer_cb, &put) == STORE_OK && !put.failed &&
-           gate_finish_rebuild(recorder->redis, position->store_id, position->last_order_id,
-                               time_of_order(recorder, position->last_order_id));
+    if (store_position(recorder->store, &position) != STORE_OK) {
+        return recorder_store_failed(recorder, "rebuild: reading the position");
+    }
+    if (!gate_wipe(recorder->redis, recorder->recorded)) {
+        return redis_failed("wiping Redis");
+    }
+    if (!each_product(recorder, put_product)) {
+        return false;
+    }
+    if (store_each_buyer(recorder->store, put_buyer_cb, &put) != STORE_OK) {
+        return recorder_store_failed(recorder, "rebuild: reading the buyers");
+    }
+    bool finished =
+        !put.failed && gate_finish_rebuild(recorder->redis, position.store_id, position.last_order_id,
+                                           time_of_order(recorder, position.last_order_id));
+    return finished || redis_failed("filling Redis");
 }
 
 /* A product whose row was written but whose opening never reached the log: whoever added it died in between. */
@@ -141,13 +166,134 @@ static bool open_if_planned(struct recorder *recorder, const struct store_produc
     struct log_position position;
     int64_t stock;
     return gate_change_stock(recorder->redis, &change, &opening, OPENING_PATIENCE_MS, &position, &stock) !=
-           GATE_FAILED;
+               GATE_FAILED ||
+           redis_failed("opening a product");
+}
+
+/* --- the two books ------------------------------------------------------------------------------------------------------------------- */
+static void note_difference(struct recorder *recorder, const struct store_product *product,
+                            const struct gate_stock *gate)
+{
+    recorder->attach_wanted = recorder->rebuild_wanted = true;
+    if (recorder->difference_count == DIFFERENCES_MAX) {
+        return; /* put right as well, but without a line of its own in the log */
+    }
+    recorder->differences[recorder->difference_count++] =
+        (struct difference){.product_id = product->id,
+                            .redis_stock = gate->on_sale ? gate->stock_at : -1,
+                            .store_stock = product->stock};
+}
+
+/* `closed`: the gate is, and the log is drained: what Redis has now must be what the store has. */
+static bool compare_product(struct recorder *recorder, const struct store_product *product, bool closed)
+{
+    struct gate_stock gate;
+    if (!gate_read_stock(recorder->redis, product->id, recorder->recorded, &gate)) {
+        return redis_failed("comparing the books");
+    }
+    bool equal = gate.on_sale ? gate.stock_at == product->stock && gate.price == product->price &&
+                                    gate.limit == product->per_customer_limit
+                              : !product->opened;
+    if (!equal && (closed || gate.at_known)) {
+        note_difference(recorder, product, &gate);
+    }
+    return true;
+}
+
+static bool compare_closed(struct recorder *recorder, const struct store_product *product)
+{
+    return compare_product(recorder, product, true);
+}
+
+static bool is_overdue(const struct store_product *product)
+{
+    return !product->opened && clock_wall_ms() - product->created_at_ms > OPENING_OVERDUE_MS;
+}
+
+bool recorder_compare_books(struct recorder *recorder)
+{
+    static struct store_product products[PRODUCTS_AT_ONCE];
+    size_t count;
+    recorder->difference_count = 0;
+    if (store_products(recorder->store, recorder->compared_up_to, products, PRODUCTS_AT_ONCE, &count) !=
+        STORE_OK) {
+        return recorder_store_failed(recorder, "comparing the books");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!compare_product(recorder, &products[i], false) ||
+            (is_overdue(&products[i]) && !open_if_planned(recorder, &products[i]))) {
+            return false;
+        }
+    }
+    recorder->compared_up_to = count == PRODUCTS_AT_ONCE ? products[count - 1].id : 0;
+    if (recorder->difference_count > 0) {
+        log_error("the books differ, first product %" PRId64 ": attaching again to put Redis right",
+                  recorder->differences[0].product_id);
+    }
+    return true;
+}
+
+/* The gate is open again with the store's figures; now the log, and so the store, shall say that it was so, and the workers forget their
+ * sold-out marks. */
+static bool record_healing(struct recorder *recorder)
+{
+    for (size_t i = 0; i < recorder->difference_count; i++) {
+        const struct difference *difference = &recorder->differences[i];
+        struct stock_change change = {.product_id = difference->product_id, .cause = STOCK_HEALING};
+        struct log_position position;
+        int64_t stock;
+        if (difference->redis_stock < 0) {
+            snprintf(change.note, sizeof change.note, "Redis did not have it, the store has %" PRId64,
+                     difference->store_stock);
+        } else {
+            snprintf(change.note, sizeof change.note, "Redis had %" PRId64 ", the store %" PRId64,
+                     difference->redis_stock, difference->store_stock);
+        }
+        log_error("product %" PRId64 " healed: %s", difference->product_id, change.note);
+        metrics_add(METRICS_recorder_healed, 1);
+        if (gate_change_stock(recorder->redis, &change, NULL, OPENING_PATIENCE_MS, &position, &stock) ==
+            GATE_FAILED) {
+            return redis_failed("recording what was healed");
+        }
+    }
+    return true;
+}
+
+/* --- attach ----------------------------------------------------------------------------------------------------------------------------- */
+/* The gate is closed. True: Redis has exactly what the store has. */
+static bool make_equal(struct recorder *recorder, const struct gate_head *head,
+                       const struct store_position *position)
+{
+    char recorded[SALES_LOG_POSITION_BYTES], last[SALES_LOG_POSITION_BYTES];
+    log_position_format(recorder->recorded, recorded);
+    log_position_format(head->log_last, last);
+    bool continues = continues_store(head, position);
+    recorder->difference_count = 0;
+    if (continues && (!drain(recorder) || !each_product(recorder, compare_closed))) {
+        return false;
+    }
+    if (continues && !recorder->rebuild_wanted) {
+        log_info("epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch, recorded, last);
+        return true;
+    }
+    if (!head->exists && position->epoch == 0) {
+        log_info("epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);
+    } else {
+        log_warn("epoch %" PRIu64 ": rebuilding Redis from the store at %s (Redis %s, its log at %s)",
+                 recorder->epoch, recorded,
+                 continues      ? "differs from it"
+                 : head->exists ? "does not continue it"
+                                : "is empty",
+                 last);
+    }
+    return rebuild(recorder);
 }
 
 bool recorder_attach(struct recorder *recorder)
 {
     struct store_position position;
     struct gate_head head;
+    recorder->attach_wanted = false;
     if (!gate_read_head(recorder->redis, &head)) {
         return redis_failed("reading the head");
     }
@@ -162,32 +308,17 @@ bool recorder_attach(struct recorder *recorder)
     if (!gate_read_head(recorder->redis, &head)) { /* again: the last sale may have come before the closing */
         return redis_failed("reading the head");
     }
-    char recorded[SALES_LOG_POSITION_BYTES], last[SALES_LOG_POSITION_BYTES];
-    log_position_format(recorder->recorded, recorded);
-    log_position_format(head.log_last, last);
-    if (continues_store(&head, &position)) {
-        if (!drain(recorder)) {
-            return false;
-        }
-        log_info("epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch, recorded, last);
-    } else {
-        if (!rebuild(recorder, &position)) {
-            return redis_failed("rebuilding Redis from the store");
-        }
-        if (!head.exists && position.epoch == 0) {
-            log_info("epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);
-        } else {
-            log_info("epoch %" PRIu64 ": rebuilt Redis from the store at %s (Redis %s, its log at %s)",
-                     recorder->epoch, recorded, head.exists ? "did not continue it" : "was empty", last);
-        }
+    if (!make_equal(recorder, &head, &position)) {
+        return false;
     }
     if (!gate_open(recorder->redis, recorder->epoch)) {
         return redis_failed("opening the gate");
     }
     recorder->open_epoch = recorder->epoch;
+    recorder->rebuild_wanted = recorder->attach_wanted = false;
     struct gate_announcement opened = {.epoch = recorder->epoch, .recorded = recorder->recorded};
     if (!gate_announce(recorder->redis, &opened)) {
         return redis_failed("announcing the epoch");
     }
-    return each_product(recorder, open_if_planned);
+    return record_healing(recorder) && each_product(recorder, open_if_planned);
 }

@@ -8,6 +8,15 @@
 #define RECORD_ENTRIES_MAX 512                        /* entries in one transaction */
 #define RECORD_ORDERS_MAX (16 * SALES_LOG_ORDERS_MAX) /* orders in one transaction */
 
+#define DIFFERENCES_MAX 64 /* found and put right in one attach */
+
+/* What Redis said of a product that the store knows better. */
+struct difference {
+    int64_t product_id;
+    int64_t redis_stock; /* -1: Redis did not have it */
+    int64_t store_stock;
+};
+
 /* The recorder's state: one run of log entries at a time. */
 struct recorder {
     struct store *store;
@@ -19,6 +28,11 @@ struct recorder {
     struct sale_order orders[RECORD_ORDERS_MAX];
     int64_t rejected[RECORD_ORDERS_MAX]; /* by the last run; not announced yet */
     size_t rejected_count;
+    bool attach_wanted; /* somebody in doubt asked for a new epoch, or the books differ */
+    struct difference differences[DIFFERENCES_MAX];
+    size_t difference_count;
+    int64_t compared_up_to; /* product id */
+    bool rebuild_wanted;    /* Redis's books are wrong: the attach is to fill it from the store */
 };
 
 enum record_result { RECORDED_NOTHING, RECORDED_SOME, RECORD_FAILED };
@@ -29,5 +43,13 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms);
 
 /* recorder->store and ->redis are open. True: the gate is open with recorder->epoch. False: logged; try again later. */
 bool recorder_attach(struct recorder *recorder);
+
+/* The store does not work: logs it, closes the gate (what is reserved from now on might not be recorded in time), and closes the store, to
+ * be opened anew before the next attach: nobody knows what state a failed write has left the connection in. False. */
+bool recorder_store_failed(struct recorder *recorder, const char *doing);
+
+/* Does Redis say of a product what the store says, at the store's log position? Looks at a few products a call, in turn. Sets attach_wanted
+ * and rebuild_wanted if not; also opens products whose opening was never written. False: Redis or the store failed; logged. */
+bool recorder_compare_books(struct recorder *recorder);
 
 #endif

@@ -3,7 +3,8 @@
  *
  *   DETACHED --attach--> ATTACHED --read, record, announce, over and over--+
  *      ^                    |  ^--------------------------------------------+
- *      +-- Redis lost, head or scripts not ours, store fenced or failing ---+
+ *      +-- Redis lost, head or scripts not ours, store fenced or failing,
+ *          a worker in doubt asks for it, the books differ
  *
  * If it dies, sales wait and go on from its position. It ends when nobody is left who could sell (the workers' lifeline closes): then it
  * drains the log. While it commits, the next entries gather: the busier, the larger the transactions. */
@@ -24,12 +25,41 @@
 
 #define WAIT_FOR_ENTRIES_MS 100
 #define HEAD_CHECK_US 200000 /* how often it makes sure that the gate is still its own */
+#define COMPARE_EVERY_US 2000000
 #define TRIM_EVERY_US 1000000
 #define TRIM_KEEPS                                                                                           \
     10 /* so many trims' worth of recorded entries stay, for readings of the stock at a position */
 #define RETRY_FIRST_MS 20
-#define RETRY_MAX_MS 1000
+#define RETRY_MAX_MS 250
 #define REDIS_TIMEOUT_MS 2000
+
+/* "Attach again", if it means this epoch: an older one is settled already. */
+static void hear_wishes(struct recorder *recorder, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct log_entry *entry = &recorder->entries[i];
+        if (entry->kind == LOG_ENTRY_ATTACH && entry->position.epoch == recorder->epoch) {
+            log_info("an attach is asked for: %s", entry->stock.note);
+            recorder->attach_wanted = true;
+        }
+    }
+}
+
+static void count_run(struct recorder *recorder, size_t count)
+{
+    metrics_add(METRICS_recorder_commits, 1);
+    for (size_t i = 0; i < count; i++) {
+        metrics_add(METRICS_recorder_orders, recorder->entries[i].order_count);
+    }
+    if (recorder->rejected_count > 0) {
+        metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
+        log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
+                  "stock than the store; it "
+                  "is filled anew from the store",
+                  recorder->rejected_count, (long long)recorder->rejected[0]);
+        recorder->attach_wanted = recorder->rebuild_wanted = true;
+    }
+}
 
 enum record_result recorder_record(struct recorder *recorder, int block_ms)
 {
@@ -51,22 +81,16 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
                      recorder->rejected, RECORD_ORDERS_MAX, &recorder->rejected_count);
     if (status != STORE_OK) {
-        log_error("recording %zu entries: %s", count,
-                  status == STORE_FENCED ? "another recorder is at work" : store_error(recorder->store));
+        if (status == STORE_FENCED) {
+            log_error("another recorder is at work: attaching again");
+        } else {
+            recorder_store_failed(recorder, "recording");
+        }
         return RECORD_FAILED;
     }
     recorder->recorded = recorder->entries[count - 1].position;
-    metrics_add(METRICS_recorder_commits, 1);
-    for (size_t i = 0; i < count; i++) {
-        metrics_add(METRICS_recorder_orders, recorder->entries[i].order_count);
-    }
-    if (recorder->rejected_count > 0) {
-        metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
-        log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
-                  "stock than the store; "
-                  "`verify` shows the difference",
-                  recorder->rejected_count, (long long)recorder->rejected[0]);
-    }
+    count_run(recorder, count);
+    hear_wishes(recorder, count);
     return RECORDED_SOME;
 }
 
@@ -132,21 +156,32 @@ static bool gate_still_ours(struct recorder *recorder, int64_t *next_us, int64_t
     return ours;
 }
 
+static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t now_us)
+{
+    if (now_us < *next_us) {
+        return true;
+    }
+    *next_us = now_us + COMPARE_EVERY_US;
+    return recorder_compare_books(recorder);
+}
+
 static void keep_recording(struct recorder *recorder, int lifeline_fd)
 {
     struct trimmer trimmer = {.next_us = 0};
-    int64_t next_check_us = 0, now_us;
+    int64_t next_check_us = 0, next_compare_us = clock_monotonic_us() + COMPARE_EVERY_US, now_us;
     enum record_result result;
     do {
         now_us = clock_monotonic_us();
         result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
-    } while (result != RECORD_FAILED && gate_still_ours(recorder, &next_check_us, now_us) &&
-             trim(recorder, &trimmer, now_us) && !is_closed(lifeline_fd, 0));
+    } while (result != RECORD_FAILED && !recorder->attach_wanted &&
+             gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
+             books_are_equal(recorder, &next_compare_us, now_us) && !is_closed(lifeline_fd, 0));
 }
 
 static void drain_and_leave(struct recorder *recorder, const struct server_shared *shared)
 {
-    while (recorder->redis != NULL && recorder_record(recorder, 0) == RECORDED_SOME) {
+    while (recorder->redis != NULL && recorder->store != NULL &&
+           recorder_record(recorder, 0) == RECORDED_SOME) {
     }
     bool orphaned = is_closed(shared->supervisor_lifeline[0], 0);
     if (recorder->redis != NULL && orphaned && shared->configuration.spawn_redis) {
@@ -187,6 +222,7 @@ int recorder_run(const struct server_shared *shared)
                 supervisor_tell_ready(shared);
             }
             keep_recording(recorder, shared->workers_lifeline[0]);
+            is_closed(shared->workers_lifeline[0], recorder->attach_wanted ? 0 : RETRY_FIRST_MS);
             continue;
         }
         retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;

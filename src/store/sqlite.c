@@ -462,6 +462,7 @@ const struct store_driver sqlite_driver = {
     .products = sqlite_products,
     .find_order = sqlite_find_order,
     .orders_of = sqlite_orders_of,
+    .find_requests = sqlite_find_requests,
     .position = sqlite_position,
     .raise_epoch = sqlite_raise_epoch,
     .record = sqlite_record,

@@ -30,6 +30,7 @@ enum sqlite_statement {
     SQL_PRODUCTS_AFTER,
     SQL_ORDER_BY_ID,
     SQL_ORDERS_OF_USER,
+    SQL_ORDERS_BACKWARDS,
     SQL_LAST_ORDER_BEFORE,
     SQL_POSITION,
     SQL_RAISE_EPOCH,
@@ -123,6 +124,8 @@ enum store_status sqlite_rename_product(struct store *store, int64_t id, const c
 enum store_status sqlite_products(struct store *store, int64_t after, struct store_product *out, size_t max,
                                   size_t *count);
 enum store_status sqlite_find_order(struct store *store, int64_t id, struct store_order *out);
+enum store_status sqlite_find_requests(struct store *store, struct log_position after,
+                                       struct store_request *wanted, size_t count);
 enum store_status sqlite_orders_of(struct store *store, int64_t user_id, int64_t before,
                                    struct store_order *out, size_t max, size_t *count);
 

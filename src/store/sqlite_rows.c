@@ -7,6 +7,7 @@
 #include "doorbuster/clock.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SHELF_BITS 12 /* orders_by_user is sorted by id >> 12 first: 0001_first.sql says why */
@@ -305,5 +306,48 @@ enum store_status sqlite_orders_of(struct store *base, int64_t user_id, int64_t 
         return status;
     status = walk_shelves(store, user_id, before, out, max, count, doing);
     sqlite_read_end(store);
+    return status;
+}
+
+/* --- requests --- */
+static int compare_requests(const void *a, const void *b)
+{
+    const struct store_request *first = a, *second = b;
+    return (first->request > second->request) - (first->request < second->request);
+}
+
+static struct store_request *find_request(struct store_request *wanted, size_t count,
+                                          const struct store_order *order)
+{
+    const struct store_request key = {.request = order->sale.request};
+    struct store_request *found = bsearch(&key, wanted, count, sizeof *wanted, compare_requests);
+    return found != NULL && found->user_id == order->sale.user_id ? found : NULL;
+}
+
+enum store_status sqlite_find_requests(struct store *base, struct log_position after,
+                                       struct store_request *wanted, size_t count)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    sqlite3_stmt *rows = store->statements[SQL_ORDERS_BACKWARDS];
+    struct store_order order;
+    size_t missing = count;
+    int code = SQLITE_ROW;
+    for (size_t i = 0; i < count; i++)
+        wanted[i].found = false;
+    qsort(wanted, count, sizeof *wanted, compare_requests);
+    while (missing > 0 && (code = sqlite3_step(rows)) == SQLITE_ROW) {
+        read_order(rows, &order);
+        if (log_position_compare(order.position, after) <= 0)
+            break;
+        struct store_request *found = find_request(wanted, count, &order);
+        if (found != NULL && !found->found) {
+            found->found = true;
+            found->order = order;
+            missing--;
+        }
+    }
+    enum store_status status =
+        code == SQLITE_ROW || code == SQLITE_DONE ? STORE_OK : sqlite_fail(store, "looking requests up");
+    sqlite3_reset(rows);
     return status;
 }

@@ -37,6 +37,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_ORDERS_OF_USER] =
         "SELECT " ORDER_COLUMNS " FROM orders"
         " WHERE id >> 12 = ?1 AND user_id = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4",
+    [SQL_ORDERS_BACKWARDS] = "SELECT " ORDER_COLUMNS " FROM orders ORDER BY id DESC",
     [SQL_LAST_ORDER_BEFORE] = "SELECT max(id) FROM orders WHERE id < ?1",
 
     [SQL_POSITION] =

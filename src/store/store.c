@@ -131,6 +131,12 @@ enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t 
     return store->driver->orders_of(store, user_id, before, out, max, count);
 }
 
+enum store_status store_find_requests(struct store *store, struct log_position after,
+                                      struct store_request *wanted, size_t count)
+{
+    return store->driver->find_requests(store, after, wanted, count);
+}
+
 /* --- the recorder --- */
 enum store_status store_position(struct store *store, struct store_position *out)
 {

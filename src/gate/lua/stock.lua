@@ -1,7 +1,7 @@
--- Every change of stock that is not a sale: a product's opening, a restock, a withdrawal. Appends it to the sales log in the same step.
+-- Every change of stock that is not a sale: a product's opening, a restock, a withdrawal, a healing (delta 0). Appends it to the sales log in the same step.
 --
 -- KEYS  1 head   2 log   3 the product   4 channel that clears the workers' sold-out marks
--- ARGV  1 cause ("opening", "restock", "withdrawal")   2 product   3 delta   4 actor (user id, 0 the system)   5 note, one line
+-- ARGV  1 cause ("opening", "restock", "withdrawal", "healing")   2 product   3 delta   4 actor (user id, 0 the system)   5 note, one line
 --       6 price, 7 customer limit (opening only)
 -- Gives {entry id, stock afterwards}; opening a product that is open already gives {false, its stock} and changes nothing.
 -- Errors: STALE as in sell.lua, CLOSED (no such product), SHORT (less in stock than is to be withdrawn), FULL (too much stock).
@@ -39,7 +39,7 @@ redis.call('HSET', KEYS[3], 'stock', stock + delta)
 if cause == 'opening' then
     redis.call('HSET', KEYS[3], 'price', ARGV[6], 'limit', ARGV[7])
 end
-if delta > 0 then
+if delta > 0 or cause == 'healing' then
     redis.call('HDEL', KEYS[3], 'sold_out')
     redis.call('PUBLISH', KEYS[4], ARGV[2])
 end

@@ -54,7 +54,7 @@ CREATE TABLE stock_changes (
     product_id INTEGER NOT NULL,
     delta      INTEGER NOT NULL,
     remaining  INTEGER NOT NULL,
-    cause      TEXT    NOT NULL CHECK (cause IN ('opening', 'restock', 'withdrawal')),
+    cause      TEXT    NOT NULL CHECK (cause IN ('opening', 'restock', 'withdrawal', 'healing')),
     applied    INTEGER NOT NULL CHECK (applied IN (0, 1)), -- 0: it did not fit the book and changed nothing
     actor      INTEGER NOT NULL, -- user id, 0: the system
     note       TEXT    NOT NULL,
