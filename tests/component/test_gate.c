@@ -633,6 +633,109 @@ static void test_a_frozen_redis_is_given_up(void **state)
     }
 }
 
+/* --- in doubt
+ * ------------------------------------------------------------------------------------------------------------------------------------------------------
+ */
+/* Asked, and the answer is lost: Redis stands still until the gate has given the link up, then goes on and sells after all. */
+static struct probe *submit_in_doubt(int64_t user)
+{
+    redis_fixture_freeze(&test.redis);
+    struct probe *probe = submit(user, 1, 1);
+    TURN_UNTIL(counted(METRICS_purchases_in_doubt) == 1);
+    assert_int_equal(state_of(probe), PURCHASE_ASKED);
+    redis_fixture_thaw(&test.redis);
+    TURN_UNTIL(orders_given() == 1); /* the late call */
+    return probe;
+}
+
+/* The worker asks for an attach, in the log. */
+static void expect_attach_asked(void)
+{
+    TURN_UNTIL(counted(METRICS_attaches_asked) > 0);
+    static struct sale_order orders[SALES_LOG_ORDERS_MAX * 8];
+    struct log_entry entries[8];
+    size_t count, asked = 0;
+    redisReply *reply;
+    turn_for(50);
+    assert_true(gate_read_log(test.books, NULL, (struct log_position){0, 0}, 0, entries, 8, orders,
+                              sizeof orders / sizeof orders[0], &count, &reply));
+    for (size_t i = 0; i < count; i++) {
+        if (entries[i].kind == LOG_ENTRY_ATTACH) {
+            asked++;
+            assert_int_equal(entries[i].position.epoch, 1);
+            assert_non_null(strstr(entries[i].stock.note, "1 purchases"));
+        }
+    }
+    freeReplyObject(reply);
+    assert_int_equal(asked, 1); /* not at every turn */
+}
+
+static void test_in_doubt_and_sold(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    struct log_position opened = {1, 1};
+    record_all(NULL, 0);
+    struct probe *probe = submit_in_doubt(5);
+    expect_attach_asked();
+    record_all(NULL, 0); /* of the same epoch: settles nothing */
+    turn_for(100);
+    assert_int_equal(test.settle_calls, 0);
+    open_epoch(2);
+    TURN_UNTIL(settling_count() == 1);
+    struct purchase *asked = &test.settling->purchase;
+    assert_ptr_equal(test.settling, &probe->gate);
+    assert_int_equal(asked->state, PURCHASE_ASKED);
+    assert_true(log_position_compare(asked->position, opened) <= 0); /* where to look from */
+    asked->order.id = 1;                                             /* found, as the api fills it in */
+    asked->order.unit_price = PRICE;
+    asked->order.remaining = 9;
+    asked->position = (struct log_position){1, 2};
+    settle_first(GATE_IN_STORE);
+    assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
+    assert_int_equal(orders_given(), 1);
+}
+
+static void test_in_doubt_and_never_sold(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    record_all(NULL, 0);
+    struct probe *probe = submit_in_doubt(5);
+    expect_attach_asked();
+    open_epoch(2);
+    TURN_UNTIL(settling_count() == 1);
+    settle_first(GATE_NOT_IN_STORE);
+    TURN_UNTIL(state_of(probe) == PURCHASE_RESERVED); /* asked again, with the new script */
+    assert_int_equal(probe->gate.purchase.position.epoch, 2);
+    record_all(NULL, 0);
+    TURN_UNTIL(probe->answered);
+    assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
+    assert_int_equal(counted(METRICS_purchases_unavailable), 0);
+}
+
+/* --- back-pressure
+ * ------------------------------------------------------------------------------------------------------------------------------------------------------
+ */
+/* A recorder that says nothing does not record: not a unit more is taken until it speaks again. */
+static void test_nothing_is_sold_while_the_recorder_is_silent(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    record_all(NULL, 0);
+    TURN_UNTIL(counted(METRICS_sale_stalls) == 1);
+    assert_false(gate_is_ready(test.gate));
+    struct probe *probe = submit(5, 1, 1);
+    turn_for(300);
+    assert_int_equal(state_of(probe), PURCHASE_QUEUED);
+    assert_int_equal(live_stock(1), 10);
+    record_all(NULL, 0);
+    TURN_UNTIL(state_of(probe) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(probe->answered);
+    assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
+}
+
 /* --- deadlines
  * ------------------------------------------------------------------------------------------------------------------------------------------------------
  */
@@ -754,6 +857,9 @@ int main(void)
         TEST(test_a_silent_news_link_is_replaced),
         TEST(test_a_call_without_an_answer),
         TEST(test_a_frozen_redis_is_given_up),
+        TEST(test_in_doubt_and_sold),
+        TEST(test_in_doubt_and_never_sold),
+        TEST(test_nothing_is_sold_while_the_recorder_is_silent),
         TEST(test_deadlines),
         TEST(test_a_full_gate),
     };

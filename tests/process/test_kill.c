@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -308,6 +309,13 @@ static void test_all_killed_at_once(void **state)
     end_sale();
 }
 
+/* Nobody was turned away or left without an answer. */
+static void expect_only_slower_answers(void)
+{
+    assert_int_equal(test.ledger.unavailable, 0);
+    assert_int_equal(test.ledger.broken, 0);
+}
+
 /* --- Redis
  * ---------------------------------------------------------------------------------------------------------------------------------
  */
@@ -322,6 +330,7 @@ static void test_killed_redis_comes_back(void **state)
     }
     buy_until_more(GO_ON_ORDERS);
     assert_int_equal(server_fixture_metric(&test.server, "process_restarts"), 3);
+    expect_only_slower_answers();
     end_sale();
 }
 
@@ -339,6 +348,38 @@ static void test_flushed_redis_is_rebuilt(void **state)
     }
     buy_until_more(GO_ON_ORDERS);
     assert_true(server_fixture_metric(&test.server, "recorder_rebuilds") >= 3);
+    expect_only_slower_answers();
+    end_sale();
+}
+
+/* --- the store
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
+/* Another program holds the database for longer than the recorder waits. Nothing is confirmed meanwhile, and hardly anything reserved;
+ * afterwards all that was reserved is recorded. */
+static void test_locked_database_stops_the_sale(void **state)
+{
+    char path[FOLDER_BYTES + 32];
+    sqlite3 *database;
+    (void)state;
+    start_sale(2, 20000);
+    start_buying();
+    buy_until_more(GO_ON_ORDERS);
+    snprintf(path, sizeof path, "%s/doorbuster.db", test.server.data);
+    assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
+    sqlite3_busy_timeout(database, 5000);
+    assert_int_equal(sqlite3_exec(database, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    buy_for(200); /* what was recorded before is still announced */
+    size_t confirmed = test.ledger.confirmed;
+    buy_for(2500);
+    assert_int_equal(test.ledger.confirmed, confirmed);
+    int64_t reserved = server_fixture_orders_given(&test.server);
+    buy_for(1000);
+    assert_int_equal(server_fixture_orders_given(&test.server), reserved);
+    assert_int_equal(sqlite3_exec(database, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(database);
+    buy_until_more(GO_ON_ORDERS);
+    assert_int_equal(test.ledger.broken, 0);
     end_sale();
 }
 
@@ -635,6 +676,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_all_killed_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed_redis_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_flushed_redis_is_rebuilt, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_locked_database_stops_the_sale, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sigterm_in_mid_sale, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sighup_replaces_the_workers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_killed_successor_leaves_no_worker_too_many, setup, teardown),

@@ -357,3 +357,14 @@ struct redisContext *server_fixture_redis(const struct server_fixture *fixture)
     }
     return redis;
 }
+
+int64_t server_fixture_orders_given(const struct server_fixture *fixture)
+{
+    redisContext *redis = server_fixture_redis(fixture);
+    redisReply *reply = redis_ask(redis, "HGET {doorbuster}:head orders");
+    assert_non_null(reply);
+    int64_t orders = strtoll(reply->str, NULL, 10);
+    freeReplyObject(reply);
+    redisFree(redis);
+    return orders;
+}

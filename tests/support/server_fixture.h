@@ -71,6 +71,8 @@ int64_t server_fixture_metric(const struct server_fixture *fixture, const char *
 /* Runs `verify` with --data and one more argument (or NULL); prints what it said if the exit code is another.
  */
 void server_fixture_verify(const struct server_fixture *fixture, int exit_code);
+/* The last order id that Redis has given out. */
+int64_t server_fixture_orders_given(const struct server_fixture *fixture);
 /* A connection to the private Redis. */
 struct redisContext *server_fixture_redis(const struct server_fixture *fixture);
 
