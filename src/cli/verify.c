@@ -5,6 +5,7 @@
 #include "doorbuster/process.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,7 +40,7 @@ static void print_summary(const struct audit *audit)
 
 /* --- the ways --------------------------------------------------------------------------------------------------------------------- */
 /* One audit, printed; its exit code. `repair` is NULL if there was none. */
-static int audit_once(struct audit *audit, struct acks *acks, const struct repair *repair)
+static int audit_once(struct audit *audit, const struct acks *acks, const struct repair *repair)
 {
     if (!audit_begin(audit)) {
         return 2;
@@ -60,7 +61,7 @@ static int audit_once(struct audit *audit, struct acks *acks, const struct repai
     return audit_exit_code(audit);
 }
 
-static int repair_and_audit(struct audit *audit, struct acks *acks)
+static int repair_and_audit(struct audit *audit, const struct acks *acks)
 {
     struct repair repair;
     int exit_code = repair_ask(&repair, audit) ? audit_once(audit, acks, &repair) : 2;
@@ -96,20 +97,24 @@ int verify_run(const struct settings *settings)
 {
     static struct audit audit;
     static struct cli_place place;
+    static struct acks told;
     struct private_sleeper sleeper = {.lock_fd = -1, .pid = -1};
     char error[512];
     bool json = settings_get(settings, "json") != NULL;
     bool watch = settings_get(settings, "watch") != NULL, repair = settings_get(settings, "repair") != NULL;
     const char *acks_path = settings_get(settings, "acks");
+    signal(SIGPIPE, SIG_IGN); /* a Redis that goes away is an error of a call, not our end */
     refuse_contradictions(settings);
     cli_read_place(settings, &place);
     audit = (struct audit){.place = &place, .output = json ? OUTPUT_JSON : OUTPUT_LINES};
     if (settings_get(settings, "product") != NULL) {
         audit.only_product = settings_get_integer(settings, "product", 1, INT64_MAX);
     }
-    struct acks *acks = acks_path != NULL ? acks_read(acks_path) : NULL;
+    if (acks_path != NULL) {
+        acks_read(&told, acks_path);
+    }
+    const struct acks *acks = acks_path != NULL ? &told : NULL;
     if (store_open(&audit.store, place.store_url, STORE_READER, error, sizeof error) != STORE_OK) {
-        acks_free(&acks);
         process_refuse(settings->program, "%s", error);
     }
     int exit_code;
@@ -120,7 +125,7 @@ int verify_run(const struct settings *settings)
         exit_code = repair ? repair_and_audit(&audit, acks) : audit_once(&audit, acks, NULL);
     }
     audit_clear(&audit);
-    acks_free(&acks);
+    acks_fini(&told);
     store_close(&audit.store);
     if (audit.redis != NULL) {
         redisFree(audit.redis);

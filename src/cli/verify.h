@@ -66,16 +66,19 @@ void audit_add_name(char *names, size_t bytes, const char *name);
 /* 0, 1, 2 */
 int audit_exit_code(const struct audit *audit);
 
-/* Opens what is closed. `error`: why Redis cannot be reached. */
+/* To Redis, again if the connection is dead. False: `error` says why not. */
 bool audit_connect(struct audit *audit, char *error, size_t error_bytes);
 
 /* --- --acks (verify_acks.c) -------------------------------------------------------------------------------------------------------- */
-struct acks;
+struct acks {
+    struct ack *list;
+    size_t count, room;
+};
 /* Reads the file ("-": standard input). Exits with 2 and one line if a line is malformed. */
-struct acks *acks_read(const char *path);
-void acks_free(struct acks **acks);
+void acks_read(struct acks *acks, const char *path);
+void acks_fini(struct acks *acks);
 /* Within the audit's snapshot, which must be younger than the reading. */
-void acks_check(struct acks *acks, struct audit *audit);
+void acks_check(const struct acks *acks, struct audit *audit);
 
 /* --- --repair (verify_repair.c) ---------------------------------------------------------------------------------------------------- */
 struct repair {

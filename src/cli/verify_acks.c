@@ -25,11 +25,6 @@ struct ack {
     int64_t line;
 };
 
-struct acks {
-    struct ack *list;
-    size_t count, room;
-};
-
 /* The offenders with the lowest line numbers, in order. */
 struct offender {
     int64_t line, order;
@@ -119,11 +114,9 @@ static int by_order(const void *a, const void *b)
     return left->line < right->line ? -1 : left->line > right->line;
 }
 
-struct acks *acks_read(const char *path)
+void acks_read(struct acks *acks, const char *path)
 {
     bool is_input = strcmp(path, "-") == 0;
-    struct acks *acks = calloc(1, sizeof *acks);
-    CHECK(acks != NULL);
     FILE *file = is_input ? stdin : fopen(path, "re");
     if (file == NULL) {
         process_refuse(VERIFY_PROGRAM, "cannot read %s: %s", path, strerror(errno));
@@ -138,16 +131,12 @@ struct acks *acks_read(const char *path)
     if (acks->count > 0) {
         qsort(acks->list, acks->count, sizeof *acks->list, by_order);
     }
-    return acks;
 }
 
-void acks_free(struct acks **acks)
+void acks_fini(struct acks *acks)
 {
-    if (*acks != NULL) {
-        free((*acks)->list);
-        free(*acks);
-        *acks = NULL;
-    }
+    free(acks->list);
+    *acks = (struct acks){0};
 }
 
 /* --- comparing ------------------------------------------------------------------------------------------------------------------ */
@@ -211,7 +200,7 @@ static const char *grouped(size_t number, char out[GROUPED_BYTES])
     return out;
 }
 
-void acks_check(struct acks *acks, struct audit *audit)
+void acks_check(const struct acks *acks, struct audit *audit)
 {
     static const char name[] = "acknowledged orders";
     static const char *const words[ACK_FAULTS] = {

@@ -396,7 +396,7 @@ void audit_clear(struct audit *audit)
 
 bool audit_connect(struct audit *audit, char *error, size_t error_bytes)
 {
-    if (audit->redis != NULL && audit->redis->err != 0) {
+    if (audit->redis != NULL && !redis_done(redis_ask(audit->redis, "PING"))) {
         redisFree(audit->redis);
         audit->redis = NULL;
     }

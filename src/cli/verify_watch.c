@@ -1,4 +1,4 @@
-/* verify --watch: a pass about every second, a line a pass, until SIGINT or SIGTERM.
+/* verify --watch: a pass about every second, a line a pass, until SIGINT or SIGTERM, or until nobody reads the lines.
  *
  * A quick pass reads what does not grow with the number of orders: the products' books, Redis's figures, the log behind the store's
  * position. A full one reads every order; it comes first, then at most every FULL_EVERY_US, and so seldom that it takes no more than a
@@ -236,6 +236,6 @@ int watch_run(struct audit *audit, bool json)
     do {
         next_us = clock_monotonic_us() + PASS_EVERY_US;
         make_pass(&watch);
-    } while (!wait_until(&ending, next_us));
+    } while (!ferror(stdout) && !wait_until(&ending, next_us));
     return watch.any_broken ? 1 : watch.any_unknown ? 2 : 0;
 }
