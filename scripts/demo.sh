@@ -183,7 +183,7 @@ run_locust() {
   : >"$work/logs/progress.log"
   exec 4<"$work/logs/progress.log"
   DOORBUSTER_VERIFY=$BIN/verify DOORBUSTER_DATA=$work/data DOORBUSTER_RESULT=$work/logs/result.json \
-    DOORBUSTER_PROGRESS=$work/logs/progress.log PYTHONDONTWRITEBYTECODE=1 \
+    DOORBUSTER_PROGRESS=$work/logs/progress.log DOORBUSTER_ACKS=$work/logs/acks.txt PYTHONDONTWRITEBYTECODE=1 \
     setsid "$LOCUST" -f "$ROOT/load_tests/$scenario/locustfile.py" --headless --only-summary \
     --host "http://127.0.0.1:$port" -u "$users" -r "$rate" -t "${seconds}s" \
     >"$work/logs/locust.log" 2>&1 </dev/null 4<&- &
@@ -208,7 +208,7 @@ run_locust() {
 verify_store() {
   step "Asking the store (verify)"
   verify_status=0
-  "$BIN/verify" --data "$work/data" >"$work/logs/verify.log" 2>&1 || verify_status=$?
+  "$BIN/verify" --data "$work/data" --acks "$work/logs/acks.txt" >"$work/logs/verify.log" 2>&1 || verify_status=$?
   sed 's/^/  /' "$work/logs/verify.log"
 }
 

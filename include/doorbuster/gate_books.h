@@ -59,6 +59,11 @@ enum gate_change gate_change_stock(redisContext *redis, const struct stock_chang
                                    const struct gate_opening *opening, int patience_ms,
                                    struct log_position *position, int64_t *stock);
 
+/* --- asking the recorder ------------------------------------------------------------------------------------------------------- */
+/* Asks the recorder to attach again, compare and mend: by an entry `attach` in the log, of the epoch that the asker knows. `why` is for
+ * people. True also if a newer epoch has begun already, or if there is no log at all: the recorder sees that by itself. */
+bool gate_ask_attach(redisContext *redis, uint64_t epoch, const char *why);
+
 /* --- the recorder's alone ----------------------------------------------------------------------------------------------------- */
 /* Epoch 0: from here on no script sells, until gate_open(). */
 bool gate_close(redisContext *redis);

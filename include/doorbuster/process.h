@@ -13,6 +13,9 @@ void process_set_title(const char *format, ...) __attribute__((format(printf, 1,
 /* Creates `path` with mode 0700 and checks that it can be written. 0, or -1 with a sentence for the user in `error`. */
 int process_make_private_dir(const char *path, char *error, size_t error_bytes);
 
+/* In the data folder: whoever holds its flock may start the private Redis and write there. A server writes its pid into it. */
+#define PROCESS_DATA_LOCK "lock"
+
 /* One clear line on stderr and exit(2): for a broken environment at start. "doorbuster-server: <message>" */
 _Noreturn void process_refuse(const char *program, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

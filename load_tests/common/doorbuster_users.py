@@ -8,6 +8,7 @@ Settings, from the environment:
   DOORBUSTER_DATA      the server's data folder, for verify   default ./data
   DOORBUSTER_RESULT    also write the summary here, as JSON
   DOORBUSTER_PROGRESS  also write a line here every few seconds
+  DOORBUSTER_ACKS      keep the list of confirmed orders here, as `verify --acks` reads it; else it lasts as long as the run
 """
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ from locust.exception import StopUser
 from locust.runners import STATE_INIT, STATE_STOPPED, LocalRunner
 
 import report
+from acks import Acks
 from tally import Tally
 
 PASSWORD = "Black-Friday-1"
@@ -73,6 +75,7 @@ class Run:
     def __init__(self) -> None:
         self.scenario = "custom"
         self.tally = Tally()
+        self.acks: Acks | None = None  # from the start of a run on
         self.ready = False
         self.judged = True
         self.environment: Any = None
@@ -219,6 +222,8 @@ class DoorbusterUser(FastHttpUser):
         self.note_purchase(order_id)
         if not isinstance(order_id, int):
             return "purchase: 201 without an order id"
+        if run.acks:
+            run.acks.note(answer.body)
         if answer.body.get("product_id") != tally.product_id or answer.body.get("quantity") != 1:
             return "purchase: 201 for something else than was asked for"
         remaining = answer.body.get("remaining_stock")
@@ -413,19 +418,28 @@ def on_init(environment: Any, **_: Any) -> None:
     environment.stop_timeout = environment.stop_timeout or STOP_SECONDS_MAX
 
 
+def refuse_to_start(environment: Any, why: str) -> None:
+    print(f"\nCANNOT START: {why}\n", flush=True)
+    environment.process_exit_code = 2
+    headless = environment.web_ui is None
+    gevent.spawn(environment.runner.quit if headless else environment.runner.stop)
+
+
 @events.test_start.add_listener
 def on_test_start(environment: Any, **_: Any) -> None:
     run.ready = False
     try:
         run.tally = preflight((environment.host or "").rstrip("/"))
     except NotReady as error:
-        print(f"\nCANNOT START: {error}\n", flush=True)
-        environment.process_exit_code = 2
-        headless = environment.web_ui is None
-        gevent.spawn(environment.runner.quit if headless else environment.runner.stop)
+        refuse_to_start(environment, str(error))
         return
     if run.tally.stock_at_start == 0:
         print("NOTE: nothing is left to sell, so everyone should be refused. `setup --reset` fills the shelf again.", flush=True)
+    try:
+        run.acks = Acks(os.environ.get("DOORBUSTER_ACKS"))
+    except OSError as error:
+        refuse_to_start(environment, f"cannot write the list of confirmed orders: {error} (DOORBUSTER_ACKS)")
+        return
     run.ready = True
     run.judged = False
     if os.environ.get("DOORBUSTER_PROGRESS"):
@@ -453,7 +467,9 @@ def on_test_stop(environment: Any, **_: Any) -> None:
     if run.judged:
         return
     run.judged = True
-    reading = report.read_store(run.tally)
+    reading = report.read_store(run.tally, run.acks.path if run.acks else None)
+    if run.acks:
+        run.acks.close()
     faults = report.faults_of(run.tally, reading)
     faults += [f"the load test itself stumbled: {error['msg']}" for error in environment.runner.exceptions.values()]
     print(report.summary(run.scenario, run.tally, reading, faults), flush=True)

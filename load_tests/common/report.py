@@ -30,14 +30,15 @@ class StoreReading:
     faults: list[str] = field(default_factory=list)
 
 
-def read_store(tally: Tally) -> StoreReading:
+def read_store(tally: Tally, acks_path: str | None = None) -> StoreReading:
     command = os.environ.get("DOORBUSTER_VERIFY") or str(ROOT / "build" / "bin" / "verify")
     if command == DO_NOT_ASK:
         return StoreReading(asked=False)
     data = os.environ.get("DOORBUSTER_DATA") or "data"
+    arguments = ["--json", "--data", data] + (["--acks", acks_path] if acks_path else [])
     reading = StoreReading()
     try:
-        done = subprocess.run([command, "--json", "--data", data], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        done = subprocess.run([command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               timeout=VERIFY_SECONDS_MAX, check=False)
     except (OSError, subprocess.SubprocessError) as error:
         reading.faults.append(f"the store could not be asked: {error} (DOORBUSTER_VERIFY names the program, DOORBUSTER_DATA the "

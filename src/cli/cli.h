@@ -7,6 +7,7 @@
 #include "doorbuster/store.h"
 
 #define CLI_STORE_URL_BYTES 4200
+#define CLI_DATA_DIR_BYTES 4100
 
 /* The settings `data`, `store` and `redis`, as the server has them. */
 #define CLI_DATA_SETTINGS                                                                                    \
@@ -25,6 +26,8 @@
     }
 
 struct cli_place {
+    char data_dir[CLI_DATA_DIR_BYTES]; /* absolute; "" if there is none and none is needed */
+    bool private_redis;                /* --redis spawn: the one in the data folder */
     char store_url[CLI_STORE_URL_BYTES];
     struct redis_address redis;
 };

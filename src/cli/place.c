@@ -20,12 +20,14 @@ void cli_read_place(const struct settings *settings, struct cli_place *out)
                        "there is no data folder %s; start the server first, or name its folder with --data",
                        data);
     }
+    snprintf(out->data_dir, sizeof out->data_dir, "%s", absolute ? absolute : "");
+    out->private_redis = strcmp(redis, "spawn") == 0;
     if (store != NULL) {
         snprintf(out->store_url, sizeof out->store_url, "%s", store);
     } else {
         snprintf(out->store_url, sizeof out->store_url, "sqlite:%s/doorbuster.db", absolute);
     }
-    if (strcmp(redis, "spawn") == 0) {
+    if (out->private_redis) {
         snprintf(own, sizeof own, "unix:%s/redis.sock", absolute);
         redis = own;
     }

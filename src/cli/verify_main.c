@@ -7,13 +7,30 @@
 static struct setting options[] = {
     CLI_DATA_SETTINGS,
     {.option = "product", .value_name = "ID", .help = "only this product's books (default: all)"},
-    {.option = "json", .help = "one JSON object instead of lines"},
+    {.option = "acks",
+     .value_name = "FILE",
+     .help = "every order in FILE must be in the store; - is standard input"},
+    {.option = "repair", .help = "first ask the running recorder to compare and mend Redis at once"},
+    {.option = "watch", .help = "a line about every second, until Ctrl-C"},
+    {.option = "json", .help = "one JSON object instead of lines; with --watch one a line"},
 };
 static struct settings settings = {
     .program = "doorbuster-verify",
     .summary = "audits Redis against the store, each product at one position of the sales log",
-    .epilogue = "It may run in the middle of a sale. Exit codes: 0 everything holds, 1 something does not, 2 "
-                "could not check.",
+    .epilogue =
+        "It may run in the middle of a sale. It changes nothing; of a stopped server it starts the private "
+        "Redis for as\nlong as the audit takes, and holds the data folder's lock meanwhile.\n\n"
+        "--acks FILE has a line for each order that a client was told of: order, user, product, quantity, "
+        "with "
+        "blanks in\nbetween; empty lines and lines that begin with # are passed over.\n\n"
+        "--watch checks the products' books, Redis against the store and the log in flight each time, and "
+        "every order in\nthe first pass, then every 30 s, or more seldom if that would take more than a "
+        "twentieth of the time. The line\nnames what does not hold; what a full pass found stays there until "
+        "the next one. It never starts Redis. The exit\ncode is that of the worst pass: 1 if anything did "
+        "not "
+        "hold in any of them, else 2 if anything could not be checked.\n\n"
+        "--repair waits up to 10 s for the recorder; it needs a running server.\n\n"
+        "Exit codes: 0 everything holds, 1 something does not, 2 could not check.",
     .list = options,
     .count = sizeof options / sizeof options[0],
 };

@@ -180,6 +180,13 @@ bool gate_read_log(redisContext *redis, const struct gate_announcement *announce
     return true;
 }
 
+/* --- asking the recorder ----------------------------------------------------------------------------------------------------------- */
+bool gate_ask_attach(redisContext *redis, uint64_t epoch, const char *why)
+{
+    return redis_done(redis_ask(redis, "XADD " KEY_LOG " NOMKSTREAM %" PRIu64 "-* attach %s", epoch, why)) ||
+           strstr(redis_failure(), "equal or smaller") != NULL;
+}
+
 /* --- stock at a position --------------------------------------------------------------------------------------------------------- */
 static void undo_entries(const redisReply *list, int64_t product_id, struct gate_stock *out)
 {

@@ -4,6 +4,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/jwt.h"
+#include "doorbuster/private_redis.h"
 #include "doorbuster/process.h"
 #include "doorbuster/settings.h"
 #include "doorbuster/store.h"
@@ -161,7 +162,9 @@ static void read_redis(struct server_configuration *configuration)
                        configuration->spawn_redis ? "; choose a --data folder with a shorter path" : "");
     }
     if (configuration->spawn_redis) {
-        private_redis_check(PROGRAM);
+        if (!private_redis_find(error, sizeof error)) {
+            process_refuse(PROGRAM, "%s", error);
+        }
     } else {
         check_foreign_redis(&configuration->redis);
     }

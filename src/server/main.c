@@ -33,11 +33,11 @@ static bool is_left_behind(int fd)
 }
 
 /* Held by every process of this server: two servers never share a data folder. If the supervisor that took it is dead, its children are
- * about to finish what they hold: they are waited for. */
+ * about to finish what they hold, or a `verify` reads the stopped server's data (it leaves the pid in the file alone): they are waited for. */
 static int lock_data_dir(const char *data_dir)
 {
     char path[4200], owner[32];
-    snprintf(path, sizeof path, "%s/lock", data_dir);
+    snprintf(path, sizeof path, "%s/" PROCESS_DATA_LOCK, data_dir);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
         process_refuse("doorbuster-server", "cannot open %s: %s", path, strerror(errno));
@@ -52,7 +52,8 @@ static int lock_data_dir(const char *data_dir)
                 data_dir);
         }
         if (!told) {
-            log_warn("an earlier server died; waiting until its workers have finished what they hold");
+            log_warn("an earlier server died, or verify reads its data; waiting until they have finished "
+                     "what they hold");
             told = true;
         }
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);

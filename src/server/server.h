@@ -50,12 +50,4 @@ int recorder_run(const struct server_shared *shared);
 /* In a child: "I can serve". */
 void supervisor_tell_ready(const struct server_shared *shared);
 
-/* --- the private Redis (private_redis.c) -------------------------------------------------------------------------------------- */
-/* Exits with 2 and one line if there is no redis-server, or one older than 7. */
-void private_redis_check(const char *program);
-/* The redis-server that an earlier server left behind on our socket is asked to shut down; waits until it is gone. */
-void private_redis_end_leftover(const struct server_configuration *configuration);
-/* In a forked child: becomes redis-server. Returns only if it cannot. */
-void private_redis_exec(const struct server_configuration *configuration);
-
 #endif

@@ -11,6 +11,7 @@
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/log.h"
+#include "doorbuster/private_redis.h"
 #include "doorbuster/process.h"
 
 #include <errno.h>
@@ -31,6 +32,7 @@
 #define BACKOFF_FIRST_MS 20
 #define BACKOFF_MAX_MS 5000
 #define HEALTHY_AFTER_US 10000000 /* ran so long: the next death is a new story */
+#define REDIS_FAILED_STARTS_MAX 3 /* then its files are damaged */
 #define ROLL_RETRY_US 1000000
 #define START_TIMEOUT_US 60000000
 #define STOP_TIMEOUT_US 30000000
@@ -46,6 +48,8 @@ struct child {
     int64_t started_us;
     int64_t restart_us; /* when to start it, if pid is 0 */
     int backoff_ms;
+    int failed_starts;  /* redis-server: in a row; it ended by itself before it was healthy */
+    bool was_set_aside; /* redis-server: its data, since it was last healthy */
     bool ready;
     bool leaving; /* replaced or stopping: do not start again */
 };
@@ -167,7 +171,8 @@ static void run_child(const struct supervisor *supervisor, const struct child *c
     sigprocmask(SIG_SETMASK, &none, NULL);
     switch (child->kind) {
     case CHILD_REDIS:
-        private_redis_exec(&supervisor->shared->configuration);
+        private_redis_exec(supervisor->shared->configuration.data_dir,
+                           &supervisor->shared->configuration.redis);
         _exit(1);
     case CHILD_RECORDER:
         _exit(recorder_run(supervisor->shared));
@@ -218,6 +223,35 @@ static struct child *find_child(struct supervisor *supervisor, pid_t pid)
     return NULL;
 }
 
+/* A redis-server that cannot read its files ends at once, again and again. What it forgets was never promised: its data are moved aside,
+ * and the recorder fills the empty one from the store. Once: if that was not the reason, the data would only be scattered. */
+static void set_damaged_redis_aside(const struct supervisor *supervisor, struct child *child)
+{
+    const char *data_dir = supervisor->shared->configuration.data_dir;
+    char where[4400], error[9000];
+    if (child->failed_starts < REDIS_FAILED_STARTS_MAX || child->was_set_aside) {
+        return;
+    }
+    child->failed_starts = 0;
+    child->was_set_aside = true;
+    if (private_redis_set_aside(data_dir, where, sizeof where, error, sizeof error)) {
+        log_error(
+            "redis-server failed to start %d times in a row, so its data must be damaged (see "
+            "%s/redis/redis.log): moved them to %s; it starts empty, and the recorder fills it from the "
+            "store",
+            REDIS_FAILED_STARTS_MAX, data_dir, where);
+    } else {
+        log_error("redis-server failed to start %d times in a row, and its data cannot be moved aside: %s",
+                  REDIS_FAILED_STARTS_MAX, error);
+    }
+}
+
+/* Ended by itself, or crashed; not killed from outside. */
+static bool is_own_end(int status)
+{
+    return !WIFSIGNALED(status) || (WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM);
+}
+
 static void child_died(struct supervisor *supervisor, struct child *child, int status)
 {
     char name[32];
@@ -237,12 +271,19 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
     }
     if (now_us - child->started_us > HEALTHY_AFTER_US) {
         child->backoff_ms = BACKOFF_FIRST_MS;
+        child->failed_starts = 0;
+        child->was_set_aside = false;
+    } else if (is_own_end(status)) {
+        child->failed_starts++;
     }
     log_error("%s died (%s %d); starting it again in %d ms", child_name(child, name),
               WIFSIGNALED(status) ? "signal" : "exit code",
               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), child->backoff_ms);
     metrics_add(METRICS_process_restarts, 1);
     child->restart_us = now_us + (int64_t)child->backoff_ms * 1000;
+    if (child->kind == CHILD_REDIS) {
+        set_damaged_redis_aside(supervisor, child);
+    }
     child->backoff_ms = child->backoff_ms * 2 < BACKOFF_MAX_MS ? child->backoff_ms * 2 : BACKOFF_MAX_MS;
 }
 
@@ -478,8 +519,11 @@ int supervisor_run(struct server_shared *shared)
     supervisor.rolling_next = shared->configuration.workers;
     raise_file_limit();
     open_sockets(shared);
-    if (shared->configuration.spawn_redis) {
-        private_redis_end_leftover(&shared->configuration);
+    if (shared->configuration.spawn_redis && !private_redis_end_leftover(&shared->configuration.redis)) {
+        process_refuse("doorbuster-server",
+                       "the private Redis of an earlier server does not end; stop it by hand (its folder is "
+                       "%s/redis)",
+                       shared->configuration.data_dir);
     }
     open_pipes(shared);
     shared->metrics = metrics_page_new();

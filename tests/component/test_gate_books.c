@@ -558,6 +558,40 @@ static void test_an_epoch_older_than_the_log_changes_nothing(void **state)
     expect_outcome(sell_one(5, 1, 1), 2, PRICE, 3);
 }
 
+/* Asking for an attach is an entry of a kind of its own, which changes nothing by itself. */
+static void test_asking_for_an_attach(void **state)
+{
+    struct log_entry entry;
+    static struct sale_order orders[SALES_LOG_ORDERS_MAX];
+    (void)state;
+    open_product(1, 5, 0); /* 1-0 */
+    assert_true(gate_ask_attach(redis, EPOCH, "two words"));
+    redisReply *reply = redis_ask(redis, "XRANGE " LOG " %d-1 %d-1", EPOCH, EPOCH);
+    assert_int_equal(reply->elements, 1);
+    const redisReply *fields = reply->element[0]->element[1];
+    assert_int_equal(fields->elements, 2);
+    assert_string_equal(fields->element[0]->str, "attach");
+    assert_string_equal(fields->element[1]->str, "two words");
+    freeReplyObject(reply);
+    read_entry((struct log_position){EPOCH, 0}, &entry, orders);
+    assert_int_equal(entry.position.n, 1);
+    expect_outcome(sell_one(1, 1, 1), 1, PRICE, 4);
+    /* A newer epoch has begun: nothing is left to ask for. */
+    redis_do(redis, "XADD " LOG " %d-1 foo bar", EPOCH + 1);
+    char *before = dump_all();
+    assert_true(gate_ask_attach(redis, EPOCH, "late"));
+    expect_unchanged(before);
+    /* No log: none is made, and the recorder sees by itself that it is gone. */
+    redis_do(redis, "FLUSHALL");
+    assert_true(gate_ask_attach(redis, EPOCH, "empty"));
+    before = dump_all();
+    assert_string_equal(before, "");
+    free(before);
+    redis_do(redis, "SET " LOG " text");
+    assert_false(gate_ask_attach(redis, EPOCH, "broken"));
+    assert_non_null(strstr(redis_failure(), "WRONGTYPE"));
+}
+
 /* --- changes of stock
  * ---------------------------------------------------------------------------------------------------------------------------
  */
@@ -884,6 +918,7 @@ int main(void)
         TEST(test_a_restarted_redis_sells_nothing),
         TEST(test_out_of_memory_changes_nothing),
         TEST(test_an_epoch_older_than_the_log_changes_nothing),
+        TEST(test_asking_for_an_attach),
         TEST(test_opening_twice),
         TEST(test_restock_and_withdrawal),
         TEST(test_stock_at_a_position),

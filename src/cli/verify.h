@@ -1,0 +1,110 @@
+/* verify's parts: what they share, and what each does. */
+#ifndef DOORBUSTER_CLI_VERIFY_H
+#define DOORBUSTER_CLI_VERIFY_H
+
+#include "cli.h"
+
+#include <cjson/cJSON.h>
+
+#define VERIFY_PROGRAM "doorbuster-verify"
+#define VERIFY_REDIS_TIMEOUT_MS 5000
+#define VERIFY_NAMES_BYTES 1024
+
+enum verdict { HOLDS, BROKEN, UNKNOWN };
+enum verify_output { OUTPUT_LINES, OUTPUT_JSON, OUTPUT_NONE };
+
+/* One product's two figures at the same position of the log. */
+struct verify_book {
+    int64_t product_id, redis, store;
+    bool known; /* Redis's */
+};
+
+/* The log behind the store's position, and before it. */
+struct verify_tail {
+    bool read;
+    uint64_t epoch;  /* the head's; 0: the gate is closed */
+    int64_t next_id; /* expected of the first order that is not recorded yet */
+    int64_t in_flight, out_of_sequence;
+    int64_t entries_behind; /* not recorded yet */
+    int64_t oldest_at_ms;   /* of those, the first one's time; 0: there are none */
+    int64_t recorded, different;
+};
+
+/* One pass over everything: what it reads from, what it found. */
+struct audit {
+    const struct cli_place *place;
+    struct store *store;
+    redisContext *redis; /* NULL: could not be reached */
+    enum verify_output output;
+    bool quick;           /* only what costs nothing however many orders there are */
+    int64_t only_product; /* 0: all */
+
+    size_t made, broken, unknown;
+    char broken_names[VERIFY_NAMES_BYTES], unknown_names[VERIFY_NAMES_BYTES]; /* ", " in between, each once */
+    cJSON *checks, *products;                                                 /* OUTPUT_JSON */
+    struct store_position position;
+    struct store_orders_audit orders;
+    struct verify_tail tail;
+    struct verify_book *books;
+    size_t book_count, books_room;
+};
+
+/* --- one pass (verify_checks.c) -------------------------------------------------------------------------------------------------- */
+/* `audit` as its owner set it up: the connections, what is asked for; everything found starts empty. False: the store cannot be read;
+ * said on stderr. The snapshot is open until audit_end(), so that more may be checked in it. */
+bool audit_begin(struct audit *audit);
+void audit_check(struct audit *audit);
+void audit_end(struct audit *audit);
+/* Forgets what the pass found. The connections stay. */
+void audit_clear(struct audit *audit);
+/* A check's line, or JSON, or only the counts. */
+void audit_report(struct audit *audit, const char *name, enum verdict verdict, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+enum verdict audit_holds(bool condition);
+/* A name into a list like broken_names, unless it is there. */
+void audit_add_name(char *names, size_t bytes, const char *name);
+/* 0, 1, 2 */
+int audit_exit_code(const struct audit *audit);
+
+/* To Redis, again if the connection is dead. False: `error` says why not. */
+bool audit_connect(struct audit *audit, char *error, size_t error_bytes);
+
+/* --- --acks (verify_acks.c) -------------------------------------------------------------------------------------------------------- */
+struct acks {
+    struct ack *list;
+    size_t count, room;
+};
+/* Reads the file ("-": standard input). Exits with 2 and one line if a line is malformed. */
+void acks_read(struct acks *acks, const char *path);
+void acks_fini(struct acks *acks);
+/* Within the audit's snapshot, which must be younger than the reading. */
+void acks_check(const struct acks *acks, struct audit *audit);
+
+/* --- --repair (verify_repair.c) ---------------------------------------------------------------------------------------------------- */
+struct repair {
+    uint64_t epoch_before, epoch_after;
+    struct verify_book *before;
+    size_t before_count;
+};
+/* Asks the recorder to attach and waits until it has. False: said on stderr. */
+bool repair_ask(struct repair *repair, struct audit *audit);
+/* What the audit made of the figures from before; JSON: into `json`. */
+void repair_report(const struct repair *repair, const struct audit *audit, cJSON *json);
+void repair_fini(struct repair *repair);
+
+/* --- --watch (verify_watch.c) ------------------------------------------------------------------------------------------------------ */
+/* Passes until SIGINT or SIGTERM; the worst one's exit code. */
+int watch_run(struct audit *audit, bool json);
+
+/* --- a stopped server's Redis (verify_private.c) ------------------------------------------------------------------------------------- */
+/* While it is awake, the data folder is locked. */
+struct private_sleeper {
+    int lock_fd; /* -1: not ours */
+    pid_t pid;
+};
+/* Starts the private Redis of a stopped server. False: `error` says why not. */
+bool private_wake(struct private_sleeper *sleeper, const struct cli_place *place, char *error,
+                  size_t error_bytes);
+void private_put_back(struct private_sleeper *sleeper);
+
+#endif

@@ -1,0 +1,520 @@
+/* verify's ways beyond the plain audit: --acks, --watch, --repair, a stopped server; and a server whose private
+ * Redis finds its files damaged. That the audit finds faults is test_tools.c's. */
+#include "testing.h"
+
+#include "crowd.h"
+#include "ledger.h"
+#include "server_fixture.h"
+#include "tool.h"
+
+#include "doorbuster/json.h"
+#include "doorbuster/redis.h"
+
+#include <glob.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SALE_MS 20000
+#define LINES_MS 30000
+#define QUANTITY 2
+#define PATH_BYTES (FOLDER_BYTES + 64)
+
+static struct server_fixture server;
+static struct ledger ledger;
+static int64_t buyer, product;
+static char token[JWT_TOKEN_BYTES_MAX];
+
+/* --- buying, and breaking things
+ * ----------------------------------------------------------------------------------------------------
+ */
+static void answer_cb(void *context, size_t client, const struct crowd_answer *answer)
+{
+    (void)client;
+    (void)context;
+    ledger_note(&ledger, answer, buyer, product, QUANTITY);
+}
+
+static void sell(unsigned orders)
+{
+    struct crowd *crowd = crowd_new(server.port, 1, answer_cb, NULL);
+    for (unsigned i = 0; i < orders; i++) {
+        crowd_buy(crowd, 0, token, product, QUANTITY);
+        assert_true(crowd_finish(crowd, SALE_MS));
+    }
+    assert_int_equal(ledger.other, 0);
+    crowd_free(&crowd);
+}
+
+static const char *in_folder(const char *name)
+{
+    static char paths[4][PATH_BYTES];
+    static unsigned next;
+    char *path = paths[next++ % 4];
+    snprintf(path, PATH_BYTES, "%s/%s", server.folder, name);
+    return path;
+}
+
+static void change_store(const char *sql)
+{
+    sqlite3 *database;
+    assert_int_equal(sqlite3_open(in_folder("data/doorbuster.db"), &database), SQLITE_OK);
+    sqlite3_busy_timeout(database, 5000);
+    assert_int_equal(sqlite3_exec(database, sql, NULL, NULL, NULL), SQLITE_OK);
+    assert_true(sqlite3_changes(database) > 0);
+    sqlite3_close(database);
+}
+
+static void change_redis_stock(int64_t by)
+{
+    redisContext *redis = server_fixture_redis(&server);
+    redisReply *reply =
+        redis_ask(redis, "HINCRBY {doorbuster}:product:%lld stock %lld", (long long)product, (long long)by);
+    assert_non_null(reply);
+    freeReplyObject(reply);
+    redisFree(redis);
+}
+
+/* --- what clients were told
+ * -----------------------------------------------------------------------------------------------------------
+ */
+static const char *write_acks(const char *text)
+{
+    const char *path = in_folder("acks");
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+    return path;
+}
+
+/* The ledger's orders, one a line. */
+static char *told(void)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    fputs("# order user product quantity\n\n", out);
+    for (size_t i = 0; i < ledger.count; i++) {
+        const struct ledger_entry *entry = &ledger.entries[i];
+        fprintf(out, "%" PRId64 " %" PRId64 "\t%" PRId64 "  %" PRId64 "\n", entry->order, entry->user_id,
+                entry->product_id, entry->quantity);
+    }
+    fclose(out);
+    return text;
+}
+
+static void expect_acks(const char *text, int exit_code, const char *words)
+{
+    tool_expect(&server, "verify", LIST("--acks", write_acks(text)), exit_code, words);
+}
+
+static void test_acks_hold(void **state)
+{
+    char *text = told();
+    (void)state;
+    assert_int_equal(ledger.confirmed, 4);
+    expect_acks(text, 0, "4 told to clients, 0 missing, 0 different, 0 told twice\n");
+    expect_acks("", 0, "0 told to clients");
+    /* From standard input. */
+    char command[512];
+    snprintf(command, sizeof command, "'%s' --data '%s' --json --acks - <'%s'", program_path("verify"),
+             server.data, write_acks(text));
+    struct run_result result = program_run(LIST("/bin/sh", "-c", command), NULL, TOOL_MS);
+    assert_int_equal(result.exit_code, 0);
+    assert_non_null(strstr(result.out, "\"acknowledged orders\""));
+    assert_non_null(strstr(result.out, "4 told to clients"));
+    run_result_free(&result);
+    free(text);
+}
+
+static void test_acks_do_not_hold(void **state)
+{
+    char text[512];
+    (void)state;
+    snprintf(text, sizeof text,
+             "#\n1 %" PRId64 " %" PRId64 " 2\n99 1 1 1\n2 %" PRId64 " %" PRId64 " 3\n1 %" PRId64 " %" PRId64
+             " 2\n3 %" PRId64 " %" PRId64 " 2\n",
+             buyer, product, buyer, product, buyer, product, buyer + 1, product);
+    expect_acks(
+        text, 1,
+        "5 told to clients, 1 missing, 2 different, 1 told twice; the first: line 3 (order 99 missing), "
+        "line 4 (order 2 different), line 5 (order 1 told twice), line 6 (order 3 different)\n");
+    change_store("UPDATE orders SET state = 1 WHERE id = 4");
+    snprintf(text, sizeof text, "4 %" PRId64 " %" PRId64 " 2", buyer, product);
+    expect_acks(text, 1, "line 1 (order 4 different)");
+}
+
+static void test_malformed_acks(void **state)
+{
+    static const char *const lines[] = {
+        "1 2 3",    "1 2 3 4 5", "x 2 3 4",         "1 2 3 0",
+        "-1 2 3 4", "1,2,3,4",   "1 2 3 4 # order", "1 2 3 99999999999999999999"};
+    char text[2048];
+    (void)state;
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        snprintf(text, sizeof text, "# orders\n\n%s\n1 1 1 1\n", lines[i]);
+        expect_acks(text, 2, "line 3: ");
+    }
+    memset(text, '1', 1000);
+    snprintf(text + 1000, sizeof text - 1000, "\n");
+    expect_acks(text, 2, "line 1: ");
+    text[0] = '#';
+    expect_acks(text, 0, "0 told to clients");
+    tool_expect(&server, "verify", LIST("--acks", "/nonexistent"), 2, "/nonexistent");
+    tool_expect(&server, "verify", LIST("--acks", "/tmp"), 2, "cannot read /tmp");
+    tool_expect(&server, "verify", LIST("--acks", "-", "--watch"), 2, "leave out --acks");
+}
+
+/* --- watching
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
+static pid_t watcher;
+
+static void watch_begin(bool json)
+{
+    FILE *out = fopen(in_folder("watch"), "w");
+    assert_non_null(out);
+    const char *const argv[] = {program_path("verify"), "--data", server.data, "--watch",
+                                json ? "--json" : NULL, NULL};
+    watcher = program_start(argv, NULL, fileno(out), fileno(out));
+    fclose(out);
+}
+
+static char *watched(void)
+{
+    return file_read(in_folder("watch"));
+}
+
+static void wait_for_words(const char *words)
+{
+    int64_t deadline = deadline_in(LINES_MS);
+    for (;;) {
+        char *text = watched();
+        bool there = strstr(text, words) != NULL;
+        if (!there && now_us() > deadline) {
+            fail_msg("--watch has not said \"%s\":\n%s", words, text);
+        }
+        free(text);
+        if (there) {
+            return;
+        }
+        wait_a_moment(deadline);
+    }
+}
+
+static void watch_end(int signal_number, int exit_code)
+{
+    kill(watcher, signal_number);
+    assert_int_equal(program_wait(watcher, TOOL_MS), exit_code);
+    watcher = 0;
+}
+
+static void test_watch(void **state)
+{
+    (void)state;
+    watch_begin(false);
+    wait_for_words(
+        "Z  4 orders  0/s  0 in flight  epoch 1  lag 0 entries, 0 ms  13 of 13 checks hold (full)\n");
+    wait_for_words("  4 of 4 checks hold\n");
+    sell(1);
+    wait_for_words("Z  5 orders  1/s");
+    watch_end(SIGINT, 0);
+    watch_begin(false);
+    wait_for_words("  4 of 4 checks hold\n");
+    change_redis_stock(1);
+    wait_for_words("  3 of 4 checks hold  BROKEN: Redis = store\n");
+    change_redis_stock(-1);
+    watch_end(SIGTERM, 1);
+}
+
+/* What only a full pass can see stays in the lines between. */
+static void test_watch_remembers(void **state)
+{
+    (void)state;
+    change_store("UPDATE orders SET quantity = 3 WHERE id = 3");
+    watch_begin(false);
+    wait_for_words("  11 of 13 checks hold (full)  BROKEN: units sold = sum of orders, orders = log\n");
+    wait_for_words("  4 of 4 checks hold  BROKEN: units sold = sum of orders\n");
+    watch_end(SIGINT, 1);
+}
+
+static void test_watch_json(void **state)
+{
+    int64_t orders;
+    (void)state;
+    watch_begin(true);
+    wait_for_words("\"full\":false");
+    server_fixture_stop(&server); /* Redis goes; verify starts none while it watches */
+    wait_for_words("\"open\":false");
+    watch_end(SIGINT, 2);
+    char *text = watched(), *rest = text, *line = strsep(&rest, "\n");
+    cJSON *json = json_parse_object(line, strlen(line));
+    assert_non_null(json);
+    assert_true(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "ok")));
+    assert_true(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "full")));
+    assert_int_equal(json_get_integer(json, "orders", 0, 100, &orders), JSON_FIELD_OK);
+    assert_int_equal(orders, 4);
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "broken")), 0);
+    cJSON_Delete(json);
+    free(text);
+}
+
+/* --- repairing
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+/* The recorder compares and mends what was asked for. */
+static void test_repair_mends_redis(void **state)
+{
+    (void)state;
+    change_redis_stock(3);
+    server_fixture_verify(&server, 1);
+    tool_expect(&server, "verify", LIST("--repair"), 0,
+                "before Redis 15, store 12; now Redis 12, store 12: mended");
+    server_fixture_verify(&server, 0);
+    change_redis_stock(-5);
+    struct run_result result = tool_run(&server, "verify", LIST("--repair", "--json"), NULL);
+    assert_int_equal(result.exit_code, 0);
+    cJSON *json = json_parse_object(result.out, strlen(result.out));
+    assert_non_null(json);
+    int64_t mended, before, after;
+    const cJSON *repair = cJSON_GetObjectItemCaseSensitive(json, "repair");
+    assert_int_equal(json_get_integer(repair, "mended", 0, 100, &mended), JSON_FIELD_OK);
+    assert_int_equal(json_get_integer(repair, "epoch_before", 1, 100, &before), JSON_FIELD_OK);
+    assert_int_equal(json_get_integer(repair, "epoch_after", 1, 100, &after), JSON_FIELD_OK);
+    assert_int_equal(mended, 1);
+    assert_true(after > before);
+    cJSON_Delete(json);
+    run_result_free(&result);
+    sell(1);
+    assert_int_equal(ledger.confirmed, 5);
+}
+
+static void test_repair_without_need(void **state)
+{
+    (void)state;
+    tool_expect(&server, "verify", LIST("--repair"), 0, "0 products differed, 0 of them mended");
+}
+
+static bool was_asked_to_attach(void)
+{
+    redisContext *redis = server_fixture_redis(&server);
+    redisReply *log = redis_ask(redis, "XREVRANGE {doorbuster}:log + - COUNT 20");
+    bool found = false;
+    for (size_t i = 0; log != NULL && i < log->elements; i++) {
+        found = found || strcmp(log->element[i]->element[1]->element[0]->str, "attach") == 0;
+    }
+    freeReplyObject(log);
+    redisFree(redis);
+    return found;
+}
+
+/* Whoever attaches, it counts: here the recorder's successor. */
+static void test_repair_sees_an_attach(void **state)
+{
+    pid_t recorder = server_fixture_child(&server, "doorbuster: recorder");
+    FILE *out = tmpfile();
+    char said[4096] = "";
+    (void)state;
+    kill(recorder, SIGSTOP);
+    const char *const argv[] = {program_path("verify"), "--data", server.data, "--repair", NULL};
+    pid_t pid = program_start(argv, NULL, fileno(out), fileno(out));
+    int64_t deadline = deadline_in(5000);
+    while (!was_asked_to_attach()) {
+        assert_true(wait_a_moment(deadline));
+    }
+    kill(recorder, SIGKILL);
+    int exit_code = program_wait(pid, TOOL_MS);
+    rewind(out);
+    said[fread(said, 1, sizeof said - 1, out)] = '\0';
+    fclose(out);
+    if (exit_code != 0 || strstr(said, "the recorder attached again (epoch 1 -> ") == NULL) {
+        fail_msg("verify --repair exited with %d:\n%s", exit_code, said);
+    }
+    server.bug_lines_allowed = true;
+}
+
+static void test_repair_without_a_recorder(void **state)
+{
+    pid_t recorder = server_fixture_child(&server, "doorbuster: recorder");
+    (void)state;
+    kill(recorder, SIGSTOP);
+    tool_expect(&server, "verify", LIST("--repair"), 2,
+                "no recorder attached within 10 s: is the server running?");
+    kill(recorder, SIGCONT);
+    server_fixture_stop(&server);
+    tool_expect(&server, "verify", LIST("--repair"), 2, "is the server running?");
+}
+
+/* --- a stopped server
+ * -----------------------------------------------------------------------------------------------------------------
+ */
+static void test_a_stopped_server(void **state)
+{
+    struct stat status;
+    (void)state;
+    server_fixture_stop(&server);
+    tool_expect(&server, "verify", NULL, 0, "Redis 12, store 12");
+    assert_int_not_equal(stat(in_folder("data/redis.sock"), &status), 0); /* it sleeps again */
+    tool_expect(&server, "verify", NULL, 0, "All hold: 4 orders");
+    server_fixture_start(&server, 1, NULL, NULL);
+    assert_true(server_fixture_logged(&server, "drained the log"));
+    assert_false(server_fixture_logged(&server, "rebuilt"));
+    assert_false(server_fixture_logged(&server, "waiting"));
+    sell(1);
+    assert_int_equal(ledger.confirmed, 5);
+    server_fixture_verify(&server, 0);
+    server_fixture_stop(&server);
+    change_store("DELETE FROM orders WHERE id = 2");
+    tool_expect(&server, "verify", NULL, 1, "first gap 2");
+}
+
+static void test_a_stopped_server_without_its_redis(void **state)
+{
+    (void)state;
+    server_fixture_stop(&server);
+    struct run_result result = tool_run(&server, "verify", NULL, LIST("PATH=/nonexistent"));
+    assert_int_equal(result.exit_code, 2);
+    assert_non_null(strstr(result.err, "no redis-server found"));
+    assert_non_null(strstr(result.err, "only the store can be checked"));
+    assert_non_null(strstr(result.out, "order ids without gaps"));
+    run_result_free(&result);
+    /* Somebody else has the folder. */
+    int lock = open(in_folder("data/lock"), O_RDWR | O_CLOEXEC);
+    assert_true(lock >= 0);
+    assert_int_equal(flock(lock, LOCK_EX | LOCK_NB), 0);
+    tool_expect(&server, "verify", NULL, 2, "a server holds");
+    close(lock);
+    const char *const removing[] = {"/bin/rm", "-r", in_folder("data/redis"), NULL};
+    result = program_run(removing, NULL, TOOL_MS);
+    assert_int_equal(result.exit_code, 0);
+    run_result_free(&result);
+    tool_expect(&server, "verify", NULL, 2, "data/redis: No such file");
+    assert_int_equal(mkdir(in_folder("data/redis"), 0700), 0);
+    tool_expect(&server, "verify", NULL, 2, "there are no data of a private Redis");
+    server_fixture_start(&server, 1, NULL, NULL);
+    server_fixture_verify(&server, 0);
+}
+
+/* --- damaged files
+ * --------------------------------------------------------------------------------------------------------------------
+ */
+static void find_file(const char *pattern, char path[PATH_BYTES])
+{
+    glob_t found;
+    assert_int_equal(glob(in_folder(pattern), 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, 1);
+    snprintf(path, PATH_BYTES, "%s", found.gl_pathv[0]);
+    globfree(&found);
+}
+
+static void test_damaged_redis_files_are_set_aside(void **state)
+{
+    char path[PATH_BYTES], garbage[200];
+    (void)state;
+    server_fixture_stop(&server);
+    find_file("data/redis/appendonlydir/*.incr.aof", path);
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    memset(garbage, 'x', sizeof garbage);
+    fseek(file, 0, SEEK_END);
+    fseek(file, ftell(file) / 2, SEEK_SET);
+    assert_int_equal(fwrite(garbage, 1, sizeof garbage, file), sizeof garbage);
+    fclose(file);
+    tool_expect(&server, "verify", NULL, 2, "the private redis-server ended at once");
+    server_fixture_start(&server, 1, NULL, NULL);
+    assert_true(server_fixture_logged(&server, "redis-server failed to start 3 times in a row"));
+    assert_true(server_fixture_logged(&server, "/redis/damaged-"));
+    assert_true(server_fixture_logged(&server, "rebuilt Redis from the store"));
+    find_file("data/redis/damaged-*/appendonlydir/*.incr.aof", path);
+    sell(1);
+    assert_int_equal(ledger.confirmed, 5);
+    char *text = told();
+    expect_acks(text, 0, "5 told to clients, 0 missing, 0 different, 0 told twice\n");
+    free(text);
+    /* Once is enough. */
+    server_fixture_stop(&server);
+    server_fixture_start(&server, 1, NULL, NULL);
+    assert_true(server_fixture_logged(&server, "drained the log"));
+    server_fixture_verify(&server, 0);
+}
+
+/* A tail that was cut off Redis mends by itself; the recorder then fills in what it forgot. */
+static void test_a_cut_redis_file(void **state)
+{
+    char path[PATH_BYTES];
+    struct stat status;
+    (void)state;
+    server_fixture_stop(&server);
+    find_file("data/redis/appendonlydir/*.incr.aof", path);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(truncate(path, status.st_size - 150), 0);
+    server_fixture_start(&server, 1, NULL, NULL);
+    assert_false(server_fixture_logged(&server, "redis-server died"));
+    sell(1);
+    assert_int_equal(ledger.confirmed, 5);
+    server_fixture_verify(&server, 0);
+}
+
+/* --- the tests
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+static int setup(void **state)
+{
+    (void)state;
+    server_fixture_begin(&server);
+    server_fixture_start(&server, 1, NULL, NULL);
+    buyer = server_fixture_add_users(&server, 1);
+    server_fixture_token(&server, buyer, USER_BUYER, token);
+    product = server_fixture_add_product(&server, 20, 0);
+    sell(4);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    ledger_free(&ledger);
+    if (watcher > 0) {
+        kill(watcher, SIGKILL);
+        waitpid(watcher, NULL, 0);
+        watcher = 0;
+    }
+    if (server.pid > 0) {
+        kill(server.pid, SIGTERM); /* no check here: some tests leave a store that is damaged on purpose */
+        program_wait(server.pid, TOOL_MS);
+        server.pid = 0;
+    }
+    server_fixture_end(&server);
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_acks_hold),
+        TEST(test_acks_do_not_hold),
+        TEST(test_malformed_acks),
+        TEST(test_watch),
+        TEST(test_watch_remembers),
+        TEST(test_watch_json),
+        TEST(test_repair_mends_redis),
+        TEST(test_repair_without_need),
+        TEST(test_repair_sees_an_attach),
+        TEST(test_repair_without_a_recorder),
+        TEST(test_a_stopped_server),
+        TEST(test_a_stopped_server_without_its_redis),
+        TEST(test_damaged_redis_files_are_set_aside),
+        TEST(test_a_cut_redis_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
