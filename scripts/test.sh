@@ -9,7 +9,8 @@ scripts/deps.sh build run test load
 
 build=build-test
 jobs=$(nproc)
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDOORBUSTER_SANITIZE=ON >"$build.configure.log" 2>&1 ||
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDOORBUSTER_SANITIZE=ON -DDOORBUSTER_FAILPOINTS=ON \
+    >"$build.configure.log" 2>&1 ||
     { cat "$build.configure.log"; exit 1; }
 rm -f "$build.configure.log"
 cmake --build "$build" --parallel "$jobs"
@@ -21,6 +22,9 @@ if [ $# -eq 0 ]; then
     docker-compose config --quiet && echo "docker-compose.yml is accepted" || failed=1
     echo "== the demo, shortened"
     scripts/demo.sh -t 15s || failed=1
+    echo "== no failpoint in the release build"
+    "$build/bin/server" --failpoints >"$build/failpoints"
+    ! grep -aFf "$build/failpoints" build/bin/server || failed=1
     echo "== the commands of README.md"
     scripts/try_readme.sh || failed=1
 fi

@@ -21,7 +21,8 @@ enum store_status {
     STORE_NOT_FOUND, /* no such row */
     STORE_TAKEN,     /* a name that must be unique is in use */
     STORE_FENCED,    /* the epoch or the position moved under us: another recorder is at work; stand by */
-    STORE_FAILED, /* the store cannot be reached, is full, is damaged, …: nothing was changed. store_error() says it */
+    STORE_FAILED, /* the store cannot be reached, is full, is damaged, …; store_error() says it. Nothing was changed, unless it was the
+                     COMMIT whose answer was lost: who must know reads again (the recorder: store_position) */
 };
 
 enum store_mode {
@@ -133,7 +134,11 @@ enum store_status store_find_requests(struct store *store, struct log_position a
 /* --- the recorder -------------------------------------------------------------------------------------------------------- */
 enum store_status store_position(struct store *store, struct store_position *out);
 
-/* Raises the epoch from `from` to `to` (> from), by compare-and-set. STORE_FENCED: somebody else did. */
+/* Raises the epoch from `from` to `to` (> from), by compare-and-set. STORE_FENCED: somebody else did.
+ * Also mends what a failed write or sync may have left: at the first call of a connection, and after a STORE_FAILED of it, all that
+ * was committed is first brought to a place that no later recording is built upon (SQLite: the write-ahead log goes into the database
+ * and begins anew; measured 0.1 s for each 100 MB of it). That waits for readers up to 5 s, then STORE_FAILED. store_record does the same if
+ * it was not done. */
 enum store_status store_raise_epoch(struct store *store, uint64_t from, uint64_t to);
 
 /* Applies entries[0..count) in one transaction and moves the recorded position from `from` to the last entry's. Entries are in log

@@ -2,6 +2,7 @@
 #include "server.h"
 
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/process.h"
 #include "doorbuster/text.h"
@@ -70,6 +71,7 @@ int main(int argc, char **argv)
     static struct server_shared shared;
     process_init_title(argc, argv);
     log_set_speaker("supervisor");
+    failpoint_init(argc, argv);
     configuration_read(&shared.configuration, argc, argv);
     shared.data_lock_fd = lock_data_dir(shared.configuration.data_dir);
     return supervisor_run(&shared);

@@ -81,6 +81,7 @@ struct sqlite_store {
     long owner_pid;       /* must not cross a fork */
     int wal_pages;        /* in the write-ahead log after our last commit */
     int checkpoint_pages; /* checkpoint when it reaches this */
+    bool log_is_sound;    /* nothing that failed to reach the disk can be in the write-ahead log */
     struct sqlite_books books;
     struct sqlite_sales *sales; /* NULL: not counted yet */
     size_t sales_count;
@@ -99,6 +100,11 @@ enum store_status sqlite_refuse(struct sqlite_store *store, const char *format, 
  * that is STORE_OK, else rolls back, gives the turn up either way, and returns the outcome. */
 enum store_status sqlite_write_begin(struct sqlite_store *store, const char *doing);
 enum store_status sqlite_write_end(struct sqlite_store *store, enum store_status status, const char *doing);
+
+/* Before a recording on a connection that knows no better: has the write-ahead log copied into the database and emptied. After a
+ * failed write or sync the kernel may show bytes in it that never reached the disk; if a recovery took them for a commit, everything
+ * behind them would be lost with the power. Waits a bounded time for readers. Does nothing if the log is sound. */
+enum store_status sqlite_make_log_sound(struct sqlite_store *store);
 
 /* Several reads at one moment; nothing inside a snapshot, which is that already. */
 enum store_status sqlite_read_begin(struct sqlite_store *store);

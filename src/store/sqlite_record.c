@@ -13,6 +13,7 @@
 #include "sqlite.h"
 
 #include "doorbuster/check.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 
 #include <stdlib.h>
@@ -56,7 +57,9 @@ enum store_status sqlite_raise_epoch(struct store *base, uint64_t from, uint64_t
     struct sqlite_store *store = sqlite_of(base);
     if (from >= INT64_MAX || to > INT64_MAX)
         return STORE_FENCED; /* no store can hold such an epoch */
-    enum store_status status = sqlite_write_begin(store, "raising the epoch");
+    enum store_status status = sqlite_make_log_sound(store);
+    if (status == STORE_OK)
+        status = sqlite_write_begin(store, "raising the epoch");
     return status == STORE_OK ? sqlite_write_end(store, write_epoch(store, from, to), "raising the epoch")
                               : status;
 }
@@ -309,6 +312,11 @@ static enum store_status apply_run(struct run *run, uint64_t epoch, struct log_p
     return status == STORE_OK ? write_books(run->store) : status;
 }
 
+static enum store_status fail_for_a_test(struct sqlite_store *store)
+{
+    return sqlite_refuse(store, "%s in %s failed: a test wants it so", doing, store->path);
+}
+
 /* Positions come from Redis: those that are out of order or out of range are refused, not trusted. */
 static bool are_in_order(uint64_t epoch, struct log_position from, const struct log_entry *entries,
                          size_t count)
@@ -329,12 +337,18 @@ enum store_status sqlite_record(struct store *base, uint64_t epoch, struct log_p
     if (!are_in_order(epoch, from, entries, count))
         return sqlite_refuse(store, "%s in %s failed: the entries after %llu-%llu are not in the log's order",
                              doing, store->path, (unsigned long long)from.epoch, (unsigned long long)from.n);
-    enum store_status status = sqlite_write_begin(store, doing);
+    enum store_status status = sqlite_make_log_sound(store);
+    if (status == STORE_OK)
+        status = sqlite_write_begin(store, doing);
     if (status != STORE_OK)
         return status;
     struct run run = {.store = store, .rejected = rejected, .rejected_count = rejected_count};
-    status = apply_run(&run, epoch, from, entries, count);
+    status = failpoint("store.begun") ? fail_for_a_test(store) : apply_run(&run, epoch, from, entries, count);
+    if (status == STORE_OK && failpoint("store.commit"))
+        status = fail_for_a_test(store);
     status = sqlite_write_end(store, status, doing);
+    if (status == STORE_OK && failpoint("store.committed"))
+        status = fail_for_a_test(store);
     forget_books(&store->books);
     return status;
 }
