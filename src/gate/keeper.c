@@ -21,6 +21,16 @@ bool gate_close(redisContext *redis)
     return redis_done(redis_ask(redis, "HSET " KEY_HEAD " epoch 0"));
 }
 
+/* The replies to so many commands put down with redisAppendCommand(). */
+static bool all_done(redisContext *redis, size_t count)
+{
+    bool ok = true;
+    for (size_t i = 0; i < count && redis->err == 0; i++) {
+        ok = redis_done(redis_next_reply(redis)) && ok;
+    }
+    return ok && redis->err == 0;
+}
+
 static bool delete_all_keys(redisContext *redis)
 {
     char cursor[32] = "0";
@@ -32,12 +42,13 @@ static bool delete_all_keys(redisContext *redis)
         snprintf(cursor, sizeof cursor, "%s", page->element[0]->str);
         for (size_t i = 0; i < page->element[1]->elements; i++) {
             const redisReply *key = page->element[1]->element[i];
-            if (!redis_done(redis_ask(redis, "DEL %b", key->str, key->len))) {
-                freeReplyObject(page);
-                return false;
-            }
+            redisAppendCommand(redis, "DEL %b", key->str, key->len);
         }
+        bool ok = all_done(redis, page->element[1]->elements);
         freeReplyObject(page);
+        if (!ok) {
+            return false;
+        }
     } while (strcmp(cursor, "0") != 0);
     return true;
 }
@@ -77,6 +88,22 @@ bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, in
 {
     return redis_done(redis_ask(redis, "HSET " KEY_BUYERS_PREFIX "%" PRId64 " %" PRId64 " %" PRId64,
                                 product_id, user_id, units));
+}
+
+bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count)
+{
+    size_t asked = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct gate_key *key = &keys[i];
+        if (key->ttl_ms > 0) {
+            redisAppendCommand(redis, "SET " KEY_ORDERED_PREFIX "%" PRId64 ":%s %" PRId64 " PX %" PRId64,
+                               key->user_id, key->key, key->order_id,
+                               key->ttl_ms < IDEMPOTENCY_KEY_LIFETIME_MS ? key->ttl_ms
+                                                                         : IDEMPOTENCY_KEY_LIFETIME_MS);
+            asked++;
+        }
+    }
+    return all_done(redis, asked);
 }
 
 /* Loads `text` with every "@EPOCH@" replaced. */

@@ -7,14 +7,17 @@
  * Killed at any point, the next attach starts from the beginning: until the last step nothing can be sold. Owns nothing of its own. */
 #include "attach.h"
 
+#include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define PRODUCTS_AT_ONCE 64
 #define OPENING_PATIENCE_MS 1000
+#define KEYS_AT_ONCE 512
 
 static bool redis_failed(const char *doing)
 {
@@ -111,6 +114,55 @@ static bool put_buyer_cb(void *context, int64_t product_id, int64_t user_id, int
     return !put->failed;
 }
 
+/* Gathers keys until there are enough for a write. */
+struct keys_put {
+    redisContext *redis;
+    int64_t now_ms;
+    bool failed;
+    size_t count;
+    struct gate_key keys[KEYS_AT_ONCE];
+};
+
+static void put_gathered_keys(struct keys_put *put)
+{
+    put->failed = put->failed || !gate_put_keys(put->redis, put->keys, put->count);
+    put->count = 0;
+}
+
+static bool put_key_cb(void *context, int64_t user_id, const char *key, int64_t order_id, int64_t at_ms)
+{
+    struct keys_put *put = context;
+    struct gate_key *one = &put->keys[put->count++];
+    one->user_id = user_id;
+    one->order_id = order_id;
+    one->ttl_ms = at_ms + IDEMPOTENCY_KEY_LIFETIME_MS - put->now_ms;
+    snprintf(one->key, sizeof one->key, "%s", key);
+    if (put->count == KEYS_AT_ONCE) {
+        put_gathered_keys(put);
+    }
+    return !put->failed;
+}
+
+/* Each with the time it has left. A rejected order's key is left out, so that its buyer may try again. */
+static bool put_keys(struct recorder *recorder)
+{
+    struct keys_put *put = malloc(sizeof *put);
+    if (put == NULL) {
+        return false;
+    }
+    put->redis = recorder->redis;
+    put->now_ms = clock_wall_ms();
+    put->failed = false;
+    put->count = 0;
+    bool ok = store_each_key(recorder->store, put->now_ms - IDEMPOTENCY_KEY_LIFETIME_MS, put_key_cb, put) ==
+                  STORE_OK ||
+              store_failed(recorder, "reading the idempotency keys");
+    put_gathered_keys(put);
+    ok = ok && !put->failed;
+    free(put);
+    return ok;
+}
+
 static int64_t time_of_order(struct recorder *recorder, int64_t order_id)
 {
     struct store_order order;
@@ -123,6 +175,7 @@ static bool rebuild(struct recorder *recorder, const struct store_position *posi
     metrics_add(METRICS_recorder_rebuilds, 1);
     return gate_wipe(recorder->redis, recorder->recorded) && each_product(recorder, put_product) &&
            store_each_buyer(recorder->store, put_buyer_cb, &put) == STORE_OK && !put.failed &&
+           put_keys(recorder) &&
            gate_finish_rebuild(recorder->redis, position->store_id, position->last_order_id,
                                time_of_order(recorder, position->last_order_id));
 }

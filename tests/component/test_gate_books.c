@@ -14,6 +14,7 @@
 
 #define HEAD "{doorbuster}:head"
 #define LOG "{doorbuster}:log"
+#define KEYS "{doorbuster}:idem:"
 #define EPOCH 1
 #define PRICE 500
 
@@ -37,22 +38,37 @@ static void read_sha(void)
 }
 
 /* The script's answer, or NULL and redis_failure(). */
-static redisReply *try_sell(const struct line *lines, size_t count)
+static redisReply *try_sell_keyed(const struct line *lines, const char *const *keys, size_t count)
 {
     static char texts[4 * SALES_LOG_ORDERS_MAX][24];
-    const char *argv[7 + 4 * SALES_LOG_ORDERS_MAX] = {
-        "EVALSHA", sell_sha, "4", HEAD, LOG, "{doorbuster}:product:", "{doorbuster}:buyers:"};
-    int argc = 7;
+    const char *argv[9 + 5 * SALES_LOG_ORDERS_MAX] = {"EVALSHA",
+                                                      sell_sha,
+                                                      "5",
+                                                      HEAD,
+                                                      LOG,
+                                                      "{doorbuster}:product:",
+                                                      "{doorbuster}:buyers:",
+                                                      KEYS,
+                                                      keys != NULL ? "5" : "4"};
+    int argc = 9;
     for (size_t i = 0; i < count; i++) {
         const int64_t numbers[] = {lines[i].request, lines[i].user, lines[i].product, lines[i].quantity};
         for (size_t j = 0; j < 4; j++) {
             snprintf(texts[4 * i + j], sizeof texts[0], "%" PRId64, numbers[j]);
             argv[argc++] = texts[4 * i + j];
         }
+        if (keys != NULL) {
+            argv[argc++] = keys[i];
+        }
     }
     redisReply *reply = redisCommandArgv(redis, argc, argv, NULL);
     assert_non_null(reply);
     return reply;
+}
+
+static redisReply *try_sell(const struct line *lines, size_t count)
+{
+    return try_sell_keyed(lines, NULL, count);
 }
 
 struct outcome {
@@ -66,10 +82,11 @@ struct sold {
     struct outcome outcomes[SALES_LOG_ORDERS_MAX];
 };
 
-static struct sold sell(const struct line *lines, size_t count)
+/* `keys` may be NULL; a purchase without one among others has "". */
+static struct sold sell_keyed(const struct line *lines, const char *const *keys, size_t count)
 {
     struct sold sold = {0};
-    redisReply *reply = try_sell(lines, count);
+    redisReply *reply = try_sell_keyed(lines, keys, count);
     if (reply->type != REDIS_REPLY_ARRAY) {
         fail_msg("selling: %s", reply->str);
     }
@@ -89,6 +106,18 @@ static struct sold sell(const struct line *lines, size_t count)
     }
     freeReplyObject(reply);
     return sold;
+}
+
+static struct sold sell(const struct line *lines, size_t count)
+{
+    return sell_keyed(lines, NULL, count);
+}
+
+static struct outcome sell_one_keyed(int64_t user, int64_t product, int64_t quantity, const char *key)
+{
+    static int64_t request = 1000000;
+    struct line line = {++request, user, product, quantity};
+    return sell_keyed(&line, &key, 1).outcomes[0];
 }
 
 static struct outcome sell_one(int64_t user, int64_t product, int64_t quantity)
