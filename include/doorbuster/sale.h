@@ -40,7 +40,8 @@ enum refusal {
 
 struct purchase {
     enum purchase_state state;
-    struct sale_order order; /* asked: request, user_id, product_id, quantity, key; the rest once it is reserved */
+    struct sale_order
+        order; /* asked: request, user_id, product_id, quantity, key; the rest once it is reserved */
     enum refusal refusal;
     int64_t figure; /* see enum refusal */
     int64_t limit;  /* REFUSAL_CUSTOMER_LIMIT: the limit */

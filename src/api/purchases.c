@@ -161,9 +161,11 @@ static void answer_cb(struct gate_purchase *purchase, void *context)
     default:
         CHECK(purchase->purchase.state == PURCHASE_UNAVAILABLE);
         api_reply_unavailable(
-            buying->request, purchase->purchase.order.key != NULL
-                                 ? "The purchase could not be recorded in time; try again with the same Idempotency-Key."
-                                 : "The purchase could not be recorded in time; look at /api/purchases/me before trying again.");
+            buying->request,
+            purchase->purchase.order.key != NULL
+                ? "The purchase could not be recorded in time; try again with the same Idempotency-Key."
+                : "The purchase could not be recorded in time; look at /api/purchases/me before trying "
+                  "again.");
     }
 }
 
@@ -233,7 +235,8 @@ static void replay_work(struct job *job, struct desk *desk)
     struct replay_job *replaying = (struct replay_job *)job;
     const struct purchase *asked = replaying->asked;
     if (desk_needs_reader(desk, job) &&
-        job_store_status(job, desk->reader, store_find_order(desk->reader, asked->figure, &replaying->found)) &&
+        job_store_status(job, desk->reader,
+                         store_find_order(desk->reader, asked->figure, &replaying->found)) &&
         !is_of_key(&replaying->found, &asked->order)) {
         job->outcome = JOB_NOT_FOUND;
     }

@@ -221,8 +221,7 @@ static bool same_order(const struct store_order *stored, const struct sale_order
     return stored->sale.request == logged->request && stored->sale.user_id == logged->user_id &&
            stored->sale.product_id == logged->product_id && stored->sale.quantity == logged->quantity &&
            stored->sale.unit_price == logged->unit_price && stored->at_ms == entry->at_ms &&
-           same_key(stored, logged) &&
-           log_position_compare(stored->position, entry->position) == 0;
+           same_key(stored, logged) && log_position_compare(stored->position, entry->position) == 0;
 }
 
 static void compare_entry(struct audit *audit, const struct log_entry *entry, struct tail *tail)

@@ -98,8 +98,7 @@ static bool take_order(struct cursor *cursor, struct sale_order *order)
            take_number(cursor, ' ', 1, INT64_MAX, &order->user_id) &&
            take_number(cursor, ' ', 1, INT64_MAX, &order->product_id) &&
            take_number(cursor, ' ', 1, INT64_MAX, &order->quantity) &&
-           take_number(cursor, ' ', 0, INT64_MAX, &order->unit_price) &&
-           take_remaining(cursor, order);
+           take_number(cursor, ' ', 0, INT64_MAX, &order->unit_price) && take_remaining(cursor, order);
 }
 
 static bool decode_sale(struct cursor *cursor, struct sale_order *orders, size_t orders_max,

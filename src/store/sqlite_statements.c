@@ -8,7 +8,7 @@
     "cancelled, "                                                                                            \
     "sold, created_at_ms, updated_at_ms"
 #define ORDER_COLUMNS                                                                                        \
-    "id, state, request, user_id, product_id, quantity, unit_price, remaining, at_ms, log_epoch, log_n, "   \
+    "id, state, request, user_id, product_id, quantity, unit_price, remaining, at_ms, log_epoch, log_n, "    \
     "idempotency_key"
 
 /* clang-format off */
