@@ -1009,13 +1009,19 @@ static int group_teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_purchase_bodies), cmocka_unit_test(test_deeply_nested_body),
+        cmocka_unit_test(test_purchase_bodies),
+        cmocka_unit_test(test_deeply_nested_body),
         cmocka_unit_test(test_idempotency_keys),
-        cmocka_unit_test(test_media_types),     cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_products),        cmocka_unit_test(test_registering),
-        cmocka_unit_test(test_logging_in),      cmocka_unit_test(test_paths_and_methods),
-        cmocka_unit_test(test_smuggling),       cmocka_unit_test(test_what_is_not_http),
-        cmocka_unit_test(test_too_much),        cmocka_unit_test(test_one_byte_a_second),
+        cmocka_unit_test(test_media_types),
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_registering),
+        cmocka_unit_test(test_logging_in),
+        cmocka_unit_test(test_paths_and_methods),
+        cmocka_unit_test(test_smuggling),
+        cmocka_unit_test(test_what_is_not_http),
+        cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_one_byte_a_second),
         cmocka_unit_test(test_it_still_sells),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
