@@ -15,6 +15,7 @@
 #define SCRIPT_BYTES_MAX 16384
 #define SHA_BYTES 41
 #define DELETE_AT_ONCE 500
+#define SEND_AT_ONCE 128
 
 bool gate_close(redisContext *redis)
 {
@@ -90,17 +91,32 @@ bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, in
                                 product_id, user_id, units));
 }
 
+static void append_key(redisContext *redis, const struct gate_key *key)
+{
+    int64_t ttl_ms = key->ttl_ms < IDEMPOTENCY_KEY_LIFETIME_MS ? key->ttl_ms : IDEMPOTENCY_KEY_LIFETIME_MS;
+    redisAppendCommand(redis, "SET " KEY_ORDERED_PREFIX "%" PRId64 ":%s %" PRId64 " PX %" PRId64,
+                       key->user_id, key->key, key->order_id, ttl_ms);
+}
+
+/* What was appended so far is on its way: Redis works on it while more is written. A failure shows with the replies. */
+static void send_appended(redisContext *redis)
+{
+    int done = 0;
+    while (!done && redisBufferWrite(redis, &done) == REDIS_OK) {
+    }
+}
+
 bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count)
 {
     size_t asked = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct gate_key *key = &keys[i];
-        if (key->ttl_ms > 0) {
-            redisAppendCommand(redis, "SET " KEY_ORDERED_PREFIX "%" PRId64 ":%s %" PRId64 " PX %" PRId64,
-                               key->user_id, key->key, key->order_id,
-                               key->ttl_ms < IDEMPOTENCY_KEY_LIFETIME_MS ? key->ttl_ms
-                                                                         : IDEMPOTENCY_KEY_LIFETIME_MS);
-            asked++;
+        if (keys[i].ttl_ms <= 0) {
+            continue;
+        }
+        append_key(redis, &keys[i]);
+        asked++;
+        if (asked % SEND_AT_ONCE == 0) {
+            send_appended(redis);
         }
     }
     return all_done(redis, asked);

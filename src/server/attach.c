@@ -17,7 +17,7 @@
 
 #define PRODUCTS_AT_ONCE 64
 #define OPENING_PATIENCE_MS 1000
-#define KEYS_AT_ONCE 512
+#define KEYS_AT_ONCE 4096
 
 static bool redis_failed(const char *doing)
 {
