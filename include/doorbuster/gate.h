@@ -21,7 +21,9 @@ struct gate_purchase;
 typedef void (*gate_answer_cb)(struct gate_purchase *purchase, void *context);
 
 struct gate_purchase {
-    struct purchase purchase; /* in: order.user_id, product_id, quantity; the rest is the gate's */
+    struct purchase
+        purchase; /* in: order.user_id, product_id, quantity, key (which must live until the answer);
+                                 the rest is the gate's */
     gate_answer_cb cb;
     void *context;
     int64_t deadline_us;

@@ -74,6 +74,13 @@ bool gate_wipe(redisContext *redis, struct log_position recorded);
 bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms);
 bool gate_put_product(redisContext *redis, int64_t product_id, int64_t stock, int64_t price, int64_t limit);
 bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, int64_t units);
+/* Idempotency keys and the orders they stand for; there may be 100,000s, so many go in one write. Those with no time left are left out. */
+struct gate_key {
+    int64_t user_id, order_id;
+    int64_t ttl_ms; /* at most IDEMPOTENCY_KEY_LIFETIME_MS is given */
+    char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
+};
+bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count);
 /* Loads the scripts with this epoch in their text, and opens the head. The workers hear of it by the next gate_announce(). */
 bool gate_open(redisContext *redis, uint64_t epoch);
 /* Is the head still at this epoch, and are its scripts loaded? *ours is set when the answer is known. */

@@ -76,6 +76,8 @@ const char *http_request_body(const struct http_request *request,
                               size_t *bytes); /* never NULL; terminated by a NUL */
 /* Value of a header, or NULL. `name` in any case. Valid as long as the request. */
 const char *http_request_header(const struct http_request *request, const char *name);
+/* How often a header is there. One that must be unique is refused by its handler: of two, each side could believe another. */
+size_t http_request_header_count(const struct http_request *request, const char *name);
 /* Value of a query argument, percent-decoded, or NULL. */
 const char *http_request_query(const struct http_request *request, const char *name);
 /* The value of {id} in the route's path. CHECKs that the route has one. */

@@ -19,6 +19,7 @@
     X(purchases_over_limit, "purchases refused for the customer limit")                                      \
     X(purchases_not_on_sale, "purchases of a product that the gate does not know")                           \
     X(purchases_rejected, "purchases that Redis sold and the store refused")                                 \
+    X(purchases_repeated, "purchases whose idempotency key had an order already")                            \
     X(purchases_unavailable, "purchases answered 503")                                                       \
     X(purchases_stale, "purchases asked again because the gate's epoch was over")                            \
     X(purchases_in_doubt, "purchases whose answer from Redis was lost")                                      \

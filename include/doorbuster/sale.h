@@ -4,7 +4,7 @@
  *            |  ^             | |               | | |
  *            |  +----stale----+ +--refused--+   | | +--rejected by the store--+
  *            |  +---------------------------|---+ |                           v
- *            |    lost with Redis's memory  +-----|----------------------> REFUSED   (400, 404, 409)
+ *            |    lost with Redis's memory  +-----|----------------------> REFUSED   (400, 404, 409; 201 if the key has an order)
  *            +--deadline--------------------------+----------------------> UNAVAILABLE (503; from ASKED too)
  *
  * Stale: the gate's epoch is over, nothing was sold. Lost: Redis forgot the reservation before the store had it; it was never promised.
@@ -35,11 +35,13 @@ enum refusal {
     REFUSAL_CUSTOMER_LIMIT = -2,     /* figure: units the customer has already */
     REFUSAL_NOT_ON_SALE = -3,        /* the gate does not know the product */
     REFUSAL_REJECTED = -4,           /* the store did not have it: a difference between the books */
+    REFUSAL_ALREADY_ORDERED = -5,    /* figure: the order that this idempotency key stands for */
 };
 
 struct purchase {
     enum purchase_state state;
-    struct sale_order order; /* asked: request, user_id, product_id, quantity; the rest once it is reserved */
+    struct sale_order
+        order; /* asked: request, user_id, product_id, quantity, key; the rest once it is reserved */
     enum refusal refusal;
     int64_t figure; /* see enum refusal */
     int64_t limit;  /* REFUSAL_CUSTOMER_LIMIT: the limit */

@@ -4,8 +4,8 @@
  * read with `redis-cli XRANGE`: a first line with the time in milliseconds since 1970, then a line for each change.
  *
  *   7-1042  sale   1764201600123                                      all orders of one call to the gate, in order
- *                  42 88123 1001 1 1 49900 58                         order request user product quantity unit_price remaining
- *                  43 88124 1002 1 1 49900 57
+ *                  42 88123 1001 1 1 49900 58                         order request user product quantity unit_price remaining [key]
+ *                  43 88124 1002 1 1 49900 57 order-7f3a              the buyer's idempotency key, if there was one
  *   7-3     stock  1764201600000
  *                  1 100 100 opening 5 opening stock                  product delta remaining cause actor note…
  *   7-9     attach worker 1 lost its link with 12 purchases in it     changes nothing: asks the recorder to attach again, and why
@@ -14,6 +14,8 @@
  * Pure functions, any thread; nothing here allocates. */
 #ifndef DOORBUSTER_SALES_LOG_H
 #define DOORBUSTER_SALES_LOG_H
+
+#include "doorbuster/idempotency_key.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -42,6 +44,10 @@ struct sale_order {
     int64_t quantity;   /* 1 to 1,000 */
     int64_t unit_price; /* smallest currency unit */
     int64_t remaining;  /* product's stock after this order */
+    /* The buyer's idempotency key, not terminated; NULL: none. Borrowed from whoever made this struct: the payload of a decoded entry, the
+     * request of a purchase. */
+    const char *key;
+    size_t key_bytes;
 };
 
 enum stock_cause {
@@ -79,7 +85,7 @@ struct log_entry {
     struct stock_change stock; /* LOG_ENTRY_STOCK; of LOG_ENTRY_ATTACH the note: why */
 };
 
-/* Decodes one entry. `orders` has room for `orders_max` and must outlive *out. False if it is not one of ours: a line too many, a
+/* Decodes one entry. `orders` has room for `orders_max` and must outlive *out; so must `payload`, for the orders' keys point into it. False if it is not one of ours: a line too many, a
  * number out of range, an unknown kind; *out is then undefined. */
 bool log_entry_decode(struct log_position position, const char *kind, size_t kind_bytes, const char *payload,
                       size_t payload_bytes, struct sale_order *orders, size_t orders_max,

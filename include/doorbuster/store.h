@@ -68,10 +68,11 @@ struct store_product {
 enum order_state { ORDER_CONFIRMED, ORDER_REJECTED };
 
 struct store_order {
-    struct sale_order sale;
+    struct sale_order sale; /* of those read from the store key is NULL: see idempotency_key */
     enum order_state state;
     int64_t at_ms; /* when Redis reserved it */
     struct log_position position;
+    char idempotency_key[IDEMPOTENCY_KEY_BYTES_MAX + 1]; /* "" if none */
 };
 
 struct store_position {
@@ -158,6 +159,12 @@ enum store_status store_record(struct store *store, uint64_t epoch, struct log_p
 typedef bool (*store_buyer_cb)(void *context, int64_t product_id, int64_t user_id,
                                int64_t units); /* false: stop */
 enum store_status store_each_buyer(struct store *store, store_buyer_cb cb, void *context);
+
+/* Every confirmed order of `since_ms` or later that has an idempotency key, in order of id (so of one key used twice the newer comes last): for
+ * rebuilding Redis. All at one moment; `cb` must not use the store. Reads the orders since then, no others. */
+typedef bool (*store_key_cb)(void *context, int64_t user_id, const char *key, int64_t order_id,
+                             int64_t at_ms); /* false: stop */
+enum store_status store_each_key(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
 
 /* --- audit --------------------------------------------------------------------------------------------------------------- */
 /* Everything between begin and end is read at one moment (one snapshot), including store_position, store_products and the audits. No

@@ -140,7 +140,7 @@ int main(int argc, char **argv)
     snprintf(url, sizeof url, "sqlite:%s/bench_store.%ld.db", folder, (long)getpid());
     if (store_open(&bench.store, url, STORE_WRITER, error, sizeof error) != STORE_OK)
         fail(error);
-    if (store_raise_epoch(bench.store, 0) != STORE_OK)
+    if (store_raise_epoch(bench.store, 0, 1) != STORE_OK)
         fail(store_error(bench.store));
     open_products(&bench);
     printf("%10s %14s %12s %12s %12s %10s\n", "orders/run", "orders/s", "ms/commit", "p99 ms", "slowest ms",

@@ -30,6 +30,17 @@ const struct http_problem api_problems[API_PROBLEMS] = {
     [PROBLEM_ORDER_REJECTED] = {409, "order-rejected", "Order rejected",
                                 "The reservation did not fit the recorded stock, so it was not made an "
                                 "order. Nothing was charged or kept."},
+    [PROBLEM_IDEMPOTENCY_KEY] = {400, "idempotency-key", "Not an idempotency key",
+                                 "The header Idempotency-Key must be there at most once, and be 1 to 255 "
+                                 "visible ASCII characters without spaces, in quotes or not."},
+    [PROBLEM_REQUEST_IN_PROGRESS] = {409, "request-in-progress", "The same request is still running",
+                                     "An order with the same Idempotency-Key has been reserved, but is not "
+                                     "on disk yet. Ask again, with the same "
+                                     "key, after the seconds in Retry-After."},
+    [PROBLEM_IDEMPOTENCY_KEY_REUSED] =
+        {422, "idempotency-key-reused", "Idempotency key used for another purchase",
+         "This account has used the Idempotency-Key for an order of another product or quantity within a "
+         "day; \"purchase_id\" is that order. Choose a new key for each purchase."},
     [PROBLEM_VALIDATION] = {422, "validation", "Values not valid",
                             "The JSON is well-formed, but some values are not valid; \"errors\" names each "
                             "field and what it may be."},

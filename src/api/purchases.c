@@ -24,6 +24,8 @@ struct buying {
     struct api *api;
 };
 
+static void replay(struct buying *buying); /* the key has an order already */
+
 static size_t format_order(const struct sale_order *order, int64_t at_ms, char *out, size_t out_bytes)
 {
     char at[CLOCK_RFC3339_BYTES];
@@ -116,6 +118,12 @@ static void reply_over_limit(struct buying *buying)
                        purchase->limit, purchase->figure, purchase->order.quantity);
 }
 
+static void reply_rejected(struct http_request *request)
+{
+    http_reply_problem(request, &api_problems[PROBLEM_ORDER_REJECTED], NULL,
+                       "The reservation did not fit the recorded stock; it was not made an order.");
+}
+
 static void reply_refused(struct buying *buying)
 {
     switch (buying->gate.purchase.refusal) {
@@ -130,8 +138,10 @@ static void reply_refused(struct buying *buying)
                             buying->gate.purchase.order.product_id);
         break;
     case REFUSAL_REJECTED:
-        http_reply_problem(buying->request, &api_problems[PROBLEM_ORDER_REJECTED], NULL,
-                           "The reservation did not fit the recorded stock; it was not made an order.");
+        reply_rejected(buying->request);
+        break;
+    case REFUSAL_ALREADY_ORDERED:
+        replay(buying);
         break;
     case REFUSAL_NONE:
         CHECK(false);
@@ -152,8 +162,30 @@ static void answer_cb(struct gate_purchase *purchase, void *context)
         CHECK(purchase->purchase.state == PURCHASE_UNAVAILABLE);
         api_reply_unavailable(
             buying->request,
-            "The purchase could not be recorded in time; look at /api/purchases/me before trying again.");
+            purchase->purchase.order.key != NULL
+                ? "The purchase could not be recorded in time; try again with the same Idempotency-Key."
+                : "The purchase could not be recorded in time; look at /api/purchases/me before trying "
+                  "again.");
     }
+}
+
+/* The Idempotency-Key, if there is one. False: answered 400. */
+static bool take_key(struct http_request *request, struct sale_order *order)
+{
+    static const char header[] = "Idempotency-Key";
+    size_t count = http_request_header_count(request, header), bytes;
+    if (count == 0) {
+        return true;
+    }
+    if (count > 1 || !idempotency_key_parse(http_request_header(request, header), &order->key, &bytes)) {
+        http_reply_problem(request, &api_problems[PROBLEM_IDEMPOTENCY_KEY], NULL,
+                           count > 1 ? "There is more than one %s."
+                                     : "The %s must be 1 to 255 visible ASCII characters without spaces.",
+                           header);
+        return false;
+    }
+    order->key_bytes = bytes;
+    return true;
 }
 
 void purchases_create(struct http_request *request, void *context)
@@ -161,12 +193,15 @@ void purchases_create(struct http_request *request, void *context)
     struct api *api = context;
     struct jwt_claims claims;
     cJSON *body;
-    if (!api_identify(api, request, &claims) || (body = api_json_body(request)) == NULL) {
+    struct sale_order keyed = {0};
+    if (!api_identify(api, request, &claims) || !take_key(request, &keyed) ||
+        (body = api_json_body(request)) == NULL) {
         return;
     }
     struct buying *buying = http_request_alloc(request, sizeof *buying);
     *buying = (struct buying){.request = request, .api = api};
     struct sale_order *order = &buying->gate.purchase.order;
+    *order = keyed;
     struct validation validation = {0};
     order->user_id = claims.user_id;
     validation_integer(&validation, body, "product_id", true, 1, JSON_INTEGER_MAX, &order->product_id);
@@ -178,6 +213,83 @@ void purchases_create(struct http_request *request, void *context)
     buying->gate.cb = answer_cb;
     buying->gate.context = buying;
     gate_submit(api->gate, &buying->gate);
+}
+
+/* --- the same again: what did this key buy? ---------------------------------------------------------------------------------------------- */
+struct replay_job {
+    struct job job;
+    const struct purchase *asked; /* the request's, until it is answered */
+    struct store_order found;
+};
+
+/* Redis may have forgotten the reservation that the key stood for, and given its order id to somebody else, or to another purchase of the
+ * same buyer: then the key has no order (any more), and the next try will be decided anew. */
+static bool is_of_key(const struct store_order *found, const struct sale_order *asked)
+{
+    return found->sale.user_id == asked->user_id && strlen(found->idempotency_key) == asked->key_bytes &&
+           memcmp(found->idempotency_key, asked->key, asked->key_bytes) == 0;
+}
+
+static void replay_work(struct job *job, struct desk *desk)
+{
+    struct replay_job *replaying = (struct replay_job *)job;
+    const struct purchase *asked = replaying->asked;
+    if (desk_needs_reader(desk, job) &&
+        job_store_status(job, desk->reader,
+                         store_find_order(desk->reader, asked->figure, &replaying->found)) &&
+        !is_of_key(&replaying->found, &asked->order)) {
+        job->outcome = JOB_NOT_FOUND;
+    }
+}
+
+static void reply_in_progress(struct http_request *request)
+{
+    http_reply_header(request, "Retry-After", "1");
+    http_reply_problem(request, &api_problems[PROBLEM_REQUEST_IN_PROGRESS], NULL,
+                       "A purchase with this Idempotency-Key is being recorded; ask again in a second.");
+}
+
+static void reply_key_reused(struct http_request *request, const struct sale_order *first)
+{
+    cJSON *extensions = cJSON_CreateObject();
+    cJSON_AddNumberToObject(extensions, "purchase_id", (double)first->id);
+    http_reply_problem(request, &api_problems[PROBLEM_IDEMPOTENCY_KEY_REUSED], extensions,
+                       "This Idempotency-Key has bought %" PRId64 " of product %" PRId64
+                       " already; it cannot buy something else.",
+                       first->quantity, first->product_id);
+}
+
+static void reply_first_order(struct http_request *request, const struct store_order *first, bool is_repeat)
+{
+    char *body = http_request_alloc(request, ORDER_BYTES);
+    size_t bytes = format_order(&first->sale, first->at_ms, body, ORDER_BYTES);
+    if (is_repeat) {
+        http_reply_header(request, "Idempotent-Replayed", "true");
+    }
+    http_reply_bytes(request, 201, HTTP_TYPE_JSON, body, bytes);
+}
+
+static void replay_reply(struct job *job)
+{
+    const struct replay_job *replaying = (const struct replay_job *)job;
+    const struct sale_order *asked = &replaying->asked->order, *first = &replaying->found.sale;
+    if (job->outcome == JOB_NOT_FOUND) {
+        reply_in_progress(job->request);
+    } else if (replaying->found.state != ORDER_CONFIRMED) {
+        reply_rejected(job->request);
+    } else if (first->product_id != asked->product_id || first->quantity != asked->quantity) {
+        reply_key_reused(job->request, first);
+    } else { /* the gate may have asked Redis twice for one request: then its own order is no repeat */
+        reply_first_order(job->request, &replaying->found, first->request != asked->request);
+    }
+}
+
+static void replay(struct buying *buying)
+{
+    struct replay_job *replaying =
+        job_new(buying->api, buying->request, sizeof *replaying, replay_work, replay_reply);
+    replaying->asked = &buying->gate.purchase;
+    job_start(&replaying->job, WORK_STORE);
 }
 
 /* --- settling: was this reservation recorded? ------------------------------------------------------------------------------------------ */

@@ -251,13 +251,19 @@ static void check_orders(struct audit *audit)
 }
 
 /* --- the log's tail ---------------------------------------------------------------------------------------------------------------------- */
+static bool same_key(const struct store_order *stored, const struct sale_order *logged)
+{
+    return strlen(stored->idempotency_key) == logged->key_bytes &&
+           (logged->key == NULL || memcmp(stored->idempotency_key, logged->key, logged->key_bytes) == 0);
+}
+
 static bool same_order(const struct store_order *stored, const struct sale_order *logged,
                        const struct log_entry *entry)
 {
     return stored->sale.request == logged->request && stored->sale.user_id == logged->user_id &&
            stored->sale.product_id == logged->product_id && stored->sale.quantity == logged->quantity &&
            stored->sale.unit_price == logged->unit_price && stored->at_ms == entry->at_ms &&
-           log_position_compare(stored->position, entry->position) == 0;
+           same_key(stored, logged) && log_position_compare(stored->position, entry->position) == 0;
 }
 
 /* Takes one entry into the tail; false: enough. */

@@ -30,6 +30,7 @@ static void count_answer(const struct purchase *purchase)
         [-REFUSAL_CUSTOMER_LIMIT] = METRICS_purchases_over_limit,
         [-REFUSAL_NOT_ON_SALE] = METRICS_purchases_not_on_sale,
         [-REFUSAL_REJECTED] = METRICS_purchases_rejected,
+        [-REFUSAL_ALREADY_ORDERED] = METRICS_purchases_repeated,
     };
     metrics_add(purchase->state == PURCHASE_CONFIRMED ? METRICS_purchases_confirmed
                 : purchase->state == PURCHASE_REFUSED ? refused[-purchase->refusal]

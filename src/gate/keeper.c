@@ -15,10 +15,21 @@
 #define SCRIPT_BYTES_MAX 16384
 #define SHA_BYTES 41
 #define DELETE_AT_ONCE 500
+#define SEND_AT_ONCE 128
 
 bool gate_close(redisContext *redis)
 {
     return redis_done(redis_ask(redis, "HSET " KEY_HEAD " epoch 0"));
+}
+
+/* The replies to so many commands put down with redisAppendCommand(). */
+static bool all_done(redisContext *redis, size_t count)
+{
+    bool ok = true;
+    for (size_t i = 0; i < count && redis->err == 0; i++) {
+        ok = redis_done(redis_next_reply(redis)) && ok;
+    }
+    return ok && redis->err == 0;
 }
 
 static bool delete_all_keys(redisContext *redis)
@@ -32,12 +43,13 @@ static bool delete_all_keys(redisContext *redis)
         snprintf(cursor, sizeof cursor, "%s", page->element[0]->str);
         for (size_t i = 0; i < page->element[1]->elements; i++) {
             const redisReply *key = page->element[1]->element[i];
-            if (!redis_done(redis_ask(redis, "DEL %b", key->str, key->len))) {
-                freeReplyObject(page);
-                return false;
-            }
+            redisAppendCommand(redis, "DEL %b", key->str, key->len);
         }
+        bool ok = all_done(redis, page->element[1]->elements);
         freeReplyObject(page);
+        if (!ok) {
+            return false;
+        }
     } while (strcmp(cursor, "0") != 0);
     return true;
 }
@@ -77,6 +89,37 @@ bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, in
 {
     return redis_done(redis_ask(redis, "HSET " KEY_BUYERS_PREFIX "%" PRId64 " %" PRId64 " %" PRId64,
                                 product_id, user_id, units));
+}
+
+static void append_key(redisContext *redis, const struct gate_key *key)
+{
+    int64_t ttl_ms = key->ttl_ms < IDEMPOTENCY_KEY_LIFETIME_MS ? key->ttl_ms : IDEMPOTENCY_KEY_LIFETIME_MS;
+    redisAppendCommand(redis, "SET " KEY_ORDERED_PREFIX "%" PRId64 ":%s %" PRId64 " PX %" PRId64,
+                       key->user_id, key->key, key->order_id, ttl_ms);
+}
+
+/* What was appended so far is on its way: Redis works on it while more is written. A failure shows with the replies. */
+static void send_appended(redisContext *redis)
+{
+    int done = 0;
+    while (!done && redisBufferWrite(redis, &done) == REDIS_OK) {
+    }
+}
+
+bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count)
+{
+    size_t asked = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (keys[i].ttl_ms <= 0) {
+            continue;
+        }
+        append_key(redis, &keys[i]);
+        asked++;
+        if (asked % SEND_AT_ONCE == 0) {
+            send_appended(redis);
+        }
+    }
+    return all_done(redis, asked);
 }
 
 /* Loads `text` with every "@EPOCH@" replaced. */

@@ -7,6 +7,8 @@
 #define KEY_LOG "{doorbuster}:log" /* stream: the sales log */
 #define KEY_PRODUCT_PREFIX "{doorbuster}:product:" /* hash: stock, price, limit, sold_out ("<order> <ms>") */
 #define KEY_BUYERS_PREFIX "{doorbuster}:buyers:"   /* hash: user -> units; only for products with a limit */
+#define KEY_ORDERED_PREFIX                                                                                   \
+    "{doorbuster}:idem:" /* string: order; "<user>:<idempotency key>" follows. Expires */
 #define KEY_ALL "{doorbuster}:*"
 
 /* One channel for all news, so that a worker needs one subscription and gets them in order:

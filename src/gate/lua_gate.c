@@ -44,7 +44,8 @@
 #define ASK_ATTACH_EVERY_US 500000
 #define SHA_BYTES 41
 #define NUMBERS_EACH 4    /* of a purchase in a call */
-#define ARGUMENTS_FIXED 7 /* EVALSHA sha 4 key key key key */
+#define FIELDS_MAX 5      /* these, and its idempotency key if any of the call has one */
+#define ARGUMENTS_FIXED 9 /* EVALSHA sha 5 key key key key key fields */
 #define REPLY_FIXED 2
 #define REPLY_EACH 3
 
@@ -254,38 +255,71 @@ static void call_cb(const redisReply *reply, void *context)
     free_call(call);
 }
 
+/* The command's words; they lie here until the next call. */
+struct call_arguments {
+    int argc;
+    const char *argv[ARGUMENTS_FIXED + GATE_BATCH_MAX * FIELDS_MAX];
+    size_t argv_bytes[ARGUMENTS_FIXED + GATE_BATCH_MAX * FIELDS_MAX];
+    char numbers[GATE_BATCH_MAX * NUMBERS_EACH][TEXT_INT64_BYTES];
+};
+
+static void add_argument(struct call_arguments *arguments, const char *text, size_t bytes)
+{
+    arguments->argv[arguments->argc] = text;
+    arguments->argv_bytes[arguments->argc++] = bytes;
+}
+
+/* Calls without any key, nearly all, do not pay for keys. */
+static struct call_arguments *write_arguments(const struct call *call, bool has_keys)
+{
+    static struct call_arguments arguments;
+    const char *fixed[ARGUMENTS_FIXED] = {"EVALSHA",
+                                          call->gate->sell_sha,
+                                          "5",
+                                          KEY_HEAD,
+                                          KEY_LOG,
+                                          KEY_PRODUCT_PREFIX,
+                                          KEY_BUYERS_PREFIX,
+                                          KEY_ORDERED_PREFIX,
+                                          has_keys ? "5" : "4"};
+    arguments.argc = 0;
+    for (size_t i = 0; i < ARGUMENTS_FIXED; i++) {
+        add_argument(&arguments, fixed[i], strlen(fixed[i]));
+    }
+    for (size_t i = 0; i < call->count; i++) {
+        const struct sale_order *order = &call->purchases[i]->purchase.order;
+        const int64_t values[NUMBERS_EACH] = {order->request, order->user_id, order->product_id,
+                                              order->quantity};
+        for (size_t j = 0; j < NUMBERS_EACH; j++) {
+            char *text = arguments.numbers[i * NUMBERS_EACH + j];
+            add_argument(&arguments, text, text_from_int64(values[j], text));
+        }
+        if (has_keys) {
+            add_argument(&arguments, order->key != NULL ? order->key : "", order->key_bytes);
+        }
+    }
+    return &arguments;
+}
+
 static void send_call(struct lua_gate *gate)
 {
-    static char numbers[GATE_BATCH_MAX * NUMBERS_EACH][TEXT_INT64_BYTES];
-    static const char *argv[ARGUMENTS_FIXED + GATE_BATCH_MAX * NUMBERS_EACH];
-    static size_t argv_bytes[ARGUMENTS_FIXED + GATE_BATCH_MAX * NUMBERS_EACH];
-    const char *fixed[ARGUMENTS_FIXED] = {"EVALSHA",          gate->sell_sha,   "4", KEY_HEAD, KEY_LOG,
-                                          KEY_PRODUCT_PREFIX, KEY_BUYERS_PREFIX};
-    int argc = 0;
-    for (; argc < ARGUMENTS_FIXED; argc++) {
-        argv[argc] = fixed[argc];
-        argv_bytes[argc] = strlen(fixed[argc]);
-    }
     struct call *call = gate->free_calls;
     gate->free_calls = call->next_free;
     call->count = 0;
     call->stock_news = gate->stock_news;
     call->after = gate->recorded.epoch == gate->script_epoch ? gate->recorded
                                                              : (struct log_position){gate->script_epoch, 0};
+    bool has_keys = false;
     struct gate_purchase *purchase;
     while (call->count < GATE_BATCH_MAX && (purchase = purchase_list_take(&gate->queued)) != NULL) {
-        const struct sale_order *order = &purchase->purchase.order;
-        int64_t values[NUMBERS_EACH] = {order->request, order->user_id, order->product_id, order->quantity};
-        for (int i = 0; i < NUMBERS_EACH; i++) {
-            char *text = numbers[call->count * NUMBERS_EACH + (size_t)i];
-            argv[argc] = text;
-            argv_bytes[argc++] = text_from_int64(values[i], text);
-        }
+        has_keys = has_keys || purchase->purchase.order.key != NULL;
         purchase_move(&purchase->purchase, PURCHASE_ASKED);
         call->purchases[call->count++] = purchase;
     }
+    struct call_arguments *arguments = write_arguments(call, has_keys);
     metrics_add(METRICS_gate_calls, 1);
-    CHECK(redis_link_command(gate->calls, call_cb, call, argc, argv, argv_bytes));
+    CHECK(redis_link_command(gate->calls, call_cb, call, arguments->argc, arguments->argv,
+                             arguments->argv_bytes));
 }
 
 /* --- the news ------------------------------------------------------------------------------------------------------------------------ */
@@ -547,7 +581,9 @@ static bool lua_gate_is_ready(const struct gate *base)
 static void lua_gate_submit(struct gate *base, struct gate_purchase *purchase)
 {
     struct lua_gate *gate = of(base);
-    if (is_marked_sold_out(gate, purchase->purchase.order.product_id)) {
+    /* A key may stand for an order from before it was sold out: only Redis knows. */
+    if (purchase->purchase.order.key == NULL &&
+        is_marked_sold_out(gate, purchase->purchase.order.product_id)) {
         metrics_add(METRICS_purchases_sold_out_at_once, 1);
         purchase_move(&purchase->purchase, PURCHASE_ASKED);
         refuse(gate, purchase, REFUSAL_INSUFFICIENT_STOCK, 0, 0);

@@ -199,6 +199,17 @@ const char *http_request_header(const struct http_request *request, const char *
     return NULL;
 }
 
+size_t http_request_header_count(const struct http_request *request, const char *name)
+{
+    size_t name_bytes = strlen(name), count = 0;
+
+    for (size_t i = 0; i < request->header_count; i++) {
+        const struct header_line *line = &request->headers[i];
+        count += line->name_bytes == name_bytes && strncasecmp(line->name, name, name_bytes) == 0;
+    }
+    return count;
+}
+
 const char *http_request_query(const struct http_request *request, const char *name)
 {
     struct http_request *mutable = (struct http_request *)request;

@@ -60,6 +60,37 @@ static bool take_number(struct cursor *cursor, char separator, int64_t min, int6
     return text_to_int64(start, (size_t)(stop - start), min, max, out);
 }
 
+/* Is there another word behind the next one, on the same line? */
+static bool line_goes_on(const struct cursor *cursor)
+{
+    const char *at = cursor->at;
+    while (at < cursor->end && *at != ' ' && *at != '\n') {
+        at++;
+    }
+    return at < cursor->end && *at == ' ';
+}
+
+/* The rest of the line. */
+static bool take_key(struct cursor *cursor, struct sale_order *order)
+{
+    size_t left = (size_t)(cursor->end - cursor->at);
+    const char *newline = memchr(cursor->at, '\n', left);
+    size_t bytes = newline != NULL ? (size_t)(newline - cursor->at) : left;
+    order->key = cursor->at;
+    order->key_bytes = bytes;
+    cursor->at += newline != NULL ? bytes + 1 : bytes;
+    return idempotency_key_is_valid(order->key, bytes);
+}
+
+static bool take_remaining(struct cursor *cursor, struct sale_order *order)
+{
+    bool has_key = line_goes_on(cursor);
+    order->key = NULL;
+    order->key_bytes = 0;
+    return take_number(cursor, has_key ? ' ' : '\n', INT64_MIN, INT64_MAX, &order->remaining) &&
+           (!has_key || take_key(cursor, order));
+}
+
 static bool take_order(struct cursor *cursor, struct sale_order *order)
 {
     return take_number(cursor, ' ', 1, INT64_MAX, &order->id) &&
@@ -67,8 +98,7 @@ static bool take_order(struct cursor *cursor, struct sale_order *order)
            take_number(cursor, ' ', 1, INT64_MAX, &order->user_id) &&
            take_number(cursor, ' ', 1, INT64_MAX, &order->product_id) &&
            take_number(cursor, ' ', 1, INT64_MAX, &order->quantity) &&
-           take_number(cursor, ' ', 0, INT64_MAX, &order->unit_price) &&
-           take_number(cursor, '\n', INT64_MIN, INT64_MAX, &order->remaining);
+           take_number(cursor, ' ', 0, INT64_MAX, &order->unit_price) && take_remaining(cursor, order);
 }
 
 static bool decode_sale(struct cursor *cursor, struct sale_order *orders, size_t orders_max,

@@ -21,6 +21,7 @@
 #define PRODUCTS_AT_ONCE 64
 #define OPENING_PATIENCE_MS 1000
 #define OPENING_OVERDUE_MS 5000 /* a product added longer ago and never opened: whoever added it has died */
+#define KEYS_AT_ONCE 4096
 
 static bool redis_failed(const char *doing)
 {
@@ -123,6 +124,55 @@ static bool put_buyer_cb(void *context, int64_t product_id, int64_t user_id, int
     return !put->failed;
 }
 
+/* Gathers keys until there are enough for a write. */
+struct keys_put {
+    redisContext *redis;
+    int64_t now_ms;
+    bool failed;
+    size_t count;
+    struct gate_key keys[KEYS_AT_ONCE];
+};
+
+static void put_gathered_keys(struct keys_put *put)
+{
+    put->failed = put->failed || !gate_put_keys(put->redis, put->keys, put->count);
+    put->count = 0;
+}
+
+static bool put_key_cb(void *context, int64_t user_id, const char *key, int64_t order_id, int64_t at_ms)
+{
+    struct keys_put *put = context;
+    struct gate_key *one = &put->keys[put->count++];
+    one->user_id = user_id;
+    one->order_id = order_id;
+    one->ttl_ms = at_ms + IDEMPOTENCY_KEY_LIFETIME_MS - put->now_ms;
+    snprintf(one->key, sizeof one->key, "%s", key);
+    if (put->count == KEYS_AT_ONCE) {
+        put_gathered_keys(put);
+    }
+    return !put->failed;
+}
+
+/* Each with the time it has left. A rejected order's key is left out, so that its buyer may try again. */
+static bool put_keys(struct recorder *recorder)
+{
+    struct keys_put *put = malloc(sizeof *put);
+    if (put == NULL) {
+        return false;
+    }
+    put->redis = recorder->redis;
+    put->now_ms = clock_wall_ms();
+    put->failed = false;
+    put->count = 0;
+    bool ok = store_each_key(recorder->store, put->now_ms - IDEMPOTENCY_KEY_LIFETIME_MS, put_key_cb, put) ==
+                  STORE_OK ||
+              recorder_store_failed(recorder, "rebuild: reading the idempotency keys");
+    put_gathered_keys(put);
+    ok = ok && !put->failed;
+    free(put);
+    return ok;
+}
+
 static int64_t time_of_order(struct recorder *recorder, int64_t order_id)
 {
     struct store_order order;
@@ -147,7 +197,7 @@ static bool rebuild(struct recorder *recorder)
         return recorder_store_failed(recorder, "rebuild: reading the buyers");
     }
     bool finished =
-        !put.failed && gate_finish_rebuild(recorder->redis, position.store_id, position.last_order_id,
+        !put.failed && put_keys(recorder) && gate_finish_rebuild(recorder->redis, position.store_id, position.last_order_id,
                                            time_of_order(recorder, position.last_order_id));
     return finished || redis_failed("filling Redis");
 }

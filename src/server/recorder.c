@@ -72,14 +72,15 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         log_warn("announcing the record and reading the sales log: %s", redis_failure());
         return RECORD_FAILED;
     }
-    freeReplyObject(reply);
     recorder->rejected_count = 0;
     if (count == 0) {
+        freeReplyObject(reply);
         return RECORDED_NOTHING;
     }
     enum store_status status =
         store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
                      recorder->rejected, RECORD_ORDERS_MAX, &recorder->rejected_count);
+    freeReplyObject(reply); /* not before: the orders' keys point into it */
     if (status != STORE_OK) {
         if (status == STORE_FENCED) {
             log_error("another recorder is at work: attaching again");

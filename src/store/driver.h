@@ -40,6 +40,7 @@ struct store_driver {
                                 const struct log_entry *entries, size_t count, int64_t *rejected,
                                 size_t *rejected_count);
     enum store_status (*each_buyer)(struct store *store, store_buyer_cb cb, void *context);
+    enum store_status (*each_key)(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
 
     enum store_status (*snapshot_begin)(struct store *store);
     void (*snapshot_end)(struct store *store);

@@ -534,6 +534,7 @@ const struct store_driver sqlite_driver = {
     .raise_epoch = sqlite_raise_epoch,
     .record = sqlite_record,
     .each_buyer = sqlite_each_buyer,
+    .each_key = sqlite_each_key,
     .snapshot_begin = snapshot_begin,
     .snapshot_end = snapshot_end,
     .audit_product = sqlite_audit_product,

@@ -40,6 +40,8 @@ enum sqlite_statement {
     SQL_ADD_ORDER,
     SQL_ADD_STOCK_CHANGE,
     SQL_BUYERS,
+    SQL_ORDER_FROM,
+    SQL_KEYS,
     SQL_AUDIT_SALES,
     SQL_AUDIT_STOCK,
     SQL_AUDIT_OVER_LIMIT,
@@ -144,6 +146,7 @@ enum store_status sqlite_record(struct store *store, uint64_t epoch, struct log_
 
 /* sqlite_audit.c */
 enum store_status sqlite_each_buyer(struct store *store, store_buyer_cb cb, void *context);
+enum store_status sqlite_each_key(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
 enum store_status sqlite_audit_product(struct store *store, int64_t product_id,
                                        struct store_product_audit *out);
 enum store_status sqlite_audit_orders(struct store *store, struct store_orders_audit *out);

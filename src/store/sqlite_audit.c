@@ -1,6 +1,6 @@
-/* Reads over all orders in SQLite: the audits, and the buyers of limited products for rebuilding Redis.
+/* Reads over many orders in SQLite: the audits, and the buyers of limited products and recent idempotency keys for rebuilding Redis.
  *
- * Runs on pool threads, in the recorder (buyers) and in `verify`. Owns the per-product counts of a snapshot:
+ * Runs on pool threads, in the recorder (buyers, keys) and in `verify`. Owns the per-product counts of a snapshot:
  * the first question about a product counts all products in one pass over the orders, further ones in the
  * same snapshot read that. There is no index by product: it would cost every purchase, and only audits would
  * use it. */
@@ -237,5 +237,72 @@ enum store_status sqlite_each_buyer(struct store *base, store_buyer_cb cb, void 
     if (go_on && code != SQLITE_DONE)
         status = sqlite_fail(store, "reading buyers");
     sqlite3_reset(row);
+    return status;
+}
+
+/* --- idempotency keys --- */
+/* Is there an order with this id or a higher one, and is the first such older than `since_ms`? */
+static enum store_status is_older(struct sqlite_store *store, int64_t id, int64_t since_ms, bool *older)
+{
+    sqlite3_stmt *row = store->statements[SQL_ORDER_FROM];
+    sqlite3_bind_int64(row, 1, id);
+    int code = sqlite3_step(row);
+    *older = code == SQLITE_ROW && sqlite3_column_int64(row, 1) < since_ms;
+    enum store_status status =
+        code == SQLITE_ROW || code == SQLITE_DONE ? STORE_OK : sqlite_fail(store, "reading orders");
+    sqlite3_reset(row);
+    return status;
+}
+
+/* Times rise with the ids. No order below *id is of `since_ms` or later. */
+static enum store_status first_since(struct sqlite_store *store, int64_t since_ms, int64_t *id)
+{
+    struct store_position position;
+    enum store_status status = sqlite_position(&store->base, &position);
+    int64_t low = 1, high = status == STORE_OK ? position.last_order_id + 1 : 1;
+    while (status == STORE_OK && low < high) {
+        bool older = false;
+        int64_t middle = low + (high - low) / 2;
+        status = is_older(store, middle, since_ms, &older);
+        if (older)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *id = low;
+    return status;
+}
+
+static enum store_status each_key_now(struct sqlite_store *store, int64_t since_ms, store_key_cb cb,
+                                      void *context)
+{
+    int64_t first;
+    enum store_status status = first_since(store, since_ms, &first);
+    if (status != STORE_OK)
+        return status;
+    sqlite3_stmt *row = store->statements[SQL_KEYS];
+    sqlite3_bind_int64(row, 1, first);
+    sqlite3_bind_int64(row, 2, since_ms);
+    bool go_on = true;
+    int code = SQLITE_DONE;
+    while (go_on && (code = sqlite3_step(row)) == SQLITE_ROW) {
+        const char *key = (const char *)sqlite3_column_text(row, 3);
+        go_on = key == NULL || cb(context, sqlite3_column_int64(row, 1), key, sqlite3_column_int64(row, 0),
+                                  sqlite3_column_int64(row, 2));
+    }
+    if (go_on && code != SQLITE_DONE)
+        status = sqlite_fail(store, "reading idempotency keys");
+    sqlite3_reset(row);
+    return status;
+}
+
+enum store_status sqlite_each_key(struct store *base, int64_t since_ms, store_key_cb cb, void *context)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    enum store_status status = sqlite_read_begin(store);
+    if (status != STORE_OK)
+        return status;
+    status = each_key_now(store, since_ms, cb, context);
+    sqlite_read_end(store);
     return status;
 }

@@ -224,6 +224,10 @@ static bool insert_order(struct sqlite_store *store, const struct log_entry *ent
     sqlite3_bind_int64(statement, 9, entry->at_ms);
     sqlite3_bind_int64(statement, 10, (int64_t)entry->position.epoch);
     sqlite3_bind_int64(statement, 11, (int64_t)entry->position.n);
+    if (order->key == NULL)
+        sqlite3_bind_null(statement, 12);
+    else
+        sqlite3_bind_text(statement, 12, order->key, (int)order->key_bytes, SQLITE_STATIC);
     return sqlite_run(statement) == SQLITE_DONE;
 }
 

@@ -63,6 +63,9 @@ static void read_order(sqlite3_stmt *row, void *out)
     order->at_ms = sqlite3_column_int64(row, 8);
     order->position.epoch = (uint64_t)sqlite3_column_int64(row, 9);
     order->position.n = (uint64_t)sqlite3_column_int64(row, 10);
+    order->sale.key = NULL;
+    order->sale.key_bytes = 0;
+    copy_text(row, 11, order->idempotency_key, sizeof order->idempotency_key);
 }
 
 typedef void (*read_row)(sqlite3_stmt *row, void *out);

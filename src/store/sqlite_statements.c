@@ -8,7 +8,8 @@
     "cancelled, "                                                                                            \
     "sold, created_at_ms, updated_at_ms"
 #define ORDER_COLUMNS                                                                                        \
-    "id, state, request, user_id, product_id, quantity, unit_price, remaining, at_ms, log_epoch, log_n"
+    "id, state, request, user_id, product_id, quantity, unit_price, remaining, at_ms, log_epoch, log_n, "    \
+    "idempotency_key"
 
 /* clang-format off */
 const char *const sqlite_statements[SQL_STATEMENTS] = {
@@ -52,7 +53,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "UPDATE products SET opened = ?2, stock = ?3, opening = ?4, restocked = ?5, cancelled = ?6, sold = ?7,"
         " updated_at_ms = ?8 WHERE id = ?1",
     [SQL_ADD_ORDER] =
-        "INSERT INTO orders (" ORDER_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO orders (" ORDER_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     [SQL_ADD_STOCK_CHANGE] =
         "INSERT INTO stock_changes (log_epoch, log_n, at_ms, product_id, delta, remaining, cause, applied, actor,"
         " note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -63,6 +64,10 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         " WHERE EXISTS (SELECT 1 FROM products WHERE per_customer_limit > 0)"
         " AND state = 0 AND product_id IN (SELECT id FROM products WHERE per_customer_limit > 0)"
         " GROUP BY product_id, user_id",
+    [SQL_ORDER_FROM] = "SELECT id, at_ms FROM orders WHERE id >= ?1 ORDER BY id LIMIT 1",
+    [SQL_KEYS] =
+        "SELECT id, user_id, at_ms, idempotency_key FROM orders"
+        " WHERE id >= ?1 AND at_ms >= ?2 AND state = 0 AND idempotency_key IS NOT NULL ORDER BY id",
     [SQL_AUDIT_SALES] = "SELECT id, product_id, quantity, at_ms FROM orders WHERE state = 0 ORDER BY id",
     [SQL_AUDIT_STOCK] =
         "SELECT ifnull(sum(delta) FILTER (WHERE cause = 'opening'), 0),"

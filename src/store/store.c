@@ -174,6 +174,11 @@ enum store_status store_each_buyer(struct store *store, store_buyer_cb cb, void 
     return store->driver->each_buyer(store, cb, context);
 }
 
+enum store_status store_each_key(struct store *store, int64_t since_ms, store_key_cb cb, void *context)
+{
+    return store->driver->each_key(store, since_ms, cb, context);
+}
+
 /* --- audit --- */
 enum store_status store_snapshot_begin(struct store *store)
 {

@@ -98,15 +98,22 @@ static void answer_cb(struct gate_purchase *purchase, void *context)
     probe->turn = test.answers++;
 }
 
-static struct probe *submit(int64_t user, int64_t product, int64_t quantity)
+/* `key` may be NULL; it must live as long as the probe. */
+static struct probe *submit_keyed(int64_t user, int64_t product, int64_t quantity, const char *key)
 {
     assert_true(test.submitted < PROBES);
     struct probe *probe = &test.probes[test.submitted++];
     *probe = (struct probe){.gate = {.cb = answer_cb, .context = probe}, .submitted_us = now_us()};
     probe->gate.purchase.order =
-        (struct sale_order){.user_id = user, .product_id = product, .quantity = quantity};
+        (struct sale_order){.user_id = user, .product_id = product, .quantity = quantity, .key = key};
+    probe->gate.purchase.order.key_bytes = key != NULL ? strlen(key) : 0;
     gate_submit(test.gate, &probe->gate);
     return probe;
+}
+
+static struct probe *submit(int64_t user, int64_t product, int64_t quantity)
+{
+    return submit_keyed(user, product, quantity, NULL);
 }
 
 static enum purchase_state state_of(const struct probe *probe)
@@ -426,6 +433,72 @@ static void test_little_stock_is_not_marked(void **state)
     record_all(NULL, 0);
     TURN_UNTIL(two->answered);
     assert_int_equal(state_of(two), PURCHASE_CONFIRMED);
+}
+
+/* --- idempotency keys
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+static void test_a_key_is_answered_with_its_order(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    /* In one call, some with a key and some without. */
+    struct probe *plain = submit(5, 1, 1), *first = submit_keyed(5, 1, 1, "key"),
+                 *again = submit_keyed(5, 1, 1, "key"), *other = submit_keyed(6, 1, 1, "key"),
+                 *last = submit(5, 1, 1);
+    TURN_UNTIL(again->answered);
+    expect_refused(again, REFUSAL_ALREADY_ORDERED, 2);
+    assert_false(first->answered); /* not recorded yet */
+    TURN_UNTIL(state_of(last) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(plain->answered && first->answered && other->answered && last->answered);
+    assert_int_equal(first->gate.purchase.order.id, 2);
+    assert_int_equal(other->gate.purchase.order.id, 3);
+    assert_int_equal(last->gate.purchase.order.id, 4);
+    again = submit_keyed(5, 1, 7, "key");
+    TURN_UNTIL(again->answered);
+    expect_refused(again, REFUSAL_ALREADY_ORDERED, 2);
+    assert_int_equal(live_stock(1), 6);
+    assert_int_equal(counted(METRICS_purchases_repeated), 2);
+}
+
+/* The mark says "sold out", but the key may have bought before. */
+static void test_a_key_is_not_answered_by_the_sold_out_mark(void **state)
+{
+    (void)state;
+    open_product(1, 1, 0);
+    struct probe *first = submit_keyed(5, 1, 1, "key");
+    TURN_UNTIL(state_of(first) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(first->answered);
+    struct probe *late = submit(6, 1, 1);
+    TURN_UNTIL(late->answered);
+    assert_true(submit(7, 1, 1)->answered); /* by the mark */
+    struct probe *again = submit_keyed(5, 1, 1, "key"), *another = submit_keyed(5, 1, 1, "another");
+    assert_false(again->answered || another->answered);
+    TURN_UNTIL(again->answered && another->answered);
+    expect_refused(again, REFUSAL_ALREADY_ORDERED, 1);
+    expect_refused(another, REFUSAL_INSUFFICIENT_STOCK, 0);
+}
+
+/* A reservation that Redis forgot goes back to the queue with its key. */
+static void test_a_lost_reservation_keeps_its_key(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    struct probe *probe = submit_keyed(5, 1, 1, "key");
+    TURN_UNTIL(state_of(probe) == PURCHASE_RESERVED);
+    redis_do(test.books, "DEL {doorbuster}:idem:5:key");
+    open_epoch(2);
+    TURN_UNTIL(settling_count() == 1);
+    settle_first(GATE_NOT_IN_STORE);
+    TURN_UNTIL(state_of(probe) == PURCHASE_RESERVED);
+    struct probe *again = submit_keyed(5, 1, 1, "key");
+    TURN_UNTIL(again->answered);
+    expect_refused(again, REFUSAL_ALREADY_ORDERED, probe->gate.purchase.order.id);
+    record_all(NULL, 0);
+    TURN_UNTIL(probe->answered);
+    assert_int_equal(state_of(probe), PURCHASE_CONFIRMED);
 }
 
 /* --- epochs
@@ -847,6 +920,9 @@ int main(void)
         TEST(test_sold_out_mark),
         TEST(test_sold_out_mark_ends_by_itself),
         TEST(test_little_stock_is_not_marked),
+        TEST(test_a_key_is_answered_with_its_order),
+        TEST(test_a_key_is_not_answered_by_the_sold_out_mark),
+        TEST(test_a_lost_reservation_keeps_its_key),
         TEST(test_stale_reads_the_head_again),
         TEST(test_noscript_reads_the_head_again),
         TEST(test_older_epochs_are_settled),

@@ -14,6 +14,7 @@
 
 #define HEAD "{doorbuster}:head"
 #define LOG "{doorbuster}:log"
+#define KEYS "{doorbuster}:idem:"
 #define EPOCH 1
 #define PRICE 500
 
@@ -37,22 +38,37 @@ static void read_sha(void)
 }
 
 /* The script's answer, or NULL and redis_failure(). */
-static redisReply *try_sell(const struct line *lines, size_t count)
+static redisReply *try_sell_keyed(const struct line *lines, const char *const *keys, size_t count)
 {
     static char texts[4 * SALES_LOG_ORDERS_MAX][24];
-    const char *argv[7 + 4 * SALES_LOG_ORDERS_MAX] = {
-        "EVALSHA", sell_sha, "4", HEAD, LOG, "{doorbuster}:product:", "{doorbuster}:buyers:"};
-    int argc = 7;
+    const char *argv[9 + 5 * SALES_LOG_ORDERS_MAX] = {"EVALSHA",
+                                                      sell_sha,
+                                                      "5",
+                                                      HEAD,
+                                                      LOG,
+                                                      "{doorbuster}:product:",
+                                                      "{doorbuster}:buyers:",
+                                                      KEYS,
+                                                      keys != NULL ? "5" : "4"};
+    int argc = 9;
     for (size_t i = 0; i < count; i++) {
         const int64_t numbers[] = {lines[i].request, lines[i].user, lines[i].product, lines[i].quantity};
         for (size_t j = 0; j < 4; j++) {
             snprintf(texts[4 * i + j], sizeof texts[0], "%" PRId64, numbers[j]);
             argv[argc++] = texts[4 * i + j];
         }
+        if (keys != NULL) {
+            argv[argc++] = keys[i];
+        }
     }
     redisReply *reply = redisCommandArgv(redis, argc, argv, NULL);
     assert_non_null(reply);
     return reply;
+}
+
+static redisReply *try_sell(const struct line *lines, size_t count)
+{
+    return try_sell_keyed(lines, NULL, count);
 }
 
 struct outcome {
@@ -66,10 +82,11 @@ struct sold {
     struct outcome outcomes[SALES_LOG_ORDERS_MAX];
 };
 
-static struct sold sell(const struct line *lines, size_t count)
+/* `keys` may be NULL; a purchase without one among others has "". */
+static struct sold sell_keyed(const struct line *lines, const char *const *keys, size_t count)
 {
     struct sold sold = {0};
-    redisReply *reply = try_sell(lines, count);
+    redisReply *reply = try_sell_keyed(lines, keys, count);
     if (reply->type != REDIS_REPLY_ARRAY) {
         fail_msg("selling: %s", reply->str);
     }
@@ -89,6 +106,18 @@ static struct sold sell(const struct line *lines, size_t count)
     }
     freeReplyObject(reply);
     return sold;
+}
+
+static struct sold sell(const struct line *lines, size_t count)
+{
+    return sell_keyed(lines, NULL, count);
+}
+
+static struct outcome sell_one_keyed(int64_t user, int64_t product, int64_t quantity, const char *key)
+{
+    static int64_t request = 1000000;
+    struct line line = {++request, user, product, quantity};
+    return sell_keyed(&line, &key, 1).outcomes[0];
 }
 
 static struct outcome sell_one(int64_t user, int64_t product, int64_t quantity)
@@ -361,6 +390,163 @@ static void test_time_never_goes_back(void **state)
     open_product(1, 5, 0);
     redis_do(redis, "HSET " HEAD " at 9999999999999");
     assert_int_equal(sell(&line, 1).at_ms, 9999999999999);
+}
+
+/* --- idempotency keys
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
+static int64_t ttl_of(const char *name)
+{
+    redisReply *reply = redis_ask(redis, "PTTL " KEYS "%s", name);
+    assert_non_null(reply);
+    int64_t ttl = reply->integer;
+    freeReplyObject(reply);
+    return ttl;
+}
+
+static void test_a_key_sells_once(void **state)
+{
+    struct gate_stock stock;
+    (void)state;
+    open_product(1, 3, 0);
+    open_product(2, 3, 0);
+    expect_outcome(sell_one_keyed(5, 1, 1, "k1"), 1, PRICE, 2);
+    assert_in_range(ttl_of("5:k1"), IDEMPOTENCY_KEY_LIFETIME_MS - 10000, IDEMPOTENCY_KEY_LIFETIME_MS);
+    char *before = dump_all();
+    expect_outcome(sell_one_keyed(5, 1, 1, "k1"), REFUSAL_ALREADY_ORDERED, 1, 0);
+    expect_outcome(sell_one_keyed(5, 1, 2, "k1"), REFUSAL_ALREADY_ORDERED, 1, 0); /* whatever is asked for: */
+    expect_outcome(sell_one_keyed(5, 2, 1, "k1"), REFUSAL_ALREADY_ORDERED, 1, 0); /* the worker compares */
+    expect_outcome(sell_one_keyed(5, 99, 1, "k1"), REFUSAL_ALREADY_ORDERED, 1, 0);
+    expect_unchanged(before);
+    expect_outcome(sell_one_keyed(6, 1, 1, "k1"), 2, PRICE, 1); /* another's key of the same name */
+    expect_outcome(sell_one_keyed(5, 1, 1, "K1"), 3, PRICE, 0);
+    /* Sold out: those who have their order still hear of it. */
+    expect_outcome(sell_one_keyed(5, 1, 1, "k2"), REFUSAL_INSUFFICIENT_STOCK, 0, 0);
+    expect_outcome(sell_one_keyed(5, 1, 1, "k1"), REFUSAL_ALREADY_ORDERED, 1, 0);
+    assert_true(gate_read_stock(redis, 1, (struct log_position){EPOCH, 1}, &stock));
+    assert_int_equal(stock.available, 0);
+}
+
+static void test_a_refusal_does_not_pin_its_key(void **state)
+{
+    int64_t stock;
+    (void)state;
+    open_product(1, 1, 1);
+    expect_outcome(sell_one_keyed(5, 1, 2, "k"), REFUSAL_INSUFFICIENT_STOCK, 1, 0);
+    expect_outcome(sell_one_keyed(5, 99, 1, "k"), REFUSAL_NOT_ON_SALE, 0, 0);
+    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), GATE_CHANGED);
+    expect_outcome(sell_one_keyed(5, 1, 2, "k"), REFUSAL_CUSTOMER_LIMIT, 0, 1);
+    expect_outcome(sell_one_keyed(5, 1, 1, "k"), 1, PRICE, 5);
+    expect_outcome(sell_one_keyed(5, 1, 1, "k"), REFUSAL_ALREADY_ORDERED, 1, 0); /* before the limit */
+    expect_outcome(sell_one_keyed(5, 1, 1, "l"), REFUSAL_CUSTOMER_LIMIT, 1, 1);
+}
+
+static void test_keys_within_a_batch(void **state)
+{
+    static struct sale_order orders[SALES_LOG_ORDERS_MAX];
+    static const struct line lines[] = {{1, 5, 1, 1}, {2, 5, 1, 1}, {3, 6, 1, 1}, {4, 5, 1, 2},
+                                        {5, 7, 1, 1}, {6, 7, 1, 9}, {7, 7, 1, 1}, {8, 5, 1, 1}};
+    static const char *const keys[] = {"k", "k", "k", "k", "", "z", "z", ""};
+    static const char *const logged[] = {"k", "k", NULL, "z"};
+    struct log_entry entries[8];
+    redisReply *reply;
+    size_t count;
+    (void)state;
+    open_product(1, 8, 0);
+    struct sold sold = sell_keyed(lines, keys, 7);
+    expect_outcome(sold.outcomes[0], 1, PRICE, 7);
+    expect_outcome(sold.outcomes[1], REFUSAL_ALREADY_ORDERED, 1, 0);
+    expect_outcome(sold.outcomes[2], 2, PRICE, 6);
+    expect_outcome(sold.outcomes[3], REFUSAL_ALREADY_ORDERED, 1, 0);
+    expect_outcome(sold.outcomes[4], 3, PRICE, 5);
+    expect_outcome(sold.outcomes[5], REFUSAL_INSUFFICIENT_STOCK, 5, 0);
+    expect_outcome(sold.outcomes[6], 4, PRICE, 4);
+    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 0}, 0, entries, 8, orders,
+                              SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_int_equal(entries[0].order_count, 4);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(orders[i].id, i + 1);
+        assert_int_equal(orders[i].key_bytes, logged[i] ? strlen(logged[i]) : 0);
+        if (logged[i] != NULL) {
+            assert_memory_equal(orders[i].key, logged[i], orders[i].key_bytes);
+        }
+    }
+    freeReplyObject(reply);
+}
+
+static void test_the_largest_batch_of_keys(void **state)
+{
+    static struct line lines[SALES_LOG_ORDERS_MAX];
+    static char texts[SALES_LOG_ORDERS_MAX][IDEMPOTENCY_KEY_BYTES_MAX + 1];
+    static const char *keys[SALES_LOG_ORDERS_MAX];
+    static struct sale_order orders[SALES_LOG_ORDERS_MAX];
+    struct log_entry entries[8];
+    redisReply *reply;
+    size_t count;
+    (void)state;
+    open_product(1, 1000, 1000);
+    for (size_t i = 0; i < SALES_LOG_ORDERS_MAX; i++) {
+        lines[i] = (struct line){INT64_MAX - (int64_t)i, (int64_t)(i + 1) * 10000000000, 1, 1};
+        for (size_t j = 0; j < IDEMPOTENCY_KEY_BYTES_MAX; j++) { /* every byte that a key may have */
+            texts[i][j] = (char)(0x21 + (i + j) % 94);
+        }
+        keys[i] = texts[i];
+    }
+    struct sold sold = sell_keyed(lines, keys, SALES_LOG_ORDERS_MAX);
+    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 0}, 0, entries, 8, orders,
+                              SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_int_equal(entries[0].order_count, SALES_LOG_ORDERS_MAX);
+    for (size_t i = 0; i < SALES_LOG_ORDERS_MAX; i++) {
+        expect_outcome(sold.outcomes[i], (int64_t)i + 1, PRICE, 999 - (int64_t)i);
+        assert_int_equal(orders[i].key_bytes, IDEMPOTENCY_KEY_BYTES_MAX);
+        assert_memory_equal(orders[i].key, texts[i], IDEMPOTENCY_KEY_BYTES_MAX);
+    }
+    freeReplyObject(reply);
+    sold = sell_keyed(lines, keys, SALES_LOG_ORDERS_MAX);
+    assert_false(sold.wrote);
+    for (size_t i = 0; i < SALES_LOG_ORDERS_MAX; i++) {
+        expect_outcome(sold.outcomes[i], REFUSAL_ALREADY_ORDERED, (int64_t)i + 1, 0);
+    }
+}
+
+static void test_an_expired_key_sells_again(void **state)
+{
+    (void)state;
+    open_product(1, 3, 0);
+    expect_outcome(sell_one_keyed(5, 1, 1, "k"), 1, PRICE, 2);
+    redis_do(redis, "PEXPIRE " KEYS "5:k 1");
+    for (int64_t deadline = deadline_in(5000); ttl_of("5:k") != -2;) {
+        assert_true(wait_a_moment(deadline));
+    }
+    expect_outcome(sell_one_keyed(5, 1, 1, "k"), 2, PRICE, 1);
+    expect_outcome(sell_one_keyed(5, 1, 1, "k"), REFUSAL_ALREADY_ORDERED, 2, 0);
+}
+
+static void test_keys_are_put_back(void **state)
+{
+    static struct gate_key keys[] = {{5, 42, 60000, "k\"%s{x}"},
+                                     {5, 43, IDEMPOTENCY_KEY_LIFETIME_MS * 2, "l"}, /* the clock went back */
+                                     {5, 44, 0, "m"},
+                                     {5, 45, -1, "n"},
+                                     {6, 46, 60000, "k\"%s{x}"},
+                                     {6, 47, 60000, "k\"%s{x}"}}; /* used again a day later */
+    (void)state;
+    open_product(1, 3, 0);
+    sell_one_keyed(5, 1, 1, "old");
+    assert_true(gate_wipe(redis, (struct log_position){7, 1042}));
+    assert_int_equal(ttl_of("5:old"), -2);
+    assert_true(gate_put_product(redis, 1, 3, PRICE, 0));
+    assert_true(gate_put_keys(redis, keys, sizeof keys / sizeof keys[0]));
+    assert_true(gate_put_keys(redis, keys, 0));
+    assert_true(gate_finish_rebuild(redis, 1, 99, 0));
+    assert_true(gate_open(redis, 8));
+    read_sha();
+    assert_in_range(ttl_of("5:k\"%s{x}"), 1, 60000);
+    assert_in_range(ttl_of("5:l"), 60000, IDEMPOTENCY_KEY_LIFETIME_MS);
+    expect_outcome(sell_one_keyed(5, 1, 1, keys[0].key), REFUSAL_ALREADY_ORDERED, 42, 0);
+    expect_outcome(sell_one_keyed(6, 1, 1, keys[4].key), REFUSAL_ALREADY_ORDERED, 47, 0);
+    expect_outcome(sell_one_keyed(5, 1, 1, "m"), 100, PRICE, 2);
+    expect_outcome(sell_one_keyed(5, 1, 1, "n"), 101, PRICE, 1);
 }
 
 /* Thousands of purchases against a model of three lines. */
@@ -910,6 +1096,12 @@ int main(void)
         TEST(test_a_refusal_leaves_no_trace),
         TEST(test_sold_out_names_the_last_order),
         TEST(test_time_never_goes_back),
+        TEST(test_a_key_sells_once),
+        TEST(test_a_refusal_does_not_pin_its_key),
+        TEST(test_keys_within_a_batch),
+        TEST(test_the_largest_batch_of_keys),
+        TEST(test_an_expired_key_sells_again),
+        TEST(test_keys_are_put_back),
         TEST(test_against_a_model),
         TEST(test_a_closed_gate_sells_nothing),
         TEST(test_an_older_epoch_sells_nothing),

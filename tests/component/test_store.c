@@ -787,6 +787,123 @@ static void test_each_buyer_of_limited_products(void **state)
     assert_int_equal(audit.over_limit_customers, 0);
 }
 
+/* --- idempotency keys --- */
+static void sell_keyed_at(struct fixture *f, int64_t user, int64_t product, int64_t quantity, const char *key,
+                          int64_t at_ms)
+{
+    struct sale_order order = order_of(f, user, product, quantity);
+    order.key = key;
+    order.key_bytes = key == NULL ? 0 : strlen(key);
+    struct log_entry entry = sale_entry(f, 1, &order, 1);
+    entry.at_ms = at_ms;
+    assert_ok(f, record(f, &entry, 1));
+}
+
+static void test_an_order_keeps_its_key(void **state)
+{
+    struct fixture *f = *state;
+    int64_t product = open_shop(f, 100);
+    char longest[IDEMPOTENCY_KEY_BYTES_MAX + 1] = "";
+    memset(longest, '~', IDEMPOTENCY_KEY_BYTES_MAX);
+    sell_keyed_at(f, 1, product, 1, "it's \"1\"; --%s", 2000);
+    sell_keyed_at(f, 1, product, 1, NULL, 2000);
+    sell_keyed_at(f, 1, product, 1, longest, 2000);
+    sell_keyed_at(f, 1, product, 1, "123", 2000); /* text, not a number */
+    const char *const keys[] = {"it's \"1\"; --%s", "", longest, "123"};
+    struct store_order orders[4];
+    size_t count;
+    reopen(f);
+    assert_ok(f, store_orders_of(f->store, 1, INT64_MAX, orders, 4, &count));
+    assert_int_equal(count, 4);
+    for (size_t i = 0; i < 4; i++) {
+        struct store_order order;
+        assert_ok(f, store_find_order(f->store, (int64_t)i + 1, &order));
+        assert_string_equal(order.idempotency_key, keys[i]);
+        assert_string_equal(orders[3 - i].idempotency_key, keys[i]);
+        assert_null(order.sale.key);
+        assert_int_equal(order.sale.key_bytes, 0);
+    }
+}
+
+struct keys_seen {
+    size_t calls, calls_max;
+    int64_t orders[1000], users[1000], times[1000];
+    char last[IDEMPOTENCY_KEY_BYTES_MAX + 1];
+};
+
+static bool key_cb(void *context, int64_t user_id, const char *key, int64_t order_id, int64_t at_ms)
+{
+    struct keys_seen *seen = context;
+    seen->users[seen->calls] = user_id;
+    seen->orders[seen->calls] = order_id;
+    seen->times[seen->calls] = at_ms;
+    snprintf(seen->last, sizeof seen->last, "%s", key);
+    return ++seen->calls < seen->calls_max;
+}
+
+static size_t keys_since(struct fixture *f, int64_t since_ms, struct keys_seen *seen)
+{
+    *seen = (struct keys_seen){.calls_max = 1000};
+    assert_ok(f, store_each_key(f->store, since_ms, key_cb, seen));
+    return seen->calls;
+}
+
+static void test_each_recent_key(void **state)
+{
+    struct fixture *f = *state;
+    struct keys_seen seen;
+    assert_int_equal(keys_since(f, 0, &seen), 0); /* no orders at all */
+    int64_t product = open_shop(f, 300);
+    sell_keyed_at(f, 1, product, 1, "a", 2000);
+    sell_keyed_at(f, 2, product, 1, NULL, 3000);
+    sell_keyed_at(f, 2, product, 1000, "rejected", 3000);
+    sell_keyed_at(f, 3, product, 1, "b", 3000);
+    sell_keyed_at(f, 1, product, 1, "a", 4000);
+    assert_int_equal(keys_since(f, 0, &seen), 3);
+    assert_int_equal(seen.orders[0], 1);
+    assert_int_equal(seen.orders[1], 4);
+    assert_int_equal(seen.orders[2], 5); /* the newer one last */
+    assert_int_equal(seen.users[1], 3);
+    assert_int_equal(seen.times[1], 3000);
+    assert_string_equal(seen.last, "a");
+    assert_int_equal(keys_since(f, 2000, &seen), 3);
+    assert_int_equal(keys_since(f, 2001, &seen), 2);
+    assert_int_equal(keys_since(f, 3000, &seen), 2);
+    assert_int_equal(keys_since(f, 3001, &seen), 1);
+    assert_int_equal(keys_since(f, 4000, &seen), 1);
+    assert_int_equal(keys_since(f, 4001, &seen), 0);
+    assert_int_equal(keys_since(f, INT64_MAX, &seen), 0);
+    seen = (struct keys_seen){.calls_max = 1};
+    assert_ok(f, store_each_key(f->store, 0, key_cb, &seen));
+    assert_int_equal(seen.calls, 1);
+    /* As part of a snapshot too; and the connection can write afterwards. */
+    assert_ok(f, store_snapshot_begin(f->store));
+    assert_int_equal(keys_since(f, 0, &seen), 3);
+    store_snapshot_end(f->store);
+    sell_keyed_at(f, 9, product, 1, "c", 5000);
+    assert_int_equal(keys_since(f, 4500, &seen), 1);
+}
+
+/* The search for the first order by time, against a plain count: many orders of one time, and gaps in the ids. */
+static void test_recent_keys_from_every_time(void **state)
+{
+    struct fixture *f = *state;
+    struct keys_seen seen;
+    int64_t product = open_shop(f, 1000), times[120];
+    for (int64_t i = 0; i < 120; i++) {
+        times[i] = 1000 + i / 7 * 10;
+        if (i % 11 == 0)
+            f->next_id += 5;
+        sell_keyed_at(f, i + 1, product, 1, "k", times[i]);
+    }
+    for (int64_t since = 995; since < 1180; since++) {
+        size_t expected = 0;
+        for (size_t i = 0; i < 120; i++)
+            expected += times[i] >= since;
+        assert_int_equal(keys_since(f, since, &seen), expected);
+    }
+}
+
 /* --- audits --- */
 static void test_audit_of_products(void **state)
 {
@@ -1437,6 +1554,9 @@ int main(void)
         SHOP(test_orders_of_a_user),
         SHOP(test_orders_of_a_user_around_a_gap),
         SHOP(test_each_buyer_of_limited_products),
+        SHOP(test_an_order_keeps_its_key),
+        SHOP(test_each_recent_key),
+        SHOP(test_recent_keys_from_every_time),
         SHOP(test_audit_of_products),
         SHOP(test_audit_of_orders_finds_each_fault),
         SHOP(test_orders_of_one_entry_are_in_order),

@@ -313,6 +313,62 @@ static void test_purchase_bodies(void **state)
     EACH_IS_REFUSED("/api/purchases", BUYER, NULL, list);
 }
 
+/* --- idempotency keys
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
+static void test_idempotency_keys(void **state)
+{
+    static const char *const lines[] = {
+        "Idempotency-Key:\r\n",
+        "Idempotency-Key:  \t \r\n",
+        "Idempotency-Key: \"\"\r\n",
+        "Idempotency-Key: \" \"\r\n",
+        "Idempotency-Key: a b\r\n",
+        "Idempotency-Key: \"a b\"\r\n",
+        "Idempotency-Key: a\tb\r\n",
+        "Idempotency-Key: a\x01\r\n",
+        "Idempotency-Key: a\x7f\r\n",
+        "Idempotency-Key: a\x1b[31m\r\n",
+        "Idempotency-Key: \xc3\xa4\r\n",
+        "Idempotency-Key: a\xff\r\n",
+        "Idempotency-Key: a\r\nIdempotency-Key: b\r\n",
+        "Idempotency-Key: a\r\nIdempotency-Key: a\r\n",
+        "Idempotency-Key: a\r\nX-Between: x\r\nidempotency-KEY: a\r\n",
+        "Idempotency-Key: a\r\nIdempotency-Key:\r\n",
+    };
+    char headers[2 * HEADERS_BYTES], body[96], key[300];
+    (void)state;
+    format_headers(headers, test.buyer_token, "application/json");
+    size_t used = strlen(headers);
+    snprintf(body, sizeof body, "{\"product_id\":%" PRId64 ",\"quantity\":1}", test.product);
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        snprintf(headers + used, sizeof headers - used, "%s", lines[i]);
+        struct http_answer answer = ask("POST", "/api/purchases", headers, body);
+        check_problem(lines[i], &answer, 400);
+        assert_non_null(strstr(answer.body, "/problems/idempotency-key"));
+        http_answer_free(&answer);
+        check_nothing_changed(lines[i]);
+    }
+    for (size_t bytes = 256; bytes < sizeof key - 1; bytes++) { /* 257 quoted would be 255 */
+        memset(key, 'k', bytes);
+        key[bytes] = '\0';
+        snprintf(headers + used, sizeof headers - used, "Idempotency-Key: %s\r\n", key);
+        struct http_answer answer = ask("POST", "/api/purchases", headers, body);
+        check_problem("a key that is too long", &answer, 400);
+        http_answer_free(&answer);
+    }
+    check_nothing_changed("keys that are too long");
+    /* A good key changes nothing about a bad body, and does not hide who one is not. */
+    snprintf(headers + used, sizeof headers - used, "Idempotency-Key: good\r\n");
+    struct http_answer answer = ask("POST", "/api/purchases", headers, "{}");
+    check_problem("a good key and a bad body", &answer, 422);
+    http_answer_free(&answer);
+    answer = ask("POST", "/api/purchases", headers + used, body);
+    check_problem("a good key and no token", &answer, 401);
+    http_answer_free(&answer);
+    check_nothing_changed("good keys");
+}
+
 static void test_deeply_nested_body(void **state)
 {
     char headers[HEADERS_BYTES];
@@ -953,12 +1009,19 @@ static int group_teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_purchase_bodies), cmocka_unit_test(test_deeply_nested_body),
-        cmocka_unit_test(test_media_types),     cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_products),        cmocka_unit_test(test_registering),
-        cmocka_unit_test(test_logging_in),      cmocka_unit_test(test_paths_and_methods),
-        cmocka_unit_test(test_smuggling),       cmocka_unit_test(test_what_is_not_http),
-        cmocka_unit_test(test_too_much),        cmocka_unit_test(test_one_byte_a_second),
+        cmocka_unit_test(test_purchase_bodies),
+        cmocka_unit_test(test_deeply_nested_body),
+        cmocka_unit_test(test_idempotency_keys),
+        cmocka_unit_test(test_media_types),
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_registering),
+        cmocka_unit_test(test_logging_in),
+        cmocka_unit_test(test_paths_and_methods),
+        cmocka_unit_test(test_smuggling),
+        cmocka_unit_test(test_what_is_not_http),
+        cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_one_byte_a_second),
         cmocka_unit_test(test_it_still_sells),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

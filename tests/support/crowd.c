@@ -173,6 +173,15 @@ void crowd_buy(struct crowd *crowd, size_t client, const char *token, int64_t pr
     crowd_request(crowd, client, "POST", "/api/purchases", token, body);
 }
 
+void crowd_buy_keyed(struct crowd *crowd, size_t client, const char *token, int64_t product_id,
+                     int64_t quantity, const char *key)
+{
+    char more[REQUEST_BYTES / 2]; /* the line behind the token's */
+    int bytes = snprintf(more, sizeof more, "%s\r\nIdempotency-Key: %s", token, key);
+    assert_in_range(bytes, 1, sizeof more - 1);
+    crowd_buy(crowd, client, more, product_id, quantity);
+}
+
 static void tell(struct crowd *crowd, struct client *client, const struct crowd_answer *answer)
 {
     client->busy = client->broke = false;
@@ -225,6 +234,7 @@ static void take_answer(struct crowd *crowd, struct client *client)
     assert_int_equal(strncmp(client->in, "HTTP/1.1 ", 9), 0);
     const char *length = header(client->in, end + 2, "Content-Length");
     const char *connection = header(client->in, end + 2, "Connection");
+    const char *replayed = header(client->in, end + 2, "Idempotent-Replayed");
     assert_non_null(length);
     size_t body_bytes = strtoul(length, NULL, 10), whole = (size_t)(end + 4 - client->in) + body_bytes;
     assert_in_range(whole, 1, ANSWER_BYTES - 1);
@@ -240,6 +250,7 @@ static void take_answer(struct crowd *crowd, struct client *client)
                                   .sent_us = client->sent_us,
                                   .got_us = now_us(),
                                   .reused = client->requests > 1,
+                                  .replayed = replayed != NULL && strncmp(replayed, "true\r", 5) == 0,
                                   .connected = true};
     client->in_bytes = 0;
     if (connection != NULL && strncasecmp(connection, "close", 5) == 0) {

@@ -18,6 +18,7 @@ struct crowd_answer {
     const char *body; /* terminated; "" if broken */
     int64_t sent_us, got_us;
     bool reused;    /* not the first request on its connection */
+    bool replayed;  /* says `Idempotent-Replayed: true` */
     bool connected; /* broken only after the connection was there */
 };
 
@@ -35,6 +36,9 @@ void crowd_request(struct crowd *crowd, size_t client, const char *method, const
                    const char *token, const char *body);
 /* POST /api/purchases */
 void crowd_buy(struct crowd *crowd, size_t client, const char *token, int64_t product_id, int64_t quantity);
+/* The same with an Idempotency-Key. */
+void crowd_buy_keyed(struct crowd *crowd, size_t client, const char *token, int64_t product_id,
+                     int64_t quantity, const char *key);
 /* Waits up to timeout_ms for something to happen, and handles all that has. */
 void crowd_step(struct crowd *crowd, int timeout_ms);
 /* Clients with a request on its way. */

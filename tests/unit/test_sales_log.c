@@ -143,6 +143,47 @@ static void test_the_largest_sale(void **state)
     free(payload);
 }
 
+/* The payload outlives the entry: keys point into it. */
+static void test_a_sale_with_keys(void **state)
+{
+    static const char payload[] =
+        "5\n1 2 3 4 5 6 7 a\n2 2 3 4 5 6 7\n3 2 3 4 5 6 7 8\n4 2 3 4 5 6 -7 !\"~{}\n";
+    static const char *const keys[] = {"a", NULL, "8", "!\"~{}"};
+    struct sale_order orders[4];
+    struct log_entry entry;
+    (void)state;
+    memset(orders, 0xa5, sizeof orders);
+    for (size_t bytes = sizeof payload - 2; bytes < sizeof payload;
+         bytes++) { /* with the last newline and without */
+        assert_true(log_entry_decode(here, "sale", 4, payload, bytes, orders, 4, &entry));
+        assert_int_equal(entry.order_count, 4);
+        for (size_t i = 0; i < 4; i++) {
+            assert_int_equal(orders[i].id, i + 1);
+            assert_int_equal(orders[i].remaining, i == 3 ? -7 : 7);
+            assert_int_equal(orders[i].key_bytes, keys[i] ? strlen(keys[i]) : 0);
+            if (keys[i] == NULL) {
+                assert_null(orders[i].key);
+            } else {
+                assert_memory_equal(orders[i].key, keys[i], orders[i].key_bytes);
+            }
+        }
+    }
+}
+
+static void test_keys_of_every_length(void **state)
+{
+    char payload[400] = "5\n1 2 3 4 5 6 7 ";
+    size_t head = strlen(payload);
+    struct sale_order order;
+    struct log_entry entry;
+    (void)state;
+    memset(payload + head, 'k', sizeof payload - head);
+    for (size_t bytes = 0; bytes < sizeof payload - head; bytes++) {
+        bool taken = decode("sale", payload, head + bytes, &order, 1, &entry);
+        assert_int_equal(taken, bytes >= 1 && bytes <= IDEMPOTENCY_KEY_BYTES_MAX);
+    }
+}
+
 static void test_sales_that_are_none(void **state)
 {
     static const char *const bad[] = {
@@ -154,11 +195,18 @@ static void test_sales_that_are_none(void **state)
         "-1\n1 2 3 4 5 6 7",
         "1.5\n1 2 3 4 5 6 7",
         " 1\n1 2 3 4 5 6 7",
-        "1 1 2 3 4 5 6 7",    /* no first line */
-        "1\n1 2 3 4 5 6",     /* a number too few */
-        "1\n1 2 3 4 5 6 7 8", /* one too many */
+        "1 1 2 3 4 5 6 7", /* no first line */
+        "1\n1 2 3 4 5 6",  /* a number too few */
         "1\n1 2 3 4 5 6 \n",
         "1\n1 2 3 4 5 6 7 ",
+        "1\n1 2 3 4 5 6 7 \n2 2 3 4 5 6 7",
+        "1\n1 2 3 4 5 6 7  k",
+        "1\n1 2 3 4 5 6 7 k ",
+        "1\n1 2 3 4 5 6 7 k k",
+        "1\n1 2 3 4 5 6 7 k\tk",
+        "1\n1 2 3 4 5 6 7 k\x7f",
+        "1\n1 2 3 4 5 6 7 k\xc3\xa4",
+        "1\n1 2 3 4 5 6 k",
         "1\n1  2 3 4 5 6 7",
         "1\n 1 2 3 4 5 6 7",
         "1\n1\t2\t3\t4\t5\t6\t7",
@@ -313,6 +361,8 @@ int main(void)
         cmocka_unit_test(test_positions_that_are_none),
         cmocka_unit_test(test_a_sale),
         cmocka_unit_test(test_the_largest_sale),
+        cmocka_unit_test(test_a_sale_with_keys),
+        cmocka_unit_test(test_keys_of_every_length),
         cmocka_unit_test(test_sales_that_are_none),
         cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_changes_of_stock),

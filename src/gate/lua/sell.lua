@@ -2,16 +2,19 @@
 -- Everything is checked first and written after; a refusal leaves no trace but the time of a product's first sold-out answer.
 --
 -- KEYS  1 head   2 log   3 prefix of products ("{doorbuster}:product:")   4 prefix of buyers ("{doorbuster}:buyers:")
--- ARGV  for each purchase: request, user, product, quantity
+--       5 prefix of idempotency keys ("{doorbuster}:idem:")
+-- ARGV  1 fields of a purchase: 4, or 5 if any of the call has a key   then for each purchase: request, user, product, quantity[, key or ""]
 -- Gives {entry id, time in ms, and for each purchase three numbers}:
 --   sold                  order, unit price, remaining
 --   insufficient stock    -1, available, 0
 --   customer limit        -2, units owned already, limit
 --   not on sale           -3, 0, 0
+--   already ordered       -5, the order that the key stands for, 0
 -- or the error STALE, when this text's epoch is not the head's: then nothing was sold, ask again with the new script.
 -- Numbers stay below 10^14, so that Lua prints them as integers.
 
 local EPOCH = '@EPOCH@' -- filled in by the recorder when it loads the script
+local KEY_LIFETIME_S = 86400
 
 local head = redis.call('HMGET', KEYS[1], 'epoch', 'orders', 'at')
 if head[1] ~= EPOCH then
@@ -20,6 +23,7 @@ end
 local order = tonumber(head[2])
 local products, touched, format = {}, {}, string.format
 local reply, lines = {false, 0}, {}
+local ordered, new_keys = {}, {} -- by name of an idempotency key: its order, of this call; the names in order
 
 local function load(id)
     local fields = redis.call('HMGET', KEYS[3] .. id, 'stock', 'price', 'limit', 'sold_out')
@@ -84,10 +88,32 @@ local function decide(request, user, product, quantity_text)
     return order, product.price_number, product.stock
 end
 
-local out = 2
-for i = 1, #ARGV, 4 do
+-- A refusal is not kept: the same key may ask again.
+local function decide_once(request, user, product, quantity_text, key)
+    local name = KEYS[5] .. user .. ':' .. key
+    local earlier = ordered[name] or tonumber(redis.call('GET', name))
+    if earlier then
+        return -5, earlier, 0
+    end
+    local outcome, second, third = decide(request, user, product, quantity_text)
+    if outcome > 0 then
+        ordered[name] = outcome
+        new_keys[#new_keys + 1] = name
+        lines[#lines] = lines[#lines] .. ' ' .. key
+    end
+    return outcome, second, third
+end
+
+local out, fields = 2, tonumber(ARGV[1])
+local has_keys = fields == 5
+for i = 2, #ARGV, fields do
     local id = ARGV[i + 2]
-    reply[out + 1], reply[out + 2], reply[out + 3] = decide(ARGV[i], ARGV[i + 1], products[id] or load(id), ARGV[i + 3])
+    local product = products[id] or load(id)
+    if has_keys and ARGV[i + 4] ~= '' then
+        reply[out + 1], reply[out + 2], reply[out + 3] = decide_once(ARGV[i], ARGV[i + 1], product, ARGV[i + 3], ARGV[i + 4])
+    else
+        reply[out + 1], reply[out + 2], reply[out + 3] = decide(ARGV[i], ARGV[i + 1], product, ARGV[i + 3])
+    end
     out = out + 3
 end
 
@@ -112,6 +138,9 @@ if #touched > 0 then
         if #product.buyers > 0 then
             redis.call('HSET', KEYS[4] .. product.id, unpack(product.buyers))
         end
+    end
+    for _, name in ipairs(new_keys) do
+        redis.call('SET', name, ordered[name], 'EX', KEY_LIFETIME_S)
     end
 end
 return reply

@@ -40,7 +40,8 @@ CREATE TABLE orders (
     remaining  INTEGER NOT NULL, -- what Redis said was left after this order
     at_ms      INTEGER NOT NULL,
     log_epoch  INTEGER NOT NULL CHECK (log_epoch >= 0),
-    log_n      INTEGER NOT NULL CHECK (log_n >= 0)
+    log_n      INTEGER NOT NULL CHECK (log_n >= 0),
+    idempotency_key TEXT -- the buyer's, of this user. Not unique: a day later it may be used again. No index: Redis knows the recent ones
 ) STRICT;
 -- A user's orders are looked up shelf by shelf; a shelf is 4,096 orders in a row. An index by user alone would
 -- write to a random page of the whole index for each order: measured, 86,000 orders a second instead of 250,000
