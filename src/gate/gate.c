@@ -4,6 +4,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/metrics.h"
 
 #include <sys/random.h>
@@ -40,6 +41,9 @@ static void count_answer(const struct purchase *purchase)
 
 void gate_answer(struct gate *gate, struct gate_purchase *purchase, enum purchase_state state)
 {
+    if (state == PURCHASE_CONFIRMED && failpoint("gate.confirm")) {
+        state = PURCHASE_UNAVAILABLE; /* as if it had been too late */
+    }
     purchase_move(&purchase->purchase, state);
     count_answer(&purchase->purchase);
     gate->pending--;

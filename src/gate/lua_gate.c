@@ -21,6 +21,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 #include "doorbuster/text.h"
@@ -242,7 +243,7 @@ static void put_in_doubt(struct call *call)
 static void call_cb(const redisReply *reply, void *context)
 {
     struct call *call = context;
-    if (reply == NULL) {
+    if (reply == NULL || failpoint("gate.reply")) {
         put_in_doubt(call);
     } else if (reply->type != REDIS_REPLY_ERROR) {
         take_answers(call, reply);

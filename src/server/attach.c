@@ -11,6 +11,7 @@
 #include "attach.h"
 
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 
@@ -187,7 +188,7 @@ static bool rebuild(struct recorder *recorder)
     if (store_position(recorder->store, &position) != STORE_OK) {
         return recorder_store_failed(recorder, "rebuild: reading the position");
     }
-    if (!gate_wipe(recorder->redis, recorder->recorded)) {
+    if (!gate_wipe(recorder->redis, recorder->recorded) || failpoint("attach.wiped")) {
         return redis_failed("wiping Redis");
     }
     if (!each_product(recorder, put_product)) {
@@ -196,10 +197,10 @@ static bool rebuild(struct recorder *recorder)
     if (store_each_buyer(recorder->store, put_buyer_cb, &put) != STORE_OK) {
         return recorder_store_failed(recorder, "rebuild: reading the buyers");
     }
-    bool finished =
-        !put.failed && put_keys(recorder) && gate_finish_rebuild(recorder->redis, position.store_id, position.last_order_id,
-                                           time_of_order(recorder, position.last_order_id));
-    return finished || redis_failed("filling Redis");
+    bool finished = !put.failed && put_keys(recorder) && !failpoint("attach.filled") &&
+                    gate_finish_rebuild(recorder->redis, position.store_id, position.last_order_id,
+                                        time_of_order(recorder, position.last_order_id));
+    return (finished && !failpoint("attach.rebuilt")) || redis_failed("filling Redis");
 }
 
 /* A product whose row was written but whose opening never reached the log: whoever added it died in between. */
@@ -324,7 +325,7 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
     }
     if (continues && !recorder->rebuild_wanted) {
         log_info("epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch, recorded, last);
-        return true;
+        return !failpoint("attach.drained");
     }
     if (!head->exists && position->epoch == 0) {
         log_info("epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);
@@ -344,10 +345,10 @@ bool recorder_attach(struct recorder *recorder)
     struct store_position position;
     struct gate_head head;
     recorder->attach_wanted = false;
-    if (!gate_read_head(recorder->redis, &head)) {
+    if (failpoint("attach.begin") || !gate_read_head(recorder->redis, &head)) {
         return redis_failed("reading the head");
     }
-    if (!take_over(recorder, &head, &position)) {
+    if (!take_over(recorder, &head, &position) || failpoint("attach.epoch")) {
         return false;
     }
     metrics_add(METRICS_recorder_attaches, 1);
@@ -355,19 +356,20 @@ bool recorder_attach(struct recorder *recorder)
     if (head.exists && !gate_close(recorder->redis)) {
         return redis_failed("closing the gate");
     }
-    if (!gate_read_head(recorder->redis, &head)) { /* again: the last sale may have come before the closing */
+    if (failpoint("attach.closed") ||
+        !gate_read_head(recorder->redis, &head)) { /* again: the last sale may have come before the closing */
         return redis_failed("reading the head");
     }
     if (!make_equal(recorder, &head, &position)) {
         return false;
     }
-    if (!gate_open(recorder->redis, recorder->epoch)) {
+    if (!gate_open(recorder->redis, recorder->epoch) || failpoint("attach.opened")) {
         return redis_failed("opening the gate");
     }
     recorder->open_epoch = recorder->epoch;
     recorder->rebuild_wanted = recorder->attach_wanted = false;
     struct gate_announcement opened = {.epoch = recorder->epoch, .recorded = recorder->recorded};
-    if (!gate_announce(recorder->redis, &opened)) {
+    if (!gate_announce(recorder->redis, &opened) || failpoint("attach.announced")) {
         return redis_failed("announcing the epoch");
     }
     return record_healing(recorder) && each_product(recorder, open_if_planned);

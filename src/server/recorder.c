@@ -13,6 +13,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 #include "doorbuster/process.h"
@@ -77,6 +78,10 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         freeReplyObject(reply);
         return RECORDED_NOTHING;
     }
+    if (failpoint("recorder.read")) {
+        freeReplyObject(reply);
+        return RECORD_FAILED;
+    }
     enum store_status status =
         store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
                      recorder->rejected, RECORD_ORDERS_MAX, &recorder->rejected_count);
@@ -92,7 +97,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
     recorder->recorded = recorder->entries[count - 1].position;
     count_run(recorder, count);
     hear_wishes(recorder, count);
-    return RECORDED_SOME;
+    return failpoint("recorder.announce") ? RECORD_FAILED : RECORDED_SOME;
 }
 
 /* True once the pipe's other end is closed. Waits up to wait_ms for that. */
