@@ -5,7 +5,8 @@
  *   sqlite_statements.c  every SQL sentence
  *   sqlite_rows.c        accounts, products, single orders
  *   sqlite_record.c      the recorder: position, epoch, runs of log entries
- *   sqlite_audit.c       reads over all orders */
+ *   sqlite_audit.c       reads over all orders
+ *   faulty_vfs.c         a disk that fails, in the test build */
 #ifndef STORE_SQLITE_H
 #define STORE_SQLITE_H
 
