@@ -145,6 +145,11 @@ pid_t private_redis_start(const char *data_dir, const struct redis_address *addr
                           size_t error_bytes)
 {
     pid_t parent = getpid();
+    if (somebody_listens(address->path)) { /* never two on the same files */
+        snprintf(error, error_bytes, "a redis-server that does not answer is still there, on %s",
+                 address->path);
+        return -1;
+    }
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {

@@ -403,6 +403,29 @@ static void test_a_stopped_server_without_its_redis(void **state)
     server_fixture_verify(&server, 0);
 }
 
+/* Its owners were killed, and it hangs: a second one on the same files would be worse than no answer. */
+static void test_a_redis_that_was_left_behind(void **state)
+{
+    pid_t children[SERVER_CHILDREN_MAX];
+    pid_t redis = server_fixture_child(&server, "redis-server");
+    (void)state;
+    kill(redis, SIGSTOP);
+    size_t count = server_fixture_children(&server, children, SERVER_CHILDREN_MAX);
+    server_fixture_kill_supervisor(&server);
+    for (size_t i = 0; i < count; i++) {
+        if (children[i] != redis) {
+            kill(children[i], SIGKILL);
+            assert_true(server_fixture_wait_gone(&children[i], 1, TOOL_MS));
+        }
+    }
+    tool_expect(&server, "verify", NULL, 2, "a redis-server that does not answer is still there");
+    kill(redis, SIGCONT);
+    tool_expect(&server, "verify", NULL, 0, "All hold: 4 orders");
+    kill(redis, SIGKILL);
+    assert_true(server_fixture_wait_gone(&redis, 1, TOOL_MS));
+    tool_expect(&server, "verify", NULL, 0, "All hold: 4 orders");
+}
+
 /* --- damaged files
  * --------------------------------------------------------------------------------------------------------------------
  */
@@ -513,6 +536,7 @@ int main(void)
         TEST(test_repair_without_a_recorder),
         TEST(test_a_stopped_server),
         TEST(test_a_stopped_server_without_its_redis),
+        TEST(test_a_redis_that_was_left_behind),
         TEST(test_damaged_redis_files_are_set_aside),
         TEST(test_a_cut_redis_file),
     };
