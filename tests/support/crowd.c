@@ -141,11 +141,17 @@ static void send_rest(struct crowd *crowd, struct client *client)
 void crowd_request(struct crowd *crowd, size_t index, const char *method, const char *target,
                    const char *token, const char *body)
 {
+    crowd_request_with(crowd, index, method, target, token, "", body);
+}
+
+void crowd_request_with(struct crowd *crowd, size_t index, const char *method, const char *target,
+                        const char *token, const char *headers, const char *body)
+{
     struct client *client = &crowd->clients[index];
     assert_false(client->busy);
-    int bytes =
-        snprintf(client->out, sizeof client->out, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s%s%s", method,
-                 target, token ? "Authorization: Bearer " : "", token ? token : "", token ? "\r\n" : "");
+    int bytes = snprintf(client->out, sizeof client->out, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s%s%s%s",
+                         method, target, token ? "Authorization: Bearer " : "", token ? token : "",
+                         token ? "\r\n" : "", headers);
     bytes += body != NULL ? snprintf(client->out + bytes, sizeof client->out - (size_t)bytes,
                                      "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
                                      strlen(body), body)
@@ -225,6 +231,7 @@ static void take_answer(struct crowd *crowd, struct client *client)
     assert_int_equal(strncmp(client->in, "HTTP/1.1 ", 9), 0);
     const char *length = header(client->in, end + 2, "Content-Length");
     const char *connection = header(client->in, end + 2, "Connection");
+    const char *replayed = header(client->in, end + 2, "Idempotent-Replayed");
     assert_non_null(length);
     size_t body_bytes = strtoul(length, NULL, 10), whole = (size_t)(end + 4 - client->in) + body_bytes;
     assert_in_range(whole, 1, ANSWER_BYTES - 1);
@@ -239,6 +246,7 @@ static void take_answer(struct crowd *crowd, struct client *client)
                                   .body = body,
                                   .sent_us = client->sent_us,
                                   .got_us = now_us(),
+                                  .replayed = replayed != NULL && strncasecmp(replayed, "true", 4) == 0,
                                   .reused = client->requests > 1,
                                   .connected = true};
     client->in_bytes = 0;

@@ -17,6 +17,7 @@ struct crowd_answer {
     int status;       /* or CROWD_BROKEN: no answer came */
     const char *body; /* terminated; "" if broken */
     int64_t sent_us, got_us;
+    bool replayed;  /* Idempotent-Replayed: true */
     bool reused;    /* not the first request on its connection */
     bool connected; /* broken only after the connection was there */
 };
@@ -33,6 +34,9 @@ bool crowd_connect(struct crowd *crowd, int timeout_ms);
 /* The client must not be busy. `token` and `body` may be NULL. */
 void crowd_request(struct crowd *crowd, size_t client, const char *method, const char *target,
                    const char *token, const char *body);
+/* The same with more headers, lines that end in CRLF. */
+void crowd_request_with(struct crowd *crowd, size_t client, const char *method, const char *target,
+                        const char *token, const char *headers, const char *body);
 /* POST /api/purchases */
 void crowd_buy(struct crowd *crowd, size_t client, const char *token, int64_t product_id, int64_t quantity);
 /* Waits up to timeout_ms for something to happen, and handles all that has. */
