@@ -51,16 +51,25 @@ enum option_id {
     O_PENDING,
     O_FOLDER,
     O_LIST,
+    O_SELF_TEST,
     O_HELP
 };
 static const struct option long_options[] = {
-    {"rounds", required_argument, NULL, O_ROUNDS}, {"seed", required_argument, NULL, O_SEED},
-    {"replay", required_argument, NULL, O_REPLAY}, {"fault", required_argument, NULL, O_FAULT},
-    {"mode", required_argument, NULL, O_MODE},     {"workers", required_argument, NULL, O_WORKERS},
-    {"sweep", optional_argument, NULL, O_SWEEP},   {"keep", no_argument, NULL, O_KEEP},
-    {"no-keys", no_argument, NULL, O_NO_KEYS},     {"pending", no_argument, NULL, O_PENDING},
-    {"folder", required_argument, NULL, O_FOLDER}, {"list", no_argument, NULL, O_LIST},
-    {"help", no_argument, NULL, O_HELP},           {NULL, 0, NULL, 0},
+    {"rounds", required_argument, NULL, O_ROUNDS},
+    {"seed", required_argument, NULL, O_SEED},
+    {"replay", required_argument, NULL, O_REPLAY},
+    {"fault", required_argument, NULL, O_FAULT},
+    {"mode", required_argument, NULL, O_MODE},
+    {"workers", required_argument, NULL, O_WORKERS},
+    {"sweep", optional_argument, NULL, O_SWEEP},
+    {"keep", no_argument, NULL, O_KEEP},
+    {"no-keys", no_argument, NULL, O_NO_KEYS},
+    {"pending", no_argument, NULL, O_PENDING},
+    {"folder", required_argument, NULL, O_FOLDER},
+    {"list", no_argument, NULL, O_LIST},
+    {"self-test", no_argument, NULL, O_SELF_TEST},
+    {"help", no_argument, NULL, O_HELP},
+    {NULL, 0, NULL, 0},
 };
 static const char usage[] =
     "chaos [--rounds N] [--seed S] [options]\n"
@@ -75,6 +84,7 @@ static const char usage[] =
     "  --no-keys       no Idempotency-Key\n"
     "  --folder DIR    for what is kept; without it a temporary one\n"
     "  --keep          keep it after a run without a violation\n"
+    "  --self-test     rounds without a fault whose history is falsified: the audit must notice\n"
     "  --list          the faults\n";
 
 static uint64_t number(const char *name, const char *text, uint64_t min, uint64_t max)
@@ -136,6 +146,10 @@ static void take_option(int id, const char *value)
     case O_SWEEP:
         options.sweep = true;
         sweep_step = value != NULL ? SHORT_SWEEP_STEP : 1;
+        break;
+    case O_SELF_TEST:
+        options.self_test = true;
+        options.fault = "none";
         break;
     case O_KEEP:
         options.keep = true;
@@ -328,6 +342,27 @@ static void sweep_rounds(void)
     }
 }
 
+/* Exit code. */
+static int self_test(void)
+{
+    size_t unnoticed = 0;
+    for (size_t i = 0; i < selftest_count() && !interrupted; i++) {
+        static struct round round;
+        round = (struct round){
+            .number = (unsigned)i + 1, .seed = seed_of(options.seed, i + 1), .mode = MODE_SPAWN};
+        selftest_choose(i);
+        if (make_bench(&round, false)) {
+            round_choose(&round);
+            round_run(&round);
+        }
+        unnoticed += !selftest_objected(&round);
+    }
+    bench_end();
+    history_clear();
+    acknowledged_forget();
+    return unnoticed > 0;
+}
+
 static void interrupt_cb(int signal_number)
 {
     (void)signal_number;
@@ -345,6 +380,11 @@ int main(int argc, char **argv)
     printf("chaos: seed %" PRIu64 ", %u workers%s\n", options.seed, options.workers,
            options.keys ? "" : ", no idempotency keys");
     report_begin();
+    if (options.self_test) {
+        int unnoticed = self_test();
+        report_end();
+        return unnoticed;
+    }
     if (options.sweep) {
         sweep_rounds();
     }

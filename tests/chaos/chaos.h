@@ -9,6 +9,7 @@
  *   chaos_audit.c    what must hold, by the store
  *   chaos_report.c   lines, summary, the folder of a failed round
  *   chaos_sweep.c    every failpoint with every action
+ *   chaos_selftest.c histories that were falsified, for the audit to notice
  *
  * One process, one thread. A support function's failed assertion ends the round, not the run (chaos_asserts.c). */
 #ifndef DOORBUSTER_CHAOS_H
@@ -40,7 +41,7 @@ struct chaos_options {
     bool replay;       /* `seed` is a round's own */
     int mode;          /* of every round; -1: any */
     const char *fault; /* "NAME" or "NAME+NAME"; NULL: any */
-    bool sweep, keep, keys, pending;
+    bool sweep, keep, keys, pending, self_test;
     const char *folder;
 };
 extern struct chaos_options options;
@@ -212,6 +213,7 @@ void acknowledged_forget(void);
 /* --- reports ------------------------------------------------------------------------------------------- */
 void report_begin(void);
 void report_round(const struct round *round);
+void report_end(void);
 bool report_summary(void); /* true: nothing was violated */
 void report_acks_header(unsigned store);
 void report_acks_line(int64_t order, int64_t user, int64_t product, int64_t quantity);
@@ -221,5 +223,11 @@ bool sweep_possible(void);
 void sweep_make_file(void); /* for a server that is about to start */
 size_t sweep_count(void);
 const struct fault *sweep_fault(size_t index);
+
+/* --- is the audit awake? ------------------------------------------------------------------------------- */
+size_t selftest_count(void);
+void selftest_choose(size_t index);
+void selftest_falsify(void);
+bool selftest_objected(const struct round *round);
 
 #endif

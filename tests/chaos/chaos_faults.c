@@ -216,7 +216,7 @@ const struct fault faults[] = {
     {"redis-kill-aof-everysec", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_everysec,
      restart_redis, NULL, 0, 0},
     {"redis-kill-aof-always", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_always,
-     restart_redis, NULL, 0, 0, 0},
+     restart_redis, NULL, 0, 0},
     {"redis-kill-nothing-kept", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_nothing_kept,
      restart_redis, NULL, 0, 0},
     {"redis-kill-rdb", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_rdb, restart_redis,

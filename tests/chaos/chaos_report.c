@@ -276,6 +276,12 @@ bool report_summary(void)
            report.count, seconds, report.count ? seconds / (double)report.count : 0, report.confirmed,
            report.replayed, report.sold_out, report.unavailable, report.broken);
     printf("%zu violations in %zu rounds\n", report.violations, report.violated_rounds);
+    report_end();
+    return report.violations == 0;
+}
+
+void report_end(void)
+{
     fclose(report.acks);
     free(report.results);
     if (report.violations > 0 || options.keep || report.made[0] == '\0') {
@@ -283,5 +289,4 @@ bool report_summary(void)
     } else {
         folder_remove(report.made);
     }
-    return report.violations == 0;
 }

@@ -204,6 +204,9 @@ static void body(struct round *round)
     }
     round->finished_us = now_us();
     wait_with(NULL);
+    if (options.self_test) {
+        selftest_falsify();
+    }
     if (!interrupted) {
         audit_round(round);
     }
