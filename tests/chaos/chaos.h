@@ -66,7 +66,8 @@ struct purchase { /* what a buyer wants: one request, or with a key as many as i
     unsigned attempts;
     int64_t first_sent_us, last_sent_us, got_us;
     int64_t order, remaining;
-    bool matched; /* by the audit: an order of unknown outcome is explained by this one */
+    bool unavailable; /* answered 503 at least once */
+    bool matched;     /* by the audit: an order of unknown outcome is explained by this one */
 };
 
 struct history {
@@ -75,7 +76,8 @@ struct history {
     struct purchase *purchases;
     size_t purchase_count, purchase_room;
     size_t confirmed, sold_out, refused, unavailable, broken, rejected, replayed, other;
-    int other_status; /* the last */
+    size_t sold_broken, sold_unavailable; /* orders of purchases whose outcome the buyer does not know */
+    int other_status;                     /* the last */
 };
 
 /* --- the bench ----------------------------------------------------------------------------------------- */
@@ -189,7 +191,7 @@ struct round {
     char names[96];
     int64_t products[2], stocks[2]; /* the scarce one, the plentiful one */
     int64_t order_before, order_last;
-    int64_t began_us, first_fault_us, fault_us, healed_us, recovered_us, finished_us;
+    int64_t began_us, first_fault_us, fault_us, healed_us, recovered_us;
     int64_t recovery_ms; /* -1: none */
     size_t violations;
     char sentences[VIOLATIONS_KEPT][SENTENCE_BYTES];

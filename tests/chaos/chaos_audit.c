@@ -176,6 +176,8 @@ static void explain(struct audit *audit, const struct store_order *order)
                     wall_ms(audit, purchase->first_sent_us) <= order->at_ms + CLOCK_TOLERANCE_MS;
         if (fits && purchase->outcome == UNKNOWN) {
             purchase->matched = true;
+            history.sold_unavailable += purchase->unavailable;
+            history.sold_broken += !purchase->unavailable;
             return;
         }
         if (fits && purchase->attempts > 1) {

@@ -146,6 +146,7 @@ static void note(const struct crowd_answer *answer, struct request *request, str
         note_conflict(answer->body, request, purchase);
     } else if (answer->status == 503) {
         history.unavailable++;
+        purchase->unavailable = true;
     } else {
         request->other = true;
         purchase->outcome = REFUSED;

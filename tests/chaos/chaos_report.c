@@ -26,7 +26,8 @@ static struct {
     FILE *acks;
     struct result *results;
     size_t count, room;
-    size_t confirmed, sold_out, unavailable, broken, replayed, violations, violated_rounds;
+    size_t confirmed, sold_out, unavailable, broken, replayed, sold_unavailable, sold_broken, violations,
+        violated_rounds;
     int64_t began_us;
 } report;
 
@@ -158,6 +159,8 @@ static void add_result(const struct round *round)
     report.unavailable += history.unavailable;
     report.broken += history.broken;
     report.replayed += history.replayed;
+    report.sold_unavailable += history.sold_unavailable;
+    report.sold_broken += history.sold_broken;
 }
 
 void report_round(const struct round *round)
@@ -275,6 +278,8 @@ bool report_summary(void)
            "answered 503, %zu broken\n",
            report.count, seconds, report.count ? seconds / (double)report.count : 0, report.confirmed,
            report.replayed, report.sold_out, report.unavailable, report.broken);
+    printf("Of those answered 503 %zu had been sold, of the broken ones %zu\n", report.sold_unavailable,
+           report.sold_broken);
     printf("%zu violations in %zu rounds\n", report.violations, report.violated_rounds);
     report_end();
     return report.violations == 0;

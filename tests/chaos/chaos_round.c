@@ -202,8 +202,10 @@ static void body(struct round *round)
     if (!buyers_finish(PATIENCE_MS) && !interrupted) {
         violation(round, "a request had no answer, or no definite one with its key, for %d ms", PATIENCE_MS);
     }
-    round->finished_us = now_us();
     wait_with(NULL);
+    if (bench.mode == MODE_PROXY && !proxy_calm(&bench.proxy, PATIENCE_MS)) {
+        fail_msg("the proxy could not deliver what it held for %d ms", PATIENCE_MS);
+    }
     if (options.self_test) {
         selftest_falsify();
     }

@@ -202,6 +202,17 @@ static void deliver(struct link *link, enum side to, int64_t now)
     }
 }
 
+static bool holds_something(void)
+{
+    for (size_t i = 0; i < LINKS_MAX; i++) {
+        const struct link *link = &child.links[i];
+        if (link->state == LINK_LATE || link->state == LINK_DOOMED) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Delivers what is due everywhere; true: something still waits. */
 static bool deliver_all(void)
 {
@@ -237,7 +248,11 @@ static void obey(void)
             close_link(&child.links[i]);
         }
     }
-    if (send(child.control_fd, "", 1, MSG_NOSIGNAL) != 1) {
+    if (order.action == PROXY_CALM) {
+        child.delay_ms = child.lose_count = child.late_count = 0;
+    }
+    char busy = holds_something();
+    if (send(child.control_fd, &busy, 1, MSG_NOSIGNAL) != 1) {
         _exit(0);
     }
 }
@@ -286,7 +301,7 @@ void proxy_start(struct proxy *proxy, const char *listen_path, const char *redis
     assert_true(proxy->pid >= 0);
     if (proxy->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        signal(SIGINT, SIG_IGN); /* Ctrl-C: the test process ends us */
+        signal(SIGINT, SIG_IGN);                                       /* Ctrl-C: the test process ends us */
         for (int fd = STDERR_FILENO + 1; fd < DESCRIPTORS_MAX; fd++) { /* the test's other connections */
             if (fd != pair[1] && fd != listen_fd) {
                 close(fd);
@@ -302,12 +317,30 @@ void proxy_start(struct proxy *proxy, const char *listen_path, const char *redis
     proxy->control_fd = pair[0];
 }
 
-void proxy_do(const struct proxy *proxy, enum proxy_action action, int ms, int count)
+/* Does it hold anything for later? */
+static bool tell(const struct proxy *proxy, enum proxy_action action, int ms, int count)
 {
     struct order_to_proxy order = {.action = action, .ms = ms, .count = count};
-    char done;
+    char busy;
     assert_int_equal(send(proxy->control_fd, &order, sizeof order, MSG_NOSIGNAL), sizeof order);
-    assert_int_equal(recv(proxy->control_fd, &done, 1, 0), 1);
+    assert_int_equal(recv(proxy->control_fd, &busy, 1, 0), 1);
+    return busy != 0;
+}
+
+void proxy_do(const struct proxy *proxy, enum proxy_action action, int ms, int count)
+{
+    tell(proxy, action, ms, count);
+}
+
+bool proxy_calm(const struct proxy *proxy, int timeout_ms)
+{
+    int64_t deadline = deadline_in(timeout_ms);
+    while (tell(proxy, PROXY_CALM, 0, 0)) {
+        if (!wait_a_moment(deadline)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 void proxy_end(struct proxy *proxy)

@@ -6,6 +6,7 @@
 #ifndef DOORBUSTER_TEST_PROXY_H
 #define DOORBUSTER_TEST_PROXY_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 enum proxy_action {
@@ -15,6 +16,7 @@ enum proxy_action {
                             answer */
     PROXY_DELIVER_LATE, /* the next `count` calls of a script: the sender's connection is closed at once, Redis gets
                             the call `ms` later */
+    PROXY_CALM,         /* all of the above is over */
 };
 
 struct proxy {
@@ -24,6 +26,8 @@ struct proxy {
 
 void proxy_start(struct proxy *proxy, const char *listen_path, const char *redis_path);
 void proxy_do(const struct proxy *proxy, enum proxy_action action, int ms, int count);
+/* Nothing more is to fail; waits until what is held was delivered. False: not within the time. */
+bool proxy_calm(const struct proxy *proxy, int timeout_ms);
 void proxy_end(struct proxy *proxy);
 
 #endif
