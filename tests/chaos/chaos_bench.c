@@ -228,6 +228,7 @@ void bench_end(void)
         return;
     }
     bench.there = false;
+    sweep_end();
     bench_continue();
     if (bench.server.pid > 0) {
         put_server_down();

@@ -240,5 +240,5 @@ const struct fault *fault_find(const char *name, size_t bytes)
             return &faults[i];
         }
     }
-    return NULL;
+    return sweep_find(name, bytes);
 }

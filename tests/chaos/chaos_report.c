@@ -12,6 +12,7 @@
 #define GOAL_MS 1000
 #define GOAL_REDIS_MS 2000
 #define PATH_BYTES 512
+#define SENTENCES_SHOWN 6 /* on the screen */
 
 struct result {
     const struct fault *faults[ROUND_FAULTS_MAX];
@@ -105,13 +106,13 @@ static void write_history(const struct round *round, const char *folder)
     fclose(out);
 }
 
-static void write_sentences(const struct round *round, FILE *out, const char *indent)
+static void write_sentences(const struct round *round, FILE *out, const char *indent, size_t max)
 {
-    for (size_t i = 0; i < round->violations && i < VIOLATIONS_KEPT; i++) {
+    for (size_t i = 0; i < round->violations && i < max; i++) {
         fprintf(out, "%s%s\n", indent, round->sentences[i]);
     }
-    if (round->violations > VIOLATIONS_KEPT) {
-        fprintf(out, "%sand %zu more\n", indent, round->violations - VIOLATIONS_KEPT);
+    if (round->violations > max) {
+        fprintf(out, "%sand %zu more\n", indent, round->violations - max);
     }
 }
 
@@ -128,7 +129,7 @@ static void keep_round(const struct round *round)
                 " --mode %s --fault %s --workers %u%s\n",
                 round->number, round->seed, mode_names[round->mode], round->names, round->seed,
                 mode_names[round->mode], round->names, options.workers, options.keys ? "" : " --no-keys");
-        write_sentences(round, out, "");
+        write_sentences(round, out, "", VIOLATIONS_KEPT);
         fclose(out);
     }
     write_history(round, folder);
@@ -178,7 +179,7 @@ void report_round(const struct round *round)
     report.violations += round->violations;
     report.violated_rounds += round->violations > 0;
     if (round->violations > 0) {
-        write_sentences(round, stdout, "       ");
+        write_sentences(round, stdout, "       ", SENTENCES_SHOWN);
         keep_round(round);
     }
 }

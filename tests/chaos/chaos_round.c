@@ -80,15 +80,16 @@ static void add_named_faults(struct round *round)
 
 void round_choose(struct round *round)
 {
-    round->random = round->seed;
+    round->random = seed_of(round->seed, 1);
     if (options.fault != NULL) {
         add_named_faults(round);
-        return;
-    }
-    add_random_fault(round);
-    if (random_below(&round->random, PAIR_IN) == 0 && (round->flags & ALONE) == 0) {
+    } else {
         add_random_fault(round);
+        if (random_below(&round->random, PAIR_IN) == 0 && (round->flags & ALONE) == 0) {
+            add_random_fault(round);
+        }
     }
+    round->random = round->seed; /* a replay, which names its faults, goes on with the same numbers */
 }
 
 /* --- its parts ----------------------------------------------------------------------------------------- */

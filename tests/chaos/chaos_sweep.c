@@ -9,8 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PAUSE_MS 400
-#define ACTION_TIMES 3 /* it comes at one of the first so many passes */
+#define PAUSE_MS 300 /* of the failpoints */
+#define LASTS_MS 350 /* errors that come again and again */
+#define PASS_MAX 3   /* it comes at one of the first so many passes */
 #define NAME_BYTES 48
 
 enum trigger { BY_ITSELF, SCRIPTS_FLUSHED, ALL_FLUSHED };
@@ -42,6 +43,7 @@ static const char *const actions[] = {"kill", "stop", "pause", "error"};
 #define POINTS (sizeof points / sizeof points[0])
 #define ACTIONS (sizeof actions / sizeof actions[0])
 
+static struct failpoint_page *page; /* NULL: none */
 static struct fault table[POINTS * ACTIONS];
 static char names[POINTS * ACTIONS][NAME_BYTES];
 
@@ -74,34 +76,39 @@ static void flush(enum trigger trigger)
 static void prepare_point(struct round *round)
 {
     (void)round;
-    failpoints_disarm(bench.failpoints);
+    failpoints_disarm(page);
+}
+
+static void write_spec(char *spec, size_t room, struct round *round, size_t point, const char *action)
+{
+    unsigned pass = points[point].trigger == BY_ITSELF ? 1 + random_below(&round->random, PASS_MAX) : 1;
+    bool lasts = strcmp(action, "error") == 0 && random_below(&round->random, 2) == 1;
+    int used = snprintf(spec, room, "%s:%s@%u", points[point].name, action, pass);
+    if (lasts) { /* not once, but at every pass for a while */
+        snprintf(spec + used, room - (size_t)used, "~%d", LASTS_MS);
+    }
 }
 
 static void arm_point(struct round *round)
 {
-    char text[NAME_BYTES * 2];
+    char spec[NAME_BYTES * 2];
     size_t point;
     const char *action = point_of(round->faults[0], &point);
-    unsigned times = points[point].trigger == BY_ITSELF ? 1 + random_below(&round->random, ACTION_TIMES) : 1;
-    snprintf(text, sizeof text, "%s:%s@%u", points[point].name, action, times);
-    if (strcmp(action, "pause") == 0) {
-        size_t used = strlen(text);
-        snprintf(text + used, sizeof text - used, "~%d", PAUSE_MS);
-    }
-    failpoints_arm(bench.failpoints, text);
+    write_spec(spec, sizeof spec, round, point, action);
+    failpoints_arm(page, spec);
     bench.kills += strcmp(action, "kill") == 0;
     flush(points[point].trigger);
 }
 
-/* Those that stopped themselves go on; whether the point was passed at all is part of what the sweep shows. */
+/* Those that stopped themselves go on. A point that nobody passed shows nothing, and is named. */
 static void heal_point(struct round *round)
 {
     pid_t pids[SERVER_CHILDREN_MAX];
     size_t count = server_fixture_children(&bench.server, pids, SERVER_CHILDREN_MAX);
-    if (!failpoints_fired(bench.failpoints)) {
-        printf("       %s was not passed\n", round->names);
+    if (failpoints_fired(page) == 0) {
+        printf("       %s: nobody passed there\n", round->names);
     }
-    failpoints_disarm(bench.failpoints);
+    failpoints_disarm(page);
     for (size_t i = 0; i < count; i++) {
         kill(pids[i], SIGCONT);
     }
@@ -109,7 +116,26 @@ static void heal_point(struct round *round)
 
 void sweep_make_file(void)
 {
-    failpoints_file_make(bench.failpoints);
+    sweep_end();
+    page = failpoints_file_make(bench.failpoints);
+}
+
+void sweep_end(void)
+{
+    if (page != NULL) {
+        failpoints_file_close(&page);
+    }
+}
+
+const struct fault *sweep_find(const char *name, size_t bytes)
+{
+    for (size_t i = 0; i < sweep_count() && sweep_possible(); i++) {
+        const struct fault *fault = sweep_fault(i);
+        if (strlen(fault->name) == bytes && memcmp(fault->name, name, bytes) == 0) {
+            return fault;
+        }
+    }
+    return NULL;
 }
 
 const struct fault *sweep_fault(size_t index)
