@@ -246,7 +246,7 @@ static void take_answer(struct crowd *crowd, struct client *client)
                                   .body = body,
                                   .sent_us = client->sent_us,
                                   .got_us = now_us(),
-                                  .replayed = replayed != NULL && strncasecmp(replayed, "true", 4) == 0,
+                                  .replayed = replayed != NULL && strncmp(replayed, "true\r", 5) == 0,
                                   .reused = client->requests > 1,
                                   .connected = true};
     client->in_bytes = 0;
