@@ -246,8 +246,8 @@ static void take_answer(struct crowd *crowd, struct client *client)
                                   .body = body,
                                   .sent_us = client->sent_us,
                                   .got_us = now_us(),
-                                  .replayed = replayed != NULL && strncmp(replayed, "true\r", 5) == 0,
                                   .reused = client->requests > 1,
+                                  .replayed = replayed != NULL && strncmp(replayed, "true\r", 5) == 0,
                                   .connected = true};
     client->in_bytes = 0;
     if (connection != NULL && strncasecmp(connection, "close", 5) == 0) {

@@ -17,8 +17,8 @@ struct crowd_answer {
     int status;       /* or CROWD_BROKEN: no answer came */
     const char *body; /* terminated; "" if broken */
     int64_t sent_us, got_us;
-    bool replayed;  /* says `Idempotent-Replayed: true` */
     bool reused;    /* not the first request on its connection */
+    bool replayed;  /* says `Idempotent-Replayed: true` */
     bool connected; /* broken only after the connection was there */
 };
 
