@@ -222,6 +222,7 @@ void report_acks_line(int64_t order, int64_t user, int64_t product, int64_t quan
 
 /* --- the sweep ----------------------------------------------------------------------------------------- */
 bool sweep_possible(void);
+size_t sweep_not_passed(void); /* rounds that showed nothing, for nobody came to their failpoint */
 void sweep_end(void);
 const struct fault *sweep_find(const char *name, size_t bytes);
 void sweep_make_file(void); /* for a server that is about to start */

@@ -281,6 +281,9 @@ bool report_summary(void)
            report.replayed, report.sold_out, report.unavailable, report.broken);
     printf("Of those answered 503 %zu had been sold, of the broken ones %zu\n", report.sold_unavailable,
            report.sold_broken);
+    if (sweep_not_passed() > 0) {
+        printf("In %zu rounds of the sweep nobody passed the failpoint\n", sweep_not_passed());
+    }
     printf("%zu violations in %zu rounds\n", report.violations, report.violated_rounds);
     report_end();
     return report.violations == 0;

@@ -43,6 +43,7 @@ static const char *const actions[] = {"kill", "stop", "pause", "error"};
 #define POINTS (sizeof points / sizeof points[0])
 #define ACTIONS (sizeof actions / sizeof actions[0])
 
+static size_t not_passed;
 static struct failpoint_page *page; /* NULL: none */
 static struct fault table[POINTS * ACTIONS];
 static char names[POINTS * ACTIONS][NAME_BYTES];
@@ -107,6 +108,7 @@ static void heal_point(struct round *round)
     size_t count = server_fixture_children(&bench.server, pids, SERVER_CHILDREN_MAX);
     if (failpoints_fired(page) == 0) {
         printf("       %s: nobody passed there\n", round->names);
+        not_passed++;
     }
     failpoints_disarm(page);
     for (size_t i = 0; i < count; i++) {
@@ -118,6 +120,11 @@ void sweep_make_file(void)
 {
     sweep_end();
     page = failpoints_file_make(bench.failpoints);
+}
+
+size_t sweep_not_passed(void)
+{
+    return not_passed;
 }
 
 void sweep_end(void)
