@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds with the sanitizers, runs every test, then the demo for a few seconds as a newcomer would.
 #   scripts/test.sh            everything (under 10 minutes on 2 cores)
-#   scripts/test.sh -L unit    only the tests with this label: unit, component, process (further arguments go to ctest)
+#   scripts/test.sh -L unit    only the tests with this label: unit, component, process, chaos (further arguments go to ctest)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

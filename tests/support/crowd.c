@@ -141,11 +141,17 @@ static void send_rest(struct crowd *crowd, struct client *client)
 void crowd_request(struct crowd *crowd, size_t index, const char *method, const char *target,
                    const char *token, const char *body)
 {
+    crowd_request_with(crowd, index, method, target, token, "", body);
+}
+
+void crowd_request_with(struct crowd *crowd, size_t index, const char *method, const char *target,
+                        const char *token, const char *headers, const char *body)
+{
     struct client *client = &crowd->clients[index];
     assert_false(client->busy);
-    int bytes =
-        snprintf(client->out, sizeof client->out, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s%s%s", method,
-                 target, token ? "Authorization: Bearer " : "", token ? token : "", token ? "\r\n" : "");
+    int bytes = snprintf(client->out, sizeof client->out, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n%s%s%s%s",
+                         method, target, token ? "Authorization: Bearer " : "", token ? token : "",
+                         token ? "\r\n" : "", headers);
     bytes += body != NULL ? snprintf(client->out + bytes, sizeof client->out - (size_t)bytes,
                                      "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
                                      strlen(body), body)

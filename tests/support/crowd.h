@@ -34,6 +34,9 @@ bool crowd_connect(struct crowd *crowd, int timeout_ms);
 /* The client must not be busy. `token` and `body` may be NULL. */
 void crowd_request(struct crowd *crowd, size_t client, const char *method, const char *target,
                    const char *token, const char *body);
+/* The same with more headers, lines that end in CRLF. */
+void crowd_request_with(struct crowd *crowd, size_t client, const char *method, const char *target,
+                        const char *token, const char *headers, const char *body);
 /* POST /api/purchases */
 void crowd_buy(struct crowd *crowd, size_t client, const char *token, int64_t product_id, int64_t quantity);
 /* The same with an Idempotency-Key. */

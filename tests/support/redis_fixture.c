@@ -13,8 +13,9 @@
 
 #define START_TIMEOUT_MS 10000
 
-static void start(struct redis_fixture *fixture, bool persistent)
+void redis_fixture_launch(struct redis_fixture *fixture, enum redis_persistence persistence)
 {
+    bool aof = persistence == REDIS_AOF_EVERYSEC || persistence == REDIS_AOF_ALWAYS;
     const char *const argv[] = {"/usr/bin/env",
                                 "redis-server",
                                 "--port",
@@ -24,33 +25,51 @@ static void start(struct redis_fixture *fixture, bool persistent)
                                 "--dir",
                                 fixture->folder,
                                 "--save",
-                                "",
+                                persistence == REDIS_RDB ? "1 1" : "",
                                 "--appendonly",
-                                persistent ? "yes" : "no",
+                                aof ? "yes" : "no",
                                 "--appendfsync",
-                                "always",
+                                persistence == REDIS_AOF_EVERYSEC ? "everysec" : "always",
                                 "--maxmemory-policy",
                                 "noeviction",
                                 "--logfile",
                                 "redis.log",
                                 NULL};
     fixture->pid = program_start(argv, NULL, STDERR_FILENO, STDERR_FILENO);
-    int64_t deadline = deadline_in(START_TIMEOUT_MS);
-    char error[512];
-    redisContext *redis;
-    while ((redis = redis_connect_blocking(&fixture->address, 1000, error, sizeof error)) == NULL) {
-        if (!wait_a_moment(deadline)) {
-            fail_msg("redis-server does not answer: %s", error);
-        }
-    }
-    redisFree(redis);
 }
 
-void redis_fixture_start(struct redis_fixture *fixture, bool persistent)
+bool redis_fixture_answers(const struct redis_fixture *fixture)
+{
+    char error[512];
+    redisContext *redis = redis_connect_blocking(&fixture->address, 1000, error, sizeof error);
+    bool answers = redis != NULL && redis_done(redis_ask(redis, "PING"));
+    if (redis != NULL) {
+        redisFree(redis);
+    }
+    return answers;
+}
+
+static void start(struct redis_fixture *fixture, bool persistent)
+{
+    redis_fixture_launch(fixture, persistent ? REDIS_AOF_ALWAYS : REDIS_NOTHING_KEPT);
+    int64_t deadline = deadline_in(START_TIMEOUT_MS);
+    while (!redis_fixture_answers(fixture)) {
+        if (!wait_a_moment(deadline)) {
+            fail_msg("redis-server does not answer: %s", redis_failure());
+        }
+    }
+}
+
+void redis_fixture_begin(struct redis_fixture *fixture)
 {
     *fixture = (struct redis_fixture){0};
     folder_make(fixture->folder);
     snprintf(fixture->address.path, sizeof fixture->address.path, "%s/redis.sock", fixture->folder);
+}
+
+void redis_fixture_start(struct redis_fixture *fixture, bool persistent)
+{
+    redis_fixture_begin(fixture);
     start(fixture, persistent);
 }
 

@@ -8,6 +8,8 @@
 
 #include <sys/types.h>
 
+enum redis_persistence { REDIS_NOTHING_KEPT, REDIS_RDB, REDIS_AOF_EVERYSEC, REDIS_AOF_ALWAYS };
+
 struct redis_fixture {
     char folder[FOLDER_BYTES];
     struct redis_address address;
@@ -21,6 +23,10 @@ void redis_fixture_start(struct redis_fixture *fixture, bool persistent);
 redisContext *redis_fixture_connect(const struct redis_fixture *fixture);
 void redis_fixture_kill(struct redis_fixture *fixture); /* kill -9 */
 void redis_fixture_restart(struct redis_fixture *fixture);
+/* The same two with a choice; the start is begun only: redis_fixture_answers() says when it is over. */
+void redis_fixture_begin(struct redis_fixture *fixture);
+void redis_fixture_launch(struct redis_fixture *fixture, enum redis_persistence persistence);
+bool redis_fixture_answers(const struct redis_fixture *fixture);
 void redis_fixture_freeze(const struct redis_fixture *fixture); /* SIGSTOP */
 void redis_fixture_thaw(const struct redis_fixture *fixture);
 void redis_fixture_end(struct redis_fixture *fixture);

@@ -76,12 +76,13 @@ static bool read_port(struct server_fixture *fixture)
 void server_fixture_start(struct server_fixture *fixture, unsigned workers, const char *const *arguments,
                           const char *const *environment)
 {
-    char workers_text[8];
-    const char *argv[ARGUMENTS_MAX] = {program_path("server"), "--listen",  "127.0.0.1:0", "--data",
+    char workers_text[8], listen_text[24];
+    const char *argv[ARGUMENTS_MAX] = {program_path("server"), "--listen",  listen_text, "--data",
                                        fixture->data,          "--workers", workers_text};
     const char *variables[ARGUMENTS_MAX] = {"JWT_SECRET_KEY=" SERVER_SECRET};
     size_t argc = 7;
     snprintf(workers_text, sizeof workers_text, "%u", workers);
+    snprintf(listen_text, sizeof listen_text, "127.0.0.1:%u", (unsigned)fixture->wanted_port);
     for (size_t i = 0; arguments != NULL && arguments[i] != NULL; i++) {
         argv[argc++] = arguments[i];
     }
@@ -281,44 +282,75 @@ void server_fixture_token(const struct server_fixture *fixture, int64_t user_id,
     jwt_sign(fixture->jwt, &claims, out);
 }
 
-static struct http_answer call(const struct server_fixture *fixture, const char *method, const char *target,
-                               const char *body)
+/* One try; http_answer_free() in any case. */
+static enum http_client_result try_call(const struct server_fixture *fixture, const char *method,
+                                        const char *target, const char *body, struct http_answer *answer)
 {
     char token[JWT_TOKEN_BYTES_MAX], headers[JWT_TOKEN_BYTES_MAX + 64];
     struct http_client client = {.fd = -1, .host = "127.0.0.1", .port = fixture->port};
-    struct http_answer answer;
     server_fixture_token(fixture, 1, USER_ADMIN, token);
     snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\n%s", token,
              body ? "Content-Type: application/json\r\n" : "");
+    enum http_client_result result =
+        http_client_call(&client, method, target, headers, body, answer, CALL_TIMEOUT_MS);
+    http_client_close(&client);
+    return result;
+}
+
+static struct http_answer call(const struct server_fixture *fixture, const char *method, const char *target,
+                               const char *body)
+{
+    struct http_answer answer;
     int64_t deadline = deadline_in(CALL_TIMEOUT_MS);
     /* A worker that was just killed takes its connections with it: only a GET is asked again. */
-    while (http_client_call(&client, method, target, headers, body, &answer, CALL_TIMEOUT_MS) !=
-           HTTP_CLIENT_OK) {
+    while (try_call(fixture, method, target, body, &answer) != HTTP_CLIENT_OK) {
         http_answer_free(&answer);
-        http_client_close(&client);
         assert_true(body == NULL && wait_a_moment(deadline));
     }
-    http_client_close(&client);
     return answer;
+}
+
+static void write_product(char *body, size_t room, int64_t stock, int64_t limit)
+{
+    static unsigned serial;
+    char limit_text[64] = "";
+    if (limit > 0) {
+        snprintf(limit_text, sizeof limit_text, ",\"per_customer_limit\":%" PRId64, limit);
+    }
+    snprintf(body, room, "{\"name\":\"product %u\",\"price\":500,\"stock\":%" PRId64 "%s}", ++serial, stock,
+             limit_text);
+}
+
+static int64_t read_id(const struct http_answer *answer)
+{
+    cJSON *json = json_parse_object(answer->body, answer->body_bytes);
+    int64_t id;
+    assert_int_equal(json_get_integer(json, "id", 1, JSON_INTEGER_MAX, &id), JSON_FIELD_OK);
+    cJSON_Delete(json);
+    return id;
+}
+
+int64_t server_fixture_try_product(const struct server_fixture *fixture, int64_t stock, int64_t limit)
+{
+    char body[256];
+    struct http_answer answer;
+    write_product(body, sizeof body, stock, limit);
+    bool added =
+        try_call(fixture, "POST", "/api/products", body, &answer) == HTTP_CLIENT_OK && answer.status == 201;
+    int64_t id = added ? read_id(&answer) : 0;
+    http_answer_free(&answer);
+    return id;
 }
 
 int64_t server_fixture_add_product(const struct server_fixture *fixture, int64_t stock, int64_t limit)
 {
-    static unsigned serial;
-    char body[256], limit_text[64] = "";
-    if (limit > 0) {
-        snprintf(limit_text, sizeof limit_text, ",\"per_customer_limit\":%" PRId64, limit);
-    }
-    snprintf(body, sizeof body, "{\"name\":\"product %u\",\"price\":500,\"stock\":%" PRId64 "%s}", ++serial,
-             stock, limit_text);
+    char body[256];
+    write_product(body, sizeof body, stock, limit);
     struct http_answer answer = call(fixture, "POST", "/api/products", body);
     if (answer.status != 201) {
         fail_msg("POST /api/products: %d %s", answer.status, answer.body);
     }
-    cJSON *json = json_parse_object(answer.body, answer.body_bytes);
-    int64_t id;
-    assert_int_equal(json_get_integer(json, "id", 1, JSON_INTEGER_MAX, &id), JSON_FIELD_OK);
-    cJSON_Delete(json);
+    int64_t id = read_id(&answer);
     http_answer_free(&answer);
     return id;
 }

@@ -25,7 +25,8 @@ struct server_fixture {
     uint16_t port;
     unsigned workers;
     bool bug_lines_allowed;
-    long log_from; /* where the log of this run begins */
+    uint16_t wanted_port; /* 0: any */
+    long log_from;        /* where the log of this run begins */
     struct jwt *jwt;
 };
 
@@ -66,6 +67,8 @@ void server_fixture_token(const struct server_fixture *fixture, int64_t user_id,
                           char out[JWT_TOKEN_BYTES_MAX]);
 /* POST /api/products as an admin, with a name of its own; its id. limit 0: none. */
 int64_t server_fixture_add_product(const struct server_fixture *fixture, int64_t stock, int64_t limit);
+/* As above, but a refusal or a broken connection is no failure of the test: 0. */
+int64_t server_fixture_try_product(const struct server_fixture *fixture, int64_t stock, int64_t limit);
 /* A counter of /metrics: "process_restarts". */
 int64_t server_fixture_metric(const struct server_fixture *fixture, const char *name);
 /* Runs `verify` with --data and one more argument (or NULL); prints what it said if the exit code is another.

@@ -1,4 +1,4 @@
-/* See testing.h. Test processes, any thread; owns nothing. */
+/* See testing.h. Test processes, any thread but for wait_with(); owns nothing. */
 #include "testing.h"
 
 #include <stdio.h>
@@ -17,9 +17,20 @@ int64_t deadline_in(int ms)
     return now_us() + (int64_t)ms * 1000;
 }
 
+static void (*waiting_cb)(void);
+
+void wait_with(void (*step_cb)(void))
+{
+    waiting_cb = step_cb;
+}
+
 bool wait_a_moment(int64_t deadline_us)
 {
-    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    if (waiting_cb != NULL) {
+        waiting_cb();
+    } else {
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
     return now_us() < deadline_us;
 }
 

@@ -17,6 +17,9 @@ int64_t now_us(void); /* monotonic */
  * while (!condition) { assert_true(wait_a_moment(deadline)); } */
 int64_t deadline_in(int ms);
 bool wait_a_moment(int64_t deadline_us); /* sleeps 2 ms; false: the deadline is over */
+/* Instead of that sleep, so that something goes on while anything waits; NULL: the sleep. It must take a
+ * moment, not more. */
+void wait_with(void (*step_cb)(void));
 
 /* Seeded numbers, the same on every machine. */
 uint32_t random_next(uint64_t *state);

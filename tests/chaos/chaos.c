@@ -1,0 +1,400 @@
+/* The chaos run: so many rounds, in blocks of one mode each, on stores that are given up after so many rounds. See
+ * chaos.h for the parts, docs/chaos.md for how to use it. Main process, one thread.
+ *
+ * Exit code: 0 nothing was violated, 1 something was, 2 wrong options, 130 interrupted. */
+#include "chaos.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ROUNDS_USUAL 20
+#define ROUNDS_MAX 1000000
+#define WORKERS_MAX 16
+#define BLOCK_ROUNDS 8
+#define STORE_ROUNDS 96
+#define BLOCK_SEEDS (UINT64_C(1) << 40)
+#define SHORT_SWEEP_STEP 2 /* --sweep=short: every other one */
+
+struct chaos_options options = {.rounds = ROUNDS_USUAL,
+                                .workers = 2,
+                                .block_rounds = BLOCK_ROUNDS,
+                                .store_rounds = STORE_ROUNDS,
+                                .mode = -1,
+                                .keys = true};
+volatile sig_atomic_t interrupted;
+
+static unsigned sweep_step = 1;
+static bool rounds_given;
+
+static void refuse(const char *what, const char *value, const char *may_be)
+{
+    fprintf(stderr, "chaos: %s %s: must be %s\n", what, value, may_be);
+    exit(2);
+}
+
+/* --- options ------------------------------------------------------------------------------------------- */
+enum option_id {
+    O_ROUNDS,
+    O_SEED,
+    O_REPLAY,
+    O_FAULT,
+    O_MODE,
+    O_WORKERS,
+    O_SWEEP,
+    O_KEEP,
+    O_NO_KEYS,
+    O_PENDING,
+    O_FOLDER,
+    O_LIST,
+    O_SELF_TEST,
+    O_HELP
+};
+static const struct option long_options[] = {
+    {"rounds", required_argument, NULL, O_ROUNDS},
+    {"seed", required_argument, NULL, O_SEED},
+    {"replay", required_argument, NULL, O_REPLAY},
+    {"fault", required_argument, NULL, O_FAULT},
+    {"mode", required_argument, NULL, O_MODE},
+    {"workers", required_argument, NULL, O_WORKERS},
+    {"sweep", optional_argument, NULL, O_SWEEP},
+    {"keep", no_argument, NULL, O_KEEP},
+    {"no-keys", no_argument, NULL, O_NO_KEYS},
+    {"pending", no_argument, NULL, O_PENDING},
+    {"folder", required_argument, NULL, O_FOLDER},
+    {"list", no_argument, NULL, O_LIST},
+    {"self-test", no_argument, NULL, O_SELF_TEST},
+    {"help", no_argument, NULL, O_HELP},
+    {NULL, 0, NULL, 0},
+};
+static const char usage[] =
+    "chaos [--rounds N] [--seed S] [options]\n"
+    "  --rounds N      so many random rounds (20; with --sweep none)\n"
+    "  --seed S        the run's seed; without it one is made up and printed\n"
+    "  --replay S      one round with that round's own seed (give --mode and --fault too, as its line says)\n"
+    "  --fault NAME    this fault only; NAME+NAME: both\n"
+    "  --mode MODE     spawn, external or proxy only\n"
+    "  --workers N     of the server (2)\n"
+    "  --sweep[=short] every failpoint with every action; short: every other one\n"
+    "  --pending       also faults that the server is known not to stand yet\n"
+    "  --no-keys       no Idempotency-Key\n"
+    "  --folder DIR    for what is kept; without it a temporary one\n"
+    "  --keep          keep it after a run without a violation\n"
+    "  --self-test     rounds without a fault whose history is falsified: the audit must notice\n"
+    "  --list          the faults\n";
+
+static uint64_t number(const char *name, const char *text, uint64_t min, uint64_t max)
+{
+    char *end, range[64];
+    uint64_t value = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || value < min || value > max) {
+        snprintf(range, sizeof range, "a whole number from %" PRIu64 " to %" PRIu64, min, max);
+        refuse(name, text, range);
+    }
+    return value;
+}
+
+static int mode_by_name(const char *text)
+{
+    for (int i = 0; i < MODES; i++) {
+        if (strcmp(text, mode_names[i]) == 0) {
+            return i;
+        }
+    }
+    refuse("--mode", text, "spawn, external or proxy");
+    return 0;
+}
+
+static void list_faults(void)
+{
+    for (size_t i = 0; i < fault_count; i++) {
+        printf("%-28s%s%s%s%s\n", faults[i].name, faults[i].modes & 1u << MODE_SPAWN ? " spawn" : "",
+               faults[i].modes & 1u << MODE_EXTERNAL ? " external" : "",
+               faults[i].modes & 1u << MODE_PROXY ? " proxy" : "",
+               faults[i].flags & PENDING ? " (pending)" : "");
+    }
+    exit(0);
+}
+
+static void take_option(int id, const char *value)
+{
+    switch (id) {
+    case O_ROUNDS:
+        options.rounds = (unsigned)number("--rounds", value, 0, ROUNDS_MAX);
+        rounds_given = true;
+        break;
+    case O_SEED:
+        options.seed = number("--seed", value, 0, UINT64_MAX);
+        break;
+    case O_REPLAY:
+        options.seed = number("--replay", value, 0, UINT64_MAX);
+        options.replay = true;
+        break;
+    case O_FAULT:
+        options.fault = value;
+        break;
+    case O_MODE:
+        options.mode = mode_by_name(value);
+        break;
+    case O_WORKERS:
+        options.workers = (unsigned)number("--workers", value, 1, WORKERS_MAX);
+        break;
+    case O_SWEEP:
+        options.sweep = true;
+        sweep_step = value != NULL ? SHORT_SWEEP_STEP : 1;
+        break;
+    case O_SELF_TEST:
+        options.self_test = true;
+        options.fault = "none";
+        break;
+    case O_KEEP:
+        options.keep = true;
+        break;
+    case O_NO_KEYS:
+        options.keys = false;
+        break;
+    case O_PENDING:
+        options.pending = true;
+        break;
+    case O_FOLDER:
+        options.folder = value;
+        break;
+    case O_LIST:
+        list_faults();
+        break;
+    case O_HELP:
+        fputs(usage, stdout);
+        exit(0);
+    default:
+        fputs(usage, stderr);
+        exit(2);
+    }
+}
+
+static unsigned modes_of_option(void)
+{
+    unsigned modes = options.mode >= 0 ? 1u << options.mode : (1u << MODES) - 1;
+    for (const char *at = options.fault; at != NULL && *at != '\0';) {
+        size_t bytes = strcspn(at, "+");
+        const struct fault *fault = fault_find(at, bytes);
+        if (fault == NULL) {
+            refuse("--fault", options.fault, "one of those that --list names, or two with a + between");
+        }
+        modes &= fault->modes;
+        at += bytes + (at[bytes] == '+');
+    }
+    if (modes == 0) {
+        refuse("--fault", options.fault, "possible in that mode; see --list");
+    }
+    return modes;
+}
+
+static void read_options(int argc, char **argv)
+{
+    int id;
+    options.seed = (uint64_t)time(NULL);
+    while ((id = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        take_option(id, optarg);
+    }
+    if (options.replay) {
+        options.rounds = 1;
+    } else if (options.sweep && !rounds_given) {
+        options.rounds = 0;
+    }
+}
+
+/* --- the run ------------------------------------------------------------------------------------------- */
+static unsigned stores, rounds_on_store;
+
+static bool wants_small_disk(void)
+{
+    return options.fault != NULL ? strstr(options.fault, "disk-full") != NULL
+                                 : options.pending && stores % 2 == 1;
+}
+
+static void open_store_cb(struct round *round)
+{
+    bench_begin(wants_small_disk());
+    sweep_make_file();
+    bench_switch(round->mode);
+}
+
+static void switch_mode_cb(struct round *round)
+{
+    bench_switch(round->mode);
+}
+
+static void close_store_cb(struct round *round)
+{
+    bench_stop();
+    const char *bug = bench_log_bug();
+    if (bug != NULL) {
+        violation(round, "the server's log, as it was stopped: %s", bug);
+    }
+    audit_acknowledged(round);
+}
+
+/* Everything this store ever confirmed is looked at once more. */
+static void close_store(enum chaos_mode mode)
+{
+    struct round last = {.mode = mode, .recovery_ms = -1};
+    snprintf(last.names, sizeof last.names, "(store %u: all %zu confirmed orders again)", stores,
+             acknowledged_count());
+    history_clear();
+    if (bench.there) {
+        guarded(&last, close_store_cb);
+        if (last.violations > 0) {
+            report_round(&last);
+        }
+    }
+    bench_end();
+    acknowledged_forget();
+}
+
+static bool make_bench(struct round *round, bool new_block)
+{
+    if (bench.there && rounds_on_store >= options.store_rounds) {
+        close_store(bench.mode);
+    }
+    if (!bench.there) {
+        rounds_on_store = 0;
+        report_acks_header(++stores);
+        return guarded(round, open_store_cb);
+    }
+    return (!new_block && bench.mode == round->mode) || guarded(round, switch_mode_cb);
+}
+
+static void do_round(struct round *round, const struct fault *fault, bool new_block)
+{
+    history_clear();
+    bool there = make_bench(round, new_block);
+    if (fault != NULL) {
+        round->random = round->seed;
+        round->faults[round->fault_count++] = fault;
+        round->flags = fault->flags;
+        snprintf(round->names, sizeof round->names, "%s", fault->name);
+    } else {
+        round_choose(round);
+    }
+    if (there) {
+        round_run(round);
+        rounds_on_store++;
+    }
+    if (interrupted) {
+        return;
+    }
+    report_round(round);
+    if (round->violations > 0) { /* what follows must not suffer from it */
+        bench_end();
+        acknowledged_forget();
+    }
+}
+
+static enum chaos_mode mode_of_block(unsigned block, unsigned modes)
+{
+    for (unsigned i = block;; i++) {
+        if (modes & 1u << i % MODES) {
+            return (enum chaos_mode)(i % MODES);
+        }
+    }
+}
+
+static void random_rounds(void)
+{
+    unsigned modes = modes_of_option();
+    enum chaos_mode mode = MODE_SPAWN;
+    unsigned block = (unsigned)(seed_of(options.seed, BLOCK_SEEDS) % MODES);
+    for (unsigned i = 0; i < options.rounds && !interrupted; i++) {
+        bool new_block = i % options.block_rounds == 0;
+        if (new_block) {
+            mode = mode_of_block(block, modes);
+            block = mode + 1u;
+        }
+        static struct round round;
+        round = (struct round){.number = i + 1,
+                               .seed = options.replay ? options.seed : seed_of(options.seed, i + 1),
+                               .mode = mode};
+        do_round(&round, NULL, new_block && i > 0);
+    }
+}
+
+static void sweep_rounds(void)
+{
+    if (!sweep_possible()) {
+        printf("no failpoints in this build: the sweep is left out\n");
+        return;
+    }
+    unsigned number_of_round = 0;
+    /* Of each point every action, or in the short sweep every other one: kill or pause, next point stop or error. */
+    for (size_t i = 0; i < sweep_count() && !interrupted; i++) {
+        if (sweep_step > 1 && (i + i / 4) % sweep_step != 0) {
+            continue;
+        }
+        static struct round round;
+        round = (struct round){.number = ++number_of_round,
+                               .seed = seed_of(options.seed, BLOCK_SEEDS + 1 + i),
+                               .mode = MODE_SPAWN};
+        do_round(&round, sweep_fault(i), false);
+    }
+}
+
+/* Exit code. */
+static int self_test(void)
+{
+    size_t unnoticed = 0;
+    for (size_t i = 0; i < selftest_count() && !interrupted; i++) {
+        static struct round round;
+        round = (struct round){
+            .number = (unsigned)i + 1, .seed = seed_of(options.seed, i + 1), .mode = MODE_SPAWN};
+        selftest_choose(i);
+        if (make_bench(&round, false)) {
+            round_choose(&round);
+            round_run(&round);
+        }
+        unnoticed += !selftest_objected(&round);
+    }
+    bench_end();
+    history_clear();
+    acknowledged_forget();
+    return unnoticed > 0;
+}
+
+static void interrupt_cb(int signal_number)
+{
+    (void)signal_number;
+    interrupted = 1;
+}
+
+int main(int argc, char **argv)
+{
+    struct sigaction action = {.sa_handler = interrupt_cb};
+    read_options(argc, argv);
+    modes_of_option();
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    printf("chaos: seed %" PRIu64 ", %u workers%s\n", options.seed, options.workers,
+           options.keys ? "" : ", no idempotency keys");
+    report_begin();
+    if (options.self_test) {
+        int unnoticed = self_test();
+        report_end();
+        return unnoticed;
+    }
+    if (options.sweep) {
+        sweep_rounds();
+    }
+    random_rounds();
+    if (!interrupted) {
+        close_store(bench.mode);
+    }
+    bench_end();
+    history_clear();
+    acknowledged_forget();
+    bool good = report_summary();
+    return interrupted ? 130 : good ? 0 : 1;
+}

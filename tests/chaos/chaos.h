@@ -1,0 +1,238 @@
+/* Chaos: the real server sells, something fails at a random moment, the system heals by itself, and the store
+ * is audited. What the files of this folder share.
+ *
+ *   chaos.c          options, the run: stores, blocks of rounds in one mode, the final audit
+ *   chaos_bench.c    the server, its Redis and the proxy: starting, stopping, switching between modes
+ *   chaos_buyers.c   sixty people who buy without end, and the history of every request
+ *   chaos_faults*.c  the table of faults, one small function each
+ *   chaos_round.c    one round
+ *   chaos_audit.c    what must hold, by the store
+ *   chaos_report.c   lines, summary, the folder of a failed round
+ *   chaos_sweep.c    every failpoint with every action
+ *   chaos_selftest.c histories that were falsified, for the audit to notice
+ *
+ * One process, one thread. A support function's failed assertion ends the round, not the run (chaos_asserts.c). */
+#ifndef DOORBUSTER_CHAOS_H
+#define DOORBUSTER_CHAOS_H
+
+#include "testing.h"
+
+#include "crowd.h"
+#include "proxy.h"
+#include "redis_fixture.h"
+#include "server_fixture.h"
+
+#include <signal.h>
+
+#define BUYERS 60
+#define ROUND_FAULTS_MAX 2
+#define RECOVERY_PATIENCE_MS 15000
+#define PATIENCE_MS 20000
+#define VIOLATIONS_KEPT 20
+#define SENTENCE_BYTES 320
+
+/* --- options ------------------------------------------------------------------------------------------- */
+enum chaos_mode { MODE_SPAWN, MODE_EXTERNAL, MODE_PROXY, MODES };
+extern const char *const mode_names[MODES];
+
+struct chaos_options {
+    unsigned rounds, workers, block_rounds, store_rounds;
+    uint64_t seed;
+    bool replay;       /* `seed` is a round's own */
+    int mode;          /* of every round; -1: any */
+    const char *fault; /* "NAME" or "NAME+NAME"; NULL: any */
+    bool sweep, keep, keys, pending, self_test;
+    const char *folder;
+};
+extern struct chaos_options options;
+extern volatile sig_atomic_t interrupted;
+
+/* --- history ------------------------------------------------------------------------------------------- */
+struct request { /* one HTTP request and what came of it */
+    unsigned purchase, attempt;
+    int status; /* or CROWD_BROKEN */
+    int64_t sent_us, got_us;
+    int64_t order, remaining; /* 201; remaining also of 400 */
+    bool replayed, other;
+};
+
+enum outcome { UNKNOWN, CONFIRMED, SOLD_OUT, REFUSED };
+
+struct purchase { /* what a buyer wants: one request, or with a key as many as it takes */
+    unsigned buyer;
+    int64_t product_id, quantity;
+    bool keyed;
+    enum outcome outcome;
+    unsigned attempts;
+    int64_t first_sent_us, last_sent_us, got_us;
+    int64_t order, remaining;
+    bool unavailable; /* answered 503 at least once */
+    bool matched;     /* by the audit: an order of unknown outcome is explained by this one */
+};
+
+struct history {
+    struct request *requests;
+    size_t request_count, request_room;
+    struct purchase *purchases;
+    size_t purchase_count, purchase_room;
+    size_t confirmed, sold_out, refused, unavailable, broken, rejected, replayed, other;
+    size_t sold_broken, sold_unavailable; /* orders of purchases whose outcome the buyer does not know */
+    int other_status;                     /* the last */
+};
+
+/* --- the bench ----------------------------------------------------------------------------------------- */
+struct bench {
+    struct server_fixture server;
+    struct redis_fixture redis; /* external Redis */
+    struct proxy proxy;
+    char proxy_path[FOLDER_BYTES + 16], redis_url[128], failpoints[FOLDER_BYTES + 16];
+    char snapshot[FOLDER_BYTES + 16];
+    bool there, has_redis, tmpfs;
+    enum chaos_mode mode;
+    enum redis_persistence persistence;
+    unsigned kills; /* of the server's children since it was started */
+    pid_t stopped[SERVER_CHILDREN_MAX];
+    size_t stopped_count;
+    long log_seen; /* the log up to here has been looked through */
+};
+extern struct bench bench;
+
+void bench_begin(bool small_disk);       /* a new store; small_disk: on a tmpfs, if we may mount */
+void bench_switch(enum chaos_mode mode); /* (re)starts the server in this mode, on the same data */
+void bench_start(void);                  /* the server, on its last port */
+void bench_stop(void);
+void bench_end(void); /* whatever state it is in; forgets the store */
+void bench_kill_everything(void);
+void bench_stop_process(pid_t pid); /* SIGSTOP; bench_continue() wakes all that were stopped */
+void bench_continue(void);
+bool bench_is_calm(void); /* all processes are there */
+void bench_wait_calm(void);
+pid_t bench_redis_pid(void);
+redisContext *bench_connect(void); /* past the proxy; NULL: not now */
+void bench_set_persistence(enum redis_persistence persistence);
+void bench_redis_kill(void); /* external Redis */
+void bench_redis_launch(enum redis_persistence persistence);
+/* The log since the last call: a bug's line, or NULL. */
+const char *bench_log_bug(void);
+char *bench_verify(int *exit_code); /* what `verify` said; malloc'ed */
+
+/* --- buyers -------------------------------------------------------------------------------------------- */
+extern struct history history;
+
+void buyers_open(void); /* for a server that was just started; keeps the accounts of the store */
+void buyers_forget(void);
+void buyers_begin(const int64_t products[2], uint64_t seed);
+void buyers_step(int ms);
+void buyers_for(int ms);
+bool buyers_finish(int timeout_ms); /* false: somebody got no answer */
+void buyers_close(void);
+int64_t buyers_user(unsigned buyer);
+/* When the first sale was confirmed that was asked for after `since_us`; 0: not yet. */
+int64_t buyers_first_sale(int64_t since_us);
+void history_clear(void);
+
+/* --- faults -------------------------------------------------------------------------------------------- */
+enum fault_flags {
+    FORGETS = 1,         /* Redis may lose reservations that were not recorded */
+    REJECTS = 2,         /* 409 "order rejected" is an answer then */
+    STRICT = 4,          /* not one request may fail */
+    ALONE = 8,           /* not in a pair */
+    PENDING = 16,        /* the server is not there yet: only when asked for by name, or with --pending */
+    KILLS = 32,          /* children of the server: the supervisor backs off if they die often */
+    REDIS_DIES = 64,     /* the goal is 2 s */
+    REDIS_PROCESS = 128, /* at most one of these in a pair */
+};
+
+struct round;
+struct fault {
+    const char *name;
+    unsigned modes; /* 1 << MODE_… | … */
+    unsigned flags;
+    void (*prepare)(struct round *round); /* before the buyers come; may be NULL */
+    void (*inject)(struct round *round);
+    void (*heal)(struct round *round); /* after heal_after_ms; NULL: nothing to do */
+    unsigned heal_min_ms, heal_max_ms;
+};
+extern const struct fault faults[];
+extern const size_t fault_count;
+const struct fault *fault_find(const char *name, size_t bytes);
+
+/* Those of chaos_faults_redis.c */
+void fault_none(struct round *round);
+#define FAULT_FUNCTION(name) void name(struct round *round)
+FAULT_FUNCTION(prepare_nothing_kept);
+FAULT_FUNCTION(prepare_rdb);
+FAULT_FUNCTION(prepare_everysec);
+FAULT_FUNCTION(prepare_always);
+FAULT_FUNCTION(prepare_snapshot);
+FAULT_FUNCTION(restart_redis);
+FAULT_FUNCTION(restart_redis_empty);
+FAULT_FUNCTION(restart_redis_old);
+FAULT_FUNCTION(restart_redis_cut);
+FAULT_FUNCTION(link_cut);
+FAULT_FUNCTION(link_delay);
+FAULT_FUNCTION(link_delay_over);
+FAULT_FUNCTION(link_lose_answer);
+FAULT_FUNCTION(link_deliver_late);
+FAULT_FUNCTION(lock_database);
+FAULT_FUNCTION(unlock_database);
+FAULT_FUNCTION(fill_disk);
+FAULT_FUNCTION(empty_disk);
+
+/* --- rounds -------------------------------------------------------------------------------------------- */
+struct round {
+    unsigned number;
+    uint64_t seed, random;
+    enum chaos_mode mode;
+    const struct fault *faults[ROUND_FAULTS_MAX];
+    size_t fault_count;
+    int64_t heal_at_us[ROUND_FAULTS_MAX]; /* 0: nothing to heal (any more) */
+    unsigned flags;                       /* of all its faults */
+    char names[96];
+    int64_t products[2], stocks[2]; /* the scarce one, the plentiful one */
+    int64_t order_before, order_last;
+    int64_t began_us, first_fault_us, fault_us, healed_us, recovered_us;
+    int64_t recovery_ms; /* -1: none */
+    size_t violations;
+    char sentences[VIOLATIONS_KEPT][SENTENCE_BYTES];
+};
+
+uint64_t seed_of(uint64_t base, uint64_t number);
+void round_choose(struct round *round); /* faults, from the seed and the mode */
+void round_run(struct round *round);
+void violation(struct round *round, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Runs `body`; an assertion that fails in it is a violation of the round and puts the bench down. */
+bool guarded(struct round *round, void (*body)(struct round *round));
+
+/* --- the audit ----------------------------------------------------------------------------------------- */
+void audit_round(struct round *round);
+int64_t audit_last_order(void);
+/* Every 201 of this store, once more. Returns how many are not as they were confirmed. */
+size_t audit_acknowledged(struct round *round);
+size_t acknowledged_count(void);
+void acknowledged_forget(void);
+
+/* --- reports ------------------------------------------------------------------------------------------- */
+void report_begin(void);
+void report_round(const struct round *round);
+void report_end(void);
+bool report_summary(void); /* true: nothing was violated */
+void report_acks_header(unsigned store);
+void report_acks_line(int64_t order, int64_t user, int64_t product, int64_t quantity);
+
+/* --- the sweep ----------------------------------------------------------------------------------------- */
+bool sweep_possible(void);
+size_t sweep_not_passed(void); /* rounds that showed nothing, for nobody came to their failpoint */
+void sweep_end(void);
+const struct fault *sweep_find(const char *name, size_t bytes);
+void sweep_make_file(void); /* for a server that is about to start */
+size_t sweep_count(void);
+const struct fault *sweep_fault(size_t index);
+
+/* --- is the audit awake? ------------------------------------------------------------------------------- */
+size_t selftest_count(void);
+void selftest_choose(size_t index);
+void selftest_falsify(void);
+bool selftest_objected(const struct round *round);
+
+#endif

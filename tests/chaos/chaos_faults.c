@@ -1,0 +1,244 @@
+/* The table of faults, and those done with signals and by hand in Redis. A fault's function runs while the
+ * buyers buy: whatever waits in it lets them go on (wait_with). */
+#include "chaos.h"
+
+#include "doorbuster/redis.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define ROLL_TIMEOUT_MS 20000
+#define SPAWN (1u << MODE_SPAWN)
+#define EXTERNAL (1u << MODE_EXTERNAL)
+#define PROXY (1u << MODE_PROXY)
+#define ANY (SPAWN | EXTERNAL | PROXY)
+
+/* --- signals ------------------------------------------------------------------------------------------- */
+static pid_t some_worker(struct round *round)
+{
+    pid_t pids[SERVER_CHILDREN_MAX];
+    size_t count = server_fixture_find(&bench.server, "doorbuster: worker", pids, SERVER_CHILDREN_MAX);
+    return count > 0 ? pids[random_below(&round->random, (uint32_t)count)] : 0;
+}
+
+static void kill_pid(pid_t pid)
+{
+    if (pid > 0) { /* 0: it is dead already, of the round's other fault */
+        kill(pid, SIGKILL);
+        bench.kills++;
+    }
+}
+
+static pid_t recorder(void)
+{
+    pid_t pid;
+    return server_fixture_find(&bench.server, "doorbuster: recorder", &pid, 1) == 1 ? pid : 0;
+}
+
+static void kill_worker(struct round *round)
+{
+    kill_pid(some_worker(round));
+}
+
+static void kill_recorder(struct round *round)
+{
+    (void)round;
+    kill_pid(recorder());
+}
+
+static void kill_redis(struct round *round)
+{
+    (void)round;
+    kill_pid(bench_redis_pid());
+}
+
+static void kill_all_children(struct round *round)
+{
+    pid_t pids[SERVER_CHILDREN_MAX];
+    size_t count = server_fixture_children(&bench.server, pids, SERVER_CHILDREN_MAX);
+    (void)round;
+    for (size_t i = 0; i < count; i++) {
+        kill_pid(pids[i]);
+    }
+}
+
+/* The supervisor too, and whoever watches over it starts it again. */
+static void kill_everything(struct round *round)
+{
+    (void)round;
+    bench_kill_everything();
+    bench_start();
+}
+
+static void stop_pid(pid_t pid)
+{
+    if (pid > 0) {
+        bench_stop_process(pid);
+    }
+}
+
+static void stop_worker(struct round *round)
+{
+    stop_pid(some_worker(round));
+}
+
+static void stop_recorder(struct round *round)
+{
+    (void)round;
+    stop_pid(recorder());
+}
+
+static void stop_redis(struct round *round)
+{
+    (void)round;
+    stop_pid(bench_redis_pid());
+}
+
+static void go_on(struct round *round)
+{
+    (void)round;
+    bench_continue();
+}
+
+static void roll(struct round *round)
+{
+    int64_t deadline = deadline_in(ROLL_TIMEOUT_MS);
+    (void)round;
+    bench.server.log_from = bench.log_seen; /* the last "all workers replaced" was looked through */
+    kill(bench.server.pid, SIGHUP);
+    while (!server_fixture_logged(&bench.server, "all workers replaced")) {
+        if (!wait_a_moment(deadline)) {
+            fail_msg("the workers were not replaced within %d ms", ROLL_TIMEOUT_MS);
+        }
+    }
+}
+
+/* --- by hand in Redis ---------------------------------------------------------------------------------- */
+static void by_hand(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void by_hand(const char *format, ...)
+{
+    char text[160], *parts[8], *rest;
+    const char *argv[8];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    int count = 0;
+    for (parts[0] = strtok_r(text, " ", &rest); parts[count] != NULL && count < 7;) {
+        argv[count] = parts[count];
+        count++;
+        parts[count] = strtok_r(NULL, " ", &rest);
+    }
+    redisContext *redis = bench_connect();
+    if (redis == NULL) {
+        return; /* it is down, of the round's other fault */
+    }
+    freeReplyObject(redisCommandArgv(redis, count, argv, NULL));
+    redisFree(redis);
+}
+
+static void flush_all(struct round *round)
+{
+    by_hand(random_below(&round->random, 2) ? "FLUSHALL SYNC" : "FLUSHALL ASYNC");
+}
+
+static void flush_db(struct round *round)
+{
+    (void)round;
+    by_hand("FLUSHDB");
+}
+
+static void flush_scripts(struct round *round)
+{
+    (void)round;
+    by_hand("SCRIPT FLUSH");
+}
+
+static int64_t some_product(struct round *round)
+{
+    return round->products[random_below(&round->random, 2)];
+}
+
+static void delete_stock(struct round *round)
+{
+    by_hand("DEL {doorbuster}:product:%" PRId64, some_product(round));
+}
+
+static void edit_stock_up(struct round *round)
+{
+    by_hand("HINCRBY {doorbuster}:product:%" PRId64 " stock %u", round->products[0],
+            1 + random_below(&round->random, 50));
+}
+
+static void edit_stock_down(struct round *round)
+{
+    by_hand("HINCRBY {doorbuster}:product:%" PRId64 " stock -%u", round->products[1],
+            1 + random_below(&round->random, 50));
+}
+
+static void delete_head(struct round *round)
+{
+    (void)round;
+    by_hand("DEL {doorbuster}:head");
+}
+
+static void delete_log(struct round *round)
+{
+    (void)round;
+    by_hand("DEL {doorbuster}:log");
+}
+
+/* --- the table ----------------------------------------------------------------------------------------- */
+const struct fault faults[] = {
+    {"kill-worker", ANY, KILLS, NULL, kill_worker, NULL, 0, 0},
+    {"kill-recorder", ANY, KILLS, NULL, kill_recorder, NULL, 0, 0},
+    {"kill-redis", SPAWN, KILLS | FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, kill_redis, NULL, 0, 0},
+    {"kill-all-children", SPAWN, KILLS | FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, kill_all_children, NULL,
+     0, 0},
+    {"kill-everything", ANY, FORGETS | ALONE | REDIS_DIES, NULL, kill_everything, NULL, 0, 0},
+    {"stop-worker", ANY, 0, NULL, stop_worker, go_on, 100, 1500},
+    {"stop-recorder", ANY, 0, NULL, stop_recorder, go_on, 100, 1500},
+    {"stop-redis", ANY, REDIS_PROCESS, NULL, stop_redis, go_on, 100, 1500},
+    {"flushall", ANY, FORGETS, NULL, flush_all, NULL, 0, 0},
+    {"flushdb", ANY, FORGETS, NULL, flush_db, NULL, 0, 0},
+    {"script-flush", ANY, 0, NULL, flush_scripts, NULL, 0, 0},
+    {"stock-key-deleted", ANY, FORGETS | PENDING | ALONE, NULL, delete_stock, NULL, 0, 0},
+    {"stock-key-edited-up", ANY, REJECTS | PENDING | ALONE, NULL, edit_stock_up, NULL, 0, 0},
+    {"stock-key-edited-down", ANY, FORGETS | PENDING | ALONE, NULL, edit_stock_down, NULL, 0, 0},
+    {"head-deleted", ANY, FORGETS, NULL, delete_head, NULL, 0, 0},
+    {"log-deleted", ANY, FORGETS | PENDING, NULL, delete_log, NULL, 0, 0},
+    {"sighup", ANY, STRICT | ALONE, NULL, roll, NULL, 0, 0},
+    {"redis-restart-empty", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, restart_redis_empty,
+     NULL, 0, 0},
+    {"redis-restart-old-snapshot", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_snapshot,
+     restart_redis_old, NULL, 0, 0},
+    {"redis-kill-aof-everysec", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_everysec,
+     restart_redis, NULL, 0, 0},
+    {"redis-kill-aof-always", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_always,
+     restart_redis, NULL, 0, 0},
+    {"redis-kill-nothing-kept", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_nothing_kept,
+     restart_redis, NULL, 0, 0},
+    {"redis-kill-rdb", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_rdb, restart_redis,
+     NULL, 0, 0},
+    {"aof-tail-cut", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_always,
+     restart_redis_cut, NULL, 0, 0},
+    {"link-cut", PROXY, 0, NULL, link_cut, NULL, 0, 0},
+    {"link-delay", PROXY, 0, NULL, link_delay, link_delay_over, 100, 800},
+    {"link-cut-after-request", PROXY, 0, NULL, link_lose_answer, NULL, 0, 0},
+    {"link-late-delivery", PROXY, 0, NULL, link_deliver_late, NULL, 0, 0},
+    {"database-locked", ANY, PENDING | ALONE, NULL, lock_database, unlock_database, 300, 1500},
+    {"disk-full", ANY, PENDING | ALONE, NULL, fill_disk, empty_disk, 300, 1500},
+    {"none", ANY, STRICT | ALONE | PENDING, NULL, fault_none, NULL, 0, 0},
+};
+const size_t fault_count = sizeof faults / sizeof faults[0];
+
+const struct fault *fault_find(const char *name, size_t bytes)
+{
+    for (size_t i = 0; i < fault_count; i++) {
+        if (strlen(faults[i].name) == bytes && memcmp(faults[i].name, name, bytes) == 0) {
+            return &faults[i];
+        }
+    }
+    return sweep_find(name, bytes);
+}

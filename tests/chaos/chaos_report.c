@@ -1,0 +1,301 @@
+/* What a run says: a line a round, the summary, and for a failed round a folder with its sentences, its history
+ * and the logs. Owns the report's folder, which is removed after a run without a violation. */
+#include "chaos.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define GOAL_MS 1000
+#define GOAL_REDIS_MS 2000
+#define PATH_BYTES 512
+#define SENTENCES_SHOWN 6 /* on the screen */
+
+struct result {
+    const struct fault *faults[ROUND_FAULTS_MAX];
+    size_t fault_count;
+    int64_t recovery_ms;
+    bool violated, redis_dies;
+};
+
+static struct {
+    char made[FOLDER_BYTES]; /* "" if the folder was given */
+    const char *folder;
+    FILE *acks;
+    struct result *results;
+    size_t count, room;
+    size_t confirmed, sold_out, unavailable, broken, replayed, sold_unavailable, sold_broken, violations,
+        violated_rounds;
+    int64_t began_us;
+} report;
+
+void report_begin(void)
+{
+    char path[PATH_BYTES];
+    report.folder = options.folder;
+    if (report.folder == NULL) {
+        folder_make(report.made);
+        report.folder = report.made;
+    } else if (mkdir(report.folder, 0700) != 0 && errno != EEXIST) {
+        fprintf(stderr, "chaos: cannot make %s: %s\n", report.folder, strerror(errno));
+        exit(2);
+    }
+    snprintf(path, sizeof path, "%s/acks.txt", report.folder);
+    report.acks = fopen(path, "w");
+    assert_non_null(report.acks);
+    report.began_us = now_us();
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    printf("%5s  %-15s %-8s %-44s %6s %6s %4s %6s %9s\n", "round", "seed", "mode", "fault", "201", "400",
+           "503", "broken", "recovery");
+}
+
+void report_acks_header(unsigned store)
+{
+    fprintf(report.acks, "# store %u: order user product quantity\n", store);
+}
+
+void report_acks_line(int64_t order, int64_t user, int64_t product, int64_t quantity)
+{
+    fprintf(report.acks, "%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 "\n", order, user, product, quantity);
+}
+
+/* --- a failed round ------------------------------------------------------------------------------------ */
+static void copy_text(const char *from, const char *folder, const char *name)
+{
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *out = fopen(path, "w");
+    char *text = file_read(from);
+    if (out != NULL) {
+        fputs(text, out);
+        fclose(out);
+    }
+    free(text);
+}
+
+static void write_history(const struct round *round, const char *folder)
+{
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/history.tsv", folder);
+    FILE *out = fopen(path, "w");
+    if (out == NULL) {
+        return;
+    }
+    fprintf(
+        out,
+        "# times in us from the round's start; first fault at %" PRId64 ", last at %" PRId64
+        ", healed at %" PRId64 ", first sale after it at %" PRId64 "\n"
+        "purchase\tattempt\tuser\tproduct\tquantity\tkeyed\tsent\tgot\tstatus\treplayed\torder\tremaining\n",
+        round->first_fault_us - round->began_us, round->fault_us - round->began_us,
+        round->healed_us ? round->healed_us - round->began_us : 0,
+        round->recovered_us ? round->recovered_us - round->began_us : 0);
+    for (size_t i = 0; i < history.request_count; i++) {
+        const struct request *request = &history.requests[i];
+        const struct purchase *purchase = &history.purchases[request->purchase];
+        fprintf(out,
+                "%u\t%u\t%" PRId64 "\t%" PRId64 "\t%" PRId64 "\t%d\t%" PRId64 "\t%" PRId64
+                "\t%d\t%d\t%" PRId64 "\t%" PRId64 "\n",
+                request->purchase, request->attempt, buyers_user(purchase->buyer), purchase->product_id,
+                purchase->quantity, purchase->keyed, request->sent_us - round->began_us,
+                request->got_us - round->began_us, request->status, request->replayed, request->order,
+                request->remaining);
+    }
+    fclose(out);
+}
+
+static void write_sentences(const struct round *round, FILE *out, const char *indent, size_t max)
+{
+    for (size_t i = 0; i < round->violations && i < max; i++) {
+        fprintf(out, "%s%s\n", indent, round->sentences[i]);
+    }
+    if (round->violations > max) {
+        fprintf(out, "%sand %zu more\n", indent, round->violations - max);
+    }
+}
+
+static void keep_round(const struct round *round)
+{
+    char folder[PATH_BYTES - 32], path[PATH_BYTES];
+    snprintf(folder, sizeof folder, "%s/round-%u-%" PRIu64, report.folder, round->number, round->seed);
+    mkdir(folder, 0700);
+    snprintf(path, sizeof path, "%s/round.txt", folder);
+    FILE *out = fopen(path, "w");
+    if (out != NULL) {
+        fprintf(out,
+                "round %u, seed %" PRIu64 ", mode %s, fault %s\nreplay: scripts/chaos.sh --replay %" PRIu64
+                " --mode %s --fault %s --workers %u%s\n",
+                round->number, round->seed, mode_names[round->mode], round->names, round->seed,
+                mode_names[round->mode], round->names, options.workers, options.keys ? "" : " --no-keys");
+        write_sentences(round, out, "", VIOLATIONS_KEPT);
+        fclose(out);
+    }
+    write_history(round, folder);
+    copy_text(bench.server.log_path, folder, "server.log");
+    snprintf(path, sizeof path, "%s/redis.log", bench.redis.folder);
+    if (bench.has_redis) {
+        copy_text(path, folder, "redis.log");
+    }
+    printf("       kept in %s\n", folder);
+}
+
+/* --- a round ------------------------------------------------------------------------------------------- */
+static void add_result(const struct round *round)
+{
+    if (report.count == report.room) {
+        report.room = report.room ? 2 * report.room : 256;
+        report.results = realloc(report.results, report.room * sizeof *report.results);
+        assert_non_null(report.results);
+    }
+    struct result *result = &report.results[report.count++];
+    *result = (struct result){.fault_count = round->fault_count,
+                              .recovery_ms = round->recovery_ms,
+                              .violated = round->violations > 0,
+                              .redis_dies = (round->flags & REDIS_DIES) != 0};
+    memcpy(result->faults, round->faults, sizeof result->faults);
+    report.confirmed += history.confirmed;
+    report.sold_out += history.sold_out;
+    report.unavailable += history.unavailable;
+    report.broken += history.broken;
+    report.replayed += history.replayed;
+    report.sold_unavailable += history.sold_unavailable;
+    report.sold_broken += history.sold_broken;
+}
+
+void report_round(const struct round *round)
+{
+    char recovery[24] = "none";
+    if (round->recovery_ms >= 0) {
+        snprintf(recovery, sizeof recovery, "%" PRId64 " ms", round->recovery_ms);
+    }
+    if (round->fault_count > 0) {
+        add_result(round);
+    }
+    printf("%5u  %-15" PRIu64 " %-8s %-44s %6zu %6zu %4zu %6zu %9s  %s\n", round->number, round->seed,
+           mode_names[round->mode], round->names, history.confirmed, history.sold_out + history.refused,
+           history.unavailable, history.broken, recovery, round->violations == 0 ? "ok" : "VIOLATION");
+    report.violations += round->violations;
+    report.violated_rounds += round->violations > 0;
+    if (round->violations > 0) {
+        write_sentences(round, stdout, "       ", SENTENCES_SHOWN);
+        keep_round(round);
+    }
+}
+
+/* --- the summary --------------------------------------------------------------------------------------- */
+struct row {
+    size_t rounds, violated, never;
+    int64_t *times;
+    size_t count;
+};
+
+static int by_value(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void add_to_row(struct row *row, const struct result *result)
+{
+    row->rounds++;
+    row->violated += result->violated;
+    row->never += result->recovery_ms < 0;
+    if (result->recovery_ms >= 0) {
+        row->times[row->count++] = result->recovery_ms;
+    }
+}
+
+static bool concerns(const struct result *result, const struct fault *fault)
+{
+    for (size_t i = 0; i < result->fault_count; i++) {
+        if (result->faults[i] == fault) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void print_row(const char *name, struct row *row, int64_t goal_ms)
+{
+    if (row->rounds == 0) {
+        return;
+    }
+    qsort(row->times, row->count, sizeof *row->times, by_value);
+    printf("%-32s %6zu %9zu", name, row->rounds, row->violated);
+    if (row->count > 0) {
+        int64_t p99 = row->times[(row->count * 99 - 1) / 100];
+        printf(" %8" PRId64 " %8" PRId64 " %8" PRId64 "   < %" PRId64 " ms: %s", row->times[row->count / 2],
+               p99, row->times[row->count - 1], goal_ms, p99 < goal_ms && row->never == 0 ? "met" : "MISSED");
+    }
+    printf("\n");
+}
+
+static void print_fault(const struct fault *fault, int64_t *times)
+{
+    struct row row = {.times = times};
+    for (size_t i = 0; i < report.count; i++) {
+        if (concerns(&report.results[i], fault)) {
+            add_to_row(&row, &report.results[i]);
+        }
+    }
+    print_row(fault->name, &row, (fault->flags & REDIS_DIES) != 0 ? GOAL_REDIS_MS : GOAL_MS);
+}
+
+static void print_all(const char *name, int64_t *times, bool redis_dies)
+{
+    struct row row = {.times = times};
+    for (size_t i = 0; i < report.count; i++) {
+        if (report.results[i].redis_dies == redis_dies) {
+            add_to_row(&row, &report.results[i]);
+        }
+    }
+    print_row(name, &row, redis_dies ? GOAL_REDIS_MS : GOAL_MS);
+}
+
+static void print_table(void)
+{
+    int64_t *times = calloc(report.count + 1, sizeof *times);
+    assert_non_null(times);
+    printf("\n%-32s %6s %9s %8s %8s %8s   (recovery in ms; a round with two faults counts for both)\n",
+           "fault", "rounds", "violated", "median", "p99", "max");
+    for (size_t i = 0; i < fault_count; i++) {
+        print_fault(&faults[i], times);
+    }
+    for (size_t i = 0; i < sweep_count(); i++) {
+        print_fault(sweep_fault(i), times);
+    }
+    print_all("all, Redis lives", times, false);
+    print_all("all, Redis is killed", times, true);
+    free(times);
+}
+
+bool report_summary(void)
+{
+    double seconds = (double)(now_us() - report.began_us) / 1e6;
+    print_table();
+    printf("\n%zu rounds in %.0f s (%.2f s each): %zu purchases confirmed (%zu by replay), %zu sold out, %zu "
+           "answered 503, %zu broken\n",
+           report.count, seconds, report.count ? seconds / (double)report.count : 0, report.confirmed,
+           report.replayed, report.sold_out, report.unavailable, report.broken);
+    printf("Of those answered 503 %zu had been sold, of the broken ones %zu\n", report.sold_unavailable,
+           report.sold_broken);
+    if (sweep_not_passed() > 0) {
+        printf("In %zu rounds of the sweep nobody passed the failpoint\n", sweep_not_passed());
+    }
+    printf("%zu violations in %zu rounds\n", report.violations, report.violated_rounds);
+    report_end();
+    return report.violations == 0;
+}
+
+void report_end(void)
+{
+    fclose(report.acks);
+    free(report.results);
+    if (report.violations > 0 || options.keep || report.made[0] == '\0') {
+        printf("Kept: %s\n", report.folder);
+    } else {
+        folder_remove(report.made);
+    }
+}

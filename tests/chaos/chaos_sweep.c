@@ -1,0 +1,163 @@
+/* The sweep: every failpoint of the server with every action, one round each. A point of attaching gets an attach:
+ * the scripts are flushed, or everything, where Redis is to be rebuilt. */
+#include "chaos.h"
+
+#include "chaos_failpoints.h"
+
+#include "doorbuster/redis.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define PAUSE_MS 300 /* of the failpoints */
+#define LASTS_MS 350 /* errors that come again and again */
+#define PASS_MAX 3   /* it comes at one of the first so many passes */
+#define NAME_BYTES 48
+
+enum trigger { BY_ITSELF, SCRIPTS_FLUSHED, ALL_FLUSHED };
+static const struct {
+    const char *name;
+    enum trigger trigger;
+} points[] = {
+    {"gate.reply", BY_ITSELF},
+    {"gate.confirm", BY_ITSELF},
+    {"recorder.read", BY_ITSELF},
+    {"store.begun", BY_ITSELF},
+    {"store.commit", BY_ITSELF},
+    {"store.committed", BY_ITSELF},
+    {"recorder.announce", BY_ITSELF},
+    {"attach.begin", SCRIPTS_FLUSHED},
+    {"attach.epoch", SCRIPTS_FLUSHED},
+    {"attach.closed", SCRIPTS_FLUSHED},
+    {"attach.drained", SCRIPTS_FLUSHED},
+    {"attach.wiped", ALL_FLUSHED},
+    {"attach.filled", ALL_FLUSHED},
+    {"attach.rebuilt", ALL_FLUSHED},
+    {"attach.opened", SCRIPTS_FLUSHED},
+    {"attach.announced", SCRIPTS_FLUSHED},
+    {"vfs.write", BY_ITSELF},
+    {"vfs.full", BY_ITSELF},
+    {"vfs.sync", BY_ITSELF},
+};
+static const char *const actions[] = {"kill", "stop", "pause", "error"};
+#define POINTS (sizeof points / sizeof points[0])
+#define ACTIONS (sizeof actions / sizeof actions[0])
+
+static size_t not_passed;
+static struct failpoint_page *page; /* NULL: none */
+static struct fault table[POINTS * ACTIONS];
+static char names[POINTS * ACTIONS][NAME_BYTES];
+
+bool sweep_possible(void)
+{
+    return CHAOS_HAS_FAILPOINTS;
+}
+
+size_t sweep_count(void)
+{
+    return POINTS * ACTIONS;
+}
+
+static const char *point_of(const struct fault *fault, size_t *point)
+{
+    size_t index = (size_t)(fault - table);
+    *point = index / ACTIONS;
+    return actions[index % ACTIONS];
+}
+
+static void flush(enum trigger trigger)
+{
+    redisContext *redis = trigger != BY_ITSELF ? bench_connect() : NULL;
+    if (redis != NULL) {
+        freeReplyObject(redis_ask(redis, trigger == ALL_FLUSHED ? "FLUSHALL" : "SCRIPT FLUSH"));
+        redisFree(redis);
+    }
+}
+
+static void prepare_point(struct round *round)
+{
+    (void)round;
+    failpoints_disarm(page);
+}
+
+static void write_spec(char *spec, size_t room, struct round *round, size_t point, const char *action)
+{
+    unsigned pass = points[point].trigger == BY_ITSELF ? 1 + random_below(&round->random, PASS_MAX) : 1;
+    bool lasts = strcmp(action, "error") == 0 && random_below(&round->random, 2) == 1;
+    int used = snprintf(spec, room, "%s:%s@%u", points[point].name, action, pass);
+    if (lasts) { /* not once, but at every pass for a while */
+        snprintf(spec + used, room - (size_t)used, "~%d", LASTS_MS);
+    }
+}
+
+static void arm_point(struct round *round)
+{
+    char spec[NAME_BYTES * 2];
+    size_t point;
+    const char *action = point_of(round->faults[0], &point);
+    write_spec(spec, sizeof spec, round, point, action);
+    failpoints_arm(page, spec);
+    bench.kills += strcmp(action, "kill") == 0;
+    flush(points[point].trigger);
+}
+
+/* Those that stopped themselves go on. A point that nobody passed shows nothing, and is named. */
+static void heal_point(struct round *round)
+{
+    pid_t pids[SERVER_CHILDREN_MAX];
+    size_t count = server_fixture_children(&bench.server, pids, SERVER_CHILDREN_MAX);
+    if (failpoints_fired(page) == 0) {
+        printf("       %s: nobody passed there\n", round->names);
+        not_passed++;
+    }
+    failpoints_disarm(page);
+    for (size_t i = 0; i < count; i++) {
+        kill(pids[i], SIGCONT);
+    }
+}
+
+void sweep_make_file(void)
+{
+    sweep_end();
+    page = failpoints_file_make(bench.failpoints);
+}
+
+size_t sweep_not_passed(void)
+{
+    return not_passed;
+}
+
+void sweep_end(void)
+{
+    if (page != NULL) {
+        failpoints_file_close(&page);
+    }
+}
+
+const struct fault *sweep_find(const char *name, size_t bytes)
+{
+    for (size_t i = 0; i < sweep_count() && sweep_possible(); i++) {
+        const struct fault *fault = sweep_fault(i);
+        if (strlen(fault->name) == bytes && memcmp(fault->name, name, bytes) == 0) {
+            return fault;
+        }
+    }
+    return NULL;
+}
+
+const struct fault *sweep_fault(size_t index)
+{
+    struct fault *fault = &table[index];
+    size_t point = index / ACTIONS;
+    snprintf(names[index], sizeof names[index], "%s:%s", points[point].name, actions[index % ACTIONS]);
+    *fault = (struct fault){.name = names[index],
+                            .modes = (1u << MODES) - 1,
+                            .flags = ALONE | KILLS |
+                                     (points[point].trigger == ALL_FLUSHED ? (unsigned)FORGETS : 0u),
+                            .prepare = prepare_point,
+                            .inject = arm_point,
+                            .heal = heal_point,
+                            .heal_min_ms = PAUSE_MS + 100,
+                            .heal_max_ms = PAUSE_MS + 400};
+    return fault;
+}

@@ -1,0 +1,33 @@
+/* A proxy between the server and Redis, on Unix sockets, that does on demand what networks do: cut a
+ * connection, delay what is on it, lose the answer to a request that arrived, deliver a request long after its
+ * sender has gone.
+ *
+ * A forked child with an epoll loop; told what to do over a socket pair; ends with the test process. */
+#ifndef DOORBUSTER_TEST_PROXY_H
+#define DOORBUSTER_TEST_PROXY_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum proxy_action {
+    PROXY_CUT,         /* closes every connection now */
+    PROXY_DELAY,       /* everything takes `ms` longer, both ways, until PROXY_DELAY with 0 */
+    PROXY_LOSE_ANSWER, /* the next `count` calls of a script reach Redis, but the connection is cut instead of the
+                            answer */
+    PROXY_DELIVER_LATE, /* the next `count` calls of a script: the sender's connection is closed at once, Redis gets
+                            the call `ms` later */
+    PROXY_CALM,         /* all of the above is over */
+};
+
+struct proxy {
+    pid_t pid; /* 0: not running */
+    int control_fd;
+};
+
+void proxy_start(struct proxy *proxy, const char *listen_path, const char *redis_path);
+void proxy_do(const struct proxy *proxy, enum proxy_action action, int ms, int count);
+/* Nothing more is to fail; waits until what is held was delivered. False: not within the time. */
+bool proxy_calm(const struct proxy *proxy, int timeout_ms);
+void proxy_end(struct proxy *proxy);
+
+#endif
