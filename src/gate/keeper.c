@@ -138,13 +138,19 @@ static bool load_script(redisContext *redis, const char *text, uint64_t epoch, c
     return redis_done(reply);
 }
 
+/* Only a head that belongs to a store, beside a log: Redis may have forgotten both since they were looked at. */
+static const char opening[] =
+    "if not redis.call('HGET', KEYS[1], 'store') or redis.call('EXISTS', KEYS[2]) == 0 then "
+    "return redis.error_reply('FORGOTTEN while it was being opened') end "
+    "return redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'sell', ARGV[2], 'stock', ARGV[3])";
+
 bool gate_open(redisContext *redis, uint64_t epoch)
 {
     char sell[SHA_BYTES], stock[SHA_BYTES];
     return load_script(redis, embedded_sell_lua, epoch, sell) &&
            load_script(redis, embedded_stock_lua, epoch, stock) &&
-           redis_done(
-               redis_ask(redis, "HSET " KEY_HEAD " epoch %" PRIu64 " sell %s stock %s", epoch, sell, stock));
+           redis_done(redis_ask(redis, "EVAL %s 2 " KEY_HEAD " " KEY_LOG " %" PRIu64 " %s %s", opening, epoch,
+                                sell, stock));
 }
 
 /* What sell.lua and stock.lua rely on, and the log from where the store is. */
@@ -182,6 +188,11 @@ bool gate_is_ours(redisContext *redis, uint64_t epoch, struct log_position recor
     freeReplyObject(loaded);
     freeReplyObject(shas);
     return read;
+}
+
+bool gate_forget_recorded(redisContext *redis)
+{
+    return redis_done(redis_ask(redis, "XTRIM " KEY_LOG " MAXLEN 0"));
 }
 
 bool gate_trim(redisContext *redis, struct log_position keep_from)

@@ -453,7 +453,12 @@ static void hear_recorded(struct lua_gate *gate, const char *text)
         log_warn("gate: news that nobody of ours can have sent: %s", text);
         return;
     }
-    if (gate->store_id == 0 || news.store_id != gate->store_id || is_old_news(gate, &news)) {
+    if (news.store_id != gate->store_id) {
+        /* Another database's; or our head was of another store until just now: then the sweep reads it again. */
+        gate->script_known = gate->script_known && gate->heard_recorded;
+        return;
+    }
+    if (is_old_news(gate, &news)) {
         return;
     }
     bool first = !gate->heard_recorded;
