@@ -90,9 +90,9 @@ bool gate_open(redisContext *redis, uint64_t epoch);
 bool gate_is_ours(redisContext *redis, uint64_t epoch, struct log_position recorded, int64_t orders,
                   bool *ours);
 bool gate_announce(redisContext *redis, const struct gate_announcement *announcement);
-/* Drops all entries, which are recorded; the log's position stays. After a restart Redis may have come back with some that are not as they
+/* Drops all entries; the last of them is at `recorded`, and there the log goes on. After a restart Redis may have come back with some that are not as they
  * were written (7.0 makes half a transaction of a file whose end was cut off). */
-bool gate_forget_recorded(redisContext *redis);
+bool gate_forget_recorded(redisContext *redis, struct log_position recorded);
 /* Drops entries before `keep_from`. */
 bool gate_trim(redisContext *redis, struct log_position keep_from);
 

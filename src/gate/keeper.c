@@ -55,19 +55,23 @@ static bool delete_all_keys(redisContext *redis)
     return true;
 }
 
-bool gate_wipe(redisContext *redis, struct log_position recorded)
+/* An empty log that remembers where the store is, and that all up to there is gone. */
+static bool begin_log_behind(redisContext *redis, struct log_position recorded)
 {
     char last[SALES_LOG_POSITION_BYTES];
     log_position_format(recorded, last);
+    return redis_done(redis_ask(redis, "XSETID " KEY_LOG " %s ENTRIESADDED 0 MAXDELETEDID %s", last, last));
+}
+
+bool gate_wipe(redisContext *redis, struct log_position recorded)
+{
     if (!redis_done(redis_ask(redis, "DEL " KEY_HEAD)) || !delete_all_keys(redis)) {
         return false;
     }
-    /* An empty stream that remembers where the store is, and that all up to there is gone: a consumer group makes the key, XSETID
-     * sets its last id. The scripts never make a log: one that is gone must not begin again unnoticed. */
+    /* A consumer group makes the key. The scripts never make a log: one that is gone must not begin again unnoticed. */
     return redis_done(redis_ask(redis, "XGROUP CREATE " KEY_LOG " made 0 MKSTREAM")) &&
            redis_done(redis_ask(redis, "XGROUP DESTROY " KEY_LOG " made")) &&
-           (recorded.epoch == 0 ||
-            redis_done(redis_ask(redis, "XSETID " KEY_LOG " %s ENTRIESADDED 0 MAXDELETEDID %s", last, last)));
+           (recorded.epoch == 0 || begin_log_behind(redis, recorded));
 }
 
 bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms)
@@ -190,9 +194,10 @@ bool gate_is_ours(redisContext *redis, uint64_t epoch, struct log_position recor
     return read;
 }
 
-bool gate_forget_recorded(redisContext *redis)
+bool gate_forget_recorded(redisContext *redis, struct log_position recorded)
 {
-    return redis_done(redis_ask(redis, "XTRIM " KEY_LOG " MAXLEN 0"));
+    return redis_done(redis_ask(redis, "XTRIM " KEY_LOG " MAXLEN 0")) &&
+           (recorded.epoch == 0 || begin_log_behind(redis, recorded));
 }
 
 bool gate_trim(redisContext *redis, struct log_position keep_from)

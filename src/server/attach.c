@@ -353,8 +353,8 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
     }
     if (continues && !recorder->rebuild_wanted) {
         log_info("epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch, recorded, last);
-        return !failpoint("attach.drained") &&
-               (gate_forget_recorded(recorder->redis) || redis_failed("trimming the log"));
+        return !failpoint("attach.drained") && (gate_forget_recorded(recorder->redis, recorder->recorded) ||
+                                                redis_failed("trimming the log"));
     }
     if (!head->exists && position->epoch == 0) {
         log_info("epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);

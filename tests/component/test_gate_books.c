@@ -906,6 +906,27 @@ static void test_trimming_keeps_what_is_asked_for(void **state)
 /* --- the log
  * ----------------------------------------------------------------------------------------------------------------------------------------------
  */
+/* After an attach the log is empty and remembers where the store is; what is sold next continues it, in the new epoch too. */
+static void test_forgetting_what_is_recorded(void **state)
+{
+    struct gate_head head;
+    (void)state;
+    open_product(1, 10, 0);
+    sell_one(1, 1, 1);
+    assert_true(gate_read_head(redis, &head));
+    struct log_position recorded = head.log_last;
+    assert_true(gate_forget_recorded(redis, recorded));
+    assert_true(gate_read_head(redis, &head));
+    assert_int_equal(log_position_compare(head.log_last, recorded), 0);
+    assert_int_equal(log_position_compare(head.log_lost, recorded), 0);
+    assert_true(gate_open(redis, EPOCH + 1));
+    read_sha();
+    sell_one(1, 1, 1);
+    assert_true(gate_read_head(redis, &head));
+    assert_int_equal(head.log_last.epoch, EPOCH + 1);
+    assert_int_equal(log_position_compare(head.log_lost, recorded), 0);
+}
+
 static void test_reading_the_log(void **state)
 {
     static struct sale_order orders[4 * SALES_LOG_ORDERS_MAX];
@@ -1135,6 +1156,7 @@ int main(void)
         TEST(test_restock_and_withdrawal),
         TEST(test_stock_at_a_position),
         TEST(test_trimming_keeps_what_is_asked_for),
+        TEST(test_forgetting_what_is_recorded),
         TEST(test_reading_the_log),
         TEST(test_wiping_and_rebuilding),
         TEST(test_a_rebuild_cut_short_is_not_taken_for_a_whole_one),
