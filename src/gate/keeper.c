@@ -162,7 +162,7 @@ static bool head_is_sound(const struct gate_head *head, uint64_t epoch, struct l
                           int64_t orders)
 {
     return head->epoch == epoch && head->orders >= orders && head->at_ms >= 0 &&
-           log_position_compare(head->log_last, recorded) >= 0 &&
+           head->log_last.epoch <= epoch && log_position_compare(head->log_last, recorded) >= 0 &&
            log_position_compare(head->log_lost, recorded) <= 0;
 }
 

@@ -46,7 +46,7 @@ static void hear_wishes(struct recorder *recorder, size_t count)
             recorder->rebuild_wanted =
                 recorder->rebuild_wanted ||
                 strncmp(entry->stock.note, LOG_REBUILD_WORD, strlen(LOG_REBUILD_WORD)) == 0;
-        } else if (entry->kind == LOG_ENTRY_FOREIGN) {
+        } else if (entry->kind == LOG_ENTRY_FOREIGN || entry->position.epoch > recorder->epoch) {
             recorder->attach_wanted = true; /* its id may be one behind which ours cannot follow */
         }
     }
