@@ -35,7 +35,7 @@ struct gate_settings {
     struct redis_address redis;
     /* Purchases whose record the gate cannot tell from the news (a new epoch, or news missed): look each up in the store, off the loop,
      * and call gate_settled() for each. RESERVED ones by order id and request; ASKED ones are in doubt, their answer was lost: by
-     * request, among the orders after purchase.position; what is found is filled in. False: could not even be queued. */
+     * request, among the orders at purchase.position or later; what is found is filled in. False: could not even be queued. */
     bool (*settle_cb)(void *context, struct gate_purchase *list);
     void *context;
 };

@@ -11,7 +11,8 @@
 struct gate_head {
     bool exists;
     uint64_t epoch;               /* 0: closed, nothing can be sold */
-    int64_t orders;               /* the last order id given out; -1: missing or not a number */
+    int64_t orders;               /* the last order id given out; -1: missing or not a number that can be */
+    int64_t at_ms;                /* the time of the last entry; -1: the same */
     int64_t store_id;             /* of the store it belongs to; 0: missing */
     struct log_position log_last; /* id of the last entry ever added */
     struct log_position
@@ -22,6 +23,7 @@ bool gate_read_head(redisContext *redis, struct gate_head *out);
 /* What the recorder tells the workers: "this is the gate's epoch; everything of an older one is settled (0: the gate is closed, nothing is
  * said of epochs). The store has the log up to `recorded`", less the orders it rejected. */
 struct gate_announcement {
+    int64_t store_id; /* whose news they are */
     uint64_t epoch;
     struct log_position recorded;
     const int64_t *rejected;
@@ -30,7 +32,7 @@ struct gate_announcement {
 
 /* The entries after `after`, oldest first, at most `max`; waits up to `block_ms` for the first one (0: does not wait). They point into
  * *reply, which the caller frees after use (NULL if there were none), and into `orders`, room for orders_max; no more entries are given
- * than have room there. `announcement` (NULL: none) is made first, in the same write: that saves the recorder a wait in every commit. */
+ * than have room there. What is not ours is LOG_ENTRY_FOREIGN or LOG_ENTRY_DAMAGED. `announcement` (NULL: none) is made first, in the same write: that saves the recorder a wait in every commit. */
 bool gate_read_log(redisContext *redis, const struct gate_announcement *announcement,
                    struct log_position after, int block_ms, struct log_entry *entries, size_t max,
                    struct sale_order *orders, size_t orders_max, size_t *count, redisReply **reply);
@@ -65,7 +67,7 @@ enum gate_change gate_change_stock(redisContext *redis, const struct stock_chang
 bool gate_ask_attach(redisContext *redis, uint64_t epoch, const char *why);
 
 /* --- the recorder's alone ----------------------------------------------------------------------------------------------------- */
-/* Epoch 0: from here on no script sells, until gate_open(). */
+/* From here on no script sells, until gate_open(). */
 bool gate_close(redisContext *redis);
 /* Forgets everything of ours, the head first, and starts an empty log whose last id is `recorded`. Until gate_finish_rebuild() there is no
  * head: a rebuild that was cut short is never taken for a whole one. */
@@ -83,9 +85,14 @@ struct gate_key {
 bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count);
 /* Loads the scripts with this epoch in their text, and opens the head. The workers hear of it by the next gate_announce(). */
 bool gate_open(redisContext *redis, uint64_t epoch);
-/* Is the head still at this epoch, and are its scripts loaded? *ours is set when the answer is known. */
-bool gate_is_ours(redisContext *redis, uint64_t epoch, bool *ours);
+/* Is the head still at this epoch and sound, are its scripts loaded, has it given out at least `orders` order ids, and does the log go on from
+ * `recorded`? *ours is set when the answer is known. */
+bool gate_is_ours(redisContext *redis, uint64_t epoch, struct log_position recorded, int64_t orders,
+                  bool *ours);
 bool gate_announce(redisContext *redis, const struct gate_announcement *announcement);
+/* Drops all entries; the last of them is at `recorded`, and there the log goes on. After a restart Redis may have come back with some that are not as they
+ * were written (7.0 makes half a transaction of a file whose end was cut off). */
+bool gate_forget_recorded(redisContext *redis, struct log_position recorded);
 /* Drops entries before `keep_from`. */
 bool gate_trim(redisContext *redis, struct log_position keep_from);
 

@@ -21,10 +21,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SALES_LOG_ORDERS_MAX 256    /* orders in one entry; so in one call to the gate */
-#define SALES_LOG_NOTE_BYTES 201    /* a stock change's note, terminated */
-#define LOG_ATTACH_WORD "attach"    /* the kind of LOG_ENTRY_ATTACH */
-#define SALES_LOG_POSITION_BYTES 42 /* "18446744073709551615-18446744073709551615", terminated */
+#define SALES_LOG_ORDERS_MAX 256     /* orders in one entry; so in one call to the gate */
+#define SALES_LOG_NOTE_BYTES 201     /* a stock change's note, terminated */
+#define LOG_ATTACH_WORD "attach"     /* the kind of LOG_ENTRY_ATTACH */
+#define LOG_REBUILD_WORD "rebuild: " /* how its note begins if Redis is to be filled anew */
+#define SALES_LOG_POSITION_BYTES 42  /* "18446744073709551615-18446744073709551615", terminated */
 
 /* An entry's id: <epoch>-<n>. Redis orders entries by it, and refuses an epoch older than the last. {0,0} is before all. */
 struct log_position {
@@ -74,6 +75,7 @@ enum log_entry_kind {
     LOG_ENTRY_STOCK,
     LOG_ENTRY_ATTACH, /* "attach again": from a worker in doubt or a person; counts only in the epoch that it names */
     LOG_ENTRY_FOREIGN, /* not one of ours: somebody else wrote into the stream. It changes nothing, and the log goes on behind it */
+    LOG_ENTRY_DAMAGED, /* looks like a sale or a change of stock and cannot be read: nobody may go on behind it */
 };
 
 struct log_entry {

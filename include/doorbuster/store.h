@@ -128,8 +128,8 @@ struct store_request {
     bool found;
     struct store_order order; /* if found */
 };
-/* Looks through the orders recorded after the log position `after`, the newest first: 0.3 s a million. `wanted` comes back sorted. */
-enum store_status store_find_requests(struct store *store, struct log_position after,
+/* Looks through the orders at the log position `from` or later, the newest first: 0.3 s a million. `wanted` comes back sorted. */
+enum store_status store_find_requests(struct store *store, struct log_position from,
                                       struct store_request *wanted, size_t count);
 
 /* --- the recorder -------------------------------------------------------------------------------------------------------- */
@@ -141,6 +141,11 @@ enum store_status store_position(struct store *store, struct store_position *out
  * and begins anew; measured 30 ms with 27 MB of it, 300 ms with 450 MB). That waits for readers up to 5 s, then STORE_FAILED. store_record does the same if
  * it was not done. */
 enum store_status store_raise_epoch(struct store *store, uint64_t from, uint64_t to);
+
+/* Moves the recorded position from `from` to `to`, which is later, without an entry: Redis has forgotten what was between them, and shall
+ * never continue there. STORE_FENCED as store_record. */
+enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_position from,
+                                struct log_position to);
 
 /* Applies entries[0..count) in one transaction and moves the recorded position from `from` to the last entry's. Entries are in log
  * order and all lie after `from`. Durable when it returns STORE_OK.

@@ -349,7 +349,7 @@ static void note_request(struct settling *settling, const struct store_request *
 static void look_up_doubtful(struct settling *settling, struct store *reader)
 {
     struct store_request *wanted = calloc(settling->count, sizeof *wanted);
-    struct log_position after = {UINT64_MAX, UINT64_MAX};
+    struct log_position from = {UINT64_MAX, UINT64_MAX};
     size_t count = 0;
     CHECK(wanted != NULL);
     for (size_t i = 0; i < settling->count; i++) {
@@ -357,10 +357,10 @@ static void look_up_doubtful(struct settling *settling, struct store *reader)
         if (is_in_doubt(&settling->each[i])) {
             wanted[count++] =
                 (struct store_request){.request = asked->order.request, .user_id = asked->order.user_id};
-            after = log_position_compare(asked->position, after) < 0 ? asked->position : after;
+            from = log_position_compare(asked->position, from) < 0 ? asked->position : from;
         }
     }
-    bool read = count == 0 || store_find_requests(reader, after, wanted, count) == STORE_OK;
+    bool read = count == 0 || store_find_requests(reader, from, wanted, count) == STORE_OK;
     for (size_t i = 0; i < settling->count; i++) {
         if (is_in_doubt(&settling->each[i])) {
             settling->each[i].finding = read ? GATE_NOT_IN_STORE : GATE_STORE_UNREADABLE;
@@ -422,7 +422,7 @@ bool api_settle(void *context, struct gate_purchase *list)
     for (struct gate_purchase *purchase = list; purchase != NULL; purchase = purchase->next) {
         settling->each[settling->count++].purchase = purchase;
     }
-    if (!work_submit(api->pool, WORK_STORE, settle_work_cb, settle_done_cb, settling)) {
+    if (!work_submit(api->pool, WORK_SETTLE, settle_work_cb, settle_done_cb, settling)) {
         free(settling);
         return false;
     }

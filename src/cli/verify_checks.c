@@ -233,8 +233,9 @@ static void check_orders(struct audit *audit)
     audit_report(audit, "order ids without gaps",
                  audit_holds(orders->first_gap == 0 && orders->last_id == orders->count &&
                              audit->position.last_order_id == orders->last_id),
-                 "%" PRId64 " orders, ids %" PRId64 " to %" PRId64 ", first gap %" PRId64 " (0: none)",
-                 orders->count, orders->first_id, orders->last_id, orders->first_gap);
+                 "%" PRId64 " orders (%" PRId64 " of them rejected), ids %" PRId64 " to %" PRId64
+                 ", first gap %" PRId64 " (0: none)",
+                 orders->count, orders->rejected, orders->first_id, orders->last_id, orders->first_gap);
     audit_report(audit, "first come, first served",
                  audit_holds(orders->out_of_log_order == 0 && orders->out_of_time_order == 0),
                  "%" PRId64 " orders before their predecessor in the log, %" PRId64
@@ -246,8 +247,6 @@ static void check_orders(struct audit *audit)
                  audit_holds(orders->unknown_user == 0 && orders->unknown_product == 0),
                  "%" PRId64 " of an unknown user, %" PRId64 " of an unknown product", orders->unknown_user,
                  orders->unknown_product);
-    audit_report(audit, "orders rejected", audit_holds(orders->rejected == 0),
-                 "%" PRId64 " reservations did not fit the store", orders->rejected);
 }
 
 /* --- the log's tail ---------------------------------------------------------------------------------------------------------------------- */

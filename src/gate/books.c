@@ -7,6 +7,7 @@
 #include "doorbuster/log.h"
 #include "doorbuster/text.h"
 #include "keys.h"
+#include "news.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -15,7 +16,13 @@
 #include <time.h>
 
 #define HEAD_RETRY_MS 20
-#define ANNOUNCE_BYTES_MAX (256 * 1024) /* every order of a run rejected */
+#define COUNTER_END INT64_C(100000000000000) /* beyond, Lua would print 1e+14 */
+#define ANNOUNCE_BYTES_MAX (256 * 1024)      /* every order of a run rejected */
+
+static bool begins_with(const char *text, const char *word)
+{
+    return strncmp(text, word, strlen(word)) == 0;
+}
 
 static bool reply_to_int64(const redisReply *reply, int64_t *out)
 {
@@ -66,30 +73,47 @@ static void read_stream_info(const redisReply *info, struct gate_head *out)
     }
 }
 
-bool gate_read_head(redisContext *redis, struct gate_head *out)
+/* The key does not exist, or holds something else, which to us is the same: *missing. */
+static redisReply *ask_about(redisContext *redis, const char *command, bool *missing)
 {
-    *out = (struct gate_head){.orders = -1};
-    redisReply *head = redis_ask(redis, "HMGET " KEY_HEAD " epoch orders store");
-    if (head == NULL) {
-        return false;
-    }
+    redisReply *reply = redis_ask(redis, command);
+    *missing = reply == NULL && redis->err == 0 &&
+               (begins_with(redis_failure(), "WRONGTYPE") || strstr(redis_failure(), "no such key") != NULL);
+    return reply;
+}
+
+/* A number that the scripts can count with; else -1. */
+static int64_t counter(const redisReply *reply)
+{
+    int64_t number;
+    return reply_to_int64(reply, &number) && number >= 0 && number < COUNTER_END ? number : -1;
+}
+
+static void read_head_fields(const redisReply *head, struct gate_head *out)
+{
     int64_t epoch = 0;
-    out->exists = head->element[0]->type == REDIS_REPLY_STRING;
     if (reply_to_int64(head->element[0], &epoch) && epoch > 0) {
         out->epoch = (uint64_t)epoch;
     }
-    int64_t orders;
-    if (reply_to_int64(head->element[1], &orders) && orders >= 0) {
-        out->orders = orders;
+    out->orders = counter(head->element[1]);
+    out->exists = reply_to_int64(head->element[2], &out->store_id);
+    out->at_ms = counter(head->element[3]);
+}
+
+bool gate_read_head(redisContext *redis, struct gate_head *out)
+{
+    *out = (struct gate_head){.orders = -1, .at_ms = -1};
+    bool missing;
+    redisReply *head = ask_about(redis, "HMGET " KEY_HEAD " epoch orders store at", &missing);
+    if (head != NULL) {
+        read_head_fields(head, out);
+        freeReplyObject(head);
+    } else if (!missing) {
+        return false;
     }
-    if (!reply_to_int64(head->element[2], &out->store_id)) {
-        out->store_id = 0;
-    }
-    freeReplyObject(head);
-    redisReply *info = redis_ask(redis, "XINFO STREAM " KEY_LOG);
+    redisReply *info = ask_about(redis, "XINFO STREAM " KEY_LOG, &missing);
     if (info == NULL) {
-        return strstr(redis_failure(), "no such key") !=
-               NULL; /* an empty Redis has no log: that is an answer too */
+        return missing;
     }
     read_stream_info(info, out);
     return redis_done(info);
@@ -111,18 +135,31 @@ static bool decode_entry(const redisReply *entry, struct sale_order *orders, siz
                             fields->element[1]->str, fields->element[1]->len, orders, orders_max, out);
 }
 
+static bool is_word(const redisReply *text, const char *word)
+{
+    return text->len == strlen(word) && memcmp(text->str, word, text->len) == 0;
+}
+
+/* Somebody else's entry is passed over. One that pretends to be ours, or has an id that we cannot count with, is not: what it sold is unknown. */
+static void describe_unreadable(const redisReply *reply, struct log_position before, struct log_entry *out)
+{
+    const redisReply *id = reply->element[0], *fields = reply->elements > 1 ? reply->element[1] : NULL;
+    bool named = fields != NULL && fields->type == REDIS_REPLY_ARRAY && fields->elements > 0;
+    bool ours = named && (is_word(fields->element[0], "sale") || is_word(fields->element[0], "stock"));
+    *out = (struct log_entry){.kind = ours ? LOG_ENTRY_DAMAGED : LOG_ENTRY_FOREIGN};
+    if (!log_position_parse(id->str, id->len, &out->position)) {
+        *out = (struct log_entry){.kind = LOG_ENTRY_DAMAGED, .position = before};
+    }
+    log_error("the sales log has an entry that is not ours, or is damaged: XRANGE " KEY_LOG " %s %s shows it",
+              id->str, id->str);
+}
+
 /* Into the connection's buffer: what is asked next takes it along. */
 static void append_announcement(redisContext *redis, const struct gate_announcement *announcement)
 {
     static char news[ANNOUNCE_BYTES_MAX]; /* only the recorder announces, in its one thread */
-    char position[SALES_LOG_POSITION_BYTES];
-    log_position_format(announcement->recorded, position);
-    int used = snprintf(news, sizeof news, "recorded %" PRIu64 " %s", announcement->epoch, position);
-    for (size_t i = 0; i < announcement->rejected_count; i++) {
-        used += snprintf(news + used, sizeof news - (size_t)used, " %" PRId64, announcement->rejected[i]);
-        CHECK(used > 0 && (size_t)used < sizeof news);
-    }
-    redisAppendCommand(redis, "PUBLISH " CHANNEL_NEWS " %b", news, (size_t)used);
+    size_t used = recorded_news_format(announcement, news, sizeof news);
+    redisAppendCommand(redis, "PUBLISH " CHANNEL_NEWS " %b", news, used);
 }
 
 bool gate_announce(redisContext *redis, const struct gate_announcement *announcement)
@@ -166,14 +203,10 @@ bool gate_read_log(redisContext *redis, const struct gate_announcement *announce
     for (size_t i = 0; i < list->elements && orders_max - orders_used >= SALES_LOG_ORDERS_MAX; i++) {
         struct log_entry *entry = &entries[i];
         if (!decode_entry(list->element[i], orders + orders_used, SALES_LOG_ORDERS_MAX, entry)) {
-            log_error("the sales log has an entry that is not ours, or is damaged: XRANGE " KEY_LOG
-                      " %s %s shows it",
-                      list->element[i]->element[0]->str, list->element[i]->element[0]->str);
-            *entry = (struct log_entry){.kind = LOG_ENTRY_FOREIGN};
-            CHECK(log_position_parse(list->element[i]->element[0]->str, list->element[i]->element[0]->len,
-                                     &entry->position));
+            describe_unreadable(list->element[i], after, entry);
         }
         orders_used += entry->order_count;
+        after = entry->position;
         (*count)++;
     }
     *reply_out = reply;
@@ -191,7 +224,7 @@ bool gate_ask_attach(redisContext *redis, uint64_t epoch, const char *why)
 static void undo_entries(const redisReply *list, int64_t product_id, struct gate_stock *out)
 {
     static _Thread_local struct sale_order orders[SALES_LOG_ORDERS_MAX];
-    for (size_t i = 0; i < list->elements; i++) {
+    for (size_t i = 0; list->type == REDIS_REPLY_ARRAY && i < list->elements; i++) {
         struct log_entry entry;
         if (!decode_entry(list->element[i], orders, SALES_LOG_ORDERS_MAX, &entry)) {
             continue; /* not ours: it changed nothing */
@@ -214,11 +247,13 @@ static void read_sold_out(const redisReply *field, struct gate_stock *out)
 static void read_stock_replies(const redisReply *product, const redisReply *entries, const redisReply *info,
                                int64_t product_id, struct log_position at, struct gate_stock *out)
 {
-    out->on_sale = reply_to_int64(product->element[0], &out->available);
-    out->stock_at = out->available;
-    reply_to_int64(product->element[1], &out->price);
-    reply_to_int64(product->element[2], &out->limit);
-    read_sold_out(product->element[3], out);
+    if (product->type == REDIS_REPLY_ARRAY) { /* else the key holds something else: not on sale */
+        out->on_sale = reply_to_int64(product->element[0], &out->available);
+        out->stock_at = out->available;
+        reply_to_int64(product->element[1], &out->price);
+        reply_to_int64(product->element[2], &out->limit);
+        read_sold_out(product->element[3], out);
+    }
     struct gate_head log = {0};
     if (info->type == REDIS_REPLY_ARRAY) {
         read_stream_info(info, &log);
@@ -251,8 +286,7 @@ bool gate_read_stock(redisContext *redis, int64_t product_id, struct log_positio
     if (all == NULL) {
         return false;
     }
-    bool ok = all->type == REDIS_REPLY_ARRAY && all->elements == 4 &&
-              all->element[0]->type == REDIS_REPLY_ARRAY && all->element[1]->type == REDIS_REPLY_ARRAY;
+    bool ok = all->type == REDIS_REPLY_ARRAY && all->elements == 4;
     if (ok) {
         const redisReply *epoch = all->element[3];
         read_stock_replies(all->element[0], all->element[1], all->element[2], product_id, at, out);
@@ -283,11 +317,6 @@ static redisReply *call_stock_script(redisContext *redis, const struct stock_cha
     return reply;
 }
 
-static bool begins_with(const char *text, const char *word)
-{
-    return strncmp(text, word, strlen(word)) == 0;
-}
-
 static enum gate_change classify_failure(void)
 {
     const char *failure = redis_failure();
@@ -305,7 +334,8 @@ enum gate_change gate_change_stock(redisContext *redis, const struct stock_chang
     int64_t deadline_us = clock_monotonic_us() + (int64_t)patience_ms * 1000;
     redisReply *reply;
     while ((reply = call_stock_script(redis, change, opening)) == NULL) {
-        bool reopening = begins_with(redis_failure(), "STALE") || begins_with(redis_failure(), "NOSCRIPT");
+        bool reopening = begins_with(redis_failure(), "STALE") || begins_with(redis_failure(), "NOSCRIPT") ||
+                         begins_with(redis_failure(), "DAMAGED");
         if (!reopening || clock_monotonic_us() >= deadline_us) {
             return classify_failure();
         }

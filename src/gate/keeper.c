@@ -19,7 +19,8 @@
 
 bool gate_close(redisContext *redis)
 {
-    return redis_done(redis_ask(redis, "HSET " KEY_HEAD " epoch 0"));
+    return redis_done(
+        redis_ask(redis, "HDEL " KEY_HEAD " epoch")); /* possible even when Redis is out of memory */
 }
 
 /* The replies to so many commands put down with redisAppendCommand(). */
@@ -54,27 +55,28 @@ static bool delete_all_keys(redisContext *redis)
     return true;
 }
 
-bool gate_wipe(redisContext *redis, struct log_position recorded)
+/* An empty log that remembers where the store is, and that all up to there is gone. */
+static bool begin_log_behind(redisContext *redis, struct log_position recorded)
 {
     char last[SALES_LOG_POSITION_BYTES];
     log_position_format(recorded, last);
+    return redis_done(redis_ask(redis, "XSETID " KEY_LOG " %s ENTRIESADDED 0 MAXDELETEDID %s", last, last));
+}
+
+bool gate_wipe(redisContext *redis, struct log_position recorded)
+{
     if (!redis_done(redis_ask(redis, "DEL " KEY_HEAD)) || !delete_all_keys(redis)) {
         return false;
     }
-    if (recorded.epoch == 0) {
-        return true; /* nothing was ever recorded: the first XADD makes the log */
-    }
-    /* An empty stream that remembers where the store is, and that all up to there is gone: a consumer group makes the key, XSETID
-     * sets its last id. */
+    /* A consumer group makes the key. The scripts never make a log: one that is gone must not begin again unnoticed. */
     return redis_done(redis_ask(redis, "XGROUP CREATE " KEY_LOG " made 0 MKSTREAM")) &&
            redis_done(redis_ask(redis, "XGROUP DESTROY " KEY_LOG " made")) &&
-           redis_done(redis_ask(redis, "XSETID " KEY_LOG " %s ENTRIESADDED 0 MAXDELETEDID %s", last, last));
+           (recorded.epoch == 0 || begin_log_behind(redis, recorded));
 }
 
 bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms)
 {
-    return redis_done(redis_ask(redis,
-                                "HSET " KEY_HEAD " epoch 0 store %" PRId64 " orders %" PRId64 " at %" PRId64,
+    return redis_done(redis_ask(redis, "HSET " KEY_HEAD " store %" PRId64 " orders %" PRId64 " at %" PRId64,
                                 store_id, orders, at_ms));
 }
 
@@ -140,35 +142,62 @@ static bool load_script(redisContext *redis, const char *text, uint64_t epoch, c
     return redis_done(reply);
 }
 
+/* Only a head that belongs to a store, beside a log: Redis may have forgotten both since they were looked at. */
+static const char opening[] =
+    "if not redis.call('HGET', KEYS[1], 'store') or redis.call('EXISTS', KEYS[2]) == 0 then "
+    "return redis.error_reply('FORGOTTEN while it was being opened') end "
+    "return redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'sell', ARGV[2], 'stock', ARGV[3])";
+
 bool gate_open(redisContext *redis, uint64_t epoch)
 {
     char sell[SHA_BYTES], stock[SHA_BYTES];
     return load_script(redis, embedded_sell_lua, epoch, sell) &&
            load_script(redis, embedded_stock_lua, epoch, stock) &&
-           redis_done(
-               redis_ask(redis, "HSET " KEY_HEAD " epoch %" PRIu64 " sell %s stock %s", epoch, sell, stock));
+           redis_done(redis_ask(redis, "EVAL %s 2 " KEY_HEAD " " KEY_LOG " %" PRIu64 " %s %s", opening, epoch,
+                                sell, stock));
 }
 
-bool gate_is_ours(redisContext *redis, uint64_t epoch, bool *ours)
+/* What sell.lua and stock.lua rely on, and the log from where the store is. */
+static bool head_is_sound(const struct gate_head *head, uint64_t epoch, struct log_position recorded,
+                          int64_t orders)
 {
-    redisReply *head = redis_ask(redis, "HMGET " KEY_HEAD " epoch sell stock");
-    if (head == NULL) {
+    return head->epoch == epoch && head->orders >= orders && head->at_ms >= 0 &&
+           log_position_compare(head->log_last, recorded) >= 0 &&
+           log_position_compare(head->log_lost, recorded) <= 0;
+}
+
+bool gate_is_ours(redisContext *redis, uint64_t epoch, struct log_position recorded, int64_t orders,
+                  bool *ours)
+{
+    struct gate_head head;
+    if (!gate_read_head(redis, &head)) {
         return false;
     }
-    char expected[32];
-    snprintf(expected, sizeof expected, "%" PRIu64, epoch);
-    *ours = head->element[0]->type == REDIS_REPLY_STRING && strcmp(head->element[0]->str, expected) == 0 &&
-            head->element[1]->type == REDIS_REPLY_STRING && head->element[2]->type == REDIS_REPLY_STRING;
-    if (*ours) {
-        redisReply *loaded =
-            redis_ask(redis, "SCRIPT EXISTS %s %s", head->element[1]->str, head->element[2]->str);
-        *ours = loaded != NULL && loaded->element[0]->integer == 1 && loaded->element[1]->integer == 1;
-        if (!redis_done(loaded)) {
-            freeReplyObject(head);
-            return false;
-        }
+    *ours = head_is_sound(&head, epoch, recorded, orders);
+    if (!*ours) {
+        return true;
     }
-    return redis_done(head);
+    redisReply *shas = redis_ask(redis, "HMGET " KEY_HEAD " sell stock");
+    if (shas == NULL) {
+        return false;
+    }
+    *ours = shas->element[0]->type == REDIS_REPLY_STRING && shas->element[1]->type == REDIS_REPLY_STRING;
+    redisReply *loaded = NULL;
+    if (*ours) {
+        loaded = redis_ask(redis, "SCRIPT EXISTS %s %s", shas->element[0]->str, shas->element[1]->str);
+        *ours = loaded != NULL && loaded->element[0]->integer == 1 && loaded->element[1]->integer == 1;
+    }
+    bool read = loaded != NULL || shas->element[0]->type != REDIS_REPLY_STRING ||
+                shas->element[1]->type != REDIS_REPLY_STRING;
+    freeReplyObject(loaded);
+    freeReplyObject(shas);
+    return read;
+}
+
+bool gate_forget_recorded(redisContext *redis, struct log_position recorded)
+{
+    return redis_done(redis_ask(redis, "XTRIM " KEY_LOG " MAXLEN 0")) &&
+           (recorded.epoch == 0 || begin_log_behind(redis, recorded));
 }
 
 bool gate_trim(redisContext *redis, struct log_position keep_from)

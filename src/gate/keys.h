@@ -3,8 +3,8 @@
 #define DOORBUSTER_GATE_KEYS_H
 
 #define KEY_HEAD                                                                                             \
-    "{doorbuster}:head"            /* hash: epoch (0: closed), sell, stock (script shas), orders, at, store */
-#define KEY_LOG "{doorbuster}:log" /* stream: the sales log */
+    "{doorbuster}:head" /* hash: store, orders, at; while the gate is open epoch, sell, stock (script shas) */
+#define KEY_LOG "{doorbuster}:log"                 /* stream: the sales log */
 #define KEY_PRODUCT_PREFIX "{doorbuster}:product:" /* hash: stock, price, limit, sold_out ("<order> <ms>") */
 #define KEY_BUYERS_PREFIX "{doorbuster}:buyers:"   /* hash: user -> units; only for products with a limit */
 #define KEY_ORDERED_PREFIX                                                                                   \
@@ -12,8 +12,8 @@
 #define KEY_ALL "{doorbuster}:*"
 
 /* One channel for all news, so that a worker needs one subscription and gets them in order:
- *   "recorded 8 7-1042 55 56"
- * The gate's epoch is 8: whatever waits from an older one is in the store now or was never sold (0: closed,
+ *   "recorded 4711 8 7-1042 55 56"
+ * From the recorder of store 4711 (a channel is heard in every database of a Redis). The gate's epoch is 8: whatever waits from an older one is in the store now or was never sold (0: closed,
  * nothing is said of epochs). The store has the log up to 7-1042;
  * orders 55 and 56 it had to reject. Repeated while nothing happens, for workers that were not listening, and as a sign of life.
  * And another that stock.lua writes to: a product's number, there is new stock. */

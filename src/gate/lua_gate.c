@@ -26,6 +26,7 @@
 #include "doorbuster/metrics.h"
 #include "doorbuster/text.h"
 #include "keys.h"
+#include "news.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -43,6 +44,8 @@
     1000000 /* the recorder speaks every 100 ms; if it has not for so long, it does not record */
 #define WAITING_MAX 10000 /* purchases waiting for their record; beyond, nothing more is reserved */
 #define ASK_ATTACH_EVERY_US 500000
+#define DAMAGE_PAUSE_US 20000
+#define EXPIRE_EVERY_US 100000
 #define SHA_BYTES 41
 #define NUMBERS_EACH 4    /* of a purchase in a call */
 #define FIELDS_MAX 5      /* these, and its idempotency key if any of the call has one */
@@ -73,15 +76,21 @@ struct lua_gate {
     bool script_known, reading_head;
     char sell_sha[SHA_BYTES];
     uint64_t script_epoch;
-    struct purchase_list queued, waiting, missed, doubtful;
+    /* unsettled: what one reply has reserved and only the store can tell of. */
+    struct purchase_list queued, waiting, missed, doubtful, unsettled;
     int64_t asked_attach_us; /* when last */
+    int64_t next_expire_us;
     bool stalled;
     /* What the news have said. Nothing was rejected at a position after `sure_after` and up to `recorded`. */
     struct log_position recorded, sure_after;
     bool heard_recorded; /* since the subscription */
+    int64_t store_id;    /* of the head; whose news count */
     uint64_t attached_epoch;
-    int64_t news_us;     /* when the last came */
-    uint64_t stock_news; /* how many times stock was added */
+    int64_t news_us;       /* when the last came, or was subscribed to */
+    int64_t recorded_us;   /* when the recorder spoke last */
+    int64_t held_until_us; /* the gate is damaged: no use in asking again at once */
+    const char *wish;      /* why Redis has to be rebuilt; NULL: it has not */
+    uint64_t stock_news;   /* how many times stock was added */
     struct call call_storage[CALLS_MAX], *free_calls;
     struct sold_out_mark marks[MARKS];
 };
@@ -140,6 +149,7 @@ static void settle(struct lua_gate *gate, struct purchase_list *list)
         return;
     }
     if (gate->base.settings.settle_cb(gate->base.settings.context, list->first)) {
+        *list = (struct purchase_list){0};
         return;
     }
     log_warn("gate: cannot look up reserved purchases in the store: too much waiting; they are answered 503");
@@ -158,9 +168,7 @@ static void await_record(struct lua_gate *gate, struct gate_purchase *purchase)
     if (!gate->subscribed) {
         purchase_list_append(&gate->missed, purchase);
     } else if (old_epoch || (announced && log_position_compare(position, gate->sure_after) <= 0)) {
-        struct purchase_list one = {0};
-        purchase_list_append(&one, purchase);
-        settle(gate, &one);
+        purchase_list_append(&gate->unsettled, purchase);
     } else if (announced) {
         gate_answer(&gate->base, purchase, PURCHASE_CONFIRMED);
     } else {
@@ -198,18 +206,51 @@ static void take_answer(const struct call *call, struct gate_purchase *purchase,
     await_record(gate, purchase);
 }
 
-static void take_answers(struct call *call, const redisReply *reply)
+/* Is this what sell.lua answers? Redis can be made to say anything, and a CHECK is not for what others say. */
+static bool is_answer(const redisReply *const *numbers)
 {
-    CHECK(reply->type == REDIS_REPLY_ARRAY && reply->elements == REPLY_FIXED + REPLY_EACH * call->count);
-    struct log_position position = {0};
-    if (reply->element[0]->type == REDIS_REPLY_STRING) {
-        CHECK(log_position_parse(reply->element[0]->str, reply->element[0]->len, &position));
+    if (numbers[0]->type != REDIS_REPLY_INTEGER || numbers[1]->type != REDIS_REPLY_INTEGER ||
+        numbers[2]->type != REDIS_REPLY_INTEGER) {
+        return false;
     }
+    int64_t outcome = numbers[0]->integer;
+    bool sold = outcome > 0 && numbers[1]->integer > 0 && numbers[2]->integer >= 0;
+    return sold || outcome == REFUSAL_INSUFFICIENT_STOCK || outcome == REFUSAL_CUSTOMER_LIMIT ||
+           outcome == REFUSAL_NOT_ON_SALE || outcome == REFUSAL_ALREADY_ORDERED;
+}
+
+static const redisReply *const *numbers_of(const redisReply *reply, size_t i)
+{
+    return (const redisReply *const *)&reply->element[REPLY_FIXED + REPLY_EACH * i];
+}
+
+/* *position: of the entry; {0, 0} if nothing was sold. */
+static bool are_answers(const redisReply *reply, size_t count, struct log_position *position)
+{
+    *position = (struct log_position){0};
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != REPLY_FIXED + REPLY_EACH * count ||
+        reply->element[1]->type != REDIS_REPLY_INTEGER) {
+        return false;
+    }
+    const redisReply *entry = reply->element[0];
+    bool sold = entry->type == REDIS_REPLY_STRING;
+    if (sold && (!log_position_parse(entry->str, entry->len, position) || position->epoch == 0)) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!is_answer(numbers_of(reply, i)) || (numbers_of(reply, i)[0]->integer > 0 && !sold)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void take_answers(struct call *call, const redisReply *reply, struct log_position position)
+{
     for (size_t i = 0; i < call->count; i++) {
-        take_answer(call, call->purchases[i],
-                    (const redisReply *const *)&reply->element[REPLY_FIXED + REPLY_EACH * i],
-                    reply->element[1]->integer, position);
+        take_answer(call, call->purchases[i], numbers_of(reply, i), reply->element[1]->integer, position);
     }
+    settle(call->gate, &call->gate->unsettled);
 }
 
 static void put_back(struct call *call)
@@ -229,27 +270,54 @@ static void give_up_call(struct call *call, const char *why)
     }
 }
 
-static void put_in_doubt(struct call *call)
+/* Sold or not? Final as soon as the epoch of the call is over, which it may be already. */
+static void put_in_doubt(struct call *call, const char *why)
 {
-    log_warn("gate: the link to Redis broke with %zu purchases on the way: in doubt until the next epoch",
-             call->count);
+    struct lua_gate *gate = call->gate;
+    struct purchase_list over = {0},
+                         *list = call->after.epoch < gate->attached_epoch ? &over : &gate->doubtful;
+    log_warn("gate: %s, %zu purchases on the way: in doubt until the next epoch", why, call->count);
     metrics_add(METRICS_purchases_in_doubt, call->count);
     for (size_t i = 0; i < call->count; i++) {
         call->purchases[i]->purchase.position = call->after;
-        purchase_list_append(&call->gate->doubtful, call->purchases[i]);
+        purchase_list_append(list, call->purchases[i]);
     }
+    settle(gate, &over);
+}
+
+/* Nothing was sold: somebody has been at Redis's keys. */
+static void wait_for_mending(struct call *call, const char *why)
+{
+    log_error("gate: %s: asking for a rebuild", why);
+    call->gate->wish = "the selling script found damage";
+    call->gate->held_until_us = clock_monotonic_us() + DAMAGE_PAUSE_US;
+    put_back(call);
+}
+
+static bool begins_with(const char *text, const char *word)
+{
+    return strncmp(text, word, strlen(word)) == 0;
 }
 
 static void call_cb(const redisReply *reply, void *context)
 {
     struct call *call = context;
+    struct lua_gate *gate = call->gate;
+    struct log_position position;
     if (reply == NULL || failpoint("gate.reply")) {
-        put_in_doubt(call);
+        put_in_doubt(call, "the link to Redis broke");
     } else if (reply->type != REDIS_REPLY_ERROR) {
-        take_answers(call, reply);
-    } else if (strncmp(reply->str, "STALE", 5) == 0 || strncmp(reply->str, "NOSCRIPT", 8) == 0) {
-        call->gate->script_known = false;
+        if (are_answers(reply, call->count, &position)) {
+            take_answers(call, reply, position);
+        } else {
+            gate->wish = "the selling script gave a damaged answer";
+            put_in_doubt(call, gate->wish);
+        }
+    } else if (begins_with(reply->str, "STALE") || begins_with(reply->str, "NOSCRIPT")) {
+        gate->script_known = false;
         put_back(call);
+    } else if (begins_with(reply->str, "DAMAGED") || begins_with(reply->str, "WRONGTYPE")) {
+        wait_for_mending(call, reply->str);
     } else {
         give_up_call(call, reply->str);
     }
@@ -334,19 +402,6 @@ static void settle_up_to(struct lua_gate *gate, struct purchase_list *from, stru
     settle(gate, &found);
 }
 
-static bool names_order(const char *list, int64_t order)
-{
-    for (const char *at = list; *at == ' ';) {
-        const char *end = at + 1 + strcspn(at + 1, " ");
-        int64_t rejected;
-        if (text_to_int64(at + 1, (size_t)(end - at - 1), 1, INT64_MAX, &rejected) && rejected == order) {
-            return true;
-        }
-        at = end;
-    }
-    return false;
-}
-
 static struct log_position end_of_epoch(uint64_t epoch)
 {
     return (struct log_position){.epoch = epoch, .n = UINT64_MAX};
@@ -358,6 +413,7 @@ static void hear_epoch(struct lua_gate *gate, uint64_t epoch)
         return;
     }
     gate->script_known = false;
+    gate->wish = NULL;
     gate->attached_epoch = epoch;
     forget_sold_out(gate); /* the attach may have put units back that were reserved and then forgotten */
     settle_up_to(gate, &gate->doubtful, end_of_epoch(epoch - 1));
@@ -373,7 +429,7 @@ static void confirm_up_to(struct lua_gate *gate, struct log_position recorded, c
     while (gate->waiting.first != NULL &&
            log_position_compare(gate->waiting.first->purchase.position, recorded) <= 0) {
         struct gate_purchase *purchase = purchase_list_take(&gate->waiting);
-        if (names_order(rejected, purchase->purchase.order.id)) {
+        if (recorded_news_reject(rejected, purchase->purchase.order.id)) {
             refuse(gate, purchase, REFUSAL_REJECTED, 0, 0);
         } else {
             gate_answer(&gate->base, purchase, PURCHASE_CONFIRMED);
@@ -381,33 +437,44 @@ static void confirm_up_to(struct lua_gate *gate, struct log_position recorded, c
     }
 }
 
-/* "8 7-1042 55 56": see keys.h. */
+/* Of a recorder that has been overtaken, stood still meanwhile and goes on talking. */
+static bool is_old_news(const struct lua_gate *gate, const struct recorded_news *news)
+{
+    uint64_t epoch = (uint64_t)news->epoch;
+    return (epoch != 0 && epoch < gate->attached_epoch) ||
+           (gate->heard_recorded && epoch <= gate->attached_epoch &&
+            log_position_compare(news->recorded, gate->recorded) < 0);
+}
+
 static void hear_recorded(struct lua_gate *gate, const char *text)
 {
-    size_t epoch_bytes = strcspn(text, " ");
-    const char *position = text + epoch_bytes + (text[epoch_bytes] == ' ');
-    size_t position_bytes = strcspn(position, " ");
-    const char *rejected = position + position_bytes;
-    int64_t epoch;
-    struct log_position recorded;
-    if (!text_to_int64(text, epoch_bytes, 0, INT64_MAX, &epoch) ||
-        !log_position_parse(position, position_bytes, &recorded)) {
+    struct recorded_news news;
+    if (!recorded_news_parse(text, &news)) {
         log_warn("gate: news that nobody of ours can have sent: %s", text);
         return;
     }
+    if (news.store_id != gate->store_id) {
+        /* Another database's; or our head was of another store until just now: then the sweep reads it again. */
+        gate->script_known = gate->script_known && gate->heard_recorded;
+        return;
+    }
+    if (is_old_news(gate, &news)) {
+        return;
+    }
     bool first = !gate->heard_recorded;
-    if (first || *rejected != '\0') {
-        gate->sure_after = recorded;
+    if (first || *news.rejected != '\0') {
+        gate->sure_after = news.recorded;
     }
-    gate->recorded = recorded;
+    gate->recorded = news.recorded;
+    gate->recorded_us = clock_monotonic_us();
     gate->heard_recorded = true;
-    hear_epoch(gate, (uint64_t)epoch);
+    hear_epoch(gate, (uint64_t)news.epoch);
     if (first) { /* whoever was rejected up to here was named before we listened */
-        settle_up_to(gate, &gate->waiting, recorded);
+        settle_up_to(gate, &gate->waiting, news.recorded);
     } else {
-        confirm_up_to(gate, recorded, rejected);
+        confirm_up_to(gate, news.recorded, news.rejected);
     }
-    settle_up_to(gate, &gate->missed, recorded);
+    settle_up_to(gate, &gate->missed, news.recorded);
 }
 
 static void news_cb(const redisReply *reply, void *context)
@@ -421,8 +488,8 @@ static void news_cb(const redisReply *reply, void *context)
     if (strcmp(reply->element[0]->str, "subscribe") == 0) {
         gate->subscribed =
             true; /* what was announced before this moment is said again soon: the recorder repeats its position */
-    } else if (strncmp(text, "recorded ", 9) == 0) {
-        hear_recorded(gate, text + 9);
+    } else {
+        hear_recorded(gate, text);
     }
 }
 
@@ -449,17 +516,27 @@ static void attach_asked_cb(const redisReply *reply, void *context)
     }
 }
 
-static void ask_for_attach_if_in_doubt(struct lua_gate *gate)
+/* Is there something that only a new epoch can settle or mend? Then `why` says so. */
+static bool needs_attach(const struct lua_gate *gate, char why[SALES_LOG_NOTE_BYTES])
+{
+    if (gate->wish != NULL) {
+        snprintf(why, SALES_LOG_NOTE_BYTES, LOG_REBUILD_WORD "%s", gate->wish);
+        return true;
+    }
+    snprintf(why, SALES_LOG_NOTE_BYTES, "a worker lost the answer to %zu purchases", gate->doubtful.count);
+    return gate->doubtful.first != NULL &&
+           gate->doubtful.first->purchase.position.epoch == gate->script_epoch;
+}
+
+static void ask_for_attach(struct lua_gate *gate)
 {
     int64_t now_us = clock_monotonic_us();
-    if (gate->doubtful.first == NULL || !gate->script_known ||
-        gate->doubtful.first->purchase.position.epoch != gate->script_epoch ||
-        now_us - gate->asked_attach_us < ASK_ATTACH_EVERY_US) {
+    char id[TEXT_INT64_BYTES + 2], why[SALES_LOG_NOTE_BYTES];
+    if (!gate->script_known || now_us - gate->asked_attach_us < ASK_ATTACH_EVERY_US ||
+        !needs_attach(gate, why)) {
         return;
     }
-    char id[TEXT_INT64_BYTES + 2], why[SALES_LOG_NOTE_BYTES];
     snprintf(id, sizeof id, "%" PRIu64 "-*", gate->script_epoch);
-    snprintf(why, sizeof why, "a worker lost the answer to %zu purchases", gate->doubtful.count);
     if (redis_link_command(gate->calls, attach_asked_cb, gate, 6,
                            (const char *[]){"XADD", KEY_LOG, "NOMKSTREAM", id, LOG_ATTACH_WORD, why}, NULL)) {
         log_info("gate: asking for an attach: %s", why);
@@ -475,19 +552,22 @@ static void head_cb(const redisReply *reply, void *context)
     if (reply == NULL || reply->type != REDIS_REPLY_ARRAY) {
         return;
     }
-    const redisReply *epoch_text = reply->element[0], *sell = reply->element[1];
-    int64_t epoch;
-    bool open = epoch_text->type == REDIS_REPLY_STRING &&
+    const redisReply *epoch_text = reply->element[0], *sell = reply->element[1], *store = reply->element[2];
+    int64_t epoch, store_id;
+    bool open = store->type == REDIS_REPLY_STRING &&
+                text_to_int64(store->str, store->len, INT64_MIN, INT64_MAX, &store_id) &&
+                epoch_text->type == REDIS_REPLY_STRING &&
                 text_to_int64(epoch_text->str, epoch_text->len, 1, INT64_MAX, &epoch) &&
                 sell->type == REDIS_REPLY_STRING && sell->len == SHA_BYTES - 1;
     if (!open) {
         return; /* the sweep asks again */
     }
-    hear_epoch(gate, (uint64_t)epoch); /* a head is opened last: older epochs are settled */
+    /* That older epochs are settled is said by the news alone: a head can be edited. */
+    gate->store_id = store_id;
     memcpy(gate->sell_sha, sell->str, SHA_BYTES);
     gate->script_epoch = (uint64_t)epoch;
     gate->script_known = true;
-    ask_for_attach_if_in_doubt(gate);
+    ask_for_attach(gate);
 }
 
 static void read_head(struct lua_gate *gate)
@@ -495,8 +575,8 @@ static void read_head(struct lua_gate *gate)
     if (gate->script_known || gate->reading_head) {
         return;
     }
-    gate->reading_head = redis_link_command(gate->calls, head_cb, gate, 4,
-                                            (const char *[]){"HMGET", KEY_HEAD, "epoch", "sell"}, NULL);
+    gate->reading_head = redis_link_command(
+        gate->calls, head_cb, gate, 5, (const char *[]){"HMGET", KEY_HEAD, "epoch", "sell", "store"}, NULL);
 }
 
 /* --- links ------------------------------------------------------------------------------------------------------------------------------ */
@@ -516,6 +596,7 @@ static void calls_down_cb(void *context)
 static void news_up_cb(void *context)
 {
     struct lua_gate *gate = context;
+    gate->news_us = clock_monotonic_us();
     redis_link_subscribe(gate->news, CHANNEL_STOCK, stock_cb, gate);
     redis_link_subscribe(gate->news, CHANNEL_NEWS, news_cb, gate);
 }
@@ -530,17 +611,42 @@ static void news_down_cb(void *context)
 }
 
 /* --- deadlines --------------------------------------------------------------------------------------------------------------------------- */
+/* All of the list: those that came back to it are not in the order of their deadlines. */
 static void expire(struct lua_gate *gate, struct purchase_list *list, int64_t until_us)
 {
-    while (list->first != NULL && list->first->deadline_us <= until_us) {
-        gate_answer(&gate->base, purchase_list_take(list), PURCHASE_UNAVAILABLE);
+    struct purchase_list kept = {0};
+    struct gate_purchase *purchase;
+    while ((purchase = purchase_list_take(list)) != NULL) {
+        if (purchase->deadline_us <= until_us) {
+            gate_answer(&gate->base, purchase, PURCHASE_UNAVAILABLE);
+        } else {
+            purchase_list_append(&kept, purchase);
+        }
     }
+    purchase_list_join(&kept, list); /* whatever an answer has let in meanwhile */
+    *list = kept;
+}
+
+static void expire_all(struct lua_gate *gate, int64_t now_us)
+{
+    if (now_us < gate->next_expire_us) {
+        return;
+    }
+    gate->next_expire_us = now_us + EXPIRE_EVERY_US;
+    /* What would be sent now must still be able to wait for a lost reply. */
+    expire(gate, &gate->queued, now_us + (int64_t)COMMAND_TIMEOUT_MS * 1000 + EXPIRE_EVERY_US);
+    expire(gate, &gate->waiting, now_us);
+    expire(gate, &gate->missed, now_us);
+    expire(gate, &gate->doubtful, now_us);
 }
 
 /* Back-pressure: what is reserved now must still be recorded within its deadline. */
 static void watch_record(struct lua_gate *gate, int64_t now_us)
 {
-    bool silent = gate->subscribed && now_us - gate->news_us > NEWS_FRESH_US;
+    bool silent = gate->heard_recorded && now_us - gate->recorded_us > NEWS_FRESH_US;
+    if (!gate->heard_recorded) {
+        return; /* not ready anyway */
+    }
     bool stalled = silent || gate->waiting.count + gate->missed.count > WAITING_MAX;
     if (stalled && !gate->stalled) {
         metrics_add(METRICS_sale_stalls, 1);
@@ -557,17 +663,13 @@ static void sweep_cb(uv_timer_t *timer)
 {
     struct lua_gate *gate = timer->data;
     int64_t now_us = clock_monotonic_us();
-    /* What would be sent now must still be able to wait for a lost reply. */
-    expire(gate, &gate->queued, now_us + (int64_t)COMMAND_TIMEOUT_MS * 1000);
-    expire(gate, &gate->waiting, now_us);
-    expire(gate, &gate->missed, now_us);
-    expire(gate, &gate->doubtful, now_us);
+    expire_all(gate, now_us);
     read_head(gate);
-    ask_for_attach_if_in_doubt(gate);
+    ask_for_attach(gate);
     watch_record(gate, now_us);
     /* The recorder gives a sign of life every 100 ms, through Redis. A link that broke without a word must not keep us waiting for ever; if it
      * is the recorder that is silent, a new link costs nothing. */
-    if (gate->subscribed && now_us - gate->news_us > NEWS_TIMEOUT_US) {
+    if (redis_link_is_up(gate->news) && now_us - gate->news_us > NEWS_TIMEOUT_US) {
         redis_link_reset(gate->news, "no news for too long");
     }
 }
@@ -576,7 +678,8 @@ static void sweep_cb(uv_timer_t *timer)
 static bool lua_gate_is_ready(const struct gate *base)
 {
     const struct lua_gate *gate = (const struct lua_gate *)base;
-    return gate->script_known && gate->subscribed && !gate->stalled && redis_link_is_up(gate->calls);
+    return gate->script_known && gate->heard_recorded && !gate->stalled && redis_link_is_up(gate->calls) &&
+           (gate->held_until_us == 0 || clock_monotonic_us() >= gate->held_until_us);
 }
 
 static void lua_gate_submit(struct gate *base, struct gate_purchase *purchase)

@@ -67,6 +67,8 @@ static bool take_over(struct recorder *recorder, const struct gate_head *head,
     recorder->epoch = epoch;
     recorder->open_epoch = 0;
     recorder->recorded = position->recorded;
+    recorder->store_id = position->store_id;
+    recorder->last_order = position->last_order_id;
     return true;
 }
 
@@ -79,12 +81,12 @@ static bool continues_store(const struct gate_head *head, const struct store_pos
            log_position_compare(head->log_lost, position->recorded) <= 0;
 }
 
-static bool drain(struct recorder *recorder)
+static enum record_result drain(struct recorder *recorder)
 {
     enum record_result result;
     while ((result = recorder_record(recorder, 0)) == RECORDED_SOME) {
     }
-    return result == RECORDED_NOTHING;
+    return result;
 }
 
 typedef bool (*product_step)(struct recorder *recorder, const struct store_product *product);
@@ -180,6 +182,23 @@ static int64_t time_of_order(struct recorder *recorder, int64_t order_id)
     return order_id > 0 && store_find_order(recorder->store, order_id, &order) == STORE_OK ? order.at_ms : 0;
 }
 
+/* The new log begins with the new epoch, and so does the store's position: if an old log comes back, with entries that were taken for lost,
+ * it does not continue the store. */
+static bool leave_the_old_log(struct recorder *recorder)
+{
+    struct log_position begin = {.epoch = recorder->epoch, .n = 0};
+    enum store_status status = store_skip_to(recorder->store, recorder->epoch, recorder->recorded, begin);
+    if (status == STORE_FENCED) {
+        log_warn("attach: another recorder is at work");
+        return false;
+    }
+    if (status != STORE_OK) {
+        return recorder_store_failed(recorder, "rebuild: moving the position");
+    }
+    recorder->recorded = begin;
+    return true;
+}
+
 static bool rebuild(struct recorder *recorder)
 {
     struct buyers_put put = {.redis = recorder->redis};
@@ -187,6 +206,9 @@ static bool rebuild(struct recorder *recorder)
     metrics_add(METRICS_recorder_rebuilds, 1);
     if (store_position(recorder->store, &position) != STORE_OK) {
         return recorder_store_failed(recorder, "rebuild: reading the position");
+    }
+    if (!leave_the_old_log(recorder)) {
+        return false;
     }
     if (!gate_wipe(recorder->redis, recorder->recorded) || failpoint("attach.wiped")) {
         return redis_failed("wiping Redis");
@@ -245,7 +267,10 @@ static bool compare_product(struct recorder *recorder, const struct store_produc
     bool equal = gate.on_sale ? gate.stock_at == product->stock && gate.price == product->price &&
                                     gate.limit == product->per_customer_limit
                               : !product->opened;
-    if (!equal && (closed || gate.at_known)) {
+    if (!closed && !gate.at_known) { /* our own position: there must be a log that goes on from it */
+        log_warn("the log at the store's position is gone: attaching again");
+        recorder->attach_wanted = true;
+    } else if (!equal) {
         note_difference(recorder, product, &gate);
     }
     return true;
@@ -320,12 +345,16 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
     log_position_format(head->log_last, last);
     bool continues = continues_store(head, position);
     recorder->difference_count = 0;
-    if (continues && (!drain(recorder) || !each_product(recorder, compare_closed))) {
-        return false;
+    if (continues) {
+        enum record_result drained = drain(recorder);
+        if (drained == RECORD_FAILED || !each_product(recorder, compare_closed)) {
+            return false;
+        }
     }
     if (continues && !recorder->rebuild_wanted) {
         log_info("epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch, recorded, last);
-        return !failpoint("attach.drained");
+        return !failpoint("attach.drained") && (gate_forget_recorded(recorder->redis, recorder->recorded) ||
+                                                redis_failed("trimming the log"));
     }
     if (!head->exists && position->epoch == 0) {
         log_info("epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);
@@ -338,6 +367,19 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
                  last);
     }
     return rebuild(recorder);
+}
+
+/* Not overtaken by another recorder meanwhile? */
+static bool is_still_ours(struct recorder *recorder)
+{
+    struct store_position position;
+    if (store_position(recorder->store, &position) != STORE_OK) {
+        return recorder_store_failed(recorder, "attach: reading the position");
+    }
+    if (position.epoch != recorder->epoch) {
+        log_warn("attach: another recorder has begun epoch %" PRIu64, position.epoch);
+    }
+    return position.epoch == recorder->epoch;
 }
 
 bool recorder_attach(struct recorder *recorder)
@@ -363,12 +405,16 @@ bool recorder_attach(struct recorder *recorder)
     if (!make_equal(recorder, &head, &position)) {
         return false;
     }
+    if (!is_still_ours(recorder)) {
+        return false;
+    }
     if (!gate_open(recorder->redis, recorder->epoch) || failpoint("attach.opened")) {
         return redis_failed("opening the gate");
     }
     recorder->open_epoch = recorder->epoch;
     recorder->rebuild_wanted = recorder->attach_wanted = false;
-    struct gate_announcement opened = {.epoch = recorder->epoch, .recorded = recorder->recorded};
+    struct gate_announcement opened = {
+        .store_id = recorder->store_id, .epoch = recorder->epoch, .recorded = recorder->recorded};
     if (!gate_announce(recorder->redis, &opened) || failpoint("attach.announced")) {
         return redis_failed("announcing the epoch");
     }

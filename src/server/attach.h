@@ -24,6 +24,8 @@ struct recorder {
     uint64_t epoch;
     uint64_t open_epoch; /* of the gate as we opened it; 0 while it is closed */
     struct log_position recorded;
+    int64_t store_id;
+    int64_t last_order; /* recorded; the next in the log must be one higher */
     struct log_entry entries[RECORD_ENTRIES_MAX];
     struct sale_order orders[RECORD_ORDERS_MAX];
     int64_t rejected[RECORD_ORDERS_MAX]; /* by the last run; not announced yet */
@@ -35,7 +37,7 @@ struct recorder {
     bool rebuild_wanted;    /* Redis's books are wrong: the attach is to fill it from the store */
 };
 
-enum record_result { RECORDED_NOTHING, RECORDED_SOME, RECORD_FAILED };
+enum record_result { RECORDED_NOTHING, RECORDED_SOME, RECORD_FAILED, RECORD_DAMAGED };
 
 /* Tells the workers how far the store is, reads the next run of the log, waiting up to block_ms for it, and puts it into the store. So a run
  * is announced by the next call. RECORD_FAILED: logged; attach again. */

@@ -22,6 +22,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define WAIT_FOR_ENTRIES_MS 100
@@ -42,8 +43,43 @@ static void hear_wishes(struct recorder *recorder, size_t count)
         if (entry->kind == LOG_ENTRY_ATTACH && entry->position.epoch == recorder->epoch) {
             log_info("an attach is asked for: %s", entry->stock.note);
             recorder->attach_wanted = true;
+            recorder->rebuild_wanted =
+                recorder->rebuild_wanted ||
+                strncmp(entry->stock.note, LOG_REBUILD_WORD, strlen(LOG_REBUILD_WORD)) == 0;
+        } else if (entry->kind == LOG_ENTRY_FOREIGN) {
+            recorder->attach_wanted = true; /* its id may be one behind which ours cannot follow */
         }
     }
+}
+
+/* How many of the entries follow on where the store is: every order one higher than the one before, nothing that cannot be read. */
+static size_t sound_entries(const struct recorder *recorder, size_t count)
+{
+    int64_t last = recorder->last_order;
+    for (size_t i = 0; i < count; i++) {
+        const struct log_entry *entry = &recorder->entries[i];
+        if (entry->kind == LOG_ENTRY_DAMAGED) {
+            return i;
+        }
+        for (size_t j = 0; j < entry->order_count; j++) {
+            if (entry->orders[j].id != ++last) {
+                return i;
+            }
+        }
+    }
+    return count;
+}
+
+static enum record_result log_is_damaged(struct recorder *recorder)
+{
+    char at[SALES_LOG_POSITION_BYTES];
+    log_position_format(recorder->recorded, at);
+    log_error("the sales log does not go on after %s, where order %lld is the last: entries are missing or "
+              "cannot be read; Redis is "
+              "filled anew from the store",
+              at, (long long)recorder->last_order);
+    recorder->attach_wanted = recorder->rebuild_wanted = true;
+    return RECORD_DAMAGED;
 }
 
 static void count_run(struct recorder *recorder, size_t count)
@@ -51,6 +87,7 @@ static void count_run(struct recorder *recorder, size_t count)
     metrics_add(METRICS_recorder_commits, 1);
     for (size_t i = 0; i < count; i++) {
         metrics_add(METRICS_recorder_orders, recorder->entries[i].order_count);
+        recorder->last_order += (int64_t)recorder->entries[i].order_count;
     }
     if (recorder->rejected_count > 0) {
         metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
@@ -66,10 +103,13 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
 {
     size_t count;
     redisReply *reply;
-    struct gate_announcement announcement = {recorder->open_epoch, recorder->recorded, recorder->rejected,
-                                             recorder->rejected_count};
-    if (!gate_read_log(recorder->redis, &announcement, recorder->recorded, block_ms, recorder->entries,
-                       RECORD_ENTRIES_MAX, recorder->orders, RECORD_ORDERS_MAX, &count, &reply)) {
+    struct gate_announcement announcement = {recorder->store_id, recorder->open_epoch, recorder->recorded,
+                                             recorder->rejected, recorder->rejected_count};
+    /* While the gate is closed nothing is announced: an earlier recorder may have died before it said whom it rejected. The next epoch makes
+     * every worker ask the store. */
+    if (!gate_read_log(recorder->redis, recorder->open_epoch > 0 ? &announcement : NULL, recorder->recorded,
+                       block_ms, recorder->entries, RECORD_ENTRIES_MAX, recorder->orders, RECORD_ORDERS_MAX,
+                       &count, &reply)) {
         log_warn("announcing the record and reading the sales log: %s", redis_failure());
         return RECORD_FAILED;
     }
@@ -78,9 +118,10 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         freeReplyObject(reply);
         return RECORDED_NOTHING;
     }
-    if (failpoint("recorder.read")) {
+    count = sound_entries(recorder, count);
+    if (count == 0 || failpoint("recorder.read")) {
         freeReplyObject(reply);
-        return RECORD_FAILED;
+        return count == 0 ? log_is_damaged(recorder) : RECORD_FAILED;
     }
     enum store_status status =
         store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
@@ -151,7 +192,7 @@ static bool gate_still_ours(struct recorder *recorder, int64_t *next_us, int64_t
         return true;
     }
     *next_us = now_us + HEAD_CHECK_US;
-    if (!gate_is_ours(recorder->redis, recorder->epoch, &ours)) {
+    if (!gate_is_ours(recorder->redis, recorder->epoch, recorder->recorded, recorder->last_order, &ours)) {
         log_warn("checking the head: %s", redis_failure());
         return false;
     }
@@ -179,7 +220,7 @@ static void keep_recording(struct recorder *recorder, int lifeline_fd)
     do {
         now_us = clock_monotonic_us();
         result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
-    } while (result != RECORD_FAILED && !recorder->attach_wanted &&
+    } while (result < RECORD_FAILED && !recorder->attach_wanted &&
              gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
              books_are_equal(recorder, &next_compare_us, now_us) && !is_closed(lifeline_fd, 0));
 }

@@ -31,11 +31,13 @@ struct store_driver {
     enum store_status (*find_order)(struct store *store, int64_t id, struct store_order *out);
     enum store_status (*orders_of)(struct store *store, int64_t user_id, int64_t before,
                                    struct store_order *out, size_t max, size_t *count);
-    enum store_status (*find_requests)(struct store *store, struct log_position after,
+    enum store_status (*find_requests)(struct store *store, struct log_position from,
                                        struct store_request *wanted, size_t count);
 
     enum store_status (*position)(struct store *store, struct store_position *out);
     enum store_status (*raise_epoch)(struct store *store, uint64_t from, uint64_t to);
+    enum store_status (*skip_to)(struct store *store, uint64_t epoch, struct log_position from,
+                                 struct log_position to);
     enum store_status (*record)(struct store *store, uint64_t epoch, struct log_position from,
                                 const struct log_entry *entries, size_t count, int64_t *rejected,
                                 size_t *rejected_count);

@@ -532,6 +532,7 @@ const struct store_driver sqlite_driver = {
     .find_requests = sqlite_find_requests,
     .position = sqlite_position,
     .raise_epoch = sqlite_raise_epoch,
+    .skip_to = sqlite_skip_to,
     .record = sqlite_record,
     .each_buyer = sqlite_each_buyer,
     .each_key = sqlite_each_key,

@@ -133,7 +133,7 @@ enum store_status sqlite_rename_product(struct store *store, int64_t id, const c
 enum store_status sqlite_products(struct store *store, int64_t after, struct store_product *out, size_t max,
                                   size_t *count);
 enum store_status sqlite_find_order(struct store *store, int64_t id, struct store_order *out);
-enum store_status sqlite_find_requests(struct store *store, struct log_position after,
+enum store_status sqlite_find_requests(struct store *store, struct log_position from,
                                        struct store_request *wanted, size_t count);
 enum store_status sqlite_orders_of(struct store *store, int64_t user_id, int64_t before,
                                    struct store_order *out, size_t max, size_t *count);
@@ -141,6 +141,8 @@ enum store_status sqlite_orders_of(struct store *store, int64_t user_id, int64_t
 /* sqlite_record.c */
 enum store_status sqlite_position(struct store *store, struct store_position *out);
 enum store_status sqlite_raise_epoch(struct store *store, uint64_t from, uint64_t to);
+enum store_status sqlite_skip_to(struct store *store, uint64_t epoch, struct log_position from,
+                                 struct log_position to);
 enum store_status sqlite_record(struct store *store, uint64_t epoch, struct log_position from,
                                 const struct log_entry *entries, size_t count, int64_t *rejected,
                                 size_t *rejected_count);

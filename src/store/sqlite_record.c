@@ -209,6 +209,16 @@ static enum store_status move_position(struct sqlite_store *store, uint64_t epoc
     return sqlite3_changes(store->db) == 1 ? STORE_OK : STORE_FENCED;
 }
 
+enum store_status sqlite_skip_to(struct store *base, uint64_t epoch, struct log_position from,
+                                 struct log_position to)
+{
+    static const char skipping[] = "moving the position";
+    struct sqlite_store *store = sqlite_of(base);
+    enum store_status status = sqlite_write_begin(store, skipping);
+    return status == STORE_OK ? sqlite_write_end(store, move_position(store, epoch, from, to), skipping)
+                              : status;
+}
+
 static bool insert_order(struct sqlite_store *store, const struct log_entry *entry,
                          const struct sale_order *order, enum order_state state)
 {

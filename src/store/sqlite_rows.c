@@ -327,7 +327,7 @@ static struct store_request *find_request(struct store_request *wanted, size_t c
     return found != NULL && found->user_id == order->sale.user_id ? found : NULL;
 }
 
-enum store_status sqlite_find_requests(struct store *base, struct log_position after,
+enum store_status sqlite_find_requests(struct store *base, struct log_position from,
                                        struct store_request *wanted, size_t count)
 {
     struct sqlite_store *store = sqlite_of(base);
@@ -340,7 +340,7 @@ enum store_status sqlite_find_requests(struct store *base, struct log_position a
     qsort(wanted, count, sizeof *wanted, compare_requests);
     while (missing > 0 && (code = sqlite3_step(rows)) == SQLITE_ROW) {
         read_order(rows, &order);
-        if (log_position_compare(order.position, after) <= 0)
+        if (log_position_compare(order.position, from) < 0)
             break;
         struct store_request *found = find_request(wanted, count, &order);
         if (found != NULL && !found->found) {

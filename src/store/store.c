@@ -131,10 +131,10 @@ enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t 
     return store->driver->orders_of(store, user_id, before, out, max, count);
 }
 
-enum store_status store_find_requests(struct store *store, struct log_position after,
+enum store_status store_find_requests(struct store *store, struct log_position from,
                                       struct store_request *wanted, size_t count)
 {
-    return store->driver->find_requests(store, after, wanted, count);
+    return store->driver->find_requests(store, from, wanted, count);
 }
 
 /* --- the recorder --- */
@@ -147,6 +147,13 @@ enum store_status store_raise_epoch(struct store *store, uint64_t from, uint64_t
 {
     CHECK(may_write(store));
     return store->driver->raise_epoch(store, from, to);
+}
+
+enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_position from,
+                                struct log_position to)
+{
+    CHECK(may_write(store) && log_position_compare(from, to) < 0);
+    return store->driver->skip_to(store, epoch, from, to);
 }
 
 enum store_status store_record(struct store *store, uint64_t epoch, struct log_position from,

@@ -636,25 +636,30 @@ static void test_an_older_epoch_sells_nothing(void **state)
     assert_null(redis_ask(redis, "XADD " LOG " %d-* sale x", EPOCH));
 }
 
+static bool is_ours(redisContext *context, uint64_t epoch, bool *ours)
+{
+    return gate_is_ours(context, epoch, (struct log_position){0, 0}, 0, ours);
+}
+
 static void test_a_forgetful_redis_sells_nothing(void **state)
 {
     bool ours;
     int64_t stock;
     (void)state;
     open_product(1, 5, 0);
-    assert_true(gate_is_ours(redis, EPOCH, &ours));
+    assert_true(is_ours(redis, EPOCH, &ours));
     assert_true(ours);
-    assert_true(gate_is_ours(redis, EPOCH + 1, &ours));
+    assert_true(is_ours(redis, EPOCH + 1, &ours));
     assert_false(ours);
     redis_do(redis, "SCRIPT FLUSH");
     char *before = dump_all();
     expect_error("NOSCRIPT");
     assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), GATE_FAILED);
     expect_unchanged(before);
-    assert_true(gate_is_ours(redis, EPOCH, &ours));
+    assert_true(is_ours(redis, EPOCH, &ours));
     assert_false(ours);
     redis_do(redis, "FLUSHALL");
-    assert_true(gate_is_ours(redis, EPOCH, &ours));
+    assert_true(is_ours(redis, EPOCH, &ours));
     assert_false(ours);
     expect_error("NOSCRIPT");
 }
@@ -667,7 +672,7 @@ static void test_a_flushed_redis_sells_nothing(void **state)
     open_product(1, 5, 0);
     redis_do(redis, "FLUSHALL");
     expect_error("STALE");
-    assert_true(gate_is_ours(redis, EPOCH, &ours));
+    assert_true(is_ours(redis, EPOCH, &ours));
     assert_false(ours);
 }
 
@@ -691,7 +696,7 @@ static void test_a_restarted_redis_sells_nothing(void **state)
     redis = redis_fixture_connect(&other);
     /* The data are back, the head says it is open, and yet: */
     expect_error("NOSCRIPT");
-    assert_true(gate_is_ours(redis, EPOCH, &ours));
+    assert_true(is_ours(redis, EPOCH, &ours));
     assert_false(ours);
     redisFree(redis);
     redis = kept;
@@ -901,6 +906,27 @@ static void test_trimming_keeps_what_is_asked_for(void **state)
 /* --- the log
  * ----------------------------------------------------------------------------------------------------------------------------------------------
  */
+/* After an attach the log is empty and remembers where the store is; what is sold next continues it, in the new epoch too. */
+static void test_forgetting_what_is_recorded(void **state)
+{
+    struct gate_head head;
+    (void)state;
+    open_product(1, 10, 0);
+    sell_one(1, 1, 1);
+    assert_true(gate_read_head(redis, &head));
+    struct log_position recorded = head.log_last;
+    assert_true(gate_forget_recorded(redis, recorded));
+    assert_true(gate_read_head(redis, &head));
+    assert_int_equal(log_position_compare(head.log_last, recorded), 0);
+    assert_int_equal(log_position_compare(head.log_lost, recorded), 0);
+    assert_true(gate_open(redis, EPOCH + 1));
+    read_sha();
+    sell_one(1, 1, 1);
+    assert_true(gate_read_head(redis, &head));
+    assert_int_equal(head.log_last.epoch, EPOCH + 1);
+    assert_int_equal(log_position_compare(head.log_lost, recorded), 0);
+}
+
 static void test_reading_the_log(void **state)
 {
     static struct sale_order orders[4 * SALES_LOG_ORDERS_MAX];
@@ -935,7 +961,7 @@ static void test_reading_the_log(void **state)
     assert_in_range(count, 1, 5);
     freeReplyObject(reply);
     /* Something that is not ours. */
-    redis_do(redis, "XADD " LOG " 1-* sale nonsense");
+    redis_do(redis, "XADD " LOG " 1-* greeting hello");
     sell_one(1, 1, 1); /* and the log goes on behind it */
     assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 5}, 0, entries, 8, orders,
                               4 * SALES_LOG_ORDERS_MAX, &count, &reply));
@@ -944,6 +970,16 @@ static void test_reading_the_log(void **state)
     assert_int_equal(entries[0].order_count, 0);
     assert_int_equal(log_entry_stock_delta(&entries[0], 1), 0);
     assert_int_equal(entries[1].orders[0].id, 6);
+    freeReplyObject(reply);
+    /* Something that pretends to be, and an id that is no position of ours: nobody knows what they stand for. */
+    redis_do(redis, "XADD " LOG " 1-* sale nonsense");
+    redis_do(redis, "XADD " LOG " 18446744073709551615-1 greeting hello");
+    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 7}, 0, entries, 8, orders,
+                              4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_int_equal(count, 2);
+    assert_int_equal(entries[0].kind, LOG_ENTRY_DAMAGED);
+    assert_int_equal(entries[1].kind, LOG_ENTRY_DAMAGED);
+    assert_int_equal(log_position_compare(entries[1].position, entries[0].position), 0);
     freeReplyObject(reply);
 }
 
@@ -1032,15 +1068,20 @@ static void test_heads_that_are_no_heads(void **state)
     assert_int_equal(head.orders, -1);
     assert_int_equal(head.epoch, 0);
     assert_int_equal(head.log_last.epoch, 0);
-    redis_do(redis, "HSET " HEAD " epoch many orders few");
+    redis_do(redis, "HSET " HEAD " store -5 epoch many orders few at 1e14");
     assert_true(gate_read_head(redis, &head));
     assert_true(head.exists);
+    assert_int_equal(head.store_id, -5);
     assert_int_equal(head.epoch, 0);
     assert_int_equal(head.orders, -1);
+    assert_int_equal(head.at_ms, -1);
+    /* Something else altogether is as good as nothing: it will be wiped. */
     redis_do(redis, "DEL " HEAD);
     redis_do(redis, "SET " HEAD " text");
-    assert_false(gate_read_head(redis, &head));
-    assert_non_null(strstr(redis_failure(), "WRONGTYPE"));
+    redis_do(redis, "SET " LOG " text");
+    assert_true(gate_read_head(redis, &head));
+    assert_false(head.exists);
+    assert_int_equal(head.log_last.epoch, 0);
 }
 
 /* --- the tests
@@ -1115,6 +1156,7 @@ int main(void)
         TEST(test_restock_and_withdrawal),
         TEST(test_stock_at_a_position),
         TEST(test_trimming_keeps_what_is_asked_for),
+        TEST(test_forgetting_what_is_recorded),
         TEST(test_reading_the_log),
         TEST(test_wiping_and_rebuilding),
         TEST(test_a_rebuild_cut_short_is_not_taken_for_a_whole_one),

@@ -282,8 +282,9 @@ static void wait_until_healed(int64_t products)
 static int64_t product_with_sales(void)
 {
     int64_t id = server_fixture_add_product(&server, 20, 0);
+    size_t confirmed = ledger.confirmed;
     sell(id, 4);
-    assert_int_equal(ledger.confirmed, 4);
+    assert_int_equal(ledger.confirmed, confirmed + 4);
     expect_all_holds();
     return id;
 }
@@ -322,7 +323,7 @@ static void test_edited_stock_heals_by_itself(void **state)
     assert_true(server_fixture_logged(&server, "Redis had 7, the store 12"));
     assert_true(server_fixture_logged(&server, "Redis did not have it, the store has 12"));
     sell(gone, 8);
-    assert_int_equal(ledger.confirmed, 6); /* 12 units in twos */
+    assert_int_equal(ledger.confirmed, 3 * 4 + 6); /* 12 units in twos */
     expect_all_holds();
 }
 

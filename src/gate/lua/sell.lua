@@ -10,7 +10,8 @@
 --   customer limit        -2, units owned already, limit
 --   not on sale           -3, 0, 0
 --   already ordered       -5, the order that the key stands for, 0
--- or the error STALE, when this text's epoch is not the head's: then nothing was sold, ask again with the new script.
+-- or the error STALE, when this text's epoch is not the head's: then nothing was sold, ask again with the new script;
+-- or DAMAGED, when something is there that we did not write, or not there that we did: nothing was sold, the recorder has to mend it.
 -- Numbers stay below 10^14, so that Lua prints them as integers.
 
 local EPOCH = '@EPOCH@' -- filled in by the recorder when it loads the script
@@ -20,6 +21,15 @@ local head = redis.call('HMGET', KEYS[1], 'epoch', 'orders', 'at')
 if head[1] ~= EPOCH then
     return redis.error_reply('STALE the gate was opened anew; read the head again')
 end
+
+-- Whole numbers only: whatever else there is, somebody else wrote.
+local function is_whole(text, digits)
+    return text and #text <= digits and not string.find(text, '%D')
+end
+if not (is_whole(head[2], 14) and is_whole(head[3], 14)) then
+    return redis.error_reply('DAMAGED the head')
+end
+local damaged
 local order = tonumber(head[2])
 local products, touched, format = {}, {}, string.format
 local reply, lines = {false, 0}, {}
@@ -27,9 +37,13 @@ local ordered, new_keys = {}, {} -- by name of an idempotency key: its order, of
 
 local function load(id)
     local fields = redis.call('HMGET', KEYS[3] .. id, 'stock', 'price', 'limit', 'sold_out')
+    local known = fields[1] or fields[2] -- neither: not on sale
+    if known and not (is_whole(fields[1], 10) and is_whole(fields[2], 13) and is_whole(fields[3] or '0', 13)) then
+        damaged = id
+    end
     local product = {
         id = id,
-        stock = tonumber(fields[1]), -- missing means closed, never zero
+        stock = not damaged and tonumber(fields[1]), -- missing means closed, never zero
         price = fields[2],
         price_number = tonumber(fields[2]),
         limit = tonumber(fields[3] or '0'),
@@ -117,6 +131,9 @@ for i = 2, #ARGV, fields do
     out = out + 3
 end
 
+if damaged then
+    return redis.error_reply('DAMAGED product ' .. damaged)
+end
 if #touched > 0 then
     local clock = redis.call('TIME')
     -- Never back, also when the machine's clock is.
@@ -124,7 +141,10 @@ if #touched > 0 then
     -- The log first: it is the one write that can be refused for another reason than memory (an epoch older than the log's), and then
     -- nothing has been changed.
     if #lines > 0 then
-        reply[1] = redis.call('XADD', KEYS[2], EPOCH .. '-*', 'sale', at .. '\n' .. table.concat(lines, '\n'))
+        reply[1] = redis.call('XADD', KEYS[2], 'NOMKSTREAM', EPOCH .. '-*', 'sale', at .. '\n' .. table.concat(lines, '\n'))
+        if not reply[1] then
+            return redis.error_reply('DAMAGED the log is gone')
+        end
         reply[2] = at
         redis.call('HSET', KEYS[1], 'orders', order, 'at', at)
     end

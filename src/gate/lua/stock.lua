@@ -4,7 +4,7 @@
 -- ARGV  1 cause ("opening", "restock", "withdrawal", "healing")   2 product   3 delta   4 actor (user id, 0 the system)   5 note, one line
 --       6 price, 7 customer limit (opening only)
 -- Gives {entry id, stock afterwards}; opening a product that is open already gives {false, its stock} and changes nothing.
--- Errors: STALE as in sell.lua, CLOSED (no such product), SHORT (less in stock than is to be withdrawn), FULL (too much stock).
+-- Errors: STALE and DAMAGED as in sell.lua, CLOSED (no such product), SHORT (less in stock than is to be withdrawn), FULL (too much stock).
 
 local EPOCH, STOCK_MAX = '@EPOCH@', 1000000000
 
@@ -12,8 +12,18 @@ local head = redis.call('HMGET', KEYS[1], 'epoch', 'at')
 if head[1] ~= EPOCH then
     return redis.error_reply('STALE the gate was opened anew; read the head again')
 end
+local function is_whole(text, digits)
+    return text and #text <= digits and not string.find(text, '%D')
+end
+if not is_whole(head[2], 14) then
+    return redis.error_reply('DAMAGED the head')
+end
 local cause, delta = ARGV[1], tonumber(ARGV[3])
-local stock = tonumber(redis.call('HGET', KEYS[3], 'stock'))
+local stock = redis.call('HGET', KEYS[3], 'stock')
+if stock and not is_whole(stock, 10) then
+    return redis.error_reply('DAMAGED product ' .. ARGV[2])
+end
+stock = tonumber(stock)
 
 if cause == 'opening' then
     if stock then
@@ -32,8 +42,11 @@ end
 
 local clock = redis.call('TIME')
 local at = math.max(clock[1] * 1000 + math.floor(clock[2] / 1000), tonumber(head[2]))
-local entry = redis.call('XADD', KEYS[2], EPOCH .. '-*', 'stock', -- first: see sell.lua
+local entry = redis.call('XADD', KEYS[2], 'NOMKSTREAM', EPOCH .. '-*', 'stock', -- first: see sell.lua
     at .. '\n' .. ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. (stock + delta) .. ' ' .. cause .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
+if not entry then
+    return redis.error_reply('DAMAGED the log is gone')
+end
 redis.call('HSET', KEYS[1], 'at', at)
 redis.call('HSET', KEYS[3], 'stock', stock + delta)
 if cause == 'opening' then
