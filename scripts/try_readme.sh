@@ -58,4 +58,6 @@ bash -euo pipefail -c "$(section 4)" >"$work/calls.log"
 expect "$work/calls.log" '"username":"kim"'
 expect "$work/calls.log" '"remaining_stock":99'
 expect "$work/calls.log" '"synced":true'
+bash -euo pipefail -c "$(section 5)" >"$work/chaos.log" 2>&1 || { cat "$work/chaos.log" >&2; fail "chaos found something"; }
+expect "$work/chaos.log" "0 violations"
 echo "README.md's commands work."

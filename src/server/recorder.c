@@ -27,7 +27,7 @@
 
 #define WAIT_FOR_ENTRIES_MS 100
 #define HEAD_CHECK_US 200000 /* how often it makes sure that the gate is still its own */
-#define COMPARE_EVERY_US 2000000
+#define COMPARE_EVERY_US 500000
 #define TRIM_EVERY_US 1000000
 #define TRIM_KEEPS                                                                                           \
     10 /* so many trims' worth of recorded entries stay, for readings of the stock at a position */

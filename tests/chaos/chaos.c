@@ -48,28 +48,19 @@ enum option_id {
     O_SWEEP,
     O_KEEP,
     O_NO_KEYS,
-    O_PENDING,
     O_FOLDER,
     O_LIST,
     O_SELF_TEST,
     O_HELP
 };
 static const struct option long_options[] = {
-    {"rounds", required_argument, NULL, O_ROUNDS},
-    {"seed", required_argument, NULL, O_SEED},
-    {"replay", required_argument, NULL, O_REPLAY},
-    {"fault", required_argument, NULL, O_FAULT},
-    {"mode", required_argument, NULL, O_MODE},
-    {"workers", required_argument, NULL, O_WORKERS},
-    {"sweep", optional_argument, NULL, O_SWEEP},
-    {"keep", no_argument, NULL, O_KEEP},
-    {"no-keys", no_argument, NULL, O_NO_KEYS},
-    {"pending", no_argument, NULL, O_PENDING},
-    {"folder", required_argument, NULL, O_FOLDER},
-    {"list", no_argument, NULL, O_LIST},
-    {"self-test", no_argument, NULL, O_SELF_TEST},
-    {"help", no_argument, NULL, O_HELP},
-    {NULL, 0, NULL, 0},
+    {"rounds", required_argument, NULL, O_ROUNDS}, {"seed", required_argument, NULL, O_SEED},
+    {"replay", required_argument, NULL, O_REPLAY}, {"fault", required_argument, NULL, O_FAULT},
+    {"mode", required_argument, NULL, O_MODE},     {"workers", required_argument, NULL, O_WORKERS},
+    {"sweep", optional_argument, NULL, O_SWEEP},   {"keep", no_argument, NULL, O_KEEP},
+    {"no-keys", no_argument, NULL, O_NO_KEYS},     {"folder", required_argument, NULL, O_FOLDER},
+    {"list", no_argument, NULL, O_LIST},           {"self-test", no_argument, NULL, O_SELF_TEST},
+    {"help", no_argument, NULL, O_HELP},           {NULL, 0, NULL, 0},
 };
 static const char usage[] =
     "chaos [--rounds N] [--seed S] [options]\n"
@@ -80,7 +71,6 @@ static const char usage[] =
     "  --mode MODE     spawn, external or proxy only\n"
     "  --workers N     of the server (2)\n"
     "  --sweep[=short] every failpoint with every action; short: every other one\n"
-    "  --pending       also faults that the server is known not to stand yet\n"
     "  --no-keys       no Idempotency-Key\n"
     "  --folder DIR    for what is kept; without it a temporary one\n"
     "  --keep          keep it after a run without a violation\n"
@@ -112,10 +102,9 @@ static int mode_by_name(const char *text)
 static void list_faults(void)
 {
     for (size_t i = 0; i < fault_count; i++) {
-        printf("%-28s%s%s%s%s\n", faults[i].name, faults[i].modes & 1u << MODE_SPAWN ? " spawn" : "",
+        printf("%-28s%s%s%s\n", faults[i].name, faults[i].modes & 1u << MODE_SPAWN ? " spawn" : "",
                faults[i].modes & 1u << MODE_EXTERNAL ? " external" : "",
-               faults[i].modes & 1u << MODE_PROXY ? " proxy" : "",
-               faults[i].flags & PENDING ? " (pending)" : "");
+               faults[i].modes & 1u << MODE_PROXY ? " proxy" : "");
     }
     exit(0);
 }
@@ -156,9 +145,6 @@ static void take_option(int id, const char *value)
         break;
     case O_NO_KEYS:
         options.keys = false;
-        break;
-    case O_PENDING:
-        options.pending = true;
         break;
     case O_FOLDER:
         options.folder = value;
@@ -212,8 +198,7 @@ static unsigned stores, rounds_on_store;
 
 static bool wants_small_disk(void)
 {
-    return options.fault != NULL ? strstr(options.fault, "disk-full") != NULL
-                                 : options.pending && stores % 2 == 1;
+    return options.fault != NULL ? strstr(options.fault, "disk-full") != NULL : stores % 2 == 1;
 }
 
 static void open_store_cb(struct round *round)
@@ -324,10 +309,6 @@ static void random_rounds(void)
 
 static void sweep_rounds(void)
 {
-    if (!sweep_possible()) {
-        printf("no failpoints in this build: the sweep is left out\n");
-        return;
-    }
     unsigned number_of_round = 0;
     /* Of each point every action, or in the short sweep every other one: kill or pause, next point stop or error. */
     for (size_t i = 0; i < sweep_count() && !interrupted; i++) {

@@ -41,7 +41,7 @@ struct chaos_options {
     bool replay;       /* `seed` is a round's own */
     int mode;          /* of every round; -1: any */
     const char *fault; /* "NAME" or "NAME+NAME"; NULL: any */
-    bool sweep, keep, keys, pending, self_test;
+    bool sweep, keep, keys, self_test;
     const char *folder;
 };
 extern struct chaos_options options;
@@ -133,13 +133,14 @@ void history_clear(void);
 
 /* --- faults -------------------------------------------------------------------------------------------- */
 enum fault_flags {
-    FORGETS = 1,         /* Redis may lose reservations that were not recorded */
-    REJECTS = 2,         /* 409 "order rejected" is an answer then */
-    STRICT = 4,          /* not one request may fail */
-    ALONE = 8,           /* not in a pair */
-    PENDING = 16,        /* the server is not there yet: only when asked for by name, or with --pending */
-    KILLS = 32,          /* children of the server: the supervisor backs off if they die often */
-    REDIS_DIES = 64,     /* the goal is 2 s */
+    FORGETS = 1,     /* Redis may lose reservations that were not recorded */
+    REJECTS = 2,     /* 409 "order rejected" is an answer then */
+    STRICT = 4,      /* not one request may fail */
+    ALONE = 8,       /* not in a pair */
+    EDITED = 16,     /* somebody edits Redis: the audit waits for the healing; until then 404 is an answer */
+    INSTANT = 256,   /* what its heal() does is no end of a cause: recovery counts from the fault itself */
+    KILLS = 32,      /* children of the server: the supervisor backs off if they die often */
+    REDIS_DIES = 64, /* the goal is 2 s */
     REDIS_PROCESS = 128, /* at most one of these in a pair */
 };
 
@@ -221,7 +222,6 @@ void report_acks_header(unsigned store);
 void report_acks_line(int64_t order, int64_t user, int64_t product, int64_t quantity);
 
 /* --- the sweep ----------------------------------------------------------------------------------------- */
-bool sweep_possible(void);
 size_t sweep_not_passed(void); /* rounds that showed nothing, for nobody came to their failpoint */
 void sweep_end(void);
 const struct fault *sweep_find(const char *name, size_t bytes);

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #define DRAIN_TIMEOUT_MS 10000
+#define HEALING_TIMEOUT_MS 3000 /* the recorder compares the books every half second */
 #define CLOCK_TOLERANCE_MS 3
 #define FORGOTTEN_BEFORE_US 200000 /* reservations that were not recorded when the fault came are younger */
 #define FORGOTTEN_AFTER_US 1100000 /* a worker remembers "sold out" for a second */
@@ -88,7 +89,12 @@ static void wait_until_drained(struct audit *audit)
 static void check_verify(struct audit *audit)
 {
     int exit_code;
+    int64_t deadline = deadline_in((audit->round->flags & EDITED) != 0 ? HEALING_TIMEOUT_MS : 0);
     char *text = bench_verify(&exit_code), *rest;
+    while (exit_code != 0 && wait_a_moment(deadline)) { /* the healing is on its way */
+        free(text);
+        text = bench_verify(&exit_code);
+    }
     for (char *line = exit_code != 0 ? strtok_r(text, "\n", &rest) : NULL; line != NULL;
          line = strtok_r(NULL, "\n", &rest)) {
         if (strncmp(line, "ok ", 3) != 0) {
@@ -385,7 +391,8 @@ static void check_answers(struct audit *audit)
         violation(round, "%zu purchases were answered 409 (%zu of them \"rejected\")", history.refused,
                   history.rejected);
     }
-    if (history.other > 0) {
+    bool may_be_missing = (round->flags & EDITED) != 0 && history.other_status == 404;
+    if (history.other > 0 && !may_be_missing) {
         violation(round, "%zu purchases were answered with a status that none may get, the last %d",
                   history.other, history.other_status);
     }

@@ -203,11 +203,11 @@ const struct fault faults[] = {
     {"flushall", ANY, FORGETS, NULL, flush_all, NULL, 0, 0},
     {"flushdb", ANY, FORGETS, NULL, flush_db, NULL, 0, 0},
     {"script-flush", ANY, 0, NULL, flush_scripts, NULL, 0, 0},
-    {"stock-key-deleted", ANY, FORGETS | PENDING | ALONE, NULL, delete_stock, NULL, 0, 0},
-    {"stock-key-edited-up", ANY, REJECTS | PENDING | ALONE, NULL, edit_stock_up, NULL, 0, 0},
-    {"stock-key-edited-down", ANY, FORGETS | PENDING | ALONE, NULL, edit_stock_down, NULL, 0, 0},
+    {"stock-key-deleted", ANY, FORGETS | EDITED | ALONE, NULL, delete_stock, NULL, 0, 0},
+    {"stock-key-edited-up", ANY, REJECTS | EDITED | ALONE, NULL, edit_stock_up, NULL, 0, 0},
+    {"stock-key-edited-down", ANY, FORGETS | EDITED | ALONE, NULL, edit_stock_down, NULL, 0, 0},
     {"head-deleted", ANY, FORGETS, NULL, delete_head, NULL, 0, 0},
-    {"log-deleted", ANY, FORGETS | PENDING, NULL, delete_log, NULL, 0, 0},
+    {"log-deleted", ANY, FORGETS, NULL, delete_log, NULL, 0, 0},
     {"sighup", ANY, STRICT | ALONE, NULL, roll, NULL, 0, 0},
     {"redis-restart-empty", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, restart_redis_empty,
      NULL, 0, 0},
@@ -227,9 +227,9 @@ const struct fault faults[] = {
     {"link-delay", PROXY, 0, NULL, link_delay, link_delay_over, 100, 800},
     {"link-cut-after-request", PROXY, 0, NULL, link_lose_answer, NULL, 0, 0},
     {"link-late-delivery", PROXY, 0, NULL, link_deliver_late, NULL, 0, 0},
-    {"database-locked", ANY, PENDING | ALONE, NULL, lock_database, unlock_database, 300, 1500},
-    {"disk-full", ANY, PENDING | ALONE, NULL, fill_disk, empty_disk, 300, 1500},
-    {"none", ANY, STRICT | ALONE | PENDING, NULL, fault_none, NULL, 0, 0},
+    {"database-locked", ANY, ALONE, NULL, lock_database, unlock_database, 300, 1500},
+    {"disk-full", ANY, ALONE, NULL, fill_disk, empty_disk, 300, 1500},
+    {"none", ANY, STRICT | ALONE, NULL, fault_none, NULL, 0, 0},
 };
 const size_t fault_count = sizeof faults / sizeof faults[0];
 

@@ -43,10 +43,9 @@ uint64_t seed_of(uint64_t base, uint64_t number)
 /* --- which faults -------------------------------------------------------------------------------------- */
 static bool may_be(const struct fault *fault, const struct round *round)
 {
-    bool pending = (fault->flags & PENDING) != 0 && !options.pending;
     bool impossible = fault->inject == fill_disk && !bench.tmpfs;
     bool in_pair = round->fault_count > 0;
-    return !pending && !impossible && (fault->modes & 1u << round->mode) != 0 &&
+    return !impossible && (fault->modes & 1u << round->mode) != 0 &&
            !(in_pair && (fault->flags & ALONE) != 0) && !(fault->flags & round->flags & REDIS_PROCESS) &&
            !(in_pair && fault == round->faults[0]);
 }
@@ -148,7 +147,9 @@ static bool heal_what_is_due(struct round *round, bool at_once)
         if (round->heal_at_us[i] != 0 && (at_once || round->heal_at_us[i] <= now_us())) {
             round->faults[i]->heal(round);
             round->heal_at_us[i] = 0;
-            round->healed_us = now_us();
+            if ((round->faults[i]->flags & INSTANT) == 0) {
+                round->healed_us = now_us();
+            }
         }
         healed = healed && round->heal_at_us[i] == 0;
     }

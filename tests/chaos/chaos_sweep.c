@@ -2,7 +2,7 @@
  * the scripts are flushed, or everything, where Redis is to be rebuilt. */
 #include "chaos.h"
 
-#include "chaos_failpoints.h"
+#include "failpoints.h"
 
 #include "doorbuster/redis.h"
 
@@ -47,11 +47,6 @@ static size_t not_passed;
 static struct failpoint_page *page; /* NULL: none */
 static struct fault table[POINTS * ACTIONS];
 static char names[POINTS * ACTIONS][NAME_BYTES];
-
-bool sweep_possible(void)
-{
-    return CHAOS_HAS_FAILPOINTS;
-}
 
 size_t sweep_count(void)
 {
@@ -136,7 +131,7 @@ void sweep_end(void)
 
 const struct fault *sweep_find(const char *name, size_t bytes)
 {
-    for (size_t i = 0; i < sweep_count() && sweep_possible(); i++) {
+    for (size_t i = 0; i < sweep_count(); i++) {
         const struct fault *fault = sweep_fault(i);
         if (strlen(fault->name) == bytes && memcmp(fault->name, name, bytes) == 0) {
             return fault;
@@ -149,10 +144,11 @@ const struct fault *sweep_fault(size_t index)
 {
     struct fault *fault = &table[index];
     size_t point = index / ACTIONS;
+    unsigned instant = strcmp(actions[index % ACTIONS], "kill") == 0 ? INSTANT : 0;
     snprintf(names[index], sizeof names[index], "%s:%s", points[point].name, actions[index % ACTIONS]);
     *fault = (struct fault){.name = names[index],
                             .modes = (1u << MODES) - 1,
-                            .flags = ALONE | KILLS |
+                            .flags = ALONE | KILLS | instant |
                                      (points[point].trigger == ALL_FLUSHED ? (unsigned)FORGETS : 0u),
                             .prepare = prepare_point,
                             .inject = arm_point,
