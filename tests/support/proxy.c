@@ -2,7 +2,8 @@
  * cannot be written yet is tried again every millisecond.
  *
  * A link, client - proxy - Redis:   OPEN --client gone--> LATE (what was held is still delivered) --> closed
- *                                     |--a call whose answer is to be lost--> DOOMED --answer--> closed */
+ *                                     |--a call whose answer is to be lost--> DOOMED --answer--> closed
+ *                                     |--a call after which all is silent---> MUTE --client gone--> closed */
 #include "proxy.h"
 
 #include "testing.h"
@@ -39,7 +40,7 @@ struct chunk {
     char data[];
 };
 
-enum link_state { LINK_FREE, LINK_OPEN, LINK_DOOMED, LINK_LATE };
+enum link_state { LINK_FREE, LINK_OPEN, LINK_DOOMED, LINK_LATE, LINK_MUTE };
 enum side { CLIENT, REDIS, SIDES };
 
 struct link {
@@ -51,7 +52,8 @@ struct link {
 static struct {
     int epoll_fd, control_fd, listen_fd;
     const char *redis_path;
-    int delay_ms, lose_count, late_count, late_ms;
+    int delay_ms, lose_count, late_count, late_ms, mute_count;
+    bool mute_calls; /* what is muted does not reach Redis either */
     struct link links[LINKS_MAX];
 } child;
 
@@ -139,7 +141,17 @@ static bool is_call(const char *data, size_t bytes)
 
 static void from_client(struct link *link, const char *data, size_t bytes)
 {
+    if (link->state == LINK_MUTE) {
+        return;
+    }
     bool call = is_call(data, bytes);
+    if (call && child.mute_count > 0) {
+        child.mute_count--;
+        link->state = LINK_MUTE;
+        if (child.mute_calls) {
+            return;
+        }
+    }
     if (call && child.late_count > 0) {
         child.late_count--;
         put(link, REDIS, data, bytes, child.late_ms);
@@ -158,7 +170,7 @@ static void from_redis(struct link *link, const char *data, size_t bytes)
 {
     if (link->state == LINK_OPEN) {
         put(link, CLIENT, data, bytes, child.delay_ms);
-    } else if (link->first[REDIS] == NULL) { /* the answer that nobody gets */
+    } else if (link->state != LINK_MUTE && link->first[REDIS] == NULL) { /* the answer that nobody gets */
         close_link(link);
     }
 }
@@ -242,6 +254,9 @@ static void obey(void)
     } else if (order.action == PROXY_DELIVER_LATE) {
         child.late_count = order.count;
         child.late_ms = order.ms;
+    } else if (order.action == PROXY_MUTE_ANSWER || order.action == PROXY_MUTE_CALL) {
+        child.mute_count = order.count;
+        child.mute_calls = order.action == PROXY_MUTE_CALL;
     }
     for (size_t i = 0; order.action == PROXY_CUT && i < LINKS_MAX; i++) {
         if (child.links[i].state != LINK_FREE) {
@@ -249,7 +264,7 @@ static void obey(void)
         }
     }
     if (order.action == PROXY_CALM) {
-        child.delay_ms = child.lose_count = child.late_count = 0;
+        child.delay_ms = child.lose_count = child.late_count = child.mute_count = 0;
     }
     char busy = holds_something();
     if (send(child.control_fd, &busy, 1, MSG_NOSIGNAL) != 1) {

@@ -16,7 +16,10 @@ enum proxy_action {
                             answer */
     PROXY_DELIVER_LATE, /* the next `count` calls of a script: the sender's connection is closed at once, Redis gets
                             the call `ms` later */
-    PROXY_CALM,         /* all of the above is over */
+    PROXY_MUTE_ANSWER, /* the next `count` calls of a script reach Redis, but from then on nothing comes back on that
+                            connection, which stays */
+    PROXY_MUTE_CALL, /* the same, but the call does not reach Redis either */
+    PROXY_CALM,      /* all of the above is over */
 };
 
 struct proxy {
