@@ -16,7 +16,7 @@ rm -f "$build.configure.log"
 cmake --build "$build" --parallel "$jobs"
 
 failed=0
-(cd "$build" && ctest --output-on-failure --no-tests=error --timeout 300 "$@") || failed=1
+(cd "$build" && ctest --parallel "$jobs" --output-on-failure --no-tests=error --timeout 300 "$@") || failed=1
 if [ $# -eq 0 ]; then
     echo "== docker-compose.yml"
     docker-compose config --quiet && echo "docker-compose.yml is accepted" || failed=1
