@@ -83,12 +83,12 @@ struct gate_key {
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
 };
 bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count);
-/* Loads the scripts with this epoch in their text, and opens the head. The workers hear of it by the next gate_announce(). */
+/* Loads the scripts with this epoch in their text, and opens the head, which must be closed. The workers hear of it by the next gate_announce(). */
 bool gate_open(redisContext *redis, uint64_t epoch);
-/* Is the head still at this epoch and sound, are its scripts loaded, has it given out at least `orders` order ids, and does the log go on from
+/* Is the head still this store's, at this epoch and sound, are its scripts loaded, has it given out at least `orders` order ids, and does the log go on from
  * `recorded`? *ours is set when the answer is known. */
-bool gate_is_ours(redisContext *redis, uint64_t epoch, struct log_position recorded, int64_t orders,
-                  bool *ours);
+bool gate_is_ours(redisContext *redis, int64_t store_id, uint64_t epoch, struct log_position recorded,
+                  int64_t orders, bool *ours);
 bool gate_announce(redisContext *redis, const struct gate_announcement *announcement);
 /* Drops all entries; the last of them is at `recorded`, and there the log goes on. After a restart Redis may have come back with some that are not as they
  * were written (7.0 makes half a transaction of a file whose end was cut off). */

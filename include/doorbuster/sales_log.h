@@ -21,9 +21,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SALES_LOG_ORDERS_MAX 256     /* orders in one entry; so in one call to the gate */
-#define SALES_LOG_NOTE_BYTES 201     /* a stock change's note, terminated */
-#define LOG_ATTACH_WORD "attach"     /* the kind of LOG_ENTRY_ATTACH */
+#define LOG_EPOCH_MAX                                                                                        \
+    UINT64_C(1000000000000000)   /* above the milliseconds that Redis makes ids of; beyond, it is not ours */
+#define SALES_LOG_ORDERS_MAX 256 /* orders in one entry; so in one call to the gate */
+#define SALES_LOG_NOTE_BYTES 201 /* a stock change's note, terminated */
+#define LOG_ATTACH_WORD "attach" /* the kind of LOG_ENTRY_ATTACH */
 #define LOG_REBUILD_WORD "rebuild: " /* how its note begins if Redis is to be filled anew */
 #define SALES_LOG_POSITION_BYTES 42  /* "18446744073709551615-18446744073709551615", terminated */
 

@@ -143,7 +143,7 @@ enum store_status store_position(struct store *store, struct store_position *out
 enum store_status store_raise_epoch(struct store *store, uint64_t from, uint64_t to);
 
 /* Moves the recorded position from `from` to `to`, which is later, without an entry: Redis has forgotten what was between them, and shall
- * never continue there. STORE_FENCED as store_record. */
+ * never continue there. STORE_FENCED as store_record. STORE_FAILED also if `to` is not later. */
 enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_position from,
                                 struct log_position to);
 

@@ -96,7 +96,8 @@ static void read_head_fields(const redisReply *head, struct gate_head *out)
         out->epoch = (uint64_t)epoch;
     }
     out->orders = counter(head->element[1]);
-    out->exists = reply_to_int64(head->element[2], &out->store_id);
+    out->exists = reply_to_int64(head->element[2], &out->store_id) && out->epoch <= LOG_EPOCH_MAX;
+    out->epoch = out->exists ? out->epoch : 0;
     out->at_ms = counter(head->element[3]);
 }
 
@@ -116,6 +117,10 @@ bool gate_read_head(redisContext *redis, struct gate_head *out)
         return missing;
     }
     read_stream_info(info, out);
+    if (out->log_last.epoch > LOG_EPOCH_MAX) { /* nothing can follow on that */
+        out->log_last = (struct log_position){0, 0};
+        out->exists = false;
+    }
     return redis_done(info);
 }
 
@@ -126,7 +131,8 @@ static bool decode_entry(const redisReply *entry, struct sale_order *orders, siz
 {
     struct log_position position;
     if (entry->elements != 2 ||
-        !log_position_parse(entry->element[0]->str, entry->element[0]->len, &position)) {
+        !log_position_parse(entry->element[0]->str, entry->element[0]->len, &position) ||
+        position.epoch > LOG_EPOCH_MAX) {
         return false;
     }
     const redisReply *fields = entry->element[1];
@@ -147,7 +153,7 @@ static void describe_unreadable(const redisReply *reply, struct log_position bef
     bool named = fields != NULL && fields->type == REDIS_REPLY_ARRAY && fields->elements > 0;
     bool ours = named && (is_word(fields->element[0], "sale") || is_word(fields->element[0], "stock"));
     *out = (struct log_entry){.kind = ours ? LOG_ENTRY_DAMAGED : LOG_ENTRY_FOREIGN};
-    if (!log_position_parse(id->str, id->len, &out->position)) {
+    if (!log_position_parse(id->str, id->len, &out->position) || out->position.epoch > LOG_EPOCH_MAX) {
         *out = (struct log_entry){.kind = LOG_ENTRY_DAMAGED, .position = before};
     }
     log_error("the sales log has an entry that is not ours, or is damaged: XRANGE " KEY_LOG " %s %s shows it",

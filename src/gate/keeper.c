@@ -142,10 +142,12 @@ static bool load_script(redisContext *redis, const char *text, uint64_t epoch, c
     return redis_done(reply);
 }
 
-/* Only a head that belongs to a store, beside a log: Redis may have forgotten both since they were looked at. */
+/* Only a closed head that belongs to a store, beside a log: Redis may have forgotten them since they were looked at, another recorder may
+ * have been quicker. */
 static const char opening[] =
     "if not redis.call('HGET', KEYS[1], 'store') or redis.call('EXISTS', KEYS[2]) == 0 then "
     "return redis.error_reply('FORGOTTEN while it was being opened') end "
+    "if redis.call('HGET', KEYS[1], 'epoch') then return redis.error_reply('OPEN already') end "
     "return redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'sell', ARGV[2], 'stock', ARGV[3])";
 
 bool gate_open(redisContext *redis, uint64_t epoch)
@@ -158,22 +160,23 @@ bool gate_open(redisContext *redis, uint64_t epoch)
 }
 
 /* What sell.lua and stock.lua rely on, and the log from where the store is. */
-static bool head_is_sound(const struct gate_head *head, uint64_t epoch, struct log_position recorded,
-                          int64_t orders)
+static bool head_is_sound(const struct gate_head *head, int64_t store_id, uint64_t epoch,
+                          struct log_position recorded, int64_t orders)
 {
-    return head->epoch == epoch && head->orders >= orders && head->at_ms >= 0 &&
-           head->log_last.epoch <= epoch && log_position_compare(head->log_last, recorded) >= 0 &&
+    return head->exists && head->store_id == store_id && head->epoch == epoch && head->orders >= orders &&
+           head->at_ms >= 0 && head->log_last.epoch <= epoch &&
+           log_position_compare(head->log_last, recorded) >= 0 &&
            log_position_compare(head->log_lost, recorded) <= 0;
 }
 
-bool gate_is_ours(redisContext *redis, uint64_t epoch, struct log_position recorded, int64_t orders,
-                  bool *ours)
+bool gate_is_ours(redisContext *redis, int64_t store_id, uint64_t epoch, struct log_position recorded,
+                  int64_t orders, bool *ours)
 {
     struct gate_head head;
     if (!gate_read_head(redis, &head)) {
         return false;
     }
-    *ours = head_is_sound(&head, epoch, recorded, orders);
+    *ours = head_is_sound(&head, store_id, epoch, recorded, orders);
     if (!*ours) {
         return true;
     }

@@ -55,7 +55,9 @@ static bool take_over(struct recorder *recorder, const struct gate_head *head,
     if (store_position(recorder->store, position) != STORE_OK) {
         return recorder_store_failed(recorder, "attach: reading the position");
     }
-    uint64_t epoch = highest(position->epoch, highest(head->epoch, head->log_last.epoch)) + 1;
+    uint64_t epoch = highest(highest(position->epoch, position->recorded.epoch),
+                             highest(head->epoch, head->log_last.epoch)) +
+                     1;
     enum store_status status = store_raise_epoch(recorder->store, position->epoch, epoch);
     if (status == STORE_FENCED) {
         log_warn("attach: another recorder raised the epoch at the same time; trying again");
@@ -77,7 +79,7 @@ static bool take_over(struct recorder *recorder, const struct gate_head *head,
 static bool continues_store(const struct gate_head *head, const struct store_position *position)
 {
     return head->exists && head->store_id == position->store_id && head->orders >= position->last_order_id &&
-           log_position_compare(head->log_last, position->recorded) >= 0 &&
+           head->at_ms >= 0 && log_position_compare(head->log_last, position->recorded) >= 0 &&
            log_position_compare(head->log_lost, position->recorded) <= 0;
 }
 
@@ -238,9 +240,12 @@ static bool open_if_planned(struct recorder *recorder, const struct store_produc
     struct gate_opening opening = {.price = product->price, .limit = product->per_customer_limit};
     struct log_position position;
     int64_t stock;
-    return gate_change_stock(recorder->redis, &change, &opening, OPENING_PATIENCE_MS, &position, &stock) !=
-               GATE_FAILED ||
-           redis_failed("opening a product");
+    if (gate_change_stock(recorder->redis, &change, &opening, OPENING_PATIENCE_MS, &position, &stock) !=
+        GATE_FAILED) {
+        return true;
+    }
+    recorder->rebuild_wanted = recorder->redis->err == 0; /* something is in its place that is not ours */
+    return redis_failed("opening a product");
 }
 
 /* --- the two books ------------------------------------------------------------------------------------------------------------------- */
@@ -350,11 +355,16 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
         if (drained == RECORD_FAILED || !each_product(recorder, compare_closed)) {
             return false;
         }
+        if (recorder->recorded.epoch > recorder->epoch) {
+            log_warn("attach: somebody has written into the log with a later epoch: attaching above it");
+            return false;
+        }
     }
     if (continues && !recorder->rebuild_wanted) {
         log_info("epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch, recorded, last);
-        return !failpoint("attach.drained") && (gate_forget_recorded(recorder->redis, recorder->recorded) ||
-                                                redis_failed("trimming the log"));
+        return !failpoint("attach.drained") && leave_the_old_log(recorder) &&
+               (gate_forget_recorded(recorder->redis, recorder->recorded) ||
+                redis_failed("trimming the log"));
     }
     if (!head->exists && position->epoch == 0) {
         log_info("epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);

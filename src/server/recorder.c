@@ -35,17 +35,18 @@
 #define RETRY_MAX_MS 250
 #define REDIS_TIMEOUT_MS 2000
 
-/* "Attach again", if it means this epoch: an older one is settled already. */
+/* "Attach again", if it means this epoch: doubt in an older one is over already. */
 static void hear_wishes(struct recorder *recorder, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         const struct log_entry *entry = &recorder->entries[i];
-        if (entry->kind == LOG_ENTRY_ATTACH && entry->position.epoch == recorder->epoch) {
+        bool rebuild = entry->kind == LOG_ENTRY_ATTACH &&
+                       strncmp(entry->stock.note, LOG_REBUILD_WORD, strlen(LOG_REBUILD_WORD)) == 0;
+        if (rebuild || (entry->kind == LOG_ENTRY_ATTACH && entry->position.epoch == recorder->epoch)) {
             log_info("an attach is asked for: %s", entry->stock.note);
             recorder->attach_wanted = true;
             recorder->rebuild_wanted =
-                recorder->rebuild_wanted ||
-                strncmp(entry->stock.note, LOG_REBUILD_WORD, strlen(LOG_REBUILD_WORD)) == 0;
+                recorder->rebuild_wanted || rebuild; /* also one that an attach finds */
         } else if (entry->kind == LOG_ENTRY_FOREIGN || entry->position.epoch > recorder->epoch) {
             recorder->attach_wanted = true; /* its id may be one behind which ours cannot follow */
         }
@@ -192,7 +193,8 @@ static bool gate_still_ours(struct recorder *recorder, int64_t *next_us, int64_t
         return true;
     }
     *next_us = now_us + HEAD_CHECK_US;
-    if (!gate_is_ours(recorder->redis, recorder->epoch, recorder->recorded, recorder->last_order, &ours)) {
+    if (!gate_is_ours(recorder->redis, recorder->store_id, recorder->epoch, recorder->recorded,
+                      recorder->last_order, &ours)) {
         log_warn("checking the head: %s", redis_failure());
         return false;
     }

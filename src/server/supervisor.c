@@ -233,8 +233,8 @@ static void set_damaged_redis_aside(const struct supervisor *supervisor, struct 
         return;
     }
     child->failed_starts = 0;
-    child->was_set_aside = true;
     if (private_redis_set_aside(data_dir, where, sizeof where, error, sizeof error)) {
+        child->was_set_aside = true;
         log_error(
             "redis-server failed to start %d times in a row, so its data must be damaged (see "
             "%s/redis/redis.log): moved them to %s; it starts empty, and the recorder fills it from the "

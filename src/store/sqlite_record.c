@@ -214,6 +214,9 @@ enum store_status sqlite_skip_to(struct store *base, uint64_t epoch, struct log_
 {
     static const char skipping[] = "moving the position";
     struct sqlite_store *store = sqlite_of(base);
+    if (log_position_compare(from, to) >= 0)
+        return sqlite_refuse(store, "%s in %s failed: it is at %llu-%llu already", skipping, store->path,
+                             (unsigned long long)from.epoch, (unsigned long long)from.n);
     enum store_status status = sqlite_write_begin(store, skipping);
     return status == STORE_OK ? sqlite_write_end(store, move_position(store, epoch, from, to), skipping)
                               : status;

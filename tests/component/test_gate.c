@@ -164,6 +164,7 @@ static void record_all(const int64_t *rejected, size_t rejected_count)
 static void open_epoch(uint64_t epoch)
 {
     test.epoch = epoch;
+    assert_true(gate_close(test.books));
     assert_true(gate_open(test.books, epoch));
     assert_true(announce(epoch, test.recorded, NULL, 0));
 }

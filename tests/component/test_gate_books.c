@@ -625,6 +625,7 @@ static void test_an_older_epoch_sells_nothing(void **state)
     (void)state;
     open_product(1, 5, 0);
     memcpy(old_sha, sell_sha, sizeof old_sha);
+    assert_true(gate_close(redis));
     assert_true(gate_open(redis, EPOCH + 1));
     char *before = dump_all();
     expect_error("STALE"); /* the old script is still loaded, and says no */
@@ -638,7 +639,7 @@ static void test_an_older_epoch_sells_nothing(void **state)
 
 static bool is_ours(redisContext *context, uint64_t epoch, bool *ours)
 {
-    return gate_is_ours(context, epoch, (struct log_position){0, 0}, 0, ours);
+    return gate_is_ours(context, 1, epoch, (struct log_position){0, 0}, 0, ours);
 }
 
 static void test_a_forgetful_redis_sells_nothing(void **state)
@@ -744,6 +745,7 @@ static void test_an_epoch_older_than_the_log_changes_nothing(void **state)
     assert_int_equal(open_product(3, 5, 1), GATE_FAILED);
     expect_unchanged(before);
     /* Above the log's epoch all is well, and the order counter has no hole. */
+    assert_true(gate_close(redis));
     assert_true(gate_open(redis, EPOCH + 2));
     read_sha();
     expect_outcome(sell_one(5, 1, 1), 2, PRICE, 3);
@@ -919,6 +921,7 @@ static void test_forgetting_what_is_recorded(void **state)
     assert_true(gate_read_head(redis, &head));
     assert_int_equal(log_position_compare(head.log_last, recorded), 0);
     assert_int_equal(log_position_compare(head.log_lost, recorded), 0);
+    assert_true(gate_close(redis));
     assert_true(gate_open(redis, EPOCH + 1));
     read_sha();
     sell_one(1, 1, 1);

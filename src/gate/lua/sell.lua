@@ -58,7 +58,11 @@ end
 local function owned_by(product, user)
     local units = product.owned[user]
     if not units then
-        units = tonumber(redis.call('HGET', KEYS[4] .. product.id, user) or '0')
+        units = redis.call('HGET', KEYS[4] .. product.id, user) or '0'
+        if not is_whole(units, 13) then
+            damaged, units = product.id, '0'
+        end
+        units = tonumber(units)
         product.owned[user] = units
     end
     return units
@@ -105,9 +109,12 @@ end
 -- A refusal is not kept: the same key may ask again.
 local function decide_once(request, user, product, quantity_text, key)
     local name = KEYS[5] .. user .. ':' .. key
-    local earlier = ordered[name] or tonumber(redis.call('GET', name))
+    local earlier = ordered[name] or redis.call('GET', name)
     if earlier then
-        return -5, earlier, 0
+        if not is_whole(tostring(earlier), 14) then
+            damaged = product.id
+        end
+        return -5, tonumber(earlier), 0
     end
     local outcome, second, third = decide(request, user, product, quantity_text)
     if outcome > 0 then
