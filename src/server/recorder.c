@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 #define WAIT_FOR_ENTRIES_MS 100
-#define HEAD_CHECK_US 200000 /* how often it makes sure that the gate is still its own */
+#define HEAD_CHECK_US 50000 /* how often it makes sure that the gate is still its own */
 #define COMPARE_EVERY_US 500000
 #define TRIM_EVERY_US 1000000
 #define TRIM_KEEPS                                                                                           \
