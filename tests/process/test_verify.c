@@ -229,9 +229,12 @@ static void test_watch(void **state)
     watch_end(SIGINT, 0);
     watch_begin(false);
     wait_for_words("  4 of 4 checks hold\n");
+    pid_t recorder = server_fixture_child(&server, "doorbuster: recorder");
+    assert_int_equal(kill(recorder, SIGSTOP), 0); /* or it would put it right before anybody sees it */
     change_redis_stock(1);
     wait_for_words("  3 of 4 checks hold  BROKEN: Redis = store\n");
-    change_redis_stock(-1);
+    assert_int_equal(kill(recorder, SIGCONT), 0);
+    wait_for_words("epoch 2  lag 0 entries, 0 ms  4 of 4 checks hold\n"); /* healed */
     watch_end(SIGTERM, 1);
 }
 
@@ -270,39 +273,6 @@ static void test_watch_json(void **state)
 /* --- repairing
  * ------------------------------------------------------------------------------------------------------------------------
  */
-/* The recorder compares and mends what was asked for. */
-static void test_repair_mends_redis(void **state)
-{
-    (void)state;
-    change_redis_stock(3);
-    server_fixture_verify(&server, 1);
-    tool_expect(&server, "verify", LIST("--repair"), 0,
-                "before Redis 15, store 12; now Redis 12, store 12: mended");
-    server_fixture_verify(&server, 0);
-    change_redis_stock(-5);
-    struct run_result result = tool_run(&server, "verify", LIST("--repair", "--json"), NULL);
-    assert_int_equal(result.exit_code, 0);
-    cJSON *json = json_parse_object(result.out, strlen(result.out));
-    assert_non_null(json);
-    int64_t mended, before, after;
-    const cJSON *repair = cJSON_GetObjectItemCaseSensitive(json, "repair");
-    assert_int_equal(json_get_integer(repair, "mended", 0, 100, &mended), JSON_FIELD_OK);
-    assert_int_equal(json_get_integer(repair, "epoch_before", 1, 100, &before), JSON_FIELD_OK);
-    assert_int_equal(json_get_integer(repair, "epoch_after", 1, 100, &after), JSON_FIELD_OK);
-    assert_int_equal(mended, 1);
-    assert_true(after > before);
-    cJSON_Delete(json);
-    run_result_free(&result);
-    sell(1);
-    assert_int_equal(ledger.confirmed, 5);
-}
-
-static void test_repair_without_need(void **state)
-{
-    (void)state;
-    tool_expect(&server, "verify", LIST("--repair"), 0, "0 products differed, 0 of them mended");
-}
-
 static bool was_asked_to_attach(void)
 {
     redisContext *redis = server_fixture_redis(&server);
@@ -316,25 +286,65 @@ static bool was_asked_to_attach(void)
     return found;
 }
 
-/* Whoever attaches, it counts: here the recorder's successor. */
-static void test_repair_sees_an_attach(void **state)
+/* The recorder stands still until verify has looked and asked, so that it cannot have healed anything by itself before; then it gets this
+ * signal. Gives verify's exit code and what it said. */
+static int repair(int64_t edit, const char *more, int signal_number, char said[8192])
 {
     pid_t recorder = server_fixture_child(&server, "doorbuster: recorder");
     FILE *out = tmpfile();
-    char said[4096] = "";
-    (void)state;
-    kill(recorder, SIGSTOP);
-    const char *const argv[] = {program_path("verify"), "--data", server.data, "--repair", NULL};
+    assert_int_equal(kill(recorder, SIGSTOP), 0);
+    if (edit != 0) {
+        change_redis_stock(edit);
+        server_fixture_verify(&server, 1);
+    }
+    const char *const argv[] = {program_path("verify"), "--data", server.data, "--repair", more, NULL};
     pid_t pid = program_start(argv, NULL, fileno(out), fileno(out));
     int64_t deadline = deadline_in(5000);
     while (!was_asked_to_attach()) {
         assert_true(wait_a_moment(deadline));
     }
-    kill(recorder, SIGKILL);
+    assert_int_equal(kill(recorder, signal_number), 0);
     int exit_code = program_wait(pid, TOOL_MS);
     rewind(out);
-    said[fread(said, 1, sizeof said - 1, out)] = '\0';
+    said[fread(said, 1, 8191, out)] = '\0';
     fclose(out);
+    return exit_code;
+}
+
+static void test_repair_mends_redis(void **state)
+{
+    char said[8192];
+    (void)state;
+    assert_int_equal(repair(3, NULL, SIGCONT, said), 0);
+    assert_non_null(strstr(said, "before Redis 15, store 12; now Redis 12, store 12: mended"));
+    server_fixture_verify(&server, 0);
+    assert_int_equal(repair(-5, "--json", SIGCONT, said), 0);
+    cJSON *json = json_parse_object(said, strlen(said));
+    assert_non_null(json);
+    int64_t mended, before, after;
+    const cJSON *report = cJSON_GetObjectItemCaseSensitive(json, "repair");
+    assert_int_equal(json_get_integer(report, "mended", 0, 100, &mended), JSON_FIELD_OK);
+    assert_int_equal(json_get_integer(report, "epoch_before", 1, 100, &before), JSON_FIELD_OK);
+    assert_int_equal(json_get_integer(report, "epoch_after", 1, 100, &after), JSON_FIELD_OK);
+    assert_int_equal(mended, 1);
+    assert_true(after > before);
+    cJSON_Delete(json);
+    sell(1);
+    assert_int_equal(ledger.confirmed, 5);
+}
+
+static void test_repair_without_need(void **state)
+{
+    (void)state;
+    tool_expect(&server, "verify", LIST("--repair"), 0, "0 products differed, 0 of them mended");
+}
+
+/* Whoever attaches, it counts: here the recorder's successor. */
+static void test_repair_sees_an_attach(void **state)
+{
+    char said[8192];
+    (void)state;
+    int exit_code = repair(0, NULL, SIGKILL, said);
     if (exit_code != 0 || strstr(said, "the recorder attached again (epoch 1 -> ") == NULL) {
         fail_msg("verify --repair exited with %d:\n%s", exit_code, said);
     }
