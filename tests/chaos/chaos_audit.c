@@ -14,7 +14,8 @@
 #include <time.h>
 
 #define DRAIN_TIMEOUT_MS 10000
-#define HEALING_TIMEOUT_MS 3000 /* the recorder compares the books every half second */
+#define HEALING_TIMEOUT_MS                                                                                   \
+    10000 /* the recorder compares 64 products every half second, and verify has to read them all */
 #define CLOCK_TOLERANCE_MS 3
 #define FORGOTTEN_BEFORE_US 200000 /* reservations that were not recorded when the fault came are younger */
 #define FORGOTTEN_AFTER_US 1100000 /* a worker remembers "sold out" for a second */
