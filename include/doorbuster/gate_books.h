@@ -5,7 +5,7 @@
 #define DOORBUSTER_GATE_BOOKS_H
 
 #include "doorbuster/redis.h"
-#include "doorbuster/sales_log.h"
+#include "doorbuster/sale.h"
 
 /* --- reading --------------------------------------------------------------------------------------------------------------- */
 struct gate_head {
@@ -31,35 +31,73 @@ struct gate_announcement {
 };
 
 /* The entries after `after`, oldest first, at most `max`; waits up to `block_ms` for the first one (0: does not wait). They point into
- * *reply, which the caller frees after use (NULL if there were none), and into `orders`, room for orders_max; no more entries are given
- * than have room there. What is not ours is LOG_ENTRY_FOREIGN or LOG_ENTRY_DAMAGED. `announcement` (NULL: none) is made first, in the same write: that saves the recorder a wait in every commit. */
+ * *reply, which the caller frees after use (NULL if there were none), and into `room`, which is emptied first and must hold the largest entry
+ * (CHECKed); no more entries are given than have room there. What is not ours is LOG_ENTRY_FOREIGN or LOG_ENTRY_DAMAGED. `announcement`
+ * (NULL: none) is made first, in the same write: that saves the recorder a wait in every commit. */
 bool gate_read_log(redisContext *redis, const struct gate_announcement *announcement,
                    struct log_position after, int block_ms, struct log_entry *entries, size_t max,
-                   struct sale_order *orders, size_t orders_max, size_t *count, redisReply **reply);
+                   struct log_room *room, size_t *count, redisReply **reply);
 
-/* The stock of a product at the log position `at`: the live figure with everything after `at` undone, read in one step. */
+/* What the gate has of a product. */
+struct gate_product {
+    int64_t id;
+    int64_t stock; /* not of a bundle: that has what its components allow */
+    int64_t price, limit;
+    int64_t starts_at_ms, ends_at_ms; /* 0: none */
+    struct bundle_component components[BUNDLE_COMPONENTS_MAX];
+    size_t component_count; /* 0: no bundle */
+};
+
+/* A product at the log position `at`: the live figures with everything after `at` undone, read in one step. */
 struct gate_stock {
     bool on_sale;      /* the gate knows the product */
     bool at_known;     /* false: the log was trimmed beyond `at`; read the store again and retry */
-    int64_t available; /* live */
-    int64_t stock_at;  /* at the position asked for */
+    int64_t available; /* live; of a bundle: what its components allow */
+    int64_t stock_at;  /* at the position asked for; likewise */
     int64_t in_flight; /* units sold in entries after it */
-    int64_t price, limit;
+    struct gate_product now; /* live */
+    int64_t price_at;        /* at the position asked for */
     bool sold_out;                          /* a sold-out answer was given since the last restock */
     int64_t sold_out_order, sold_out_at_ms; /* the last order before it, and when */
 };
-bool gate_read_stock(redisContext *redis, int64_t product_id, struct log_position at, struct gate_stock *out);
+/* `product` says which product, and what it is made of if it is a bundle: the components are read in the same step. */
+bool gate_read_stock(redisContext *redis, const struct gate_product *product, struct log_position at,
+                     struct gate_stock *out);
 
 /* --- changing stock ------------------------------------------------------------------------------------------------------------ */
-enum gate_change { GATE_CHANGED, GATE_UNCHANGED, GATE_CLOSED, GATE_SHORT, GATE_FULL, GATE_FAILED };
-struct gate_opening {
-    int64_t price, limit;
+enum gate_change {
+    GATE_CHANGED,
+    GATE_UNCHANGED, /* open already; cancelled already; the idempotency key has done something: see the result */
+    GATE_CLOSED,    /* no such product; or it is a bundle, whose stock is its components' */
+    GATE_SHORT,
+    GATE_FULL,
+    GATE_FAILED
+};
+struct gate_change_result {
+    struct log_position position; /* of the entry; of the earlier one that a key stands for, or that cancelled the order */
+    int64_t stock;                /* the product's afterwards; of a price: the price before */
+    /* What the idempotency key stands for: not necessarily what was asked now. */
+    int64_t product_id, figure; /* figure: the delta, or the new price */
 };
 /* Runs stock.lua with the head's script, reading the head again while the gate is being opened anew, for at most `patience_ms`. `opening`
- * is NULL unless cause is STOCK_OPENING. On GATE_CHANGED *position is the entry's, *stock what is there now (on GATE_UNCHANGED too). */
+ * is NULL unless cause is STOCK_OPENING. The result is filled in on GATE_CHANGED and GATE_UNCHANGED. */
 enum gate_change gate_change_stock(redisContext *redis, const struct stock_change *change,
-                                   const struct gate_opening *opening, int patience_ms,
-                                   struct log_position *position, int64_t *stock);
+                                   const struct gate_product *opening, int patience_ms,
+                                   struct gate_change_result *result);
+/* The same for a price: to->to counts, `from` is what Redis finds. */
+enum gate_change gate_change_price(redisContext *redis, const struct price_change *change, int patience_ms,
+                                   struct gate_change_result *result);
+
+/* Cancelling an order once: "cancelled already" is known to the store for those that are recorded, and to Redis for those of this epoch. So
+ * the pass is taken first, then the store is asked, then gate_cancel() is called: if an epoch began in between, the pass is void. */
+struct gate_pass {
+    char script[41];
+};
+bool gate_take_pass(redisContext *redis, struct gate_pass *out);
+/* `cancel` as the store has the order; its parts' `remaining` is not read. *is_void: nothing was changed; take a new pass and ask the store
+ * again. */
+enum gate_change gate_cancel(redisContext *redis, const struct gate_pass *pass, const struct cancellation *cancel,
+                             struct gate_change_result *result, bool *is_void);
 
 /* --- asking the recorder ------------------------------------------------------------------------------------------------------- */
 /* Asks the recorder to attach again, compare and mend: by an entry `attach` in the log, of the epoch that the asker knows. `why` is for
@@ -74,7 +112,7 @@ bool gate_close(redisContext *redis);
 bool gate_wipe(redisContext *redis, struct log_position recorded);
 /* The head of a store, still closed: its order counter and the time of its last order. */
 bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms);
-bool gate_put_product(redisContext *redis, int64_t product_id, int64_t stock, int64_t price, int64_t limit);
+bool gate_put_product(redisContext *redis, const struct gate_product *product);
 bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, int64_t units);
 /* Idempotency keys and the orders they stand for; there may be 100,000s, so many go in one write. Those with no time left are left out. */
 struct gate_key {
@@ -83,6 +121,15 @@ struct gate_key {
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
 };
 bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count);
+/* The same for the keys of stock and price changes. */
+struct gate_change_key {
+    int64_t actor;
+    int64_t ttl_ms;
+    bool is_price;
+    struct gate_change_result result;
+    char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
+};
+bool gate_put_change_keys(redisContext *redis, const struct gate_change_key *keys, size_t count);
 /* Loads the scripts with this epoch in their text, and opens the head, which must be closed. The workers hear of it by the next gate_announce(). */
 bool gate_open(redisContext *redis, uint64_t epoch);
 /* Is the head still this store's, at this epoch and sound, are its scripts loaded, has it given out at least `orders` order ids, and does the log go on from

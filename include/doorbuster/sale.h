@@ -14,10 +14,6 @@
 
 #include "doorbuster/sales_log.h"
 
-#define PURCHASE_QUANTITY_MAX 1000
-#define PRODUCT_STOCK_MAX INT64_C(1000000000)
-#define PRODUCT_PRICE_MAX INT64_C(1000000000000) /* price x quantity stays below 2^53 */
-
 enum purchase_state {
     PURCHASE_QUEUED,
     PURCHASE_ASKED,
@@ -31,21 +27,30 @@ enum purchase_state {
 /* Why the gate or the store said no. The values are the words of sell.lua. */
 enum refusal {
     REFUSAL_NONE = 0,
-    REFUSAL_INSUFFICIENT_STOCK = -1, /* figure: available */
+    REFUSAL_INSUFFICIENT_STOCK = -1, /* `short_lines` */
     REFUSAL_CUSTOMER_LIMIT = -2,     /* figure: units the customer has already */
     REFUSAL_NOT_ON_SALE = -3,        /* the gate does not know the product */
     REFUSAL_REJECTED = -4,           /* the store did not have it: a difference between the books */
     REFUSAL_ALREADY_ORDERED = -5,    /* figure: the order that this idempotency key stands for */
+    REFUSAL_NOT_OPEN = -6,           /* figure: when the product's sale opens */
+    REFUSAL_OVER = -7,               /* figure: when it was over */
+    REFUSALS = 8                     /* one more than there are numbers */
 };
 
 struct purchase {
     enum purchase_state state;
-    struct sale_order
-        order; /* asked: request, user_id, product_id, quantity, key; the rest once it is reserved */
+    /* Asked: request, user_id, key, product_id and quantity of each line. The rest once it is reserved; of an order found in the store too, but
+     * there and in here `more` has lines only, no components. */
+    struct sale_order order;
     enum refusal refusal;
-    int64_t figure; /* see enum refusal */
-    int64_t limit;  /* REFUSAL_CUSTOMER_LIMIT: the limit */
-    int64_t at_ms;  /* reserved at */
+    int64_t figure;             /* see enum refusal */
+    int64_t refused_product_id; /* the product that the refusal is about: one of the cart, or a component */
+    int64_t limit;              /* REFUSAL_CUSTOMER_LIMIT: the limit */
+    int64_t requested;          /* REFUSAL_CUSTOMER_LIMIT: units of that product in the whole cart */
+    int64_t wait_ms;            /* REFUSAL_NOT_OPEN: until then, by Redis's clock */
+    /* REFUSAL_INSUFFICIENT_STOCK: bit i: line i cannot be had. Its `remaining` says how many could, beside the lines before it. */
+    uint32_t short_lines;
+    int64_t at_ms; /* reserved at */
     struct log_position position;
 };
 

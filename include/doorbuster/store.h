@@ -53,9 +53,12 @@ struct store_product {
     char description[STORE_DESCRIPTION_BYTES]; /* "" if none */
     int64_t price;                             /* smallest currency unit, > 0 */
     int64_t per_customer_limit;                /* units; 0: no limit */
+    int64_t starts_at_ms, ends_at_ms;          /* the sale's window: from the one until just before the other; 0: none */
+    struct bundle_component components[BUNDLE_COMPONENTS_MAX]; /* in order of product id */
+    size_t component_count; /* 0: not a bundle. Of a bundle stock, opening and restocked are 0; sold and cancelled count bundles */
     int64_t planned_stock;                     /* what it is to open with */
     bool opened;                               /* its opening is in the log and recorded */
-    /* The book. opening + restocked + cancelled - sold = stock >= 0, always; the schema checks it too. */
+    /* The book. opening + restocked + cancelled - sold = stock >= 0, always, unless it is a bundle; the schema checks it too. */
     int64_t stock;
     int64_t opening;
     int64_t restocked; /* less withdrawals, so it may be negative */
@@ -65,13 +68,16 @@ struct store_product {
     int64_t updated_at_ms;
 };
 
-enum order_state { ORDER_CONFIRMED, ORDER_REJECTED };
+enum order_state { ORDER_CONFIRMED, ORDER_REJECTED, ORDER_CANCELLED };
 
 struct store_order {
-    struct sale_order sale; /* of those read from the store key is NULL: see idempotency_key */
+    struct sale_order sale; /* of those read from the store key and `more` are NULL: see idempotency_key, store_order_parts() */
     enum order_state state;
     int64_t at_ms; /* when Redis reserved it */
     struct log_position position;
+    size_t part_count;        /* its first line and the parts behind it: 1 for nearly all */
+    int64_t cancelled_at_ms;  /* ORDER_CANCELLED; else 0 */
+    int64_t cancelled_by;     /* likewise: a user id */
     char idempotency_key[IDEMPOTENCY_KEY_BYTES_MAX + 1]; /* "" if none */
 };
 
@@ -104,8 +110,9 @@ enum store_status store_update_user(struct store *store, int64_t id, enum user_r
                                     const char *password_hash);
 
 /* --- products ------------------------------------------------------------------------------------------------------------ */
-/* Adds a product row: name, description, price, per_customer_limit, planned_stock are taken from *product, the rest is filled in.
- * Its stock is 0 until its opening comes through the log. STORE_TAKEN: the name is in use. */
+/* Adds a product row: name, description, price, per_customer_limit, window, components, planned_stock are taken from *product, the rest is
+ * filled in. Its stock is 0 until its opening comes through the log. STORE_TAKEN: the name is in use. STORE_NOT_FOUND: a component is no
+ * product, is a bundle itself, or is not open yet; *product->id is then which. */
 enum store_status store_add_product(struct store *store, struct store_product *product);
 enum store_status store_find_product(struct store *store, int64_t id, struct store_product *out);
 enum store_status store_find_product_by_name(struct store *store, const char *name,
@@ -118,6 +125,9 @@ enum store_status store_products(struct store *store, int64_t after, struct stor
 
 /* --- orders -------------------------------------------------------------------------------------------------------------- */
 enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out);
+/* The parts of an order behind its first line, in order, at most `max`; none of most orders. */
+enum store_status store_order_parts(struct store *store, int64_t id, struct order_part *out, size_t max,
+                                    size_t *count);
 /* A user's orders, newest first, those with an id below `before` (pass INT64_MAX for all). */
 enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t before,
                                   struct store_order *out, size_t max, size_t *count);
@@ -151,10 +161,12 @@ enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_
  * order and all lie after `from`. Durable when it returns STORE_OK.
  * STORE_FENCED: the position or the epoch in the store is not `from`/`epoch` any more; nothing was changed.
  * A sale whose product is unknown or whose stock would fall below 0 is recorded as ORDER_REJECTED and changes no stock; the ids of
- * such orders go to rejected[0..*rejected_count), room for `rejected_max` (CHECKed: at least all orders of the run).
+ * such orders go to rejected[0..*rejected_count), room for `rejected_max` (CHECKed: at least all orders of the run). Of a cart all or nothing.
+ * A price counts for the product's row from its entry on. A cancellation gives back what the order in the store took, once: of an order that is
+ * not there, was rejected or is cancelled already it changes nothing.
  * What our scripts never write must not stop the recorder for ever, so it is logged and passed over: an order whose id is not above
- * all before it (or whose quantity is not positive) is rejected without a row; a stock change that does not fit its product is kept
- * as not applied, and no audit counts it. Entries that are not in log order: STORE_FAILED. count = 0: STORE_OK, nothing done. */
+ * all before it (or whose quantity is not positive) is rejected without a row; a change or cancellation that does not fit is kept in the audit log
+ * as not applied, and changes nothing. Entries that are not in log order: STORE_FAILED. count = 0: STORE_OK, nothing done. */
 enum store_status store_record(struct store *store, uint64_t epoch, struct log_position from,
                                const struct log_entry *entries, size_t count, int64_t *rejected,
                                size_t rejected_max, size_t *rejected_count);
@@ -171,6 +183,57 @@ typedef bool (*store_key_cb)(void *context, int64_t user_id, const char *key, in
                              int64_t at_ms); /* false: stop */
 enum store_status store_each_key(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
 
+/* Every stock or price change of `since_ms` or later that was applied and has an idempotency key: for rebuilding Redis, as store_each_key. */
+struct store_change_key {
+    int64_t actor, at_ms;
+    bool is_price;
+    struct log_position position;
+    int64_t product_id;
+    int64_t figure; /* the delta, or the new price */
+    int64_t stock;  /* the product's afterwards; of a price: the price before */
+    char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
+};
+typedef bool (*store_change_key_cb)(void *context, const struct store_change_key *key); /* false: stop */
+enum store_status store_each_change_key(struct store *store, int64_t since_ms, store_change_key_cb cb,
+                                        void *context);
+
+/* --- the audit log --------------------------------------------------------------------------------------------------------- */
+/* Every change of a book, one row for each product that a log entry moves, written in the transaction that applies the entry, never changed
+ * after. Row n holds the SHA-256 of row n - 1's hash (32 zero bytes before the first) and its own text (see store_audit_text), so that a row
+ * cannot be changed, put in or taken out unnoticed; only the end can be cut off, so keep a copy of the last hash elsewhere. */
+#define STORE_AUDIT_HASH_BYTES 32
+#define STORE_AUDIT_CAUSE_BYTES 16
+#define STORE_AUDIT_TEXT_BYTES 2048
+struct store_audit_row {
+    int64_t seq; /* dense from 1 */
+    int64_t at_ms;
+    struct log_position position; /* of the entry */
+    int64_t product_id;
+    char cause[STORE_AUDIT_CAUSE_BYTES]; /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price" */
+    int64_t delta;                       /* units, negative for sales; of a price: to - from */
+    int64_t from, to;                    /* stock, or price, before and after; equal if it was not applied. Of a bundle: 0 */
+    bool applied;                        /* false: it did not fit and changed nothing */
+    int64_t actor;                       /* user id; 0: the system, or several buyers, whose orders the note names */
+    char note[SALES_LOG_NOTE_BYTES];     /* why: "orders 42 to 97", "order 44", an admin's reason */
+    char key[IDEMPOTENCY_KEY_BYTES_MAX + 1]; /* the actor's idempotency key, "" if none; not of sales */
+    unsigned char hash[STORE_AUDIT_HASH_BYTES];
+};
+/* What is hashed: "seq at_ms epoch-n product cause delta from to applied actor key note", '-' for no key. Returns the length. */
+size_t store_audit_text(const struct store_audit_row *row, char out[STORE_AUDIT_TEXT_BYTES]);
+/* The newest first, those with a seq below `before` (INT64_MAX: all), of one product (0: of all), at most `max`. */
+enum store_status store_audit_log(struct store *store, int64_t before, int64_t product_id,
+                                  struct store_audit_row *out, size_t max, size_t *count);
+
+struct store_chain_audit { /* one pass over the whole audit log */
+    int64_t rows;
+    int64_t first_gap;     /* smallest missing seq, 0: none */
+    int64_t first_forged;  /* the first row whose hash is not that of its text and its predecessor, 0: none */
+    int64_t first_off;     /* the first row whose figures do not follow on the product's row before, 0: none */
+    int64_t first_backwards; /* the first row whose log position is before its predecessor's, 0: none */
+    unsigned char head[STORE_AUDIT_HASH_BYTES]; /* hash of the last row; zero bytes if there is none */
+};
+enum store_status store_audit_chain(struct store *store, struct store_chain_audit *out);
+
 /* --- audit --------------------------------------------------------------------------------------------------------------- */
 /* Everything between begin and end is read at one moment (one snapshot), including store_position, store_products and the audits. No
  * writing in between (CHECKed). Keep it short: what is written meanwhile cannot be tidied away. End without begin does nothing. */
@@ -178,12 +241,15 @@ enum store_status store_snapshot_begin(struct store *store);
 void store_snapshot_end(struct store *store);
 
 struct store_product_audit {      /* of one product */
-    int64_t order_count;          /* confirmed orders */
-    int64_t order_units;          /* SUM(quantity) over them */
-    int64_t opening_units;        /* SUM(delta) of its `opening` stock changes */
-    int64_t restock_units;        /* SUM(delta) of the others */
-    int64_t over_limit_customers; /* customers who hold more than the limit */
-    int64_t last_order_id;        /* of confirmed orders, 0: none */
+    int64_t order_count;          /* orders with it among their parts: confirmed ones and cancelled ones */
+    int64_t order_units;          /* SUM(quantity) over these parts */
+    int64_t cancelled_units;      /* of these, in cancelled orders */
+    int64_t opening_units;        /* SUM(delta) of its `opening` rows in the audit log */
+    int64_t restock_units;        /* of `restock`, `withdrawal` and `healing` */
+    int64_t logged_stock;         /* its stock, worked out from the audit log alone */
+    int64_t logged_price;         /* after the last price change in the audit log; 0: none */
+    int64_t over_limit_customers; /* customers whose live orders hold more than the limit */
+    int64_t last_order_id;        /* of orders with it, 0: none */
     int64_t last_order_at_ms;
 };
 /* The first call of a snapshot reads every order (0.2 s a million, 1 s if products have limits) and counts for all products; further ones
