@@ -967,7 +967,7 @@ static void test_sold_out_marks_and_carts(void **state)
     open_product(2, 0, 0);
     open_product(3, 5, 0);
     struct probe *gone;
-    int64_t until = deadline_in(PATIENCE_MS);
+    int64_t latest_us = deadline_in(PATIENCE_MS);
     bool at_once = false;
     while (!at_once) { /* the news of the openings may still be on their way, and clear the marks */
         struct probe *first = submit(1, 1, 1), *second = submit(1, 2, 1);
@@ -975,7 +975,7 @@ static void test_sold_out_marks_and_carts(void **state)
         gone = submit_cart(2, (const int64_t[]){1, 1, 2, 1, 0});
         at_once = gone->answered;
         TURN_UNTIL(gone->answered);
-        assert_true(now_us() < until);
+        assert_true(now_us() < latest_us);
     }
     assert_int_equal(gone->gate.purchase.short_lines, 3);
     struct probe *mixed = submit_cart(2, (const int64_t[]){3, 1, 1, 1, 0});
