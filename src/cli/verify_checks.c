@@ -12,10 +12,24 @@
 #include <string.h>
 
 /* --- what was found --------------------------------------------------------------------------------------------------------------- */
+/* Names may hold each other. */
+static bool has_name(const char *names, const char *name)
+{
+    size_t bytes = strlen(name);
+    while (strncmp(names, name, bytes) != 0 || (names[bytes] != '\0' && names[bytes] != ',')) {
+        const char *end = strstr(names, ", ");
+        if (end == NULL) {
+            return false;
+        }
+        names = end + 2;
+    }
+    return true;
+}
+
 void audit_add_name(char *names, size_t bytes, const char *name)
 {
     size_t used = strlen(names);
-    if (strstr(names, name) == NULL && used + strlen(name) + 3 < bytes) {
+    if (!has_name(names, name) && used + strlen(name) + 3 < bytes) {
         snprintf(names + used, bytes - used, "%s%s", used > 0 ? ", " : "", name);
     }
 }
@@ -125,8 +139,8 @@ static void check_chain(struct audit *audit)
     add_row(faults, sizeof faults, chain->first_off, "does not follow on its product's row before");
     add_row(faults, sizeof faults, chain->first_backwards, "is before its predecessor in the log");
     audit_format_hash(chain->head, head);
-    audit_report(audit, name, audit_holds(faults[0] == '\0'),
-                 "%" PRId64 " rows, the last one's hash %.16s…%s", chain->rows, head, faults);
+    audit_report(audit, name, audit_holds(faults[0] == '\0'), "%" PRId64 " rows, the last one's hash %.16s%s",
+                 chain->rows, head, faults);
 }
 
 /* --- the whole ------------------------------------------------------------------------------------------------------------------------------ */
