@@ -3,9 +3,6 @@
 #include "testing.h"
 
 #include "crowd.h"
-#include "ledger.h"
-#include "run.h"
-#include "server_fixture.h"
 #include "tool.h"
 
 #include "doorbuster/json.h"
@@ -20,12 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SALE_MS 20000
-
-static struct server_fixture server;
-static struct ledger ledger;
-static int64_t first_user, product;
-static char token[JWT_TOKEN_BYTES_MAX];
+static struct tool_shop shop;
 
 /* --- running them
  * ----------------------------------------------------------------------------------------------------------------
@@ -33,12 +25,12 @@ static char token[JWT_TOKEN_BYTES_MAX];
 static struct run_result run_tool(const char *tool, const char *const *arguments,
                                   const char *const *environment)
 {
-    return tool_run(&server, tool, arguments, environment);
+    return tool_run(&shop.server, tool, arguments, environment);
 }
 
 static void expect_tool(const char *tool, const char *const *arguments, int exit_code, const char *words)
 {
-    tool_expect(&server, tool, arguments, exit_code, words);
+    tool_expect(&shop.server, tool, arguments, exit_code, words);
 }
 
 static struct store_product find_product(const char *name)
@@ -46,7 +38,7 @@ static struct store_product find_product(const char *name)
     struct store *store;
     struct store_product found;
     char error[512];
-    assert_int_equal(store_open(&store, server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
     assert_int_equal(store_find_product_by_name(store, name, &found), STORE_OK);
     store_close(&store);
     return found;
@@ -57,31 +49,15 @@ static struct store_user find_user(const char *name)
     struct store *store;
     struct store_user found;
     char error[512];
-    assert_int_equal(store_open(&store, server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
     assert_int_equal(store_find_user(store, name, &found), STORE_OK);
     store_close(&store);
     return found;
 }
 
-/* --- buying, so that there is something to audit
- * ------------------------------------------------------------------------------------ */
-static void answer_cb(void *context, size_t client, const struct crowd_answer *answer)
+static void sell(int64_t product, unsigned orders)
 {
-    (void)client;
-    (void)context;
-    ledger_note(&ledger, answer, first_user, product, 2);
-}
-
-static void sell(int64_t product_id, unsigned orders)
-{
-    product = product_id;
-    struct crowd *crowd = crowd_new(server.port, 1, answer_cb, NULL);
-    for (unsigned i = 0; i < orders; i++) {
-        crowd_buy(crowd, 0, token, product_id, 2);
-        assert_true(crowd_finish(crowd, SALE_MS));
-    }
-    assert_int_equal(ledger.other, 0);
-    crowd_free(&crowd);
+    tool_shop_sell(&shop, product, orders);
 }
 
 /* --- setup
@@ -107,7 +83,7 @@ static void test_setup_twice(void **state)
     assert_int_equal(second.updated_at_ms, first.updated_at_ms);
     assert_int_equal(same.id, admin.id);
     assert_string_equal(admin.password_hash, same.password_hash);
-    server_fixture_verify(&server, 0);
+    server_fixture_verify(&shop.server, 0);
 }
 
 static void test_setup_password(void **state)
@@ -134,7 +110,7 @@ static void test_setup_takes_its_account_back(void **state)
     struct store_user squatter = {.role = USER_BUYER, .username = "admin_v1_basic"};
     (void)state;
     assert_true(password_hash("the squatter's", squatter.password_hash));
-    assert_int_equal(store_open(&store, server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
     assert_int_equal(store_add_user(store, &squatter), STORE_OK);
     store_close(&store);
     expect_tool("setup", LIST("--scenario", "v1_basic"), 0, "shown this once");
@@ -166,12 +142,12 @@ static void test_setup_spares_orders(void **state)
     assert_int_equal(retired.sold, 6);
     assert_int_equal(retired.stock, 0);
     assert_int_equal(retired.restocked, -14);
-    size_t confirmed = ledger.confirmed;
+    size_t confirmed = shop.ledger.confirmed;
     sell(first.id, 1);
-    assert_int_equal(ledger.confirmed, confirmed);
+    assert_int_equal(shop.ledger.confirmed, confirmed);
     sell(second.id, 1);
-    assert_int_equal(ledger.confirmed, confirmed + 1);
-    server_fixture_verify(&server, 0);
+    assert_int_equal(shop.ledger.confirmed, confirmed + 1);
+    server_fixture_verify(&shop.server, 0);
 }
 
 static void test_setup_refusals(void **state)
@@ -237,7 +213,7 @@ static void expect_broken(const char *const *names)
     if (strlen(broken) != bytes) {
         fail_msg("verify found more than was broken: %s", broken);
     }
-    server_fixture_verify(&server, 1); /* without --json too */
+    server_fixture_verify(&shop.server, 1); /* without --json too */
 }
 
 static void expect_all_holds(void)
@@ -249,31 +225,18 @@ static void expect_all_holds(void)
 
 static void change_store(const char *sql)
 {
-    char path[FOLDER_BYTES + 32], *error = NULL;
-    sqlite3 *database;
-    snprintf(path, sizeof path, "%s/doorbuster.db", server.data);
-    assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
-    sqlite3_busy_timeout(database, 5000);
-    if (sqlite3_exec(database, sql, NULL, NULL, &error) != SQLITE_OK) {
-        fail_msg("%s: %s", sql, error);
-    }
-    assert_true(sqlite3_changes(database) > 0);
-    sqlite3_close(database);
+    tool_shop_change_store(&shop, sql);
 }
 
 static void change_redis(const char *command, int64_t id, int64_t by)
 {
-    redisContext *redis = server_fixture_redis(&server);
-    redisReply *reply = redis_ask(redis, command, (long long)id, (long long)by);
-    assert_non_null(reply);
-    freeReplyObject(reply);
-    redisFree(redis);
+    tool_shop_change_redis(&shop, command, id, by);
 }
 
 static void wait_until_healed(int64_t products)
 {
     int64_t deadline = deadline_in(10000);
-    while (server_fixture_metric(&server, "recorder_healed") < products) {
+    while (server_fixture_metric(&shop.server, "recorder_healed") < products) {
         assert_true(now_us() < deadline);
         usleep(10000);
     }
@@ -281,10 +244,10 @@ static void wait_until_healed(int64_t products)
 
 static int64_t product_with_sales(void)
 {
-    int64_t id = server_fixture_add_product(&server, 20, 0);
-    size_t confirmed = ledger.confirmed;
+    int64_t id = server_fixture_add_product(&shop.server, 20, 0);
+    size_t confirmed = shop.ledger.confirmed;
     sell(id, 4);
-    assert_int_equal(ledger.confirmed, confirmed + 4);
+    assert_int_equal(shop.ledger.confirmed, confirmed + 4);
     expect_all_holds();
     return id;
 }
@@ -293,7 +256,7 @@ static void test_verify_finds_stock_edited_in_redis(void **state)
 {
     int64_t id = product_with_sales();
     (void)state;
-    pid_t recorder = server_fixture_child(&server, "doorbuster: recorder");
+    pid_t recorder = server_fixture_child(&shop.server, "doorbuster: recorder");
     assert_int_equal(kill(recorder, SIGSTOP), 0); /* or it would have put it right before verify looks */
     change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", id, 1);
     expect_broken(LIST("Redis = store"));
@@ -319,11 +282,11 @@ static void test_edited_stock_heals_by_itself(void **state)
     change_redis("DEL {doorbuster}:product:%lld nothing:%lld", gone, 0);
     wait_until_healed(3);
     expect_all_holds();
-    assert_true(server_fixture_logged(&server, "Redis had 17, the store 12"));
-    assert_true(server_fixture_logged(&server, "Redis had 7, the store 12"));
-    assert_true(server_fixture_logged(&server, "Redis did not have it, the store has 12"));
+    assert_true(server_fixture_logged(&shop.server, "Redis had 17, the store 12"));
+    assert_true(server_fixture_logged(&shop.server, "Redis had 7, the store 12"));
+    assert_true(server_fixture_logged(&shop.server, "Redis did not have it, the store has 12"));
     sell(gone, 8);
-    assert_int_equal(ledger.confirmed, 3 * 4 + 6); /* 12 units in twos */
+    assert_int_equal(shop.ledger.confirmed, 3 * 4 + 6); /* 12 units in twos */
     expect_all_holds();
 }
 
@@ -335,10 +298,10 @@ static void test_oversale_by_hand_is_rejected(void **state)
     (void)state;
     change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", id, 10);
     sell(id, 11);
-    assert_int_equal(ledger.confirmed, 10); /* 20 units in twos */
+    assert_int_equal(shop.ledger.confirmed, 10); /* 20 units in twos */
     /* 409, until the recorder has put Redis right */
-    assert_true(ledger.over_limit >= 1);
-    assert_int_equal(ledger.over_limit + ledger.sold_out, 5);
+    assert_true(shop.ledger.over_limit >= 1);
+    assert_int_equal(shop.ledger.over_limit + shop.ledger.sold_out, 5);
     expect_all_holds();
 }
 
@@ -390,7 +353,7 @@ static void test_negative_stock_cannot_be_made(void **state)
     sqlite3 *database;
     (void)state;
     product_with_sales();
-    snprintf(path, sizeof path, "%s/doorbuster.db", server.data);
+    snprintf(path, sizeof path, "%s/doorbuster.db", shop.server.data);
     assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
     sqlite3_busy_timeout(database, 5000);
     assert_int_equal(sqlite3_exec(database, "UPDATE products SET stock = -1", NULL, NULL, NULL),
@@ -415,11 +378,11 @@ static void test_verify_finds_a_broken_order_of_events(void **state)
 
 static void test_verify_finds_a_broken_limit(void **state)
 {
-    int64_t id = server_fixture_add_product(&server, 20, 2);
+    int64_t id = server_fixture_add_product(&shop.server, 20, 2);
     (void)state;
     sell(id, 2);
-    assert_int_equal(ledger.confirmed, 1);
-    assert_int_equal(ledger.over_limit, 1);
+    assert_int_equal(shop.ledger.confirmed, 1);
+    assert_int_equal(shop.ledger.over_limit, 1);
     expect_all_holds();
     change_store("UPDATE products SET per_customer_limit = 1");
     expect_broken(LIST("customer limit"));
@@ -427,14 +390,14 @@ static void test_verify_finds_a_broken_limit(void **state)
 
 static void test_verify_finds_a_sale_after_sold_out(void **state)
 {
-    int64_t id = server_fixture_add_product(&server, 4, 0);
+    int64_t id = server_fixture_add_product(&shop.server, 4, 0);
     (void)state;
     sell(id, 3);
-    assert_int_equal(ledger.confirmed, 2);
-    assert_int_equal(ledger.sold_out, 1);
+    assert_int_equal(shop.ledger.confirmed, 2);
+    assert_int_equal(shop.ledger.sold_out, 1);
     expect_all_holds();
     expect_tool("verify", NULL, 0, "first sold-out answer after order 2");
-    redisContext *redis = server_fixture_redis(&server);
+    redisContext *redis = server_fixture_redis(&shop.server);
     redisReply *reply = redis_ask(redis, "HSET {doorbuster}:product:%lld sold_out %s", (long long)id, "1 1");
     freeReplyObject(reply);
     redisFree(redis);
@@ -445,9 +408,9 @@ static void test_verify_finds_a_sale_after_sold_out(void **state)
 static void come_again_cb(void *context, size_t client, const struct crowd_answer *answer)
 {
     struct crowd **crowd = context;
-    ledger_note(&ledger, answer, first_user, product, 2);
+    ledger_note(&shop.ledger, answer, shop.buyer, shop.product, TOOL_QUANTITY);
     if (answer->status == 201) {
-        crowd_buy(*crowd, client, token, product, 2);
+        crowd_buy(*crowd, client, shop.token, shop.product, TOOL_QUANTITY);
     }
 }
 
@@ -455,13 +418,13 @@ static void test_verify_in_mid_sale(void **state)
 {
     struct crowd *crowd;
     (void)state;
-    product = server_fixture_add_product(&server, 400000, 0);
-    crowd = crowd_new(server.port, 40, come_again_cb, &crowd);
+    shop.product = server_fixture_add_product(&shop.server, 400000, 0);
+    crowd = crowd_new(shop.server.port, 40, come_again_cb, &crowd);
     for (size_t i = 0; i < 40; i++) {
-        crowd_buy(crowd, i, token, product, 2);
+        crowd_buy(crowd, i, shop.token, shop.product, TOOL_QUANTITY);
     }
     for (int round = 0; round < 10; round++) {
-        const char *const argv[] = {program_path("verify"), "--data", server.data, NULL};
+        const char *const argv[] = {program_path("verify"), "--data", shop.server.data, NULL};
         FILE *out = tmpfile();
         pid_t pid = program_start(argv, NULL, fileno(out), fileno(out));
         int64_t until = deadline_in(100);
@@ -471,15 +434,15 @@ static void test_verify_in_mid_sale(void **state)
         assert_int_equal(program_wait(pid, TOOL_MS), 0);
         fclose(out);
     }
-    assert_true(ledger.confirmed > 100);
-    assert_int_equal(ledger.other + ledger.unavailable + ledger.broken, 0);
+    assert_true(shop.ledger.confirmed > 100);
+    assert_int_equal(shop.ledger.other + shop.ledger.unavailable + shop.ledger.broken, 0);
     crowd_free(&crowd);
 }
 
 static void test_setup_without_a_server(void **state)
 {
     (void)state;
-    server_fixture_stop(&server);
+    server_fixture_stop(&shop.server);
     expect_tool("setup", NULL, 1, "is the server running");
 }
 
@@ -489,23 +452,14 @@ static void test_setup_without_a_server(void **state)
 static int setup(void **state)
 {
     (void)state;
-    server_fixture_begin(&server);
-    server_fixture_start(&server, 1, NULL, NULL);
-    first_user = server_fixture_add_users(&server, 1);
-    server_fixture_token(&server, first_user, USER_BUYER, token);
+    tool_shop_begin(&shop);
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    ledger_free(&ledger);
-    if (server.pid > 0) {
-        kill(server.pid, SIGTERM); /* no check here: some tests leave a store that is damaged on purpose */
-        program_wait(server.pid, TOOL_MS);
-        server.pid = 0;
-    }
-    server_fixture_end(&server);
+    tool_shop_end(&shop);
     return 0;
 }
 
