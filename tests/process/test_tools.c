@@ -150,9 +150,111 @@ static void test_setup_spares_orders(void **state)
     server_fixture_verify(&shop.server, 0);
 }
 
+/* --- setup of many products
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+#define V2 LIST("--scenario", "v2_multi")
+#define V2_PRODUCTS 10
+
+static struct store_product find_v2(const char *kind, int number)
+{
+    char name[64];
+    snprintf(name, sizeof name, "V2 %s %d", kind, number);
+    return find_product(name);
+}
+
+/* It is so many of the n-th product, as that is now. */
+static void expect_component(const struct store_product *bundle, size_t i, int number, int64_t quantity)
+{
+    assert_int_equal(bundle->components[i].product_id, find_v2("Product", number).id);
+    assert_int_equal(bundle->components[i].quantity, quantity);
+}
+
+static void expect_v2(int64_t stock)
+{
+    for (int i = 1; i <= V2_PRODUCTS; i++) {
+        struct store_product product = find_v2("Product", i);
+        assert_int_equal(product.stock, stock);
+        assert_int_equal(product.price, 1000 * i);
+        assert_int_equal(product.per_customer_limit, i == V2_PRODUCTS ? 1 : 0);
+        assert_int_equal(product.component_count, 0);
+    }
+    struct store_product first = find_v2("Bundle", 1), second = find_v2("Bundle", 2);
+    assert_int_equal(first.price, 2500);
+    assert_int_equal(first.component_count, 2);
+    expect_component(&first, 0, 1, 1);
+    expect_component(&first, 1, 2, 1);
+    assert_int_equal(second.price, 11000);
+    assert_int_equal(second.component_count, 3);
+    expect_component(&second, 0, 2, 1);
+    expect_component(&second, 1, 3, 2);
+    expect_component(&second, 2, 4, 1);
+    server_fixture_verify(&shop.server, 0);
+}
+
+static void test_setup_of_many_twice(void **state)
+{
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle    11 \"V2 Bundle 1\" of 1 x product 1, 1 x product 2, price 2500\n");
+    assert_int_equal(find_user("admin_v2_multi").role, USER_ADMIN);
+    expect_v2(100);
+    struct store_product first = find_v2("Product", 10), bundle = find_v2("Bundle", 2);
+    expect_tool("setup", V2, 0, "bundle    12 \"V2 Bundle 2\" is there already\n");
+    assert_int_equal(find_v2("Product", 10).id, first.id);
+    assert_int_equal(find_v2("Product", 10).updated_at_ms, first.updated_at_ms);
+    assert_int_equal(find_v2("Bundle", 2).id, bundle.id);
+    assert_int_equal(find_v2("Bundle", 2).updated_at_ms, bundle.updated_at_ms);
+    expect_v2(100);
+}
+
+static void test_setup_of_many_spares_orders(void **state)
+{
+    char body[64];
+    (void)state;
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--stock", "20"), 0, "stock 20");
+    expect_v2(20);
+    expect_tool("setup", V2, 1, "another stock");
+    struct store_product bundle = find_v2("Bundle", 2), of = find_v2("Product", 3);
+    snprintf(body, sizeof body, "{\"product_id\":%" PRId64 ",\"quantity\":2}", bundle.id);
+    assert_int_equal(tool_shop_ask(&shop, "POST", "/api/purchases", body, NULL), 201);
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--stock", "20"), 1,
+                "--reset retires the scenario's");
+    assert_int_equal(find_v2("Bundle", 2).id, bundle.id);
+    assert_int_equal(find_v2("Product", 3).stock, 16);
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--stock", "30", "--reset"), 0, "retired");
+    expect_v2(30);
+    assert_true(find_v2("Product", 1).id > bundle.id);
+    /* The old ones keep their orders; nothing of them is left to sell. */
+    struct store_product retired = find_product("V2 Bundle 2 (retired 12)");
+    assert_int_equal(retired.id, bundle.id);
+    assert_int_equal(retired.sold, 2);
+    retired = find_product("V2 Product 3 (retired 3)");
+    assert_int_equal(retired.id, of.id);
+    assert_int_equal(retired.sold, 4);
+    assert_int_equal(retired.stock, 0);
+    assert_int_equal(tool_shop_ask(&shop, "POST", "/api/purchases", body, NULL), 400);
+}
+
+/* A setup that was cut short is finished by the next. */
+static void test_setup_adds_what_is_missing(void **state)
+{
+    struct store *store;
+    char error[512];
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    struct store_product kept = find_v2("Bundle", 1), missing = find_v2("Bundle", 2);
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_rename_product(store, missing.id, "something else"), STORE_OK);
+    store_close(&store);
+    expect_tool("setup", V2, 0, "bundle    13 \"V2 Bundle 2\" of");
+    assert_int_equal(find_v2("Bundle", 1).id, kept.id);
+    expect_v2(100);
+}
+
 static void test_setup_refusals(void **state)
 {
     (void)state;
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--limit", "2"), 2, "--limit does not go with");
     expect_tool("setup", LIST("--scenario", "v9"), 2, "--scenario");
     expect_tool("setup", LIST("--scenario", "custom"), 2, "--stock");
     expect_tool("setup", LIST("--stock", "-1"), 2, "--stock");
@@ -242,6 +344,19 @@ static void wait_until_healed(int64_t products)
     }
 }
 
+/* While it stands still, it puts nothing right before verify looks. */
+static pid_t stop_recorder(void)
+{
+    pid_t recorder = server_fixture_child(&shop.server, "doorbuster: recorder");
+    assert_int_equal(kill(recorder, SIGSTOP), 0);
+    return recorder;
+}
+
+static void let_go(pid_t recorder)
+{
+    assert_int_equal(kill(recorder, SIGCONT), 0);
+}
+
 static int64_t product_with_sales(void)
 {
     int64_t id = server_fixture_add_product(&shop.server, 20, 0);
@@ -256,8 +371,7 @@ static void test_verify_finds_stock_edited_in_redis(void **state)
 {
     int64_t id = product_with_sales();
     (void)state;
-    pid_t recorder = server_fixture_child(&shop.server, "doorbuster: recorder");
-    assert_int_equal(kill(recorder, SIGSTOP), 0); /* or it would have put it right before verify looks */
+    pid_t recorder = stop_recorder();
     change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", id, 1);
     expect_broken(LIST("Redis = store"));
     expect_tool("verify", NULL, 1, "Redis 13, store 12");
@@ -267,7 +381,7 @@ static void test_verify_finds_stock_edited_in_redis(void **state)
     expect_all_holds();
     change_redis("HDEL {doorbuster}:product:%lld stock x%lld", id, 0);
     expect_broken(LIST("Redis = store"));
-    assert_int_equal(kill(recorder, SIGCONT), 0);
+    let_go(recorder);
     wait_until_healed(1);
     expect_all_holds();
 }
@@ -337,14 +451,18 @@ static void test_verify_finds_a_changed_book(void **state)
 {
     (void)state;
     product_with_sales();
+    pid_t recorder = stop_recorder();
     /* A stock that does not add up, or below 0, the schema does not even allow; so both must be moved
      * together. */
     change_store("UPDATE products SET stock = stock + 5, opening = opening + 5");
-    expect_broken(LIST("stock changes", "Redis = store"));
+    expect_broken(LIST("stock changes", "stock from the audit log", "Redis = store"));
     change_store("UPDATE products SET stock = stock - 5, opening = opening - 5");
     expect_all_holds();
     change_store("UPDATE products SET stock = stock + 1, sold = sold - 1");
-    expect_broken(LIST("units sold = sum of orders", "Redis = store"));
+    expect_broken(LIST("units sold = sum of orders", "stock from the audit log", "Redis = store"));
+    change_store("UPDATE products SET stock = stock - 1, sold = sold + 1, price = price + 1");
+    expect_broken(LIST("Redis = store"));
+    let_go(recorder);
 }
 
 static void test_negative_stock_cannot_be_made(void **state)
@@ -384,8 +502,11 @@ static void test_verify_finds_a_broken_limit(void **state)
     assert_int_equal(shop.ledger.confirmed, 1);
     assert_int_equal(shop.ledger.over_limit, 1);
     expect_all_holds();
+    pid_t recorder = stop_recorder();
     change_store("UPDATE products SET per_customer_limit = 1");
-    expect_broken(LIST("customer limit"));
+    expect_broken(LIST("customer limit", "Redis = store"));
+    expect_tool("verify", NULL, 1, "they differ in customer limit: Redis 2, store 1");
+    let_go(recorder);
 }
 
 static void test_verify_finds_a_sale_after_sold_out(void **state)
@@ -402,6 +523,156 @@ static void test_verify_finds_a_sale_after_sold_out(void **state)
     freeReplyObject(reply);
     redisFree(redis);
     expect_broken(LIST("last sale before sold out"));
+}
+
+/* --- verify: what Redis has of a product besides its stock
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+static void expect_redis_differs(const char *edit, const char *mend, int64_t id, const char *words)
+{
+    change_redis(edit, id, 7);
+    expect_broken(LIST("Redis = store"));
+    expect_tool("verify", NULL, 1, words);
+    change_redis(mend, id, 0);
+    expect_all_holds();
+}
+
+static void test_verify_finds_a_product_edited_in_redis(void **state)
+{
+    int64_t id = product_with_sales();
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    pid_t recorder = stop_recorder();
+    expect_redis_differs("HINCRBY {doorbuster}:product:%lld price %lld",
+                         "HSET {doorbuster}:product:%lld price 50%lld", id,
+                         "they differ in price: Redis 507, store 500");
+    expect_redis_differs("HSET {doorbuster}:product:%lld limit %lld",
+                         "HSET {doorbuster}:product:%lld limit %lld", id,
+                         "they differ in customer limit: Redis 7, store 0");
+    expect_redis_differs("HSET {doorbuster}:product:%lld starts %lld",
+                         "HSET {doorbuster}:product:%lld starts %lld", id,
+                         "they differ in sale's begin: Redis 7, store 0");
+    expect_redis_differs("HSET {doorbuster}:product:%lld ends %lld",
+                         "HSET {doorbuster}:product:%lld ends %lld", id,
+                         "they differ in sale's end: Redis 7, store 0");
+    let_go(recorder);
+}
+
+static void test_verify_finds_a_bundle_edited_in_redis(void **state)
+{
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    pid_t recorder = stop_recorder();
+    change_redis("HSET {doorbuster}:product:%lld components 1:%lld", 11, 7);
+    expect_broken(LIST("Redis = store"));
+    let_go(recorder);
+}
+
+/* --- verify: carts, cancellations
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+/* Product 5 twice, and the second bundle: products 2, 3 and 4. */
+static int64_t buy_cart(void)
+{
+    int64_t id;
+    assert_int_equal(
+        tool_shop_ask(&shop, "POST", "/api/purchases",
+                      "{\"items\":[{\"product_id\":5,\"quantity\":2},{\"product_id\":12,\"quantity\":1}]}",
+                      &id),
+        201);
+    return id;
+}
+
+static void cancel(int64_t order)
+{
+    char target[64];
+    snprintf(target, sizeof target, "/api/purchases/%" PRId64, order);
+    assert_int_equal(tool_shop_ask(&shop, "DELETE", target, NULL, NULL), 200);
+}
+
+static void test_verify_finds_a_changed_part(void **state)
+{
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    buy_cart();
+    expect_all_holds();
+    change_store("UPDATE order_parts SET quantity = quantity + 1 WHERE product_id = 3");
+    expect_broken(LIST("units sold = sum of orders", "orders = log"));
+    change_store("UPDATE order_parts SET quantity = quantity - 1 WHERE product_id = 3");
+    expect_all_holds();
+    change_store("UPDATE order_parts SET remaining = remaining + 1 WHERE product_id = 4");
+    expect_broken(LIST("orders = log"));
+    change_store("UPDATE order_parts SET remaining = remaining - 1 WHERE product_id = 4");
+    change_store("UPDATE order_parts SET is_component = 0 WHERE product_id = 2");
+    expect_broken(LIST("orders = log"));
+}
+
+static void test_verify_finds_a_lost_cancellation(void **state)
+{
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    buy_cart();
+    cancel(buy_cart());
+    expect_all_holds();
+    expect_tool("verify", NULL, 0, "1 cancellations, 0 not in the store");
+    change_store("DELETE FROM cancellations");
+    char broken[1024];
+    verify_json(broken, sizeof broken, 1);
+    assert_string_equal(broken, "units cancelled;units cancelled;units cancelled;units cancelled;units "
+                                "cancelled;orders = log;"); /* of products 2 to 5 and the bundle */
+    expect_tool("verify", NULL, 1, "1 cancellations, 1 not in the store");
+}
+
+/* --- verify: the audit log
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+static void test_verify_finds_a_changed_audit_row(void **state)
+{
+    (void)state;
+    product_with_sales();
+    expect_tool("verify", NULL, 0, "5 rows, the last one's hash ");
+    change_store("DROP TRIGGER audit_log_no_update; UPDATE audit_log SET note = note || '!' WHERE seq = 3");
+    expect_broken(LIST("audit log"));
+    expect_tool("verify", NULL, 1, "row 3 is not as it was written");
+    change_store("UPDATE audit_log SET note = substr(note, 1, length(note) - 1) WHERE seq = 3");
+    expect_all_holds();
+    change_store("UPDATE audit_log SET delta = delta - 1, to_figure = to_figure - 1 WHERE seq = 2");
+    expect_tool("verify", NULL, 1, "row 2 is not as it was written; row 3 does not follow");
+}
+
+static void test_verify_finds_a_removed_audit_row(void **state)
+{
+    (void)state;
+    product_with_sales();
+    change_store("DROP TRIGGER audit_log_no_delete; DELETE FROM audit_log WHERE seq = 3");
+    expect_tool("verify", NULL, 1, "row 3 is missing");
+}
+
+/* The chain does not tell; but what is left does not add up to the stock. */
+static void test_verify_finds_the_audit_log_cut_short(void **state)
+{
+    (void)state;
+    product_with_sales();
+    change_store("DROP TRIGGER audit_log_no_delete; DELETE FROM audit_log WHERE seq = 5");
+    expect_broken(LIST("stock from the audit log"));
+}
+
+static void test_verify_gives_the_last_hash(void **state)
+{
+    const char *head;
+    int64_t rows;
+    (void)state;
+    product_with_sales();
+    struct run_result result = run_tool("verify", LIST("--json"), NULL);
+    cJSON *json = json_parse_object(result.out, strlen(result.out));
+    assert_non_null(json);
+    const cJSON *log = cJSON_GetObjectItemCaseSensitive(json, "audit_log");
+    assert_int_equal(json_get_integer(log, "rows", 0, 100, &rows), JSON_FIELD_OK);
+    assert_int_equal(json_get_string(log, "head", 64, 64, &head), JSON_FIELD_OK);
+    assert_int_equal(rows, 5);
+    assert_int_equal(strspn(head, "0123456789abcdef"), 64);
+    cJSON_Delete(json);
+    run_result_free(&result);
 }
 
 /* In the middle of a sale the books are equal too. */
@@ -472,6 +743,9 @@ int main(void)
         TEST(test_setup_password),
         TEST(test_setup_takes_its_account_back),
         TEST(test_setup_spares_orders),
+        TEST(test_setup_of_many_twice),
+        TEST(test_setup_of_many_spares_orders),
+        TEST(test_setup_adds_what_is_missing),
         TEST(test_setup_refusals),
         TEST(test_verify_finds_stock_edited_in_redis),
         TEST(test_edited_stock_heals_by_itself),
@@ -484,6 +758,14 @@ int main(void)
         TEST(test_verify_finds_a_broken_order_of_events),
         TEST(test_verify_finds_a_broken_limit),
         TEST(test_verify_finds_a_sale_after_sold_out),
+        TEST(test_verify_finds_a_product_edited_in_redis),
+        TEST(test_verify_finds_a_bundle_edited_in_redis),
+        TEST(test_verify_finds_a_changed_part),
+        TEST(test_verify_finds_a_lost_cancellation),
+        TEST(test_verify_finds_a_changed_audit_row),
+        TEST(test_verify_finds_a_removed_audit_row),
+        TEST(test_verify_finds_the_audit_log_cut_short),
+        TEST(test_verify_gives_the_last_hash),
         TEST(test_verify_in_mid_sale),
         TEST(test_setup_without_a_server),
     };

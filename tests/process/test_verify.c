@@ -108,19 +108,87 @@ static void test_acks_do_not_hold(void **state)
     expect_acks(text, 1, "line 1 (order 4 different)");
 }
 
+/* --- what clients were told of carts
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+static int64_t v2_product(int number)
+{
+    return shop.product + number; /* setup adds ten products behind the shop's, then the bundles 11 and 12 */
+}
+
+static int64_t buy_cart(void)
+{
+    char body[128];
+    int64_t id;
+    tool_expect(&shop.server, "setup", LIST("--scenario", "v2_multi"), 0, "bundle");
+    snprintf(body, sizeof body,
+             "{\"items\":[{\"product_id\":%" PRId64 ",\"quantity\":2},{\"product_id\":%" PRId64
+             ",\"quantity\":1}]}",
+             v2_product(5), v2_product(12));
+    assert_int_equal(tool_shop_ask(&shop, "POST", "/api/purchases", body, &id), 201);
+    return id;
+}
+
+/* "order buyer", then pairs of product and quantity that end with 0. */
+static const char *cart_line(int64_t order, const int *pairs)
+{
+    static char text[1024];
+    size_t used = (size_t)snprintf(text, sizeof text, "%" PRId64 " %" PRId64, order, shop.buyer);
+    for (size_t i = 0; pairs[i] != 0; i += 2) {
+        used += (size_t)snprintf(text + used, sizeof text - used, " %" PRId64 " %d", v2_product(pairs[i]),
+                                 pairs[i + 1]);
+        assert_in_range(used, 1, sizeof text - 1);
+    }
+    return text;
+}
+
+#define CART(...) ((const int[]){__VA_ARGS__, 0})
+
+static void test_acks_of_carts(void **state)
+{
+    static const char fine[] = "1 told to clients, 0 missing, 0 different, 0 told twice\n";
+    int64_t order = buy_cart();
+    char told_later[1024], target[64];
+    (void)state;
+    expect_acks(cart_line(order, CART(5, 2, 12, 1)), 0, fine);
+    expect_acks(cart_line(order, CART(12, 1, 5, 2)), 0, fine);
+    expect_acks(cart_line(order, CART(5, 1, 12, 1, 5, 1)), 0, fine); /* as it may have been asked for */
+    expect_acks(cart_line(order, CART(5, 2)), 1, "1 different");
+    expect_acks(cart_line(order, CART(12, 1)), 1, "1 different");
+    expect_acks(cart_line(order, CART(5, 2, 12, 2)), 1, "1 different");
+    expect_acks(cart_line(order, CART(5, 2, 12, 1, 2, 1)), 1, "1 different"); /* what the bundle took */
+    expect_acks(cart_line(order, CART(5, 2000000000, 12, 1)), 1, "1 different");
+    snprintf(told_later, sizeof told_later, "%s", cart_line(order, CART(5, 2, 12, 1)));
+    snprintf(target, sizeof target, "/api/purchases/%" PRId64, order);
+    assert_int_equal(tool_shop_ask(&shop, "DELETE", target, NULL, NULL), 200);
+    expect_acks(told_later, 0, fine); /* it was confirmed when its buyer was told */
+}
+
+static void test_acks_of_large_carts(void **state)
+{
+    int pairs[2 * 21 + 1] = {0};
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        pairs[2 * i] = pairs[2 * i + 1] = i + 1;
+    }
+    expect_acks(cart_line(99, pairs), 1, "1 missing");
+    pairs[40] = pairs[41] = 21;
+    expect_acks(cart_line(99, pairs), 2, "line 1: ");
+}
+
 static void test_malformed_acks(void **state)
 {
-    static const char *const lines[] = {
-        "1 2 3",    "1 2 3 4 5", "x 2 3 4",         "1 2 3 0",
-        "-1 2 3 4", "1,2,3,4",   "1 2 3 4 # order", "1 2 3 99999999999999999999"};
+    static const char *const lines[] = {"1 2 3",   "1 2 3 4 5",       "1 2 3 4 5 0",
+                                        "x 2 3 4", "1 2 3 0",         "-1 2 3 4",
+                                        "1,2,3,4", "1 2 3 4 # order", "1 2 3 99999999999999999999"};
     char text[2048];
     (void)state;
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         snprintf(text, sizeof text, "# orders\n\n%s\n1 1 1 1\n", lines[i]);
         expect_acks(text, 2, "line 3: ");
     }
-    memset(text, '1', 1000);
-    snprintf(text + 1000, sizeof text - 1000, "\n");
+    memset(text, '1', 1500);
+    snprintf(text + 1500, sizeof text - 1500, "\n");
     expect_acks(text, 2, "line 1: ");
     text[0] = '#';
     expect_acks(text, 0, "0 told to clients");
@@ -178,7 +246,7 @@ static void test_watch(void **state)
     (void)state;
     watch_begin(false);
     wait_for_words(
-        "Z  4 orders  0/s  0 in flight  epoch 1  lag 0 entries, 0 ms  12 of 12 checks hold (full)\n");
+        "Z  4 orders  0/s  0 in flight  epoch 1  lag 0 entries, 0 ms  15 of 15 checks hold (full)\n");
     wait_for_words("  4 of 4 checks hold\n");
     sell(1);
     wait_for_words("Z  5 orders  1/s");
@@ -200,7 +268,7 @@ static void test_watch_remembers(void **state)
     (void)state;
     change_store("UPDATE orders SET quantity = 3 WHERE id = 3");
     watch_begin(false);
-    wait_for_words("  10 of 12 checks hold (full)  BROKEN: units sold = sum of orders, orders = log\n");
+    wait_for_words("  13 of 15 checks hold (full)  BROKEN: units sold = sum of orders, orders = log\n");
     wait_for_words("  4 of 4 checks hold  BROKEN: units sold = sum of orders\n");
     watch_end(SIGINT, 1);
 }
@@ -483,6 +551,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_acks_hold),
         TEST(test_acks_do_not_hold),
+        TEST(test_acks_of_carts),
+        TEST(test_acks_of_large_carts),
         TEST(test_malformed_acks),
         TEST(test_watch),
         TEST(test_watch_remembers),
