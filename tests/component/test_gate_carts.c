@@ -4,6 +4,7 @@
 #include "redis_fixture.h"
 
 #include "doorbuster/gate_books.h"
+#include "doorbuster/sale.h"
 
 #include <inttypes.h>
 #include <stdio.h>
