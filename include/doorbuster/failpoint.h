@@ -26,6 +26,9 @@
 #define FAILPOINTS(X)                                                                                             \
     X("gate.reply")         /* worker: a call's reply came, nothing done with it yet */                          \
     X("gate.confirm")       /* worker: before a confirmed purchase is answered */                                \
+    X("cancel.read")        /* pool: the order was read from the store, the gate not asked yet */                \
+    X("cancel.done")        /* pool: taken back in Redis, before its record is awaited */                        \
+    X("change.done")        /* pool: stock or price changed in Redis, likewise */                                \
     X("recorder.read")      /* recorder: entries read, before BEGIN */                                           \
     X("store.begun")        /* store_record: BEGIN done, nothing written */                                      \
     X("store.commit")       /* store_record: all written, before COMMIT */                                       \

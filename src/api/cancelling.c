@@ -10,6 +10,7 @@
 
 #include "doorbuster/books.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -75,6 +76,9 @@ static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct gate
     if (cancel->found.order.state == ORDER_CANCELLED) {
         return true;
     }
+    if (failpoint("cancel.read")) {
+        return give_up(&cancel->job, "as if the gate could not be asked");
+    }
     enum gate_change changed = ask_gate(cancel, desk->redis, &pass, result, &is_void);
     if (changed == GATE_FULL) {
         cancel->too_much = true;
@@ -104,7 +108,9 @@ static void cancel_work(struct job *job, struct desk *desk)
     if (cancel->too_much || cancel->found.order.state == ORDER_CANCELLED) {
         return;
     }
-    if (!books_await_recorded(desk->reader, result.position)) {
+    if (failpoint("cancel.done")) {
+        give_up(job, "as if the gate's answer was lost");
+    } else if (!books_await_recorded(desk->reader, result.position)) {
         give_up(job, "it is not recorded yet; it will be");
     } else if (read_own(cancel, desk->reader) && cancel->found.order.state != ORDER_CANCELLED) {
         give_up(job, "the store did not have it");

@@ -4,6 +4,7 @@
 #include "api_internal.h"
 
 #include "doorbuster/books.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/json.h"
 
 #include <inttypes.h>
@@ -119,8 +120,12 @@ static void change_work(struct job *job, struct desk *desk)
         return;
     }
     ask_gate(change, desk->redis);
-    if (job->outcome == JOB_OK && (change->finding == CHANGE_DONE || change->finding == CHANGE_REPEATED) &&
-        !books_await_recorded(desk->reader, change->result.position)) {
+    if (job->outcome != JOB_OK || (change->finding != CHANGE_DONE && change->finding != CHANGE_REPEATED)) {
+        return;
+    }
+    if (failpoint("change.done")) {
+        fail(change, "as if the gate's answer was lost");
+    } else if (!books_await_recorded(desk->reader, change->result.position)) {
         fail(change, "it is not recorded yet; it will be");
     }
 }

@@ -3,10 +3,11 @@
  *
  *   chaos.c          options, the run: stores, blocks of rounds in one mode, the final audit
  *   chaos_bench.c    the server, its Redis and the proxy: starting, stopping, switching between modes
- *   chaos_buyers.c   sixty people who buy without end, and the history of every request
+ *   chaos_buyers.c   sixty people who buy and cancel without end, two admins who restock and withdraw
+ *   chaos_history.c  every request of theirs, and what each answer says
  *   chaos_faults*.c  the table of faults, one small function each
  *   chaos_round.c    one round
- *   chaos_audit.c    what must hold, by the store
+ *   chaos_audit*.c   what must hold, by the store: orders, _books: stock, _kept: is it still there at the end?
  *   chaos_report.c   lines, summary, the folder of a failed round
  *   chaos_sweep.c    every failpoint with every action
  *   chaos_selftest.c histories that were falsified, for the audit to notice
@@ -22,9 +23,17 @@
 #include "redis_fixture.h"
 #include "server_fixture.h"
 
+#include "doorbuster/store.h"
+
 #include <signal.h>
 
 #define BUYERS 60
+#define ADMINS 2
+#define PEOPLE (BUYERS + ADMINS)
+#define LINES_MAX 3
+#define PRODUCT_PRICE 500 /* of server_fixture's products */
+#define BUNDLE_PRICE 1200
+#define KEY_BYTES 40
 #define ROUND_FAULTS_MAX 2
 #define RECOVERY_PATIENCE_MS 15000
 #define PATIENCE_MS 20000
@@ -49,36 +58,62 @@ extern volatile sig_atomic_t interrupted;
 
 /* --- history ------------------------------------------------------------------------------------------- */
 struct request { /* one HTTP request and what came of it */
-    unsigned purchase, attempt;
+    unsigned wish, attempt;
     int status; /* or CROWD_BROKEN */
     int64_t sent_us, got_us;
-    int64_t order, remaining; /* 201; remaining also of 400 */
-    bool replayed, other;
+    bool replayed;
 };
 
+/* What is on sale in a round, by its place in round.products. The bundle is made of the other two. */
+enum { SCARCE, PLENTIFUL, BUNDLE, PRODUCTS };
+extern const int64_t bundle_units[PRODUCTS]; /* of each in one bundle */
+
+enum wish_kind { WISH_PURCHASE, WISH_CANCEL, WISH_CHANGE, WISH_KINDS };
 enum outcome { UNKNOWN, CONFIRMED, SOLD_OUT, REFUSED };
 
-struct purchase { /* what a buyer wants: one request, or with a key as many as it takes */
-    unsigned buyer;
-    int64_t product_id, quantity;
-    bool keyed;
+struct wish_line {
+    unsigned product; /* its place in round.products */
+    int64_t quantity;
+    bool is_short;     /* SOLD_OUT: this line cannot be had */
+    int64_t remaining; /* CONFIRMED, and of a short line */
+};
+
+/* What somebody wants: one request, or as many as it takes. */
+struct wish {
+    enum wish_kind kind;
+    unsigned person;
+    bool keyed;   /* with an Idempotency-Key */
+    bool repeats; /* until its outcome is known: whatever has a key, and all cancels */
+    bool as_cart;
+    struct wish_line lines[LINES_MAX]; /* of a change one, with its delta as the quantity */
+    size_t line_count;
     enum outcome outcome;
     unsigned attempts;
     int64_t first_sent_us, last_sent_us, got_us;
-    int64_t order, remaining;
-    bool unavailable; /* answered 503 at least once */
-    bool matched;     /* by the audit: an order of unknown outcome is explained by this one */
+    int64_t order;                /* a purchase's, once it is confirmed; the one to cancel */
+    int64_t cancelled_at_ms;      /* a cancel's, once it is confirmed */
+    struct log_position position; /* a change's; likewise */
+    int64_t stock;                /* likewise: the product's afterwards */
+    bool unavailable;             /* answered 503 at least once */
+    bool matched; /* by the audit: what the store has is explained by this one */
 };
 
 struct history {
     struct request *requests;
     size_t request_count, request_room;
-    struct purchase *purchases;
-    size_t purchase_count, purchase_room;
+    struct wish *wishes;
+    size_t wish_count, wish_room;
     size_t confirmed, sold_out, refused, unavailable, broken, rejected, replayed, other;
+    size_t carts, bundles;                /* of those confirmed: with several lines, with a bundle */
+    size_t cancels, changes, changes_short; /* 200; 409 for want of stock */
     size_t sold_broken, sold_unavailable; /* orders of purchases whose outcome the buyer does not know */
     int other_status;                     /* the last */
 };
+extern struct history history;
+
+struct wish *history_add(const struct wish *wish); /* the pointer is good until the next one is added */
+void history_note(size_t place, const struct crowd_answer *answer, const int64_t products[PRODUCTS]);
+void history_clear(void);
 
 /* --- the bench ----------------------------------------------------------------------------------------- */
 struct bench {
@@ -117,19 +152,18 @@ const char *bench_log_bug(void);
 char *bench_verify(int *exit_code); /* what `verify` said; malloc'ed */
 
 /* --- buyers -------------------------------------------------------------------------------------------- */
-extern struct history history;
-
 void buyers_open(void); /* for a server that was just started; keeps the accounts of the store */
 void buyers_forget(void);
-void buyers_begin(const int64_t products[2], uint64_t seed);
+void buyers_begin(const int64_t products[PRODUCTS], uint64_t seed);
 void buyers_step(int ms);
 void buyers_for(int ms);
 bool buyers_finish(int timeout_ms); /* false: somebody got no answer */
 void buyers_close(void);
-int64_t buyers_user(unsigned buyer);
+int64_t buyers_user(unsigned person);
+/* The Idempotency-Key of a wish in the history; "" if it has none. */
+void buyers_key(const struct wish *wish, char out[KEY_BYTES]);
 /* When the first sale was confirmed that was asked for after `since_us`; 0: not yet. */
 int64_t buyers_first_sale(int64_t since_us);
-void history_clear(void);
 
 /* --- faults -------------------------------------------------------------------------------------------- */
 enum fault_flags {
@@ -190,8 +224,9 @@ struct round {
     int64_t heal_at_us[ROUND_FAULTS_MAX]; /* 0: nothing to heal (any more) */
     unsigned flags;                       /* of all its faults */
     char names[96];
-    int64_t products[2], stocks[2]; /* the scarce one, the plentiful one */
+    int64_t products[PRODUCTS], stocks[PRODUCTS];
     int64_t order_before, order_last;
+    int64_t row_before; /* the audit log's last, before the products were put up */
     int64_t began_us, first_fault_us, fault_us, healed_us, recovered_us;
     int64_t recovery_ms; /* -1: none */
     size_t violations;
@@ -206,12 +241,28 @@ void violation(struct round *round, const char *format, ...) __attribute__((form
 bool guarded(struct round *round, void (*body)(struct round *round));
 
 /* --- the audit ----------------------------------------------------------------------------------------- */
+/* What was read from the store: for chaos_selftest.c to falsify. */
+struct audited_order {
+    struct store_order order; /* sale.more points at `more` */
+    struct order_part more[LINES_MAX * PRODUCTS];
+    bool explained;                     /* by a confirmed purchase, or by one of unknown outcome */
+    unsigned char given_back[PRODUCTS]; /* how often, by the audit log */
+};
+struct readings {
+    struct audited_order *orders; /* in order of id */
+    size_t order_count;
+    struct store_audit_row *rows; /* of the audit log, in order */
+    size_t row_count;
+    struct store_product products[PRODUCTS];
+};
+
 void audit_round(struct round *round);
 int64_t audit_last_order(void);
-/* Every 201 of this store, once more. Returns how many are not as they were confirmed. */
-size_t audit_acknowledged(struct round *round);
-size_t acknowledged_count(void);
-void acknowledged_forget(void);
+int64_t audit_last_row(void);
+/* Everything that was ever confirmed from this store, once more. */
+void audit_kept(struct round *round);
+size_t kept_count(void);
+void kept_forget(void);
 
 /* --- reports ------------------------------------------------------------------------------------------- */
 void report_begin(void);
@@ -219,7 +270,7 @@ void report_round(const struct round *round);
 void report_end(void);
 bool report_summary(void); /* true: nothing was violated */
 void report_acks_header(unsigned store);
-void report_acks_line(int64_t order, int64_t user, int64_t product, int64_t quantity);
+void report_acks_line(const struct sale_order *order);
 
 /* --- the sweep ----------------------------------------------------------------------------------------- */
 size_t sweep_not_passed(void); /* rounds that showed nothing, for nobody came to their failpoint */
@@ -230,9 +281,8 @@ size_t sweep_count(void);
 const struct fault *sweep_fault(size_t index);
 
 /* --- is the audit awake? ------------------------------------------------------------------------------- */
-size_t selftest_count(void);
-void selftest_choose(size_t index);
-void selftest_falsify(void);
-bool selftest_objected(const struct round *round);
+void selftest_audit(struct round *round); /* in place of audit_round(): once for each falsification */
+void selftest_falsify_readings(struct readings *readings);
+bool selftest_passed(const struct round *round);
 
 #endif

@@ -1,11 +1,10 @@
-/* What must hold after a round, judged by the store: the answers are held against it, never taken for it.
+/* What must hold after a round, judged by the store: the answers are held against it, never taken for it. Here the
+ * orders; their stock is in chaos_audit_books.c.
  *
- * Opens the store as a reader and Redis past the proxy. Every violation is a sentence with its figures. Keeps the
- * list of everything that was ever confirmed from this store, for the last audit. */
-#include "chaos.h"
+ * Opens the store as a reader and Redis past the proxy. Every violation is a sentence with its figures. */
+#include "chaos_audit.h"
 
 #include "doorbuster/gate_books.h"
-#include "doorbuster/store.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,30 +15,9 @@
 #define DRAIN_TIMEOUT_MS 10000
 #define HEALING_TIMEOUT_MS                                                                                   \
     10000 /* the recorder compares 64 products every half second, and verify has to read them all */
-#define CLOCK_TOLERANCE_MS 3
-#define FORGOTTEN_BEFORE_US 200000 /* reservations that were not recorded when the fault came are younger */
-#define FORGOTTEN_AFTER_US 1100000 /* a worker remembers "sold out" for a second */
+#define LINES_BYTES 128
 
-struct acknowledged {
-    int64_t order, user_id, product_id, quantity;
-};
-
-static struct {
-    struct acknowledged *list;
-    size_t count, room;
-} told;
-
-struct audit {
-    struct round *round;
-    struct store *store;
-    struct store_order *orders; /* first .. first + count - 1 */
-    bool *explained;            /* by a confirmed purchase, or by one of unknown outcome */
-    int64_t first;
-    size_t count;
-    int64_t wall_less_monotonic_us;
-};
-
-static struct store *open_store(void)
+struct store *audit_open_store(void)
 {
     struct store *store;
     char error[512];
@@ -51,7 +29,7 @@ static struct store *open_store(void)
 
 int64_t audit_last_order(void)
 {
-    struct store *store = open_store();
+    struct store *store = audit_open_store();
     struct store_position position;
     assert_int_equal(store_position(store, &position), STORE_OK);
     store_close(&store);
@@ -106,69 +84,171 @@ static void check_verify(struct audit *audit)
 }
 
 /* --- 2: every 201, every order ------------------------------------------------------------------------- */
+static void read_order(struct audit *audit, int64_t id, struct audited_order *out)
+{
+    struct round *round = audit->round;
+    struct store_order *order = &out->order;
+    size_t room = sizeof out->more / sizeof out->more[0];
+    if (store_find_order(audit->store, id, order) != STORE_OK) {
+        violation(round, "order %" PRId64 " is missing: the ids have a gap", id);
+        *out = (struct audited_order){.order.state = ORDER_REJECTED, .explained = true};
+        return;
+    }
+    order->sale.more = out->more;
+    if (order->part_count > 1 && (order->part_count - 1 > room ||
+                                  store_order_parts(audit->store, id, out->more, room,
+                                                    &order->sale.more_count) != STORE_OK)) {
+        violation(round, "order %" PRId64 " has %zu parts, which cannot be read", id, order->part_count);
+    }
+    if (order_part_count(&order->sale) != order->part_count) {
+        violation(round, "order %" PRId64 " says that it has %zu parts, and has %zu", id, order->part_count,
+                  order_part_count(&order->sale));
+    }
+    out->explained = order->state == ORDER_REJECTED;
+    if (order->state == ORDER_REJECTED && (round->flags & REJECTS) == 0) {
+        violation(round, "order %" PRId64 " was rejected by the store", id);
+    }
+}
+
 static void read_orders(struct audit *audit)
 {
     struct round *round = audit->round;
+    struct readings *read = &audit->read;
     audit->first = round->order_before + 1;
     round->order_last = audit_last_order();
-    audit->count = (size_t)(round->order_last - round->order_before);
-    audit->orders = calloc(audit->count + 1, sizeof *audit->orders);
-    audit->explained = calloc(audit->count + 1, sizeof *audit->explained);
-    assert_non_null(audit->orders);
-    assert_non_null(audit->explained);
-    for (size_t i = 0; i < audit->count; i++) {
-        int64_t id = audit->first + (int64_t)i;
-        if (store_find_order(audit->store, id, &audit->orders[i]) != STORE_OK) {
-            violation(round, "order %" PRId64 " is missing: the ids have a gap", id);
-            audit->explained[i] = true;
-        } else if (audit->orders[i].state == ORDER_REJECTED) {
-            audit->explained[i] = true;
-            if ((round->flags & REJECTS) == 0) {
-                violation(round, "order %" PRId64 " was rejected by the store", id);
-            }
+    read->order_count = (size_t)(round->order_last - round->order_before);
+    read->orders = calloc(read->order_count + 1, sizeof *read->orders);
+    assert_non_null(read->orders);
+    for (size_t i = 0; i < read->order_count; i++) {
+        read_order(audit, audit->first + (int64_t)i, &read->orders[i]);
+    }
+}
+
+static void read_products(struct audit *audit)
+{
+    for (size_t i = 0; i < PRODUCTS; i++) {
+        int64_t id = audit->round->products[i];
+        if (store_find_product(audit->store, id, &audit->read.products[i]) != STORE_OK) {
+            violation(audit->round, "product %" PRId64 " is not in the store", id);
         }
     }
 }
 
-static struct store_order *find_order(struct audit *audit, int64_t id)
+struct audited_order *audit_find_order(struct audit *audit, int64_t id)
 {
-    bool within = id >= audit->first && id < audit->first + (int64_t)audit->count;
-    return within ? &audit->orders[id - audit->first] : NULL;
+    bool within = id >= audit->first && id < audit->first + (int64_t)audit->read.order_count;
+    return within ? &audit->read.orders[id - audit->first] : NULL;
 }
 
-static bool is_of(const struct sale_order *sale, const struct purchase *purchase)
+unsigned audit_place_of(const struct round *round, int64_t product_id)
 {
-    return sale->user_id == buyers_user(purchase->buyer) && sale->product_id == purchase->product_id &&
-           sale->quantity == purchase->quantity;
+    unsigned i = 0;
+    while (i < PRODUCTS && round->products[i] != product_id) {
+        i++;
+    }
+    return i;
 }
 
-static void check_confirmed(struct audit *audit, const struct purchase *purchase)
+/* Is there this part in the order, at *at? Steps over it. */
+static bool has_part(const struct sale_order *sale, size_t *at, int64_t product_id, int64_t quantity,
+                     bool is_component)
 {
-    const struct store_order *order = find_order(audit, purchase->order);
-    int64_t user_id = buyers_user(purchase->buyer);
-    if (order == NULL || order->sale.id == 0 || order->state != ORDER_CONFIRMED) {
-        violation(audit->round, "order %" PRId64 " was confirmed to user %" PRId64 ", but is %s",
-                  purchase->order, user_id,
-                  order == NULL ? "not one of this round's orders in the store" : "not in the store");
+    if (*at >= order_part_count(sale)) {
+        return false;
+    }
+    struct order_part part = order_part_at(sale, (*at)++);
+    return part.product_id == product_id && part.quantity == quantity && part.is_component == is_component;
+}
+
+static bool has_line(const struct audit *audit, const struct sale_order *sale, size_t *at,
+                     const struct wish_line *line, bool remaining_too)
+{
+    const int64_t *products = audit->round->products;
+    bool so = *at < order_part_count(sale) &&
+              (!remaining_too || order_part_at(sale, *at).remaining == line->remaining);
+    so = has_part(sale, at, products[line->product], line->quantity, false) && so;
+    for (unsigned i = 0; line->product == BUNDLE && i < PRODUCTS; i++) {
+        if (bundle_units[i] > 0) {
+            so = has_part(sale, at, products[i], bundle_units[i] * line->quantity, true) && so;
+        }
+    }
+    return so;
+}
+
+/* Exactly what was wished for, by whom, with which key: nothing more, nothing less. `told`: and was its buyer told what
+ * remained? */
+static bool is_of(const struct audit *audit, const struct store_order *order, const struct wish *wish,
+                  bool told)
+{
+    char key[KEY_BYTES];
+    size_t at = 0;
+    bool so = wish->kind == WISH_PURCHASE && order->sale.user_id == buyers_user(wish->person);
+    for (size_t i = 0; so && i < wish->line_count; i++) {
+        so = has_line(audit, &order->sale, &at, &wish->lines[i], told);
+    }
+    if (!so || at != order_part_count(&order->sale)) {
+        return false;
+    }
+    buyers_key(wish, key);
+    return strcmp(order->idempotency_key, key) == 0;
+}
+
+static const char *parts_text(const struct sale_order *sale, char out[LINES_BYTES])
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < order_part_count(sale) && used < LINES_BYTES; i++) {
+        struct order_part part = order_part_at(sale, i);
+        used += (size_t)snprintf(out + used, LINES_BYTES - used,
+                                 "%s%" PRId64 " of %" PRId64 " (%" PRId64 " left)",
+                                 i == 0              ? ""
+                                 : part.is_component ? " - "
+                                                     : " + ",
+                                 part.quantity, part.product_id, part.remaining);
+    }
+    return out;
+}
+
+static const char *lines_text(const struct round *round, const struct wish *wish, char out[LINES_BYTES])
+{
+    size_t used = 0;
+    for (size_t i = 0; i < wish->line_count && used < LINES_BYTES; i++) {
+        const struct wish_line *line = &wish->lines[i];
+        used += (size_t)snprintf(out + used, LINES_BYTES - used,
+                                 "%s%" PRId64 " of %" PRId64 " (%" PRId64 " left)", i == 0 ? "" : " + ",
+                                 line->quantity, round->products[line->product], line->remaining);
+    }
+    return out;
+}
+
+static void check_confirmed(struct audit *audit, const struct wish *wish)
+{
+    struct audited_order *audited = audit_find_order(audit, wish->order);
+    int64_t user_id = buyers_user(wish->person);
+    if (audited == NULL || audited->order.state == ORDER_REJECTED) {
+        violation(audit->round, "order %" PRId64 " was confirmed to user %" PRId64 ", but is %s", wish->order,
+                  user_id,
+                  audited == NULL ? "not one of this round's orders in the store" : "not in the store");
         return;
     }
-    bool *explained = &audit->explained[purchase->order - audit->first];
-    if (*explained) {
+    if (audited->explained) {
         violation(audit->round, "order %" PRId64 " was confirmed twice, the second time to user %" PRId64,
-                  purchase->order, user_id);
+                  wish->order, user_id);
     }
-    *explained = true;
-    if (!is_of(&order->sale, purchase) || order->sale.remaining != purchase->remaining) {
+    audited->explained = true;
+    if (!is_of(audit, &audited->order, wish, true)) {
+        char told[LINES_BYTES], stored[LINES_BYTES], key[KEY_BYTES];
+        buyers_key(wish, key);
         violation(audit->round,
-                  "order %" PRId64 " was confirmed as %" PRId64 " of product %" PRId64 " to user %" PRId64
-                  ", %" PRId64 " left; the store has %" PRId64 " of %" PRId64 " to %" PRId64 ", %" PRId64
-                  " left",
-                  purchase->order, purchase->quantity, purchase->product_id, user_id, purchase->remaining,
-                  order->sale.quantity, order->sale.product_id, order->sale.user_id, order->sale.remaining);
+                  "order %" PRId64 " was confirmed to user %" PRId64 " as %s, key \"%s\"; the store has %s "
+                  "to %" PRId64 ", key \"%s\"",
+                  wish->order, user_id, lines_text(audit->round, wish, told), key,
+                  parts_text(&audited->order.sale, stored), audited->order.sale.user_id,
+                  audited->order.idempotency_key);
     }
 }
 
-static int64_t wall_ms(const struct audit *audit, int64_t monotonic_us)
+int64_t audit_wall_ms(const struct audit *audit, int64_t monotonic_us)
 {
     return (monotonic_us + audit->wall_less_monotonic_us) / 1000;
 }
@@ -176,104 +256,40 @@ static int64_t wall_ms(const struct audit *audit, int64_t monotonic_us)
 /* An order that nobody was told of: somebody must have asked for it, and not know what came of it. */
 static void explain(struct audit *audit, const struct store_order *order)
 {
-    const struct purchase *settled = NULL;
-    for (size_t i = 0; i < history.purchase_count; i++) {
-        struct purchase *purchase = &history.purchases[i];
-        bool fits = !purchase->matched && is_of(&order->sale, purchase) &&
-                    wall_ms(audit, purchase->first_sent_us) <= order->at_ms + CLOCK_TOLERANCE_MS;
-        if (fits && purchase->outcome == UNKNOWN) {
-            purchase->matched = true;
-            history.sold_unavailable += purchase->unavailable;
-            history.sold_broken += !purchase->unavailable;
+    const struct wish *settled = NULL;
+    char stored[LINES_BYTES];
+    for (size_t i = 0; i < history.wish_count; i++) {
+        struct wish *wish = &history.wishes[i];
+        bool fits = !wish->matched && is_of(audit, order, wish, false) &&
+                    audit_wall_ms(audit, wish->first_sent_us) <= order->at_ms + CLOCK_TOLERANCE_MS;
+        if (fits && wish->outcome == UNKNOWN) {
+            wish->matched = true;
+            history.sold_unavailable += wish->unavailable;
+            history.sold_broken += !wish->unavailable;
             return;
         }
-        if (fits && purchase->attempts > 1) {
-            settled = purchase; /* repeated with its key, and then told something else */
+        if (fits && wish->attempts > 1) {
+            settled = wish; /* repeated with its key, and then told something else */
         }
     }
-    violation(
-        audit->round,
-        "order %" PRId64 " (user %" PRId64 ", %" PRId64 " of product %" PRId64 ") is in the store, but %s",
-        order->sale.id, order->sale.user_id, order->sale.quantity, order->sale.product_id,
-        settled == NULL                 ? "nobody asked for it who does not know its outcome"
-        : settled->outcome == CONFIRMED ? "its buyer, repeating with the same key, was given another order"
-                                        : "its buyer, repeating with the same key, was refused");
+    violation(audit->round, "order %" PRId64 " (user %" PRId64 ", %s) is in the store, but %s",
+              order->sale.id, order->sale.user_id, parts_text(&order->sale, stored),
+              settled == NULL                 ? "nobody asked for it who does not know its outcome"
+              : settled->outcome == CONFIRMED ? "its buyer, repeating with the same key, was given another order"
+                                              : "its buyer, repeating with the same key, was refused");
 }
 
 static void check_orders(struct audit *audit)
 {
-    for (size_t i = 0; i < history.purchase_count; i++) {
-        if (history.purchases[i].outcome == CONFIRMED) {
-            check_confirmed(audit, &history.purchases[i]);
+    for (size_t i = 0; i < history.wish_count; i++) {
+        const struct wish *wish = &history.wishes[i];
+        if (wish->kind == WISH_PURCHASE && wish->outcome == CONFIRMED) {
+            check_confirmed(audit, wish);
         }
     }
-    for (size_t i = 0; i < audit->count; i++) {
-        if (!audit->explained[i]) {
-            explain(audit, &audit->orders[i]);
-        }
-    }
-}
-
-static void check_product(struct audit *audit, size_t which)
-{
-    struct store_product product;
-    int64_t units = 0, id = audit->round->products[which];
-    if (store_find_product(audit->store, id, &product) != STORE_OK) {
-        violation(audit->round, "product %" PRId64 " is not in the store", id);
-        return;
-    }
-    for (size_t i = 0; i < audit->count; i++) {
-        const struct store_order *order = &audit->orders[i];
-        bool counts = order->sale.product_id == id && order->state == ORDER_CONFIRMED;
-        units += counts ? order->sale.quantity : 0;
-    }
-    if (product.opening != audit->round->stocks[which] || product.sold + product.stock != product.opening ||
-        product.stock < 0 || units != product.sold) {
-        violation(audit->round,
-                  "product %" PRId64 ": put up %" PRId64 ", opening %" PRId64 ", sold %" PRId64
-                  ", stock %" PRId64 ", units in orders %" PRId64,
-                  id, audit->round->stocks[which], product.opening, product.sold, product.stock, units);
-    }
-}
-
-/* --- 3: sold out only when it was ---------------------------------------------------------------------- */
-/* Products of a round are never restocked, so the stock at the end of the call was the lowest within it. */
-static int64_t stock_at(const struct audit *audit, size_t which, int64_t at_ms)
-{
-    int64_t stock = audit->round->stocks[which];
-    for (size_t i = 0; i < audit->count && audit->orders[i].at_ms <= at_ms; i++) {
-        const struct store_order *order = &audit->orders[i];
-        if (order->sale.product_id == audit->round->products[which] && order->state == ORDER_CONFIRMED) {
-            stock -= order->sale.quantity;
-        }
-    }
-    return stock;
-}
-
-/* Told on the strength of reservations that Redis then lost? */
-static bool may_be_forgotten(const struct round *round, const struct purchase *purchase)
-{
-    return (round->flags & (FORGETS | REJECTS)) != 0 &&
-           purchase->got_us >= round->first_fault_us - FORGOTTEN_BEFORE_US &&
-           (round->recovered_us == 0 || purchase->first_sent_us <= round->recovered_us + FORGOTTEN_AFTER_US);
-}
-
-static void check_sold_out(struct audit *audit)
-{
-    for (size_t i = 0; i < history.purchase_count; i++) {
-        const struct purchase *purchase = &history.purchases[i];
-        if (purchase->outcome != SOLD_OUT || may_be_forgotten(audit->round, purchase)) {
-            continue;
-        }
-        size_t which = purchase->product_id == audit->round->products[1];
-        int64_t stock = stock_at(audit, which, wall_ms(audit, purchase->got_us) + CLOCK_TOLERANCE_MS);
-        if (stock >= purchase->quantity) {
-            violation(audit->round,
-                      "user %" PRId64 " was told that %" PRId64 " of product %" PRId64
-                      " cannot be had (%" PRId64 " available) when %" PRId64 " were left, %+" PRId64
-                      " ms from the fault",
-                      buyers_user(purchase->buyer), purchase->quantity, purchase->product_id,
-                      purchase->remaining, stock, (purchase->got_us - audit->round->fault_us) / 1000);
+    for (size_t i = 0; i < audit->read.order_count; i++) {
+        if (!audit->read.orders[i].explained) {
+            explain(audit, &audit->read.orders[i].order);
         }
     }
 }
@@ -281,17 +297,17 @@ static void check_sold_out(struct audit *audit)
 /* --- 4: first come ------------------------------------------------------------------------------------- */
 static int by_first_sent(const void *a, const void *b)
 {
-    const struct purchase *x = *(const struct purchase *const *)a, *y = *(const struct purchase *const *)b;
+    const struct wish *x = *(const struct wish *const *)a, *y = *(const struct wish *const *)b;
     return x->first_sent_us < y->first_sent_us ? -1 : x->first_sent_us > y->first_sent_us;
 }
 
 static int by_got(const void *a, const void *b)
 {
-    const struct purchase *x = *(const struct purchase *const *)a, *y = *(const struct purchase *const *)b;
+    const struct wish *x = *(const struct wish *const *)a, *y = *(const struct wish *const *)b;
     return x->got_us < y->got_us ? -1 : x->got_us > y->got_us;
 }
 
-static void compare_in_turn(struct audit *audit, const struct purchase **sent, const struct purchase **got,
+static void compare_in_turn(struct audit *audit, const struct wish **sent, const struct wish **got,
                             size_t count)
 {
     int64_t highest = 0; /* heard of before the purchase at hand was sent */
@@ -309,14 +325,14 @@ static void compare_in_turn(struct audit *audit, const struct purchase **sent, c
 
 static void check_first_come(struct audit *audit)
 {
-    const struct purchase **sent = calloc(history.confirmed + 1, sizeof *sent),
+    const struct wish **sent = calloc(history.confirmed + 1, sizeof *sent),
                           **got = calloc(history.confirmed + 1, sizeof *got);
     size_t count = 0;
     assert_non_null(sent);
     assert_non_null(got);
-    for (size_t i = 0; i < history.purchase_count; i++) {
-        if (history.purchases[i].outcome == CONFIRMED) {
-            sent[count] = got[count] = &history.purchases[i];
+    for (size_t i = 0; i < history.wish_count; i++) {
+        if (history.wishes[i].kind == WISH_PURCHASE && history.wishes[i].outcome == CONFIRMED) {
+            sent[count] = got[count] = &history.wishes[i];
             count++;
         }
     }
@@ -325,59 +341,6 @@ static void check_first_come(struct audit *audit)
     compare_in_turn(audit, sent, got, count);
     free(sent);
     free(got);
-}
-
-/* --- 5: nothing confirmed is lost later either ---------------------------------------------------------- */
-static void remember(void)
-{
-    for (size_t i = 0; i < history.purchase_count; i++) {
-        const struct purchase *purchase = &history.purchases[i];
-        if (purchase->outcome != CONFIRMED) {
-            continue;
-        }
-        if (told.count == told.room) {
-            told.room = told.room ? 2 * told.room : 4096;
-            told.list = realloc(told.list, told.room * sizeof *told.list);
-            assert_non_null(told.list);
-        }
-        told.list[told.count++] = (struct acknowledged){purchase->order, buyers_user(purchase->buyer),
-                                                        purchase->product_id, purchase->quantity};
-        report_acks_line(purchase->order, buyers_user(purchase->buyer), purchase->product_id,
-                         purchase->quantity);
-    }
-}
-
-size_t acknowledged_count(void)
-{
-    return told.count;
-}
-
-void acknowledged_forget(void)
-{
-    free(told.list);
-    told.list = NULL;
-    told.count = told.room = 0;
-}
-
-size_t audit_acknowledged(struct round *round)
-{
-    struct store *store = open_store();
-    struct store_order order;
-    size_t lost = 0;
-    for (size_t i = 0; i < told.count; i++) {
-        const struct acknowledged *one = &told.list[i];
-        if (store_find_order(store, one->order, &order) != STORE_OK || order.state != ORDER_CONFIRMED ||
-            order.sale.user_id != one->user_id || order.sale.product_id != one->product_id ||
-            order.sale.quantity != one->quantity) {
-            lost++;
-            violation(round,
-                      "order %" PRId64 " of user %" PRId64
-                      " was confirmed, and is not in the store at the end",
-                      one->order, one->user_id);
-        }
-    }
-    store_close(&store);
-    return lost;
 }
 
 /* --- the whole ----------------------------------------------------------------------------------------- */
@@ -394,7 +357,7 @@ static void check_answers(struct audit *audit)
     }
     bool may_be_missing = (round->flags & EDITED) != 0 && history.other_status == 404;
     if (history.other > 0 && !may_be_missing) {
-        violation(round, "%zu purchases were answered with a status that none may get, the last %d",
+        violation(round, "%zu requests were answered with a status that none may get, the last %d",
                   history.other, history.other_status);
     }
     const char *bug = bench_log_bug();
@@ -410,21 +373,41 @@ static int64_t clock_difference_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 - now_us();
 }
 
+void audit_chain(struct round *round, struct store *store)
+{
+    struct store_chain_audit chain;
+    if (store_audit_chain(store, &chain) != STORE_OK) {
+        violation(round, "the audit log cannot be read: %s", store_error(store));
+    } else if (chain.first_gap + chain.first_forged + chain.first_off + chain.first_backwards != 0) {
+        violation(round,
+                  "the audit log's chain is not whole: of its %" PRId64 " rows %" PRId64 " is missing, %" PRId64
+                  " is not as it was written, %" PRId64 " does not follow on its product's, %" PRId64
+                  " is before its predecessor (0: none)",
+                  chain.rows, chain.first_gap, chain.first_forged, chain.first_off, chain.first_backwards);
+    }
+}
+
 void audit_round(struct round *round)
 {
     struct audit audit = {.round = round, .wall_less_monotonic_us = clock_difference_us()};
-    audit.store = open_store();
+    audit.store = audit_open_store();
     wait_until_drained(&audit);
     check_verify(&audit);
     read_orders(&audit);
+    read_products(&audit);
+    audit_read_rows(&audit);
+    if (options.self_test) {
+        selftest_falsify_readings(&audit.read);
+    }
     check_orders(&audit);
-    check_product(&audit, 0);
-    check_product(&audit, 1);
-    check_sold_out(&audit);
+    audit_books(&audit);
+    audit_cancels(&audit);
+    audit_shortages(&audit);
     check_first_come(&audit);
+    audit_chain(round, audit.store);
     check_answers(&audit);
-    remember();
-    free(audit.orders);
-    free(audit.explained);
+    audit_remember(&audit);
+    audit_books_free(&audit);
+    free(audit.read.orders);
     store_close(&audit.store);
 }

@@ -1,224 +1,259 @@
-/* Sixty people who buy without end, and the history of every request they made. A third of them send an
- * Idempotency-Key and repeat a purchase until its outcome is known; the others take no answer for an answer.
+/* Sixty people who buy without end: single products, carts, bundles. A third of them send an Idempotency-Key and repeat
+ * a purchase until its outcome is known; the others take no answer for an answer. Some cancel what they have just been
+ * given, some of these twice, once more afterwards or at the same time as an admin. Two admins restock and withdraw, with a
+ * key. What is cancelled or changed is repeated until its outcome is known.
  *
  *   IDLE --due--> ASKING --definite answer--> IDLE
- *                   ^  |--broken, 503, "still running", with a key--> AGAIN
- *                   +--due-----------------------------------------------+
+ *                   ^  |--broken, 503, "still running", if it is repeated--> AGAIN
+ *                   +--due-----------------------------------------------------+
  *
- * Owns the crowd, the accounts' tokens and the history. */
+ * Owns the crowd and the accounts' tokens. */
 #include "chaos.h"
-
-#include "doorbuster/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define PAUSE_US_MAX 30000 /* between two purchases of a buyer */
+#define ADMIN_PAUSE_US_MAX 60000
 #define AGAIN_US 15000     /* before a request is repeated, and after a broken one */
 #define CONNECT_TIMEOUT_MS 10000
 #define KEYED_EVERY 3
-#define NO_PURCHASE UINT32_MAX
+#define KINDS_OF_PURCHASE 20 /* of so many purchases … */
+#define CARTS 3              /* … are carts of the scarce and the plentiful product, */
+#define FULL_CARTS 1         /* carts with a bundle besides, */
+#define BUNDLES 1            /* and bundles alone */
+#define CANCELLED_ONE_IN 16  /* confirmed orders */
+#define AGAIN_ONE_IN 3       /* of these are cancelled twice */
+#define BOTH_ONE_IN 4        /* by an admin too, at the same time */
+#define ADMIN_CANCELS_ONE_IN 3 /* of what admins do, at most */
+#define RESTOCK_MAX 4
+#define WITHDRAWAL_MAX 3
+#define BODY_BYTES 256
+#define NO_WISH UINT32_MAX
 
-struct history history;
+const int64_t bundle_units[PRODUCTS] = {[SCARCE] = 1, [PLENTIFUL] = 2};
 
 static struct {
     struct crowd *crowd;
     uint16_t port;
-    int64_t first_user, products[2];
-    char tokens[BUYERS][JWT_TOKEN_BYTES_MAX];
-    int64_t due_us[BUYERS];
-    unsigned purchase[BUYERS]; /* the one at hand, or NO_PURCHASE */
-    bool asking[BUYERS];
+    int64_t first_user, products[PRODUCTS];
+    char tokens[PEOPLE][JWT_TOKEN_BYTES_MAX];
+    int64_t due_us[PEOPLE];
+    unsigned wish[PEOPLE];       /* the one at hand, or NO_WISH */
+    int64_t to_cancel[PEOPLE];   /* the order to cancel next; 0: none */
+    int64_t to_cancel_by_admins; /* likewise */
+    bool asking[PEOPLE];
     uint64_t random, run_tag;
     bool open, selling; /* selling: they begin new purchases */
     int64_t first_sale_since_us, first_sale_us;
 } people;
 
-/* --- history ------------------------------------------------------------------------------------------- */
-void history_clear(void)
+static bool one_in(uint32_t number)
 {
-    free(history.requests);
-    free(history.purchases);
-    history = (struct history){0};
+    return random_below(&people.random, number) == 0;
 }
 
-static void *make_room(void *list, size_t count, size_t *room, size_t bytes)
+static bool is_admin(unsigned person)
 {
-    if (count == *room) {
-        *room = *room ? 2 * *room : 1024;
-        list = realloc(list, *room * bytes);
-        assert_non_null(list);
-    }
-    return list;
-}
-
-static struct request *add_request(void)
-{
-    history.requests =
-        make_room(history.requests, history.request_count, &history.request_room, sizeof *history.requests);
-    struct request *request = &history.requests[history.request_count++];
-    *request = (struct request){0};
-    return request;
-}
-
-static struct purchase *add_purchase(void)
-{
-    history.purchases = make_room(history.purchases, history.purchase_count, &history.purchase_room,
-                                  sizeof *history.purchases);
-    struct purchase *purchase = &history.purchases[history.purchase_count++];
-    *purchase = (struct purchase){0};
-    return purchase;
+    return person >= BUYERS;
 }
 
 /* --- answers ------------------------------------------------------------------------------------------- */
-static int64_t integer(const cJSON *json, const char *name)
+static void note_first_sale(const struct crowd_answer *answer)
 {
-    int64_t value;
-    if (json_get_integer(json, name, -JSON_INTEGER_MAX, JSON_INTEGER_MAX, &value) != JSON_FIELD_OK) {
-        fail_msg("an answer has no integer \"%s\"", name);
-    }
-    return value;
-}
-
-static void note_confirmed(const cJSON *json, struct request *request, struct purchase *purchase)
-{
-    int64_t user_id = buyers_user(purchase->buyer);
-    request->order = integer(json, "id");
-    request->remaining = integer(json, "remaining_stock");
-    if (integer(json, "user_id") != user_id || integer(json, "product_id") != purchase->product_id ||
-        integer(json, "quantity") != purchase->quantity) {
-        fail_msg("the 201 of order %" PRId64 " is not about what user %" PRId64 " asked for", request->order,
-                 user_id);
-    }
-    purchase->outcome = CONFIRMED;
-    purchase->order = request->order;
-    purchase->remaining = request->remaining;
-    purchase->got_us = request->got_us;
-    history.confirmed++;
-    history.replayed += request->replayed;
-    if (people.first_sale_us == 0 && people.first_sale_since_us != 0 &&
-        request->sent_us > people.first_sale_since_us) {
-        people.first_sale_us = request->got_us;
+    if (answer->status == 201 && people.first_sale_us == 0 && people.first_sale_since_us != 0 &&
+        answer->sent_us > people.first_sale_since_us) {
+        people.first_sale_us = answer->got_us;
     }
 }
 
-static void note_bad_request(const cJSON *json, struct request *request, struct purchase *purchase)
+/* What it leads to: an order that its buyer does not want any more, a second try to cancel it. */
+static void think_again(unsigned person, const struct wish *wish)
 {
-    const char *detail;
-    if (json_get_string(json, "detail", 1, 1000, &detail) != JSON_FIELD_OK ||
-        strstr(detail, "Insufficient stock") == NULL) {
-        fail_msg("a 400 that is not about stock");
+    bool bought = wish->kind == WISH_PURCHASE && wish->outcome == CONFIRMED;
+    bool first_cancel = wish->kind == WISH_CANCEL && people.to_cancel[person] == wish->order;
+    if (bought && one_in(CANCELLED_ONE_IN)) {
+        people.to_cancel[person] = wish->order;
+    } else if (first_cancel && !one_in(AGAIN_ONE_IN)) {
+        people.to_cancel[person] = 0;
     }
-    request->remaining = integer(json, "available");
-    purchase->outcome = SOLD_OUT;
-    purchase->remaining = request->remaining;
-    purchase->got_us = request->got_us;
-    history.sold_out++;
 }
 
-/* 409: a limit (none here), an order that did not fit the store, or a request of the same key still running. */
-static void note_conflict(const char *body, struct request *request, struct purchase *purchase)
-{
-    if (purchase->keyed && (strstr(body, "running") != NULL || strstr(body, "progress") != NULL)) {
-        return; /* again */
-    }
-    purchase->outcome = REFUSED;
-    purchase->got_us = request->got_us;
-    history.refused++;
-    history.rejected += strstr(body, "reject") != NULL;
-}
-
-static void note(const struct crowd_answer *answer, struct request *request, struct purchase *purchase)
-{
-    if (answer->status == CROWD_BROKEN) {
-        history.broken++;
-        return;
-    }
-    cJSON *json = json_parse_object(answer->body, strlen(answer->body));
-    assert_non_null(json);
-    if (answer->status == 201) {
-        note_confirmed(json, request, purchase);
-    } else if (answer->status == 400) {
-        note_bad_request(json, request, purchase);
-    } else if (answer->status == 409) {
-        note_conflict(answer->body, request, purchase);
-    } else if (answer->status == 503) {
-        history.unavailable++;
-        purchase->unavailable = true;
-    } else {
-        request->other = true;
-        purchase->outcome = REFUSED;
-        history.other++;
-        history.other_status = answer->status;
-    }
-    cJSON_Delete(json);
-}
-
-static void answer_cb(void *context, size_t buyer, const struct crowd_answer *answer)
+static void answer_cb(void *context, size_t person, const struct crowd_answer *answer)
 {
     (void)context;
-    unsigned number = people.purchase[buyer];
-    people.asking[buyer] = false;
-    if (number == NO_PURCHASE) {
+    unsigned place = people.wish[person];
+    people.asking[person] = false;
+    if (place == NO_WISH) {
         return; /* of a round that was given up */
     }
-    struct purchase *purchase = &history.purchases[number];
-    struct request *request = add_request();
-    *request = (struct request){.purchase = number,
-                                .attempt = purchase->attempts,
-                                .status = answer->status,
-                                .sent_us = answer->sent_us,
-                                .got_us = answer->got_us,
-                                .replayed = answer->replayed};
-    note(answer, request, purchase);
-    bool again = purchase->outcome == UNKNOWN;
-    if (!again || !purchase->keyed) {
-        people.purchase[buyer] = NO_PURCHASE;
+    history_note(place, answer, people.products);
+    note_first_sale(answer);
+    const struct wish *wish = &history.wishes[place];
+    bool again = wish->outcome == UNKNOWN;
+    if (!again) {
+        think_again((unsigned)person, wish);
     }
-    people.due_us[buyer] =
-        now_us() + (again ? AGAIN_US : (int64_t)random_below(&people.random, PAUSE_US_MAX));
+    if (!again || !wish->repeats) {
+        people.wish[person] = NO_WISH;
+    }
+    uint32_t pause_us = is_admin((unsigned)person) ? ADMIN_PAUSE_US_MAX : PAUSE_US_MAX;
+    people.due_us[person] = now_us() + (again ? AGAIN_US : (int64_t)random_below(&people.random, pause_us));
+}
+
+/* --- what they want ------------------------------------------------------------------------------------ */
+static void add_line(struct wish *wish, unsigned product)
+{
+    wish->lines[wish->line_count++] =
+        (struct wish_line){.product = product, .quantity = 1 + random_below(&people.random, 3)};
+}
+
+static void fill_cart(struct wish *wish, bool bundle_too)
+{
+    unsigned first = random_below(&people.random, 2), place = random_below(&people.random, 3);
+    wish->as_cart = true;
+    for (unsigned i = 0; i < 3; i++) {
+        if (bundle_too && i == place) {
+            add_line(wish, BUNDLE);
+        }
+        if (i < 2) {
+            add_line(wish, i == 0 ? first : 1 - first);
+        }
+    }
+}
+
+static void want_purchase(unsigned person, struct wish *wish)
+{
+    uint32_t kind = random_below(&people.random, KINDS_OF_PURCHASE);
+    wish->kind = WISH_PURCHASE;
+    wish->keyed = wish->repeats = options.keys && person % KEYED_EVERY == 0;
+    if (kind < CARTS + FULL_CARTS) {
+        fill_cart(wish, kind >= CARTS);
+    } else if (kind < CARTS + FULL_CARTS + BUNDLES) {
+        add_line(wish, BUNDLE);
+    } else {
+        add_line(wish, random_below(&people.random, 2));
+    }
+}
+
+static void want_cancel(unsigned person, int64_t order, struct wish *wish)
+{
+    wish->kind = WISH_CANCEL;
+    wish->repeats = true;
+    wish->order = order;
+    if (!is_admin(person) && one_in(BOTH_ONE_IN)) {
+        people.to_cancel_by_admins = order;
+    }
+}
+
+static void want_change(struct wish *wish)
+{
+    uint32_t figure = random_below(&people.random, RESTOCK_MAX + WITHDRAWAL_MAX);
+    wish->kind = WISH_CHANGE;
+    wish->keyed = wish->repeats = options.keys;
+    wish->line_count = 1;
+    wish->lines[0] = (struct wish_line){.product = random_below(&people.random, 2),
+                                        .quantity = figure < RESTOCK_MAX
+                                                        ? (int64_t)figure + 1
+                                                        : (int64_t)RESTOCK_MAX - 1 - (int64_t)figure};
+}
+
+static void begin_wish(unsigned person)
+{
+    struct wish wish = {.person = person, .first_sent_us = now_us()};
+    int64_t *admins = &people.to_cancel_by_admins;
+    if (is_admin(person) && *admins != 0 && one_in(ADMIN_CANCELS_ONE_IN)) {
+        want_cancel(person, *admins, &wish);
+        *admins = 0;
+    } else if (is_admin(person)) {
+        want_change(&wish);
+    } else if (people.to_cancel[person] != 0) {
+        want_cancel(person, people.to_cancel[person], &wish);
+    } else {
+        want_purchase(person, &wish);
+    }
+    history_add(&wish);
+    people.wish[person] = (unsigned)(history.wish_count - 1);
 }
 
 /* --- asking -------------------------------------------------------------------------------------------- */
-static void begin_purchase(unsigned buyer)
+void buyers_key(const struct wish *wish, char out[KEY_BYTES])
 {
-    struct purchase *purchase = add_purchase();
-    purchase->buyer = buyer;
-    purchase->product_id = people.products[random_below(&people.random, 2)];
-    purchase->quantity = 1 + random_below(&people.random, 3);
-    purchase->keyed = options.keys && buyer % KEYED_EVERY == 0;
-    purchase->first_sent_us = now_us();
-    people.purchase[buyer] = (unsigned)(history.purchase_count - 1);
+    out[0] = '\0';
+    if (wish->keyed) {
+        snprintf(out, KEY_BYTES, "%" PRIx64 "-%td", people.run_tag, wish - history.wishes);
+    }
 }
 
-static void ask(unsigned buyer)
+static void write_lines(const struct wish *wish, char out[BODY_BYTES])
 {
-    char body[96], headers[96] = "";
-    struct purchase *purchase = &history.purchases[people.purchase[buyer]];
-    purchase->attempts++;
-    purchase->last_sent_us = now_us();
-    if (purchase->keyed) {
-        snprintf(headers, sizeof headers, "Idempotency-Key: %" PRIx64 "-%u\r\n", people.run_tag,
-                 people.purchase[buyer]);
+    size_t used = 0;
+    for (size_t i = 0; i < wish->line_count; i++) {
+        used += (size_t)snprintf(out + used, BODY_BYTES - used,
+                                 "%s{\"product_id\":%" PRId64 ",\"quantity\":%" PRId64 "}", i > 0 ? "," : "",
+                                 people.products[wish->lines[i].product], wish->lines[i].quantity);
+        assert_true(used < BODY_BYTES);
     }
-    snprintf(body, sizeof body, "{\"product_id\":%" PRId64 ",\"quantity\":%" PRId64 "}", purchase->product_id,
-             purchase->quantity);
-    people.asking[buyer] = true;
-    crowd_request_with(people.crowd, buyer, "POST", "/api/purchases", people.tokens[buyer], headers, body);
+}
+
+static void ask_purchase(const struct wish *wish, const char *headers)
+{
+    char lines[BODY_BYTES], body[BODY_BYTES + 16];
+    write_lines(wish, lines);
+    snprintf(body, sizeof body, wish->as_cart ? "{\"items\":[%s]}" : "%s", lines);
+    crowd_request_with(people.crowd, wish->person, "POST", "/api/purchases", people.tokens[wish->person],
+                       headers, body);
+}
+
+static void ask_cancel(const struct wish *wish)
+{
+    char target[64];
+    snprintf(target, sizeof target, "/api/purchases/%" PRId64, wish->order);
+    crowd_request_with(people.crowd, wish->person, "DELETE", target, people.tokens[wish->person], "", NULL);
+}
+
+static void ask_change(const struct wish *wish, const char *headers)
+{
+    char target[64], body[BODY_BYTES];
+    snprintf(target, sizeof target, "/api/admin/products/%" PRId64 "/stock",
+             people.products[wish->lines[0].product]);
+    snprintf(body, sizeof body, "{\"delta\":%" PRId64 ",\"reason\":\"%s\"}", wish->lines[0].quantity,
+             wish->lines[0].quantity > 0 ? "a box was found" : "a box was damaged");
+    crowd_request_with(people.crowd, wish->person, "POST", target, people.tokens[wish->person], headers,
+                       body);
+}
+
+static void ask(unsigned person)
+{
+    char key[KEY_BYTES], headers[KEY_BYTES + 32] = "";
+    struct wish *wish = &history.wishes[people.wish[person]];
+    wish->attempts++;
+    wish->last_sent_us = now_us();
+    buyers_key(wish, key);
+    if (key[0] != '\0') {
+        snprintf(headers, sizeof headers, "Idempotency-Key: %s\r\n", key);
+    }
+    people.asking[person] = true;
+    if (wish->kind == WISH_PURCHASE) {
+        ask_purchase(wish, headers);
+    } else if (wish->kind == WISH_CANCEL) {
+        ask_cancel(wish);
+    } else {
+        ask_change(wish, headers);
+    }
 }
 
 static void ask_those_due(void)
 {
     int64_t now = now_us();
-    for (unsigned i = 0; i < BUYERS; i++) {
-        bool wants = people.purchase[i] != NO_PURCHASE || people.selling;
+    for (unsigned i = 0; i < PEOPLE; i++) {
+        bool wants = people.wish[i] != NO_WISH || people.selling;
         if (people.asking[i] || !wants || people.due_us[i] > now) {
             continue;
         }
-        if (people.purchase[i] == NO_PURCHASE) {
-            begin_purchase(i);
+        if (people.wish[i] == NO_WISH) {
+            begin_wish(i);
         }
         ask(i);
     }
@@ -242,9 +277,9 @@ void buyers_for(int ms)
 }
 
 /* --- coming and going ---------------------------------------------------------------------------------- */
-int64_t buyers_user(unsigned buyer)
+int64_t buyers_user(unsigned person)
 {
-    return people.first_user + buyer;
+    return people.first_user + person;
 }
 
 void buyers_forget(void)
@@ -255,9 +290,10 @@ void buyers_forget(void)
 
 static void make_accounts(void)
 {
-    people.first_user = server_fixture_add_users(&bench.server, BUYERS);
-    for (unsigned i = 0; i < BUYERS; i++) {
-        server_fixture_token(&bench.server, buyers_user(i), USER_BUYER, people.tokens[i]);
+    people.first_user = server_fixture_add_users(&bench.server, PEOPLE);
+    for (unsigned i = 0; i < PEOPLE; i++) {
+        server_fixture_token(&bench.server, buyers_user(i), is_admin(i) ? USER_ADMIN : USER_BUYER,
+                             people.tokens[i]);
     }
 }
 
@@ -271,9 +307,9 @@ void buyers_open(void)
         make_accounts();
     }
     people.port = bench.server.port;
-    people.crowd = crowd_new(people.port, BUYERS, answer_cb, NULL);
-    for (unsigned i = 0; i < BUYERS; i++) {
-        people.purchase[i] = NO_PURCHASE;
+    people.crowd = crowd_new(people.port, PEOPLE, answer_cb, NULL);
+    for (unsigned i = 0; i < PEOPLE; i++) {
+        people.wish[i] = NO_WISH;
         people.asking[i] = false;
     }
     people.open = true;
@@ -287,16 +323,17 @@ void buyers_close(void)
     people.open = people.selling = false;
 }
 
-void buyers_begin(const int64_t products[2], uint64_t seed)
+void buyers_begin(const int64_t products[PRODUCTS], uint64_t seed)
 {
     history_clear();
     people.random = seed;
     people.run_tag = seed ^ (uint64_t)now_us(); /* keys of a replayed round are new ones */
-    people.products[0] = products[0];
-    people.products[1] = products[1];
+    memcpy(people.products, products, sizeof people.products);
+    people.to_cancel_by_admins = 0;
     people.first_sale_since_us = people.first_sale_us = 0;
-    for (unsigned i = 0; i < BUYERS; i++) {
-        people.purchase[i] = NO_PURCHASE;
+    for (unsigned i = 0; i < PEOPLE; i++) {
+        people.wish[i] = NO_WISH;
+        people.to_cancel[i] = 0;
         people.due_us[i] = now_us() + (int64_t)random_below(&people.random, PAUSE_US_MAX);
     }
     assert_true(crowd_connect(people.crowd, CONNECT_TIMEOUT_MS));
@@ -305,8 +342,8 @@ void buyers_begin(const int64_t products[2], uint64_t seed)
 
 static bool all_have_their_answer(void)
 {
-    for (unsigned i = 0; i < BUYERS; i++) {
-        if (people.purchase[i] != NO_PURCHASE || people.asking[i]) {
+    for (unsigned i = 0; i < PEOPLE; i++) {
+        if (people.wish[i] != NO_WISH || people.asking[i]) {
             return false;
         }
     }

@@ -29,6 +29,7 @@ static struct {
     size_t count, room;
     size_t confirmed, sold_out, unavailable, broken, replayed, sold_unavailable, sold_broken, violations,
         violated_rounds;
+    size_t carts, bundles, cancels, changes, changes_short;
     int64_t began_us;
 } report;
 
@@ -48,18 +49,26 @@ void report_begin(void)
     assert_non_null(report.acks);
     report.began_us = now_us();
     setvbuf(stdout, NULL, _IOLBF, 0);
-    printf("%5s  %-15s %-8s %-44s %6s %6s %4s %6s %9s\n", "round", "seed", "mode", "fault", "201", "400",
-           "503", "broken", "recovery");
+    printf("%5s  %-15s %-8s %-44s %6s %5s %6s %6s %6s %4s %6s %9s\n", "round", "seed", "mode", "fault", "201",
+           "carts", "400", "cancel", "change", "503", "broken", "recovery");
 }
 
 void report_acks_header(unsigned store)
 {
-    fprintf(report.acks, "# store %u: order user product quantity\n", store);
+    fprintf(report.acks, "# store %u: order user product quantity (of a cart: product quantity …)\n", store);
 }
 
-void report_acks_line(int64_t order, int64_t user, int64_t product, int64_t quantity)
+/* As `verify --acks` reads it: a bundle is a line like others, what it took is not told. */
+void report_acks_line(const struct sale_order *order)
 {
-    fprintf(report.acks, "%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 "\n", order, user, product, quantity);
+    fprintf(report.acks, "%" PRId64 " %" PRId64, order->id, order->user_id);
+    for (size_t i = 0; i < order_part_count(order); i++) {
+        struct order_part part = order_part_at(order, i);
+        if (!part.is_component) {
+            fprintf(report.acks, " %" PRId64 " %" PRId64, part.product_id, part.quantity);
+        }
+    }
+    fputc('\n', report.acks);
 }
 
 /* --- a failed round ------------------------------------------------------------------------------------ */
@@ -76,6 +85,22 @@ static void copy_text(const char *from, const char *folder, const char *name)
     free(text);
 }
 
+static void write_request(const struct round *round, const struct request *request, FILE *out)
+{
+    static const char *const kinds[WISH_KINDS] = {"purchase", "cancel", "change"};
+    const struct wish *wish = &history.wishes[request->wish];
+    fprintf(out, "%u\t%u\t%s\t%" PRId64 "\t%d\t%" PRId64 "\t%" PRId64 "\t%d\t%d\t%" PRId64, request->wish,
+            request->attempt, kinds[wish->kind], buyers_user(wish->person), wish->keyed,
+            request->sent_us - round->began_us, request->got_us - round->began_us, request->status,
+            request->replayed, wish->order);
+    for (size_t i = 0; i < wish->line_count; i++) {
+        const struct wish_line *line = &wish->lines[i];
+        fprintf(out, "\t%" PRId64 "x%" PRId64 "%s%" PRId64, line->quantity, round->products[line->product],
+                line->is_short ? "!" : ":", line->remaining);
+    }
+    fputc('\n', out);
+}
+
 static void write_history(const struct round *round, const char *folder)
 {
     char path[PATH_BYTES];
@@ -84,24 +109,16 @@ static void write_history(const struct round *round, const char *folder)
     if (out == NULL) {
         return;
     }
-    fprintf(
-        out,
-        "# times in us from the round's start; first fault at %" PRId64 ", last at %" PRId64
-        ", healed at %" PRId64 ", first sale after it at %" PRId64 "\n"
-        "purchase\tattempt\tuser\tproduct\tquantity\tkeyed\tsent\tgot\tstatus\treplayed\torder\tremaining\n",
-        round->first_fault_us - round->began_us, round->fault_us - round->began_us,
-        round->healed_us ? round->healed_us - round->began_us : 0,
-        round->recovered_us ? round->recovered_us - round->began_us : 0);
+    fprintf(out,
+            "# times in us from the round's start; first fault at %" PRId64 ", last at %" PRId64
+            ", healed at %" PRId64 ", first sale after it at %" PRId64 "\n"
+            "# lines: quantity x product : remaining, of the wish in the end; with ! it cannot be had\n"
+            "wish\tattempt\tkind\tuser\tkeyed\tsent\tgot\tstatus\treplayed\torder\tlines\n",
+            round->first_fault_us - round->began_us, round->fault_us - round->began_us,
+            round->healed_us ? round->healed_us - round->began_us : 0,
+            round->recovered_us ? round->recovered_us - round->began_us : 0);
     for (size_t i = 0; i < history.request_count; i++) {
-        const struct request *request = &history.requests[i];
-        const struct purchase *purchase = &history.purchases[request->purchase];
-        fprintf(out,
-                "%u\t%u\t%" PRId64 "\t%" PRId64 "\t%" PRId64 "\t%d\t%" PRId64 "\t%" PRId64
-                "\t%d\t%d\t%" PRId64 "\t%" PRId64 "\n",
-                request->purchase, request->attempt, buyers_user(purchase->buyer), purchase->product_id,
-                purchase->quantity, purchase->keyed, request->sent_us - round->began_us,
-                request->got_us - round->began_us, request->status, request->replayed, request->order,
-                request->remaining);
+        write_request(round, &history.requests[i], out);
     }
     fclose(out);
 }
@@ -162,6 +179,11 @@ static void add_result(const struct round *round)
     report.replayed += history.replayed;
     report.sold_unavailable += history.sold_unavailable;
     report.sold_broken += history.sold_broken;
+    report.carts += history.carts;
+    report.bundles += history.bundles;
+    report.cancels += history.cancels;
+    report.changes += history.changes;
+    report.changes_short += history.changes_short;
 }
 
 void report_round(const struct round *round)
@@ -173,9 +195,10 @@ void report_round(const struct round *round)
     if (round->fault_count > 0) {
         add_result(round);
     }
-    printf("%5u  %-15" PRIu64 " %-8s %-44s %6zu %6zu %4zu %6zu %9s  %s\n", round->number, round->seed,
-           mode_names[round->mode], round->names, history.confirmed, history.sold_out + history.refused,
-           history.unavailable, history.broken, recovery, round->violations == 0 ? "ok" : "VIOLATION");
+    printf("%5u  %-15" PRIu64 " %-8s %-44s %6zu %5zu %6zu %6zu %6zu %4zu %6zu %9s  %s\n", round->number,
+           round->seed, mode_names[round->mode], round->names, history.confirmed, history.carts,
+           history.sold_out + history.refused, history.cancels, history.changes, history.unavailable,
+           history.broken, recovery, round->violations == 0 ? "ok" : "VIOLATION");
     report.violations += round->violations;
     report.violated_rounds += round->violations > 0;
     if (round->violations > 0) {
@@ -279,6 +302,9 @@ bool report_summary(void)
            "answered 503, %zu broken\n",
            report.count, seconds, report.count ? seconds / (double)report.count : 0, report.confirmed,
            report.replayed, report.sold_out, report.unavailable, report.broken);
+    printf("%zu of them were carts, %zu had a bundle; %zu cancels and %zu restocks and withdrawals were confirmed, %zu "
+           "withdrawals refused\n",
+           report.carts, report.bundles, report.cancels, report.changes, report.changes_short);
     printf("Of those answered 503 %zu had been sold, of the broken ones %zu\n", report.sold_unavailable,
            report.sold_broken);
     if (sweep_not_passed() > 0) {

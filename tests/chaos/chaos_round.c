@@ -92,13 +92,26 @@ void round_choose(struct round *round)
 }
 
 /* --- its parts ----------------------------------------------------------------------------------------- */
+static int64_t make_product(int64_t stock, const struct round *bundle_of)
+{
+    struct bundle_component components[PRODUCTS];
+    size_t count = 0;
+    for (unsigned i = 0; bundle_of != NULL && i < PRODUCTS; i++) {
+        if (bundle_units[i] > 0) {
+            components[count++] = (struct bundle_component){bundle_of->products[i], bundle_units[i]};
+        }
+    }
+    return count > 0 ? server_fixture_try_bundle(&bench.server, BUNDLE_PRICE, components, count)
+                     : server_fixture_try_product(&bench.server, stock, 0);
+}
+
 static void make_products(struct round *round)
 {
     int64_t deadline = deadline_in(PATIENCE_MS);
-    round->stocks[0] = SCARCE_MIN + (int64_t)random_below(&round->random, SCARCE_MAX - SCARCE_MIN);
-    round->stocks[1] = PLENTY;
-    for (size_t i = 0; i < 2; i++) {
-        while ((round->products[i] = server_fixture_try_product(&bench.server, round->stocks[i], 0)) == 0) {
+    round->stocks[SCARCE] = SCARCE_MIN + (int64_t)random_below(&round->random, SCARCE_MAX - SCARCE_MIN);
+    round->stocks[PLENTIFUL] = PLENTY;
+    for (size_t i = 0; i < PRODUCTS; i++) {
+        while ((round->products[i] = make_product(round->stocks[i], i == BUNDLE ? round : NULL)) == 0) {
             if (!wait_a_moment(deadline)) {
                 fail_msg("no product could be added for %d ms", PATIENCE_MS);
             }
@@ -118,6 +131,7 @@ static void get_ready(struct round *round)
             round->faults[i]->prepare(round);
         }
     }
+    round->row_before = audit_last_row();
     make_products(round);
     round->order_before = audit_last_order();
     buyers_open();
@@ -209,9 +223,8 @@ static void body(struct round *round)
         fail_msg("the proxy could not deliver what it held for %d ms", PATIENCE_MS);
     }
     if (options.self_test) {
-        selftest_falsify();
-    }
-    if (!interrupted) {
+        selftest_audit(round);
+    } else if (!interrupted) {
         audit_round(round);
     }
 }

@@ -1,21 +1,40 @@
-/* Is the audit awake? After a round without a fault the history is falsified in one way, and the audit must object.
- * A harness that finds nothing has to show that it could. */
+/* Is the audit awake? After a round without a fault what people were told, or what was read from the store, is falsified
+ * in one way, and the audit must object. A harness that finds nothing has to show that it could. */
 #include "chaos.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static struct purchase *confirmed(size_t skip)
+static struct readings *store; /* what was read from it */
+
+static struct wish *wished(enum wish_kind kind, enum outcome outcome, size_t skip)
 {
-    for (size_t i = 0; i < history.purchase_count; i++) {
-        if (history.purchases[i].outcome == CONFIRMED && skip-- == 0) {
-            return &history.purchases[i];
+    for (size_t i = 0; i < history.wish_count; i++) {
+        if (history.wishes[i].kind == kind && history.wishes[i].outcome == outcome && skip-- == 0) {
+            return &history.wishes[i];
         }
     }
-    fail_msg("too few purchases were confirmed");
+    fail_msg("too few purchases, cancels or changes were confirmed");
     return NULL;
 }
 
+static struct wish *confirmed(size_t skip)
+{
+    return wished(WISH_PURCHASE, CONFIRMED, skip);
+}
+
+static struct wish *confirmed_of(size_t lines)
+{
+    for (size_t i = 0;; i++) {
+        struct wish *wish = confirmed(i);
+        if (wish->line_count == lines) {
+            return wish;
+        }
+    }
+}
+
+/* --- what people were told ----------------------------------------------------------------------------- */
 static void lost(void)
 {
     confirmed(10)->order += 1000000;
@@ -28,32 +47,32 @@ static void sold_twice(void)
 
 static void other_quantity(void)
 {
-    confirmed(10)->quantity++;
+    confirmed(10)->lines[0].quantity++;
 }
 
 static void to_somebody_else(void)
 {
-    struct purchase *purchase = confirmed(10);
-    purchase->buyer = (purchase->buyer + 1) % BUYERS;
+    struct wish *wish = confirmed(10);
+    wish->person = (wish->person + 1) % BUYERS;
 }
 
 static void nobody_asked(void)
 {
-    struct purchase *purchase = confirmed(10);
-    purchase->outcome = REFUSED;
+    struct wish *wish = confirmed(10);
+    wish->outcome = REFUSED;
 }
 
 /* Repeated with its key, then told "sold out", while the first try had been recorded. */
 static void key_bought_unawares(void)
 {
-    struct purchase *purchase = confirmed(10);
-    purchase->outcome = SOLD_OUT;
-    purchase->attempts = 2;
+    struct wish *wish = confirmed(10);
+    wish->outcome = SOLD_OUT;
+    wish->attempts = 2;
 }
 
 static void out_of_turn(void)
 {
-    struct purchase *early = confirmed(10), *late = confirmed(200);
+    struct wish *early = confirmed(10), *late = confirmed(200);
     int64_t sent_us = early->first_sent_us, got_us = early->got_us;
     early->first_sent_us = late->first_sent_us;
     early->got_us = late->got_us;
@@ -61,11 +80,33 @@ static void out_of_turn(void)
     late->got_us = got_us;
 }
 
+/* Somebody's last try, whatever came of it, is another's, which was had. */
 static void refused_with_stock_left(void)
 {
-    struct purchase *purchase = confirmed(10);
-    history.purchases[history.purchase_count - 1] = *purchase; /* somebody's last try, whatever came of it */
-    history.purchases[history.purchase_count - 1].outcome = SOLD_OUT;
+    struct wish *last = &history.wishes[history.wish_count - 1];
+    *last = *confirmed(10);
+    last->outcome = SOLD_OUT;
+    last->lines[0].is_short = true;
+}
+
+static void cart_refused_with_stock_left(void)
+{
+    struct wish *last = &history.wishes[history.wish_count - 1];
+    *last = *confirmed_of(2);
+    last->outcome = SOLD_OUT;
+    last->lines[1].is_short = true;
+}
+
+static void withdrawal_refused_with_stock_left(void)
+{
+    for (size_t i = 0;; i++) {
+        struct wish *wish = wished(WISH_CHANGE, CONFIRMED, i);
+        if (wish->lines[0].quantity < 0 && wish->lines[0].product == PLENTIFUL) {
+            wish->outcome = SOLD_OUT;
+            wish->lines[0].is_short = true;
+            return;
+        }
+    }
 }
 
 static void broken_in_a_strict_round(void)
@@ -79,47 +120,210 @@ static void rejected(void)
     history.refused++;
 }
 
+static void half_a_cart(void)
+{
+    struct wish *wish = confirmed_of(1);
+    wish->as_cart = true;
+    wish->lines[wish->line_count++] = (struct wish_line){.product = PLENTIFUL, .quantity = 1};
+}
+
+static void cancelled_by_nobody(void)
+{
+    int64_t order = wished(WISH_CANCEL, CONFIRMED, 0)->order;
+    for (size_t i = 0; i < history.wish_count; i++) {
+        struct wish *wish = &history.wishes[i];
+        if (wish->kind == WISH_CANCEL && wish->order == order) {
+            wish->outcome = REFUSED;
+            wish->order = 0;
+        }
+    }
+}
+
+static void changed_by_nobody(void)
+{
+    wished(WISH_CHANGE, CONFIRMED, 0)->keyed = false;
+}
+
+/* --- what the store has -------------------------------------------------------------------------------- */
+static struct store_audit_row *row_of(const char *cause, size_t skip)
+{
+    for (size_t i = 0; i < store->row_count; i++) {
+        if (strcmp(store->rows[i].cause, cause) == 0 && skip-- == 0) {
+            return &store->rows[i];
+        }
+    }
+    fail_msg("the audit log has too few rows of a %s", cause);
+    return NULL;
+}
+
+static void add_row_again(struct store_audit_row *row)
+{
+    size_t behind = store->row_count - (size_t)(row - store->rows);
+    memmove(row + 1, row, behind * sizeof *row); /* there is room for one */
+    store->row_count++;
+}
+
+static void remove_row(struct store_audit_row *row)
+{
+    size_t behind = store->row_count - (size_t)(row - store->rows) - 1;
+    memmove(row, row + 1, behind * sizeof *row);
+    store->row_count--;
+}
+
+static struct audited_order *cancelled_order(void)
+{
+    for (size_t i = 0; i < store->order_count; i++) {
+        if (store->orders[i].order.state == ORDER_CANCELLED) {
+            return &store->orders[i];
+        }
+    }
+    fail_msg("no order was cancelled");
+    return NULL;
+}
+
+static void component_not_taken(void)
+{
+    for (size_t i = 0; i < store->order_count; i++) {
+        struct sale_order *sale = &store->orders[i].order.sale;
+        if (sale->more_count > 0 && sale->more[sale->more_count - 1].is_component) {
+            sale->more_count--;
+            return;
+        }
+    }
+    fail_msg("no bundle was sold");
+}
+
+static void given_back_twice(void)
+{
+    add_row_again(row_of("cancel", 0));
+}
+
+static void not_given_back(void)
+{
+    remove_row(row_of("cancel", 0));
+}
+
+static void cancel_lost(void)
+{
+    struct store_order *order = &cancelled_order()->order;
+    order->state = ORDER_CONFIRMED;
+    order->cancelled_at_ms = order->cancelled_by = 0;
+}
+
+static void cancelled_and_still_sold(void)
+{
+    const struct store_order *order = &cancelled_order()->order;
+    for (unsigned i = 0; i < PRODUCTS; i++) {
+        struct store_product *product = &store->products[i];
+        if (product->id == order->sale.product_id) {
+            product->cancelled -= order->sale.quantity;
+            product->stock -= order->sale.quantity;
+        }
+    }
+}
+
+static void restock_lost(void)
+{
+    remove_row(row_of("restock", 0));
+}
+
+static void restocked_twice(void)
+{
+    add_row_again(row_of("restock", 0));
+}
+
 static const struct {
     const char *name;
-    void (*falsify)(void);
+    void (*told)(void); /* one of the two */
+    void (*read)(void);
     const char *objection; /* one of the sentences has this */
 } falsifications[] = {
-    {"a confirmed order is not in the store", lost, "was confirmed to user"},
-    {"an order is confirmed to two", sold_twice, "was confirmed twice"},
-    {"another quantity", other_quantity, "the store has"},
-    {"another buyer", to_somebody_else, "the store has"},
-    {"an order that nobody asked for", nobody_asked, "nobody asked for it"},
-    {"refused to a key whose first try was recorded", key_bought_unawares, "was refused"},
-    {"an earlier buyer gets the later order", out_of_turn, "was first asked for after"},
-    {"sold out while there was stock", refused_with_stock_left, "were left"},
-    {"a broken request where none may break", broken_in_a_strict_round, "not one may fail"},
-    {"409 for nothing", rejected, "were answered 409"},
+    {"a confirmed order is not in the store", lost, NULL, "was confirmed to user"},
+    {"an order is confirmed to two", sold_twice, NULL, "was confirmed twice"},
+    {"another quantity", other_quantity, NULL, "the store has"},
+    {"another buyer", to_somebody_else, NULL, "the store has"},
+    {"an order that nobody asked for", nobody_asked, NULL, "nobody asked for it"},
+    {"refused to a key whose first try was recorded", key_bought_unawares, NULL, "was refused"},
+    {"an earlier buyer gets the later order", out_of_turn, NULL, "was first asked for after"},
+    {"sold out while there was stock", refused_with_stock_left, NULL, "were left"},
+    {"a cart is refused while there was stock", cart_refused_with_stock_left, NULL, "in a cart"},
+    {"a withdrawal is refused while there was stock", withdrawal_refused_with_stock_left, NULL, "be withdrawn"},
+    {"a broken request where none may break", broken_in_a_strict_round, NULL, "not one may fail"},
+    {"409 for nothing", rejected, NULL, "were answered 409"},
+    {"half a cart", half_a_cart, NULL, "the store has"},
+    {"a bundle without one of its components", NULL, component_not_taken, "the store has"},
+    {"cancelled, and nobody asked for it", cancelled_by_nobody, NULL, "did not ask for it"},
+    {"a cancel is lost", NULL, cancel_lost, "was told that order"},
+    {"a cancel gives back twice", NULL, given_back_twice, "was given back 2 times"},
+    {"a cancel gives nothing back", NULL, not_given_back, "was given back 0 times"},
+    {"a cancelled order still counts as sold", NULL, cancelled_and_still_sold, "cancelled ones"},
+    {"a restock is lost", NULL, restock_lost, "the audit log does not have it"},
+    {"a restock is applied twice", NULL, restocked_twice, "it was applied already"},
+    {"a restock that nobody asked for", changed_by_nobody, NULL, "nobody asked for that"},
 };
 
-size_t selftest_count(void)
+#define FALSIFICATIONS (sizeof falsifications / sizeof falsifications[0])
+#define NOT_FALSIFIED FALSIFICATIONS
+static size_t current = NOT_FALSIFIED;
+static size_t noticed;
+
+void selftest_falsify_readings(struct readings *readings)
 {
-    return sizeof falsifications / sizeof falsifications[0];
+    store = readings;
+    if (current != NOT_FALSIFIED && falsifications[current].read != NULL) {
+        falsifications[current].read();
+    }
 }
 
-static size_t current;
-
-void selftest_choose(size_t index)
-{
-    current = index;
-}
-
-void selftest_falsify(void)
-{
-    falsifications[current].falsify();
-}
-
-bool selftest_objected(const struct round *round)
+static bool has_objected(const struct round *round, const char *objection)
 {
     bool found = false;
     for (size_t i = 0; i < round->violations && i < VIOLATIONS_KEPT; i++) {
-        found = found || strstr(round->sentences[i], falsifications[current].objection) != NULL;
+        found = found || strstr(round->sentences[i], objection) != NULL;
     }
-    printf("%s: %s%s%s\n", found ? "noticed" : "NOT NOTICED", falsifications[current].name,
-           round->violations > 0 ? ": " : "", round->violations > 0 ? round->sentences[0] : "");
     return found;
+}
+
+static void falsify_and_audit(struct round *round)
+{
+    if (falsifications[current].told != NULL) {
+        falsifications[current].told();
+    }
+    audit_round(round);
+    bool objected = has_objected(round, falsifications[current].objection);
+    noticed += objected;
+    printf("%s: %s%s%s\n", objected ? "noticed" : "NOT NOTICED", falsifications[current].name,
+           round->violations > 0 ? ": " : "", round->violations > 0 ? round->sentences[0] : "");
+}
+
+/* What was told is falsified in place, and put right again before the next. */
+void selftest_audit(struct round *round)
+{
+    size_t bytes = history.wish_count * sizeof *history.wishes;
+    struct history told = history;
+    struct wish *wishes = malloc(bytes);
+    assert_non_null(wishes);
+    memcpy(wishes, history.wishes, bytes);
+    audit_round(round);
+    if (round->violations > 0) {
+        printf("NOT FALSIFIED, and yet: %s\n", round->sentences[0]);
+        free(wishes);
+        return;
+    }
+    for (current = 0; current < FALSIFICATIONS && !interrupted; current++) {
+        history = told;
+        memcpy(history.wishes, wishes, bytes);
+        falsify_and_audit(round);
+        round->violations = 0;
+    }
+    free(wishes);
+}
+
+bool selftest_passed(const struct round *round)
+{
+    for (size_t i = 0; i < round->violations && i < VIOLATIONS_KEPT; i++) {
+        printf("%s\n", round->sentences[i]);
+    }
+    printf("%zu of %zu noticed\n", noticed, FALSIFICATIONS);
+    return noticed == FALSIFICATIONS;
 }

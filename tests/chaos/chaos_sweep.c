@@ -21,6 +21,9 @@ static const struct {
 } points[] = {
     {"gate.reply", BY_ITSELF},
     {"gate.confirm", BY_ITSELF},
+    {"cancel.read", BY_ITSELF},
+    {"cancel.done", BY_ITSELF},
+    {"change.done", BY_ITSELF},
     {"recorder.read", BY_ITSELF},
     {"store.begun", BY_ITSELF},
     {"store.commit", BY_ITSELF},

@@ -330,16 +330,38 @@ static int64_t read_id(const struct http_answer *answer)
     return id;
 }
 
-int64_t server_fixture_try_product(const struct server_fixture *fixture, int64_t stock, int64_t limit)
+static int64_t try_product(const struct server_fixture *fixture, const char *body)
 {
-    char body[256];
     struct http_answer answer;
-    write_product(body, sizeof body, stock, limit);
     bool added =
         try_call(fixture, "POST", "/api/products", body, &answer) == HTTP_CLIENT_OK && answer.status == 201;
     int64_t id = added ? read_id(&answer) : 0;
     http_answer_free(&answer);
     return id;
+}
+
+int64_t server_fixture_try_product(const struct server_fixture *fixture, int64_t stock, int64_t limit)
+{
+    char body[256];
+    write_product(body, sizeof body, stock, limit);
+    return try_product(fixture, body);
+}
+
+int64_t server_fixture_try_bundle(const struct server_fixture *fixture, int64_t price,
+                                  const struct bundle_component *components, size_t count)
+{
+    static unsigned serial;
+    char body[1024];
+    int used = snprintf(body, sizeof body, "{\"name\":\"bundle %u\",\"price\":%" PRId64 ",\"components\":[",
+                        ++serial, price);
+    for (size_t i = 0; i < count; i++) {
+        used += snprintf(body + used, sizeof body - (size_t)used,
+                         "%s{\"product_id\":%" PRId64 ",\"quantity\":%" PRId64 "}", i > 0 ? "," : "",
+                         components[i].product_id, components[i].quantity);
+        assert_in_range(used, 1, sizeof body - 4);
+    }
+    snprintf(body + used, sizeof body - (size_t)used, "]}");
+    return try_product(fixture, body);
 }
 
 int64_t server_fixture_add_product(const struct server_fixture *fixture, int64_t stock, int64_t limit)

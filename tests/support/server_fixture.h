@@ -69,6 +69,9 @@ void server_fixture_token(const struct server_fixture *fixture, int64_t user_id,
 int64_t server_fixture_add_product(const struct server_fixture *fixture, int64_t stock, int64_t limit);
 /* As above, but a refusal or a broken connection is no failure of the test: 0. */
 int64_t server_fixture_try_product(const struct server_fixture *fixture, int64_t stock, int64_t limit);
+/* The same for a bundle. */
+int64_t server_fixture_try_bundle(const struct server_fixture *fixture, int64_t price,
+                                  const struct bundle_component *components, size_t count);
 /* A counter of /metrics: "process_restarts". */
 int64_t server_fixture_metric(const struct server_fixture *fixture, const char *name);
 /* Runs `verify` with --data and one more argument (or NULL); prints what it said if the exit code is another.
