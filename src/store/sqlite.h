@@ -58,6 +58,7 @@ enum sqlite_statement {
     SQL_KEYS,
     SQL_AUDIT_SALES,
     SQL_AUDIT_PARTS,
+    SQL_AUDIT_CANCELLED,
     SQL_AUDIT_CHANGES,
     SQL_AUDIT_PRICES,
     SQL_BUNDLES,
