@@ -526,9 +526,23 @@ static void test_carts_that_no_script_writes(void **state)
     record_one(f, sale_entry(f, orders, 4));
     assert_int_equal(f->rejected_count, 4);
     struct store_order order;
-    for (int64_t id = 1; id <= 3; id++)
+    for (int64_t id = 1; id <= 2; id++)
         assert_status(f, store_find_order(f->store, id, &order), STORE_NOT_FOUND, __LINE__);
+    assert_int_equal(find_order(f, 3).state, ORDER_REJECTED);
     assert_int_equal(find_order(f, 4).state, ORDER_REJECTED);
+    static struct order_part many[ORDER_PARTS_MAX]; /* one more than an order has with its first line */
+    for (size_t i = 0; i < ORDER_PARTS_MAX; i++)
+        many[i] = (struct order_part){LAMP, 1, 1, 1, true};
+    struct sale_order large = cart_of(f, ADA, CHAIR, 1, many, ORDER_PARTS_MAX);
+    sell(f, &large);
+    assert_int_equal(f->rejected_count, 1);
+    assert_status(f, store_find_order(f->store, 5, &order), STORE_NOT_FOUND, __LINE__);
+    struct log_entry nobodys[2] = {stock_entry(f, 0, 5, STOCK_RESTOCK), price_entry(f, 0, 1, 5)};
+    record(f, nobodys, 2);
+    struct store_audit_row rows[2];
+    size_t count;
+    assert_ok(f, store_audit_log(f->store, INT64_MAX, 0, rows, 2, &count));
+    assert_false(rows[0].applied || rows[1].applied);
     for (int64_t product = LAMP; product <= TABLE; product++)
         assert_book(f, product, STOCK, 0, 0);
     assert_agrees(f);
@@ -611,11 +625,12 @@ static void test_a_cancelled_order_gives_everything_back_once(void **state)
 static void test_cancelling_what_cannot_be(void **state)
 {
     struct fixture *f = *state;
-    const struct order_part parts[2] = {{LAMP, 1, 0, 1, false}, {0, -5, 0, 1, false}};
+    const struct order_part parts[4] = {
+        {LAMP, 1, 0, 1, false}, {0, -5, 0, 1, false}, {LAMP, INT64_MAX, 0, 1, false}, {0, 1, 0, 1, false}};
     struct sale_order order = order_of(f, ADA, LAMP, STOCK + 1);
     sell(f, &order);
-    record_one(f, cancel_entry(f, 1, parts, 2)); /* rejected */
-    record_one(f, cancel_entry(f, 2, parts, 2)); /* unknown */
+    record_one(f, cancel_entry(f, 1, parts, 4)); /* rejected */
+    record_one(f, cancel_entry(f, 2, parts, 4)); /* unknown */
     record_one(f, cancel_entry(f, -1, NULL, 0));
     assert_int_equal(find_order(f, 1).state, ORDER_REJECTED);
     assert_int_equal(find_order(f, 1).cancelled_at_ms, 0);
