@@ -4,6 +4,7 @@
 
 #include "crowd.h"
 #include "http_client.h"
+#include "redis_fixture.h"
 #include "server_fixture.h"
 
 #include "doorbuster/clock.h"
@@ -613,7 +614,13 @@ static void test_restock_and_withdraw(void **state)
     change(a, 409, 1);
     expect_problem(test.json, "stock-limit");
     expect_stock(a, 1000000000);
-    buy(0, NULL, 201, "{\"product_id\":%" PRId64 ",\"quantity\":1}", a);
+    int64_t id = number(buy(0, NULL, 201, "{\"product_id\":%" PRId64 ",\"quantity\":1}", a), "id");
+    /* What was sold may always come back, also when its place has been filled. */
+    change(a, 200, 1);
+    ask(0, "DELETE", 200, NULL, "/api/purchases/%" PRId64, id);
+    expect_stock(a, 1000000001);
+    buy(0, NULL, 201, "{\"product_id\":%" PRId64 ",\"quantity\":2}", a);
+    expect_stock(a, 999999999);
 }
 
 static void test_a_new_price(void **state)
@@ -828,6 +835,84 @@ static void test_a_storm_of_carts(void **state)
     }
 }
 
+/* --- answers that are lost
+ * ---------------------------------------------------------------------------------------------------------- */
+#define LOST_STOCK 20000
+
+struct losing {
+    struct crowd *crowd;
+    int64_t a, b;
+    bool over;
+    size_t confirmed;
+    bool seen[2][LOST_STOCK]; /* what remained of each product after an order */
+};
+
+static void losing_ask(struct losing *losing, size_t client)
+{
+    char body[256];
+    snprintf(body, sizeof body,
+             "{\"items\":[{\"product_id\":%" PRId64 ",\"quantity\":1},{\"product_id\":%" PRId64
+             ",\"quantity\":1}]}",
+             client % 2 ? losing->a : losing->b, client % 2 ? losing->b : losing->a);
+    crowd_request(losing->crowd, client, "POST", "/api/purchases", test.tokens[client % USERS], body);
+}
+
+static void losing_cb(void *context, size_t client, const struct crowd_answer *answer)
+{
+    struct losing *losing = context;
+    if (answer->status == 201) {
+        cJSON *json = cJSON_Parse(answer->body);
+        for (int i = 0; i < 2; i++) {
+            const cJSON *line = item(json, "items", i);
+            bool is_a = number(line, "product_id") == losing->a;
+            int64_t remaining = number(line, "remaining_stock");
+            assert_int_equal(is_a, (client % 2 == 1) == (i == 0));
+            assert_int_equal(number(line, "unit_price"), PRICE);
+            assert_in_range(remaining, 0, LOST_STOCK - 1);
+            assert_false(losing->seen[is_a][remaining]);
+            losing->seen[is_a][remaining] = true;
+        }
+        assert_int_equal(number(json, "total_price"), 2 * PRICE);
+        cJSON_Delete(json);
+        losing->confirmed++;
+    } else if (answer->status != 503) {
+        fail_msg("status %d: %s", answer->status, answer->body);
+    }
+    if (!losing->over) {
+        losing_ask(losing, client);
+    }
+}
+
+/* The workers' links break again and again: what was sold without their hearing of it is found in the store, with every line's price. */
+static void test_carts_in_doubt(void **state)
+{
+    static struct losing losing;
+    (void)state;
+    losing = (struct losing){.a = add_product(LOST_STOCK), .b = add_product(LOST_STOCK)};
+    losing.crowd = crowd_new(test.server.port, STORM_CLIENTS, losing_cb, &losing);
+    redisContext *redis = server_fixture_redis(&test.server);
+    assert_true(crowd_connect(losing.crowd, PATIENCE_MS));
+    for (size_t i = 0; i < STORM_CLIENTS; i++) {
+        losing_ask(&losing, i);
+    }
+    unsigned rounds = rounds_wanted(8);
+    int64_t deadline = deadline_in(4 * PATIENCE_MS);
+    for (unsigned round = 0; round < rounds; round++) {
+        size_t goal = losing.confirmed + STORM_CLIENTS;
+        while (losing.confirmed < goal) {
+            assert_true(now_us() < deadline);
+            crowd_step(losing.crowd, 2);
+        }
+        redis_do(redis, "CLIENT KILL TYPE normal SKIPME yes");
+    }
+    losing.over = true;
+    assert_true(crowd_finish(losing.crowd, PATIENCE_MS));
+    crowd_free(&losing.crowd);
+    redisFree(redis);
+    assert_true(server_fixture_metric(&test.server, "purchases_in_doubt") > 0);
+    assert_true(server_fixture_metric(&test.server, "purchases_settled") > 0);
+}
+
 /* --- the whole
  * ------------------------------------------------------------------------------------------------------------------------ */
 static int setup(void **state)
@@ -879,6 +964,7 @@ int main(void)
         TEST(test_before_the_sale_and_after),
         TEST(test_what_is_no_window),
         TEST(test_a_storm_of_carts),
+        TEST(test_carts_in_doubt),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
