@@ -565,21 +565,23 @@ static void test_verify_finds_a_bundle_edited_in_redis(void **state)
     pid_t recorder = stop_recorder();
     change_redis("HSET {doorbuster}:product:%lld components 1:%lld", 11, 7);
     expect_broken(LIST("Redis = store"));
+    expect_tool("verify", NULL, 1, "they differ in number of components: Redis 1, store 2");
     let_go(recorder);
+    wait_until_healed(1);
+    expect_all_holds();
 }
 
 /* --- verify: carts, cancellations
  * ------------------------------------------------------------------------------------------------------------------------
  */
-/* Product 5 twice, and the second bundle: products 2, 3 and 4. */
+/* Product 5 twice, and the second bundle: products 2, 3 (twice) and 4. */
+static const char cart[] =
+    "{\"items\":[{\"product_id\":5,\"quantity\":2},{\"product_id\":12,\"quantity\":1}]}";
+
 static int64_t buy_cart(void)
 {
     int64_t id;
-    assert_int_equal(
-        tool_shop_ask(&shop, "POST", "/api/purchases",
-                      "{\"items\":[{\"product_id\":5,\"quantity\":2},{\"product_id\":12,\"quantity\":1}]}",
-                      &id),
-        201);
+    assert_int_equal(tool_shop_ask(&shop, "POST", "/api/purchases", cart, &id), 201);
     return id;
 }
 
@@ -605,6 +607,20 @@ static void test_verify_finds_a_changed_part(void **state)
     change_store("UPDATE order_parts SET remaining = remaining - 1 WHERE product_id = 4");
     change_store("UPDATE order_parts SET is_component = 0 WHERE product_id = 2");
     expect_broken(LIST("orders = log"));
+}
+
+/* A rejected cart keeps its row, and its parts; it is in no book. */
+static void test_a_rejected_cart_is_in_no_book(void **state)
+{
+    (void)state;
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--stock", "2"), 0, "bundle");
+    buy_cart();
+    change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", 5, 9);
+    change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", 3, 9);
+    assert_int_equal(tool_shop_ask(&shop, "POST", "/api/purchases", cart, NULL), 409);
+    wait_until_healed(1);
+    expect_all_holds();
+    expect_tool("verify", NULL, 0, "2 orders (1 of them rejected)");
 }
 
 static void test_verify_finds_a_lost_cancellation(void **state)
@@ -761,6 +777,7 @@ int main(void)
         TEST(test_verify_finds_a_product_edited_in_redis),
         TEST(test_verify_finds_a_bundle_edited_in_redis),
         TEST(test_verify_finds_a_changed_part),
+        TEST(test_a_rejected_cart_is_in_no_book),
         TEST(test_verify_finds_a_lost_cancellation),
         TEST(test_verify_finds_a_changed_audit_row),
         TEST(test_verify_finds_a_removed_audit_row),
