@@ -5,7 +5,7 @@
 #define DOORBUSTER_GATE_BOOKS_H
 
 #include "doorbuster/redis.h"
-#include "doorbuster/sale.h"
+#include "doorbuster/sales_log.h"
 
 /* --- reading --------------------------------------------------------------------------------------------------------------- */
 enum gate_script { GATE_SCRIPT_SELL, GATE_SCRIPT_STOCK, GATE_SCRIPT_CANCEL, GATE_SCRIPTS };

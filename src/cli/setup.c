@@ -120,6 +120,8 @@ static bool complain_catalog(const struct setup *setup, const char *doing, enum 
     switch (status) {
     case CATALOG_ADDED:
         return true;
+    case CATALOG_NO_COMPONENT:
+        return complain(doing, "a product that the bundle is made of is not there");
     case CATALOG_NAME_TAKEN:
         return complain(doing, "the name is taken");
     case CATALOG_STORE_FAILED:

@@ -72,8 +72,9 @@ static void read_stream_info(const redisReply *info, struct gate_head *out)
 static redisReply *ask_about(redisContext *redis, const char *command, bool *missing)
 {
     redisReply *reply = redis_ask(redis, command);
-    *missing = reply == NULL && redis->err == 0 &&
-               (text_begins_with(redis_failure(), "WRONGTYPE") || strstr(redis_failure(), "no such key") != NULL);
+    *missing =
+        reply == NULL && redis->err == 0 &&
+        (text_begins_with(redis_failure(), "WRONGTYPE") || strstr(redis_failure(), "no such key") != NULL);
     return reply;
 }
 
@@ -112,7 +113,8 @@ bool gate_read_head(redisContext *redis, struct gate_head *out)
 {
     *out = (struct gate_head){.orders = -1, .at_ms = -1};
     bool missing;
-    redisReply *head = ask_about(redis, "HMGET " KEY_HEAD " epoch orders store at sell stock cancel", &missing);
+    redisReply *head =
+        ask_about(redis, "HMGET " KEY_HEAD " epoch orders store at sell stock cancel", &missing);
     if (head != NULL) {
         read_head_fields(head, out);
         freeReplyObject(head);
@@ -229,7 +231,8 @@ bool gate_read_log(redisContext *redis, const struct gate_announcement *announce
 /* --- asking the recorder ----------------------------------------------------------------------------------------------------------- */
 bool gate_ask_attach(redisContext *redis, uint64_t epoch, const char *why)
 {
-    return redis_done(redis_ask(redis, "XADD " KEY_LOG " NOMKSTREAM %" PRIu64 "-* " LOG_ATTACH_WORD " %s", epoch, why)) ||
+    return redis_done(redis_ask(redis, "XADD " KEY_LOG " NOMKSTREAM %" PRIu64 "-* " LOG_ATTACH_WORD " %s",
+                                epoch, why)) ||
            strstr(redis_failure(), "equal or smaller") != NULL;
 }
 
@@ -265,8 +268,10 @@ static void undo_entries(const redisReply *list, struct stock_reading *reading, 
     bool price_known = false;
     for (size_t i = 0; list->type == REDIS_REPLY_ARRAY && i < list->elements; i++) {
         struct log_entry entry;
-        struct log_room room = {
-            .orders = orders, .orders_max = SALES_LOG_ORDERS_MAX, .parts = parts, .parts_max = SALES_LOG_PARTS_MAX};
+        struct log_room room = {.orders = orders,
+                                .orders_max = SALES_LOG_ORDERS_MAX,
+                                .parts = parts,
+                                .parts_max = SALES_LOG_PARTS_MAX};
         if (decode_entry(list->element[i], &room, &entry)) { /* else it is not ours: it changed nothing */
             undo_entry(&entry, reading, out, &price_known);
         }
@@ -445,9 +450,9 @@ static redisReply *call_stock_script(redisContext *redis, const struct change_wo
     }
     redisReply *reply = redis_ask(
         redis,
-        "EVALSHA %s 6 " KEY_HEAD " " KEY_LOG " " KEY_PRODUCT_PREFIX " " KEY_BUYERS_PREFIX " " KEY_CHANGED_PREFIX
-        " " CHANNEL_STOCK " %s %" PRId64 " %" PRId64 " %" PRId64 " %b %s %" PRId64 " %" PRId64 " %" PRId64
-        " %" PRId64 " %s",
+        "EVALSHA %s 6 " KEY_HEAD " " KEY_LOG " " KEY_PRODUCT_PREFIX " " KEY_BUYERS_PREFIX
+        " " KEY_CHANGED_PREFIX " " CHANNEL_STOCK " %s %" PRId64 " %" PRId64 " %" PRId64 " %b %s %" PRId64
+        " %" PRId64 " %" PRId64 " %" PRId64 " %s",
         head->type == REDIS_REPLY_STRING ? head->str : "none", words->what, words->product_id, words->figure,
         words->actor, words->key != NULL ? words->key : "", words->key_bytes, words->note, opening->price,
         opening->limit, opening->starts_at_ms, opening->ends_at_ms, components);
@@ -531,8 +536,8 @@ static redisReply *call_cancel_script(redisContext *redis, const struct gate_pas
     char mark[sizeof KEY_CANCELLED_PREFIX + TEXT_INT64_BYTES];
     char numbers[3 + 2 * ORDER_PARTS_MAX][TEXT_INT64_BYTES];
     const char *argv[CANCEL_FIXED + 2 * ORDER_PARTS_MAX] = {
-        "EVALSHA",          pass->script, "6", KEY_HEAD, KEY_LOG, KEY_PRODUCT_PREFIX, KEY_BUYERS_PREFIX, mark,
-        CHANNEL_STOCK};
+        "EVALSHA",          pass->script,      "6",  KEY_HEAD,     KEY_LOG,
+        KEY_PRODUCT_PREFIX, KEY_BUYERS_PREFIX, mark, CHANNEL_STOCK};
     size_t count = 0;
     snprintf(mark, sizeof mark, KEY_CANCELLED_PREFIX "%" PRId64, cancel->order_id);
     text_from_int64(cancel->order_id, numbers[count++]);
@@ -549,8 +554,9 @@ static redisReply *call_cancel_script(redisContext *redis, const struct gate_pas
     return redis_next_reply(redis);
 }
 
-enum gate_change gate_cancel(redisContext *redis, const struct gate_pass *pass, const struct cancellation *cancel,
-                             struct gate_change_result *result, bool *is_void)
+enum gate_change gate_cancel(redisContext *redis, const struct gate_pass *pass,
+                             const struct cancellation *cancel, struct gate_change_result *result,
+                             bool *is_void)
 {
     CHECK(cancel->part_count >= 1 && cancel->part_count <= ORDER_PARTS_MAX);
     *result = (struct gate_change_result){0};

@@ -84,10 +84,9 @@ bool gate_put_product(redisContext *redis, const struct gate_product *product)
     char key[sizeof KEY_PRODUCT_PREFIX + TEXT_INT64_BYTES], components[GATE_COMPONENTS_BYTES];
     snprintf(key, sizeof key, KEY_PRODUCT_PREFIX "%" PRId64, product->id);
     gate_components_text(product, components);
-    return redis_done(redis_ask(redis,
-                                "HSET %s price %" PRId64 " limit %" PRId64 " starts %" PRId64 " ends %" PRId64,
-                                key, product->price, product->limit, product->starts_at_ms,
-                                product->ends_at_ms)) &&
+    return redis_done(redis_ask(
+               redis, "HSET %s price %" PRId64 " limit %" PRId64 " starts %" PRId64 " ends %" PRId64, key,
+               product->price, product->limit, product->starts_at_ms, product->ends_at_ms)) &&
            redis_done(product->component_count > 0
                           ? redis_ask(redis, "HSET %s components %s", key, components)
                           : redis_ask(redis, "HSET %s stock %" PRId64, key, product->stock));
@@ -158,8 +157,8 @@ static bool append_change_key(redisContext *redis, const void *list, size_t i)
         return false;
     }
     log_position_format(key->result.position, position);
-    snprintf(done, sizeof done, "%s %" PRId64 " %" PRId64 " %" PRId64, position, key->result.product_id,
-             key->result.figure, key->result.stock);
+    snprintf(done, sizeof done, "%s %" PRId64 " %" PRId64 " %" PRId64 " %s", position, key->result.product_id,
+             key->result.figure, key->result.stock, key->result.is_price ? "price" : "stock");
     redisAppendCommand(redis, "SET " KEY_CHANGED_PREFIX "%" PRId64 ":%s %s PX %" PRId64, key->actor, key->key,
                        done, lifetime(key->ttl_ms));
     return true;
@@ -172,7 +171,8 @@ bool gate_put_change_keys(redisContext *redis, const struct gate_change_key *key
 
 /* --- scripts and the head ---------------------------------------------------------------------------------------------------------- */
 /* Loads common.lua and behind it `text`, with this epoch in them. */
-static bool load_script(redisContext *redis, const char *text, uint64_t epoch, char sha[GATE_SCRIPT_SHA_BYTES])
+static bool load_script(redisContext *redis, const char *text, uint64_t epoch,
+                        char sha[GATE_SCRIPT_SHA_BYTES])
 {
     static const char mark[] = "@EPOCH@";
     char script[SCRIPT_BYTES_MAX];
@@ -232,9 +232,8 @@ static bool head_is_sound(const struct gate_head *head, int64_t store_id, uint64
 
 static bool scripts_are_loaded(redisContext *redis, const struct gate_head *head, bool *loaded)
 {
-    redisReply *reply =
-        redis_ask(redis, "SCRIPT EXISTS %s %s %s", head->scripts[GATE_SCRIPT_SELL],
-                  head->scripts[GATE_SCRIPT_STOCK], head->scripts[GATE_SCRIPT_CANCEL]);
+    redisReply *reply = redis_ask(redis, "SCRIPT EXISTS %s %s %s", head->scripts[GATE_SCRIPT_SELL],
+                                  head->scripts[GATE_SCRIPT_STOCK], head->scripts[GATE_SCRIPT_CANCEL]);
     for (size_t i = 0; reply != NULL && i < reply->elements; i++) {
         *loaded = *loaded && reply->element[i]->integer == 1;
     }

@@ -7,11 +7,11 @@
 
 #define KEY_HEAD                                                                                             \
     "{doorbuster}:head" /* hash: store, orders, at; while the gate is open epoch, sell, stock, cancel (script shas) */
-#define KEY_LOG "{doorbuster}:log"                 /* stream: the sales log */
+#define KEY_LOG "{doorbuster}:log" /* stream: the sales log */
 /* hash: stock (not of a bundle), price, limit, starts, ends (ms since 1970, 0: none), components ("<product>:<quantity> …"; only of a bundle),
  * sold_out ("<order> <ms>") */
 #define KEY_PRODUCT_PREFIX "{doorbuster}:product:"
-#define KEY_BUYERS_PREFIX "{doorbuster}:buyers:"   /* hash: user -> units; only for products with a limit */
+#define KEY_BUYERS_PREFIX "{doorbuster}:buyers:" /* hash: user -> units; only for products with a limit */
 #define KEY_ORDERED_PREFIX                                                                                   \
     "{doorbuster}:idem:" /* string: order; "<user>:<idempotency key>" follows. Expires */
 #define KEY_CHANGED_PREFIX                                                                                   \

@@ -46,10 +46,11 @@
 #define ASK_ATTACH_EVERY_US 500000
 #define DAMAGE_PAUSE_US 20000
 #define EXPIRE_EVERY_US 100000
-#define NUMBERS_EACH 4    /* of a purchase in a call */
-#define FIELDS_MAX 6      /* these, its idempotency key if any of the call has one, its further lines if any is a cart */
+#define NUMBERS_EACH 4 /* of a purchase in a call */
+#define FIELDS_MAX                                                                                           \
+    6 /* these, its idempotency key if any of the call has one, its further lines if any is a cart */
 #define LINE_BYTES (2 * TEXT_INT64_BYTES) /* "product:quantity " */
-#define ARGUMENTS_FIXED 9 /* EVALSHA sha 5 key key key key key fields */
+#define ARGUMENTS_FIXED 9                 /* EVALSHA sha 5 key key key key key fields */
 #define REPLY_FIXED 2
 #define REPLY_EACH 3
 
@@ -304,8 +305,9 @@ static bool is_answer(const struct gate_purchase *asked, const redisReply *const
         return false;
     }
     if (three[0]->integer > 0) {
-        return lines > 1 ? are_numbers(second, 2 * lines)
-                         : second->type == REDIS_REPLY_INTEGER && second->integer > 0 && three[2]->integer >= 0;
+        return lines > 1
+                   ? are_numbers(second, 2 * lines)
+                   : second->type == REDIS_REPLY_INTEGER && second->integer > 0 && three[2]->integer >= 0;
     }
     switch (three[0]->integer) {
     case REFUSAL_INSUFFICIENT_STOCK:
@@ -488,9 +490,9 @@ static struct call_arguments *write_arguments(const struct call *call)
     static struct call_arguments arguments;
     static const char *const digits[FIELDS_MAX + 1] = {"0", "1", "2", "3", "4", "5", "6"};
     int fields = fields_of(call);
-    const char *fixed[ARGUMENTS_FIXED] = {"EVALSHA",         call->gate->sell_sha, "5",
-                                          KEY_HEAD,          KEY_LOG,              KEY_PRODUCT_PREFIX,
-                                          KEY_BUYERS_PREFIX, KEY_ORDERED_PREFIX,   digits[fields]};
+    const char *fixed[ARGUMENTS_FIXED] = {
+        "EVALSHA",         call->gate->sell_sha, "5",           KEY_HEAD, KEY_LOG, KEY_PRODUCT_PREFIX,
+        KEY_BUYERS_PREFIX, KEY_ORDERED_PREFIX,   digits[fields]};
     arguments.argc = 0;
     arguments.lines_used = 0;
     for (size_t i = 0; i < ARGUMENTS_FIXED; i++) {

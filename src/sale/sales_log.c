@@ -191,7 +191,7 @@ static bool take_cause(struct cursor *cursor, enum stock_cause *out)
     return false;
 }
 
-/* The rest of the line. */
+/* The rest of the line, without its end. */
 static bool take_note(struct cursor *cursor, char out[SALES_LOG_NOTE_BYTES])
 {
     size_t left = (size_t)(cursor->end - cursor->at);
@@ -202,22 +202,22 @@ static bool take_note(struct cursor *cursor, char out[SALES_LOG_NOTE_BYTES])
     }
     memcpy(out, cursor->at, bytes);
     out[bytes] = '\0';
-    cursor->at += newline != NULL ? bytes + 1 : bytes;
+    cursor->at += bytes;
     return true;
 }
 
-/* Behind a change's line: nothing, or "key <key>". */
+/* Behind a change's line: nothing, or a line "key <key>". */
 static bool take_key_line(struct cursor *cursor, const char **key, size_t *key_bytes)
 {
-    static const char word[] = "key ";
+    static const char begin[] = "\nkey ";
     size_t left = (size_t)(cursor->end - cursor->at);
     if (left == 0) {
         return true;
     }
-    if (left < sizeof word - 1 || memcmp(cursor->at, word, sizeof word - 1) != 0) {
+    if (left < sizeof begin - 1 || memcmp(cursor->at, begin, sizeof begin - 1) != 0) {
         return false;
     }
-    cursor->at += sizeof word - 1;
+    cursor->at += sizeof begin - 1;
     return take_key(cursor, key, key_bytes) && cursor->at == cursor->end;
 }
 
