@@ -701,6 +701,27 @@ static void come_again_cb(void *context, size_t client, const struct crowd_answe
     }
 }
 
+static void verify_while_buying(struct crowd *crowd, int rounds)
+{
+    for (int round = 0; round < rounds; round++) {
+        const char *const argv[] = {program_path("verify"), "--data", shop.server.data, NULL};
+        FILE *out = tmpfile();
+        pid_t pid = program_start(argv, NULL, fileno(out), fileno(out));
+        int64_t until = deadline_in(100);
+        while (now_us() < until) { /* they keep buying while it reads */
+            crowd_step(crowd, 5);
+        }
+        int exit_code = program_wait(pid, TOOL_MS);
+        if (exit_code != 0) {
+            char said[16384];
+            rewind(out);
+            said[fread(said, 1, sizeof said - 1, out)] = '\0';
+            fail_msg("verify exited with %d:\n%s", exit_code, said);
+        }
+        fclose(out);
+    }
+}
+
 static void test_verify_in_mid_sale(void **state)
 {
     struct crowd *crowd;
@@ -710,20 +731,78 @@ static void test_verify_in_mid_sale(void **state)
     for (size_t i = 0; i < 40; i++) {
         crowd_buy(crowd, i, shop.token, shop.product, TOOL_QUANTITY);
     }
-    for (int round = 0; round < 10; round++) {
-        const char *const argv[] = {program_path("verify"), "--data", shop.server.data, NULL};
-        FILE *out = tmpfile();
-        pid_t pid = program_start(argv, NULL, fileno(out), fileno(out));
-        int64_t until = deadline_in(100);
-        while (now_us() < until) { /* they keep buying while it reads */
-            crowd_step(crowd, 5);
-        }
-        assert_int_equal(program_wait(pid, TOOL_MS), 0);
-        fclose(out);
-    }
+    verify_while_buying(crowd, 10);
     assert_true(shop.ledger.confirmed > 100);
     assert_int_equal(shop.ledger.other + shop.ledger.unavailable + shop.ledger.broken, 0);
     crowd_free(&crowd);
+}
+
+/* The same with everything that moves a book: carts, bundles, cancellations, and an admin who restocks and changes prices. */
+#define MANY_CLIENTS 24
+#define MANY_TARGET_BYTES 64
+
+struct bustle {
+    struct crowd *crowd;
+    char admin_token[JWT_TOKEN_BYTES_MAX];
+    int64_t answered, cancelled, changed;
+};
+
+static void cancel_it(struct bustle *bustle, size_t client, int64_t order)
+{
+    char target[MANY_TARGET_BYTES];
+    snprintf(target, sizeof target, "/api/purchases/%" PRId64, order);
+    crowd_request(bustle->crowd, client, "DELETE", target, shop.token, NULL);
+    bustle->cancelled++;
+}
+
+/* The first client is the admin. Products 3 and 5 are in all carts. */
+static void change_something(struct bustle *bustle)
+{
+    char body[128];
+    bool is_price = bustle->changed++ % 2 == 0;
+    snprintf(body, sizeof body, "{\"%s\":%" PRId64 ",\"reason\":\"as it goes\"}",
+             is_price ? "price" : "delta", bustle->changed);
+    crowd_request(bustle->crowd, 0, "POST",
+                  is_price ? "/api/admin/products/5/price" : "/api/admin/products/3/stock",
+                  bustle->admin_token, body);
+}
+
+static void go_on_cb(void *context, size_t client, const struct crowd_answer *answer)
+{
+    struct bustle *bustle = context;
+    bustle->answered++;
+    if (answer->status != 200 && answer->status != 201) {
+        fail_msg("%d %s", answer->status, answer->body);
+    }
+    if (client == 0) {
+        change_something(bustle);
+    } else if (answer->status == 201 && client % 3 == 0) {
+        cJSON *json = json_parse_object(answer->body, strlen(answer->body));
+        int64_t order;
+        assert_int_equal(json_get_integer(json, "id", 1, JSON_INTEGER_MAX, &order), JSON_FIELD_OK);
+        cJSON_Delete(json);
+        cancel_it(bustle, client, order);
+    } else {
+        crowd_request(bustle->crowd, client, "POST", "/api/purchases", shop.token, cart);
+    }
+}
+
+static void test_verify_in_mid_sale_of_carts(void **state)
+{
+    static struct bustle bustle;
+    (void)state;
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--stock", "1000000"), 0, "bundle");
+    bustle = (struct bustle){0};
+    server_fixture_token(&shop.server, find_user("admin_v2_multi").id, USER_ADMIN, bustle.admin_token);
+    bustle.crowd = crowd_new(shop.server.port, MANY_CLIENTS, go_on_cb, &bustle);
+    change_something(&bustle);
+    for (size_t i = 1; i < MANY_CLIENTS; i++) {
+        crowd_request(bustle.crowd, i, "POST", "/api/purchases", shop.token, cart);
+    }
+    verify_while_buying(bustle.crowd, 10);
+    assert_true(bustle.answered > 100 && bustle.cancelled > 10 && bustle.changed > 10);
+    crowd_free(&bustle.crowd);
+    expect_all_holds();
 }
 
 static void test_setup_without_a_server(void **state)
@@ -784,6 +863,7 @@ int main(void)
         TEST(test_verify_finds_the_audit_log_cut_short),
         TEST(test_verify_gives_the_last_hash),
         TEST(test_verify_in_mid_sale),
+        TEST(test_verify_in_mid_sale_of_carts),
         TEST(test_setup_without_a_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
