@@ -5,15 +5,19 @@
 #define DOORBUSTER_GATE_BOOKS_H
 
 #include "doorbuster/redis.h"
-#include "doorbuster/sale.h"
+#include "doorbuster/sales_log.h"
 
 /* --- reading --------------------------------------------------------------------------------------------------------------- */
+enum gate_script { GATE_SCRIPT_SELL, GATE_SCRIPT_STOCK, GATE_SCRIPT_CANCEL, GATE_SCRIPTS };
+#define GATE_SCRIPT_SHA_BYTES 41 /* terminated */
+
 struct gate_head {
     bool exists;
     uint64_t epoch;               /* 0: closed, nothing can be sold */
     int64_t orders;               /* the last order id given out; -1: missing or not a number that can be */
     int64_t at_ms;                /* the time of the last entry; -1: the same */
     int64_t store_id;             /* of the store it belongs to; 0: missing */
+    char scripts[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES]; /* while it is open; "" if missing */
     struct log_position log_last; /* id of the last entry ever added */
     struct log_position
         log_lost; /* everything after this is there; at or before it entries may have been trimmed away */
@@ -78,6 +82,7 @@ struct gate_change_result {
     int64_t stock;                /* the product's afterwards; of a price: the price before */
     /* What the idempotency key stands for: not necessarily what was asked now. */
     int64_t product_id, figure; /* figure: the delta, or the new price */
+    bool is_price;
 };
 /* Runs stock.lua with the head's script, reading the head again while the gate is being opened anew, for at most `patience_ms`. `opening`
  * is NULL unless cause is STOCK_OPENING. The result is filled in on GATE_CHANGED and GATE_UNCHANGED. */
@@ -91,7 +96,7 @@ enum gate_change gate_change_price(redisContext *redis, const struct price_chang
 /* Cancelling an order once: "cancelled already" is known to the store for those that are recorded, and to Redis for those of this epoch. So
  * the pass is taken first, then the store is asked, then gate_cancel() is called: if an epoch began in between, the pass is void. */
 struct gate_pass {
-    char script[41];
+    char script[GATE_SCRIPT_SHA_BYTES];
 };
 bool gate_take_pass(redisContext *redis, struct gate_pass *out);
 /* `cancel` as the store has the order; its parts' `remaining` is not read. *is_void: nothing was changed; take a new pass and ask the store
@@ -113,7 +118,11 @@ bool gate_wipe(redisContext *redis, struct log_position recorded);
 /* The head of a store, still closed: its order counter and the time of its last order. */
 bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms);
 bool gate_put_product(redisContext *redis, const struct gate_product *product);
-bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, int64_t units);
+/* Who has how many units of a limited product. Many go in one write, as of the keys below. */
+struct gate_buyer {
+    int64_t product_id, user_id, units;
+};
+bool gate_put_buyers(redisContext *redis, const struct gate_buyer *buyers, size_t count);
 /* Idempotency keys and the orders they stand for; there may be 100,000s, so many go in one write. Those with no time left are left out. */
 struct gate_key {
     int64_t user_id, order_id;
@@ -125,7 +134,6 @@ bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t coun
 struct gate_change_key {
     int64_t actor;
     int64_t ttl_ms;
-    bool is_price;
     struct gate_change_result result;
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
 };

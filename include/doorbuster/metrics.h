@@ -17,6 +17,7 @@
     X(purchases_sold_out, "purchases refused for lack of stock")                                             \
     X(purchases_sold_out_at_once, "of these, refused by the worker's own sold-out mark, without Redis")      \
     X(purchases_over_limit, "purchases refused for the customer limit")                                      \
+    X(purchases_closed, "purchases refused before or after their product's sale window")                     \
     X(purchases_not_on_sale, "purchases of a product that the gate does not know")                           \
     X(purchases_rejected, "purchases that Redis sold and the store refused")                                 \
     X(purchases_repeated, "purchases whose idempotency key had an order already")                            \
@@ -31,6 +32,8 @@
     X(redis_links_lost, "connections to Redis that broke")                                                   \
     X(recorder_commits, "transactions of the recorder")                                                      \
     X(recorder_orders, "orders recorded")                                                                    \
+    X(recorder_cancellations, "orders cancelled")                                                            \
+    X(recorder_stock_changes, "openings, restocks, withdrawals, healings and price changes recorded")        \
     X(recorder_attaches, "attaches of the recorder to Redis")                                                \
     X(recorder_rebuilds, "of these, with Redis rebuilt from the store")                                      \
     X(recorder_rejected, "orders that did not fit the store")                                                \

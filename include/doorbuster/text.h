@@ -15,6 +15,8 @@ bool text_to_int64(const char *text, size_t bytes, int64_t min, int64_t max, int
 /* Writes the number in decimal, terminated; returns the length. */
 size_t text_from_int64(int64_t number, char out[TEXT_INT64_BYTES]);
 
+bool text_begins_with(const char *text, const char *word); /* both terminated */
+
 /* Is this well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF)? */
 bool text_is_utf8(const char *text, size_t bytes);
 

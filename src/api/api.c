@@ -1,5 +1,5 @@
 /* Wires the resources together: the table of routes, the work pool, tokens. A worker's loop thread. Owns all of these; the gate is lent. */
-#include "api_internal.h"
+#include "refusals.h"
 
 #include "doorbuster/check.h"
 
@@ -19,10 +19,14 @@ static const struct http_route routes[] = {
     {HTTP_POST, "/api/purchases", "purchase", purchases_create},
     {HTTP_GET, "/api/purchases/me", "purchases_mine", purchases_mine},
     {HTTP_GET, "/api/purchases/{id}", "purchase_get", purchases_get},
+    {HTTP_DELETE, "/api/purchases/{id}", "purchase_cancel", purchases_cancel},
     {HTTP_POST, "/api/products", "product_create", products_create},
     {HTTP_GET, "/api/products", "products_list", products_list},
     {HTTP_GET, "/api/products/{id}", "product_get", products_get},
     {HTTP_GET, "/api/products/{id}/stock", "product_stock", products_stock},
+    {HTTP_POST, "/api/admin/products/{id}/stock", "stock_change", stock_changes_create},
+    {HTTP_POST, "/api/admin/products/{id}/price", "price_change", price_changes_create},
+    {HTTP_GET, "/api/admin/audit", "audit", audit_list},
     {HTTP_POST, "/api/auth/register", "register", accounts_register},
     {HTTP_POST, "/api/auth/login", "login", accounts_login},
     {HTTP_GET, "/api/auth/me", "me", accounts_me},
@@ -71,7 +75,7 @@ void api_free(struct api **api_pointer)
 {
     struct api *api = *api_pointer;
     *api_pointer = NULL;
-    purchases_free_answers(api);
+    refusals_free_answers(api);
     desks_free(api);
     password_memory_free(&api->passwords);
     jwt_free(&api->jwt);

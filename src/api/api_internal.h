@@ -51,6 +51,10 @@ enum api_problem {
     PROBLEM_IDEMPOTENCY_KEY_REUSED,
     PROBLEM_VALIDATION,
     PROBLEM_TOO_BUSY,
+    PROBLEM_SALE_NOT_OPEN,
+    PROBLEM_SALE_OVER,
+    PROBLEM_WITHDRAWAL_TOO_LARGE,
+    PROBLEM_STOCK_LIMIT,
     PROBLEM_UNAVAILABLE,
     API_PROBLEMS
 };
@@ -68,8 +72,14 @@ void validation_add(struct validation *validation, const char *field, const char
 /* An integer or string member, with the usual complaints. `required` false: absent leaves *out alone. */
 void validation_integer(struct validation *validation, const cJSON *body, const char *field, bool required,
                         int64_t min, int64_t max, int64_t *out);
+/* The same of an object inside the body; `path` is what the complaint calls it: "items[2]". */
+void validation_integer_in(struct validation *validation, const cJSON *object, const char *path,
+                           const char *field, bool required, int64_t min, int64_t max, int64_t *out);
 void validation_string(struct validation *validation, const cJSON *body, const char *field, bool required,
                        size_t min, size_t max, const char **out);
+/* A query argument as a number from 1 on; absent leaves *out alone. */
+void validation_query(struct validation *validation, const struct http_request *request, const char *name,
+                      int64_t max, int64_t *out);
 /* If something was wrong: answers 422, true. */
 bool validation_failed(struct validation *validation, struct http_request *request);
 
@@ -80,6 +90,8 @@ bool api_identify(struct api *api, struct http_request *request, struct jwt_clai
 bool api_identify_admin(struct api *api, struct http_request *request, struct jwt_claims *claims);
 /* The JSON body, or NULL: answered 415 or 400. */
 cJSON *api_json_body(struct http_request *request);
+/* The Idempotency-Key, not terminated, valid as long as the request; *key is left alone if there is none. False: answered 400. */
+bool api_idempotency_key(struct http_request *request, const char **key, size_t *bytes);
 
 /* --- jobs off the loop (jobs.c) ---------------------------------------------------------------------------------------------- */
 struct job;
@@ -130,11 +142,13 @@ void products_stock(struct http_request *request, void *api);
 void purchases_create(struct http_request *request, void *api);
 void purchases_mine(struct http_request *request, void *api);
 void purchases_get(struct http_request *request, void *api);
+void purchases_cancel(struct http_request *request, void *api);
+void stock_changes_create(struct http_request *request, void *api);
+void price_changes_create(struct http_request *request, void *api);
+void audit_list(struct http_request *request, void *api);
 void operations_root(struct http_request *request, void *api);
 void operations_health(struct http_request *request, void *api);
 void operations_metrics(struct http_request *request, void *api);
 void operations_problem(struct http_request *request, void *api);
-
-void purchases_free_answers(struct api *api);
 
 #endif

@@ -5,6 +5,7 @@
 #include "doorbuster/clock.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #define READ_TRIES 5
@@ -12,9 +13,28 @@
 #define RECORD_POLL_MS 2
 #define GATE_PATIENCE_MS 5000
 
+enum store_status books_store_stock(struct store *store, const struct store_product *product, int64_t *stock,
+                                    int64_t component_stocks[BUNDLE_COMPONENTS_MAX])
+{
+    *stock = product->component_count > 0 ? INT64_MAX : product->stock;
+    for (size_t i = 0; i < product->component_count; i++) {
+        struct store_product component;
+        enum store_status status = store_find_product(store, product->components[i].product_id, &component);
+        if (status != STORE_OK) {
+            return status;
+        }
+        int64_t allows = component.stock / product->components[i].quantity;
+        *stock = allows < *stock ? allows : *stock;
+        if (component_stocks != NULL) {
+            component_stocks[i] = component.stock;
+        }
+    }
+    return STORE_OK;
+}
+
 static enum books_status read_store_side(struct store *reader, int64_t product_id, struct books *out)
 {
-    struct store_position position;
+    struct store_position position = {0};
     if (store_snapshot_begin(reader) != STORE_OK) {
         return BOOKS_STORE_FAILED;
     }
@@ -22,11 +42,54 @@ static enum books_status read_store_side(struct store *reader, int64_t product_i
     if (status == STORE_OK) {
         status = store_find_product(reader, product_id, &out->product);
     }
+    if (status == STORE_OK &&
+        books_store_stock(reader, &out->product, &out->stock, out->component_stocks) != STORE_OK) {
+        status = STORE_FAILED; /* a component cannot be missing: the schema sees to that */
+    }
     store_snapshot_end(reader);
     out->position = position.recorded;
     return status == STORE_OK          ? BOOKS_READ
            : status == STORE_NOT_FOUND ? BOOKS_NO_PRODUCT
                                        : BOOKS_STORE_FAILED;
+}
+
+static struct gate_product gate_side_of(const struct store_product *product)
+{
+    struct gate_product gate = {.id = product->id,
+                                .stock = product->planned_stock,
+                                .price = product->price,
+                                .limit = product->per_customer_limit,
+                                .starts_at_ms = product->starts_at_ms,
+                                .ends_at_ms = product->ends_at_ms,
+                                .component_count = product->component_count};
+    memcpy(gate.components, product->components, sizeof gate.components);
+    return gate;
+}
+
+/* Each component by itself, at the position that the store was read at. */
+static bool read_component_equality(redisContext *redis, struct books *books)
+{
+    for (size_t i = 0; i < books->product.component_count; i++) {
+        const struct gate_product component = {.id = books->product.components[i].product_id};
+        struct gate_stock stock;
+        if (!gate_read_stock(redis, &component, books->position, &stock)) {
+            return false;
+        }
+        books->gate.at_known = books->gate.at_known && stock.at_known;
+        books->equal = books->equal && stock.stock_at == books->component_stocks[i];
+    }
+    return true;
+}
+
+static bool read_gate_side(redisContext *redis, struct books *books)
+{
+    const struct gate_product product = gate_side_of(&books->product);
+    if (!gate_read_stock(redis, &product, books->position, &books->gate)) {
+        return false;
+    }
+    /* stock_at is 0 for a product that Redis does not know, before its opening and in the log up to there. */
+    books->equal = books->gate.stock_at == books->stock && books->gate.on_sale >= books->product.opened;
+    return read_component_equality(redis, books);
 }
 
 enum books_status books_read(struct store *reader, redisContext *redis, int64_t product_id, struct books *out)
@@ -36,16 +99,14 @@ enum books_status books_read(struct store *reader, redisContext *redis, int64_t 
         if (status != BOOKS_READ) {
             return status;
         }
-        if (!gate_read_stock(redis, product_id, out->position, &out->gate)) {
+        if (!read_gate_side(redis, out)) {
             return BOOKS_REDIS_FAILED;
         }
         if (out->gate.at_known) {
             break;
         }
     }
-    /* stock_at is 0 for a product that Redis does not know, before its opening and in the log up to there. */
-    out->equal = out->gate.at_known && out->gate.stock_at == out->product.stock &&
-                 out->gate.on_sale >= out->product.opened;
+    out->equal = out->equal && out->gate.at_known;
     return BOOKS_READ;
 }
 
@@ -75,12 +136,19 @@ static bool wait_until(bool (*is_so)(struct store *store, const void *what), str
     return true;
 }
 
+bool books_await_recorded(struct store *reader, struct log_position position)
+{
+    return wait_until(position_is_recorded, reader, &position);
+}
+
 enum catalog_status catalog_add(struct store *writer, redisContext *redis, struct store_product *product,
                                 int64_t actor)
 {
     enum store_status status = store_add_product(writer, product);
     if (status != STORE_OK) {
-        return status == STORE_TAKEN ? CATALOG_NAME_TAKEN : CATALOG_STORE_FAILED;
+        return status == STORE_TAKEN       ? CATALOG_NAME_TAKEN
+               : status == STORE_NOT_FOUND ? CATALOG_NO_COMPONENT
+                                           : CATALOG_STORE_FAILED;
     }
     /* If we die here, or Redis is away, the recorder opens the product when it next attaches. */
     struct stock_change change = {.product_id = product->id,
@@ -88,10 +156,9 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
                                   .cause = STOCK_OPENING,
                                   .actor = actor,
                                   .note = "opening stock"};
-    struct gate_opening opening = {.price = product->price, .limit = product->per_customer_limit};
-    struct log_position position = {0};
-    int64_t stock;
-    if (gate_change_stock(redis, &change, &opening, GATE_PATIENCE_MS, &position, &stock) >= GATE_CLOSED) {
+    const struct gate_product opening = gate_side_of(product);
+    struct gate_change_result result;
+    if (gate_change_stock(redis, &change, &opening, GATE_PATIENCE_MS, &result) >= GATE_CLOSED) {
         return CATALOG_REDIS_FAILED;
     }
     /* Opened by us, or by the recorder, which was faster. */
@@ -102,21 +169,20 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
                                                                         : CATALOG_STORE_FAILED;
 }
 
-enum catalog_status catalog_withdraw_all(struct store *reader, redisContext *redis, int64_t product_id,
-                                         int64_t actor, const char *note)
+static enum catalog_status withdraw_stock(struct store *reader, redisContext *redis, int64_t product_id,
+                                          int64_t actor, const char *note)
 {
+    const struct gate_product product = {.id = product_id};
     struct gate_stock now;
-    struct log_position position = {0};
-    int64_t stock = 1;
-    while (stock > 0) { /* buyers may be faster than we are */
-        if (!gate_read_stock(redis, product_id, position, &now)) {
+    struct gate_change_result result = {.stock = 1};
+    while (result.stock > 0) { /* buyers may be faster than we are */
+        if (!gate_read_stock(redis, &product, result.position, &now)) {
             return CATALOG_REDIS_FAILED;
         }
         struct stock_change change = {
             .product_id = product_id, .delta = -now.available, .cause = STOCK_WITHDRAWAL, .actor = actor};
         snprintf(change.note, sizeof change.note, "%s", note);
-        enum gate_change changed =
-            gate_change_stock(redis, &change, NULL, GATE_PATIENCE_MS, &position, &stock);
+        enum gate_change changed = gate_change_stock(redis, &change, NULL, GATE_PATIENCE_MS, &result);
         if (changed == GATE_CLOSED) {
             break;
         }
@@ -124,5 +190,16 @@ enum catalog_status catalog_withdraw_all(struct store *reader, redisContext *red
             return CATALOG_REDIS_FAILED;
         }
     }
-    return wait_until(position_is_recorded, reader, &position) ? CATALOG_ADDED : CATALOG_NOT_RECORDED;
+    return books_await_recorded(reader, result.position) ? CATALOG_ADDED : CATALOG_NOT_RECORDED;
+}
+
+enum catalog_status catalog_withdraw_all(struct store *reader, redisContext *redis, int64_t product_id,
+                                         int64_t actor, const char *note)
+{
+    struct store_product product;
+    if (store_find_product(reader, product_id, &product) != STORE_OK) {
+        return CATALOG_STORE_FAILED;
+    }
+    return product.component_count > 0 ? CATALOG_ADDED
+                                       : withdraw_stock(reader, redis, product_id, actor, note);
 }

@@ -62,3 +62,24 @@ cJSON *api_json_body(struct http_request *request)
     }
     return body;
 }
+
+bool api_idempotency_key(struct http_request *request, const char **key, size_t *bytes)
+{
+    static const char header[] = "Idempotency-Key";
+    size_t count = http_request_header_count(request, header);
+    const char *found;
+    size_t found_bytes;
+    if (count == 0) {
+        return true;
+    }
+    if (count > 1 || !idempotency_key_parse(http_request_header(request, header), &found, &found_bytes)) {
+        http_reply_problem(request, &api_problems[PROBLEM_IDEMPOTENCY_KEY], NULL,
+                           count > 1 ? "There is more than one %s."
+                                     : "The %s must be 1 to 255 visible ASCII characters without spaces.",
+                           header);
+        return false;
+    }
+    *key = found;
+    *bytes = found_bytes;
+    return true;
+}

@@ -2,6 +2,7 @@
 #include "api_internal.h"
 
 #include "doorbuster/json.h"
+#include "doorbuster/text.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 
 #define DETAIL_BYTES 1000
+#define FIELD_BYTES 64
 
 const struct http_problem api_problems[API_PROBLEMS] = {
     [PROBLEM_UNAUTHORIZED] = {401, "unauthorized", "Not signed in",
@@ -38,14 +40,26 @@ const struct http_problem api_problems[API_PROBLEMS] = {
                                      "on disk yet. Ask again, with the same "
                                      "key, after the seconds in Retry-After."},
     [PROBLEM_IDEMPOTENCY_KEY_REUSED] =
-        {422, "idempotency-key-reused", "Idempotency key used for another purchase",
-         "This account has used the Idempotency-Key for an order of another product or quantity within a "
-         "day; \"purchase_id\" is that order. Choose a new key for each purchase."},
+        {422, "idempotency-key-reused", "Idempotency key used for something else",
+         "This account has used the Idempotency-Key for another request within a day: for an order of other "
+         "products or quantities, which is \"purchase_id\", or for another change of a product. Choose a new "
+         "key for each."},
     [PROBLEM_VALIDATION] = {422, "validation", "Values not valid",
                             "The JSON is well-formed, but some values are not valid; \"errors\" names each "
                             "field and what it may be."},
     [PROBLEM_TOO_BUSY] = {429, "too-busy", "Too many sign-ins at once",
                           "The queue for sign-ins is full. Try again after the seconds in Retry-After."},
+    [PROBLEM_SALE_NOT_OPEN] = {409, "sale-not-open", "Sale not open yet",
+                               "The sale of the product \"product_id\" opens at \"starts_at\". Nothing was "
+                               "taken; come again after the seconds in Retry-After."},
+    [PROBLEM_SALE_OVER] =
+        {409, "sale-over", "Sale over",
+         "The sale of the product \"product_id\" was over at \"ends_at\". Nothing was taken."},
+    [PROBLEM_WITHDRAWAL_TOO_LARGE] = {409, "withdrawal-too-large", "Withdrawal too large",
+                                      "More units were to be withdrawn than are in stock; \"available\" says "
+                                      "how many are. Nothing was changed."},
+    [PROBLEM_STOCK_LIMIT] = {409, "stock-limit", "Too much stock",
+                             "A product holds at most 1,000,000,000 units. Nothing was changed."},
     [PROBLEM_UNAVAILABLE] = {503, "unavailable", "Not available now",
                              "Redis or the store cannot be reached, or is too far behind to promise a record "
                              "in time. Try again after the "
@@ -80,22 +94,23 @@ void validation_add(struct validation *validation, const char *field, const char
     cJSON_AddItemToArray(validation->errors, error);
 }
 
+void validation_integer_in(struct validation *validation, const cJSON *object, const char *path,
+                           const char *field, bool required, int64_t min, int64_t max, int64_t *out)
+{
+    enum json_field found = json_get_integer(object, field, min, max, out);
+    if (found == JSON_FIELD_OK || (found == JSON_FIELD_MISSING && !required)) {
+        return;
+    }
+    char label[FIELD_BYTES];
+    snprintf(label, sizeof label, "%s%s%s", path, path[0] != '\0' ? "." : "", field);
+    validation_add(validation, label, "%s a whole number from %" PRId64 " to %" PRId64,
+                   found == JSON_FIELD_MISSING ? "is required:" : "must be", min, max);
+}
+
 void validation_integer(struct validation *validation, const cJSON *body, const char *field, bool required,
                         int64_t min, int64_t max, int64_t *out)
 {
-    switch (json_get_integer(body, field, min, max, out)) {
-    case JSON_FIELD_OK:
-        return;
-    case JSON_FIELD_MISSING:
-        if (required) {
-            validation_add(validation, field, "is required: a whole number from %" PRId64 " to %" PRId64, min,
-                           max);
-        }
-        return;
-    case JSON_FIELD_WRONG_TYPE:
-    case JSON_FIELD_OUT_OF_RANGE:
-        validation_add(validation, field, "must be a whole number from %" PRId64 " to %" PRId64, min, max);
-    }
+    validation_integer_in(validation, body, "", field, required, min, max, out);
 }
 
 void validation_string(struct validation *validation, const cJSON *body, const char *field, bool required,
@@ -112,6 +127,15 @@ void validation_string(struct validation *validation, const cJSON *body, const c
     case JSON_FIELD_WRONG_TYPE:
     case JSON_FIELD_OUT_OF_RANGE:
         validation_add(validation, field, "must be text of %zu to %zu characters", min, max);
+    }
+}
+
+void validation_query(struct validation *validation, const struct http_request *request, const char *name,
+                      int64_t max, int64_t *out)
+{
+    const char *text = http_request_query(request, name);
+    if (text != NULL && !text_to_int64(text, strlen(text), 1, max, out)) {
+        validation_add(validation, name, "must be a whole number from 1 to %" PRId64, max);
     }
 }
 

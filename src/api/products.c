@@ -14,6 +14,8 @@
 #define NAME_CHARACTERS_MAX 200
 #define DESCRIPTION_CHARACTERS_MAX 1000
 #define LIMIT_MAX 1000000
+#define TIME_CHARACTERS_MAX 64
+#define FIELD_BYTES 64
 #define PRODUCTS_LIST_MAX 1000
 #define PRODUCTS_AT_ONCE 32
 
@@ -22,6 +24,10 @@ struct product_job {
     int64_t actor;
     struct books books;
     enum catalog_status added;
+    const char *component_fault; /* CATALOG_NO_COMPONENT: why */
+    int64_t faulty_component;
+    int64_t components_asked
+        [BUNDLE_COMPONENTS_MAX]; /* their ids as they were sent: the store keeps another order */
 };
 
 struct list_job {
@@ -36,6 +42,15 @@ static void add_time(cJSON *json, const char *name, int64_t at_ms)
     cJSON_AddStringToObject(json, name, text);
 }
 
+static void add_time_or_null(cJSON *json, const char *name, int64_t at_ms)
+{
+    if (at_ms != 0) {
+        add_time(json, name, at_ms);
+    } else {
+        cJSON_AddNullToObject(json, name);
+    }
+}
+
 static void add_integer_or_null(cJSON *json, const char *name, bool known, int64_t value)
 {
     if (known) {
@@ -45,25 +60,57 @@ static void add_integer_or_null(cJSON *json, const char *name, bool known, int64
     }
 }
 
-/* `gate` is NULL where Redis was not asked: in lists. */
-static cJSON *product_to_json(const struct store_product *product, const struct gate_stock *gate)
+static void add_components(cJSON *json, const struct store_product *product)
+{
+    cJSON *list = cJSON_AddArrayToObject(json, "components");
+    for (size_t i = 0; i < product->component_count; i++) {
+        cJSON *component = cJSON_CreateObject();
+        cJSON_AddNumberToObject(component, "product_id", (double)product->components[i].product_id);
+        cJSON_AddNumberToObject(component, "quantity", (double)product->components[i].quantity);
+        cJSON_AddItemToArray(list, component);
+    }
+}
+
+/* `stock` is the store's figure, derived of a bundle; `gate` is NULL where Redis was not asked: in lists. */
+static cJSON *product_to_json(const struct store_product *product, int64_t stock,
+                              const struct gate_stock *gate)
 {
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "id", (double)product->id);
     cJSON_AddStringToObject(json, "name", product->name);
     cJSON_AddNumberToObject(json, "price", (double)product->price);
-    cJSON_AddNumberToObject(json, "stock", (double)product->stock);
+    cJSON_AddNumberToObject(json, "stock", (double)stock);
     add_integer_or_null(json, "redis_stock", gate != NULL && gate->at_known, gate ? gate->stock_at : 0);
     cJSON_AddStringToObject(json, "description", product->description);
     add_integer_or_null(json, "per_customer_limit", product->per_customer_limit > 0,
                         product->per_customer_limit);
+    add_time_or_null(json, "starts_at", product->starts_at_ms);
+    add_time_or_null(json, "ends_at", product->ends_at_ms);
+    if (product->component_count > 0) {
+        add_components(json, product);
+    }
     cJSON_AddNumberToObject(json, "sold", (double)product->sold);
+    cJSON_AddNumberToObject(json, "cancelled", (double)product->cancelled);
     add_time(json, "created_at", product->created_at_ms);
     add_time(json, "updated_at", product->updated_at_ms);
     return json;
 }
 
 /* --- create -------------------------------------------------------------------------------------------------------------------- */
+/* Why can product.id, which the store named, not be a component? */
+static void find_component_fault(struct product_job *product, struct store *store)
+{
+    struct store_product component;
+    product->faulty_component = product->books.product.id;
+    enum store_status status = store_find_product(store, product->faulty_component, &component);
+    if (status != STORE_NOT_FOUND && !job_store_status(&product->job, store, status)) {
+        return;
+    }
+    product->component_fault = status == STORE_NOT_FOUND       ? "names no product"
+                               : component.component_count > 0 ? "names a product that is a bundle itself"
+                                                               : "names a product that is not open yet";
+}
+
 static void create_work(struct job *job, struct desk *desk)
 {
     struct product_job *product = (struct product_job *)job;
@@ -73,9 +120,15 @@ static void create_work(struct job *job, struct desk *desk)
     product->added = catalog_add(desk->writer, desk->redis, &product->books.product, product->actor);
     switch (product->added) {
     case CATALOG_ADDED:
+        job_store_status(
+            job, desk->writer,
+            books_store_stock(desk->writer, &product->books.product, &product->books.stock, NULL));
         break;
     case CATALOG_NAME_TAKEN:
         job->outcome = JOB_TAKEN;
+        break;
+    case CATALOG_NO_COMPONENT:
+        find_component_fault(product, desk->writer);
         break;
     case CATALOG_STORE_FAILED:
         job->outcome = JOB_UNAVAILABLE;
@@ -94,6 +147,19 @@ static void create_work(struct job *job, struct desk *desk)
     }
 }
 
+static void reply_component_fault(struct http_request *request, const struct product_job *product)
+{
+    char field[FIELD_BYTES];
+    struct validation validation = {0};
+    size_t i = 0;
+    while (i < BUNDLE_COMPONENTS_MAX - 1 && product->components_asked[i] != product->faulty_component) {
+        i++;
+    }
+    snprintf(field, sizeof field, "components[%zu].product_id", i);
+    validation_add(&validation, field, "%s", product->component_fault);
+    validation_failed(&validation, request);
+}
+
 static void create_reply(struct job *job)
 {
     struct product_job *product = (struct product_job *)job;
@@ -102,20 +168,89 @@ static void create_reply(struct job *job)
                            "There is a product \"%s\" already.", product->books.product.name);
         return;
     }
-    /* Just opened: both books say the opening stock. */
-    struct gate_stock gate = {.at_known = true, .stock_at = product->books.product.opening};
-    http_reply_json(job->request, 201, product_to_json(&product->books.product, &gate));
+    if (product->component_fault != NULL) {
+        reply_component_fault(job->request, product);
+        return;
+    }
+    /* Just opened: both books say the opening stock, of a bundle what its components allow. */
+    bool is_bundle = product->books.product.component_count > 0;
+    struct gate_stock gate = {.at_known = true,
+                              .stock_at = is_bundle ? product->books.stock : product->books.product.opening};
+    http_reply_json(job->request, 201, product_to_json(&product->books.product, gate.stock_at, &gate));
 }
 
-/* Asked for in good faith, and silently leaving them out would open a sale too early or at the wrong price. */
-static void refuse_not_yet(struct validation *validation, const cJSON *body)
+/* --- what is asked for ------------------------------------------------------------------------------------------------------------------- */
+static void take_time(struct validation *validation, const cJSON *body, const char *field, int64_t *out)
 {
-    static const char *const later[] = {"starts_at", "ends_at", "components"};
-    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
-        const cJSON *member = cJSON_GetObjectItemCaseSensitive(body, later[i]);
-        if (member != NULL && !cJSON_IsNull(member)) {
-            validation_add(validation, later[i], "is not supported by this version");
+    const char *text = NULL;
+    validation_string(validation, body, field, false, 1, TIME_CHARACTERS_MAX, &text);
+    if (text != NULL && (!clock_parse_rfc3339(text, out) || *out == 0)) {
+        validation_add(validation, field, "must be a time after 1970 as in RFC 3339: 2026-11-27T09:00:00Z");
+    }
+}
+
+static void take_window(struct validation *validation, const cJSON *body, struct store_product *product)
+{
+    take_time(validation, body, "starts_at", &product->starts_at_ms);
+    take_time(validation, body, "ends_at", &product->ends_at_ms);
+    if (product->ends_at_ms != 0 && product->ends_at_ms <= product->starts_at_ms) {
+        validation_add(validation, "ends_at", "must be after starts_at");
+    }
+}
+
+static bool has_component(const struct store_product *product, int64_t product_id)
+{
+    for (size_t i = 0; i < product->component_count; i++) {
+        if (product->components[i].product_id == product_id) {
+            return true;
         }
+    }
+    return false;
+}
+
+static void take_component(struct validation *validation, const cJSON *item, size_t i,
+                           struct store_product *product)
+{
+    char path[FIELD_BYTES];
+    struct bundle_component component = {0};
+    snprintf(path, sizeof path, "components[%zu]", i);
+    if (!cJSON_IsObject(item)) {
+        validation_add(validation, path, "must be an object with product_id and quantity");
+        return;
+    }
+    validation_integer_in(validation, item, path, "product_id", true, 1, JSON_INTEGER_MAX,
+                          &component.product_id);
+    validation_integer_in(validation, item, path, "quantity", true, 1, PURCHASE_QUANTITY_MAX,
+                          &component.quantity);
+    if (component.product_id > 0 && has_component(product, component.product_id)) {
+        snprintf(path, sizeof path, "components[%zu].product_id", i);
+        validation_add(validation, path, "is there twice");
+    }
+    product->components[product->component_count++] = component;
+}
+
+static void take_stock(struct validation *validation, const cJSON *body, struct store_product *product)
+{
+    const cJSON *components = cJSON_GetObjectItemCaseSensitive(body, "components");
+    if (components == NULL || cJSON_IsNull(components)) {
+        validation_integer(validation, body, "stock", true, 0, PRODUCT_STOCK_MAX, &product->planned_stock);
+        return;
+    }
+    int count = cJSON_IsArray(components) ? cJSON_GetArraySize(components) : 0;
+    if (count < 1 || count > BUNDLE_COMPONENTS_MAX) {
+        validation_add(validation, "components", "must be a list of 1 to %d products", BUNDLE_COMPONENTS_MAX);
+        return;
+    }
+    const cJSON *item;
+    size_t i = 0;
+    cJSON_ArrayForEach(item, components)
+    {
+        take_component(validation, item, i++, product);
+    }
+    validation_integer(validation, body, "stock", false, 0, PRODUCT_STOCK_MAX, &product->planned_stock);
+    if (product->planned_stock != 0) {
+        validation_add(validation, "stock",
+                       "must be left out: a bundle's stock is what its components allow");
     }
 }
 
@@ -132,12 +267,15 @@ void products_create(struct http_request *request, void *context)
     struct validation validation = {0};
     validation_string(&validation, body, "name", true, 1, NAME_CHARACTERS_MAX, &name);
     validation_integer(&validation, body, "price", true, 1, PRODUCT_PRICE_MAX, &product->price);
-    validation_integer(&validation, body, "stock", true, 0, PRODUCT_STOCK_MAX, &product->planned_stock);
+    take_stock(&validation, body, product);
     validation_string(&validation, body, "description", false, 0, DESCRIPTION_CHARACTERS_MAX, &description);
     validation_integer(&validation, body, "per_customer_limit", false, 1, LIMIT_MAX,
                        &product->per_customer_limit);
-    refuse_not_yet(&validation, body);
+    take_window(&validation, body, product);
     if (!validation_failed(&validation, request)) {
+        for (size_t i = 0; i < product->component_count; i++) {
+            job->components_asked[i] = product->components[i].product_id;
+        }
         snprintf(product->name, sizeof product->name, "%s", name);
         snprintf(product->description, sizeof product->description, "%s", description);
         job->actor = claims.user_id;
@@ -155,6 +293,7 @@ static void list_work(struct job *job, struct desk *desk)
     if (products == NULL || !desk_needs_reader(desk, job)) {
         job->outcome = JOB_UNAVAILABLE;
         free(products);
+        cJSON_Delete(list->list);
         return;
     }
     int64_t after = 0;
@@ -163,12 +302,17 @@ static void list_work(struct job *job, struct desk *desk)
            job_store_status(job, desk->reader,
                             store_products(desk->reader, after, products, PRODUCTS_AT_ONCE, &count))) {
         for (size_t i = 0; i < count; i++) {
-            cJSON_AddItemToArray(list->list, product_to_json(&products[i], NULL));
+            int64_t stock = 0;
+            job_store_status(job, desk->reader, books_store_stock(desk->reader, &products[i], &stock, NULL));
+            cJSON_AddItemToArray(list->list, product_to_json(&products[i], stock, NULL));
             after = products[i].id;
         }
         total += count;
     }
     free(products);
+    if (job->outcome != JOB_OK) {
+        cJSON_Delete(list->list);
+    }
 }
 
 static void list_reply(struct job *job)
@@ -217,7 +361,8 @@ static void get_reply(struct job *job)
         api_reply_not_found(job->request, "product", http_request_path_id(job->request));
         return;
     }
-    http_reply_json(job->request, 200, product_to_json(&product->books.product, &product->books.gate));
+    http_reply_json(job->request, 200,
+                    product_to_json(&product->books.product, product->books.stock, &product->books.gate));
 }
 
 static void stock_reply(struct job *job)
@@ -229,7 +374,7 @@ static void stock_reply(struct job *job)
     }
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "product_id", (double)books->product.id);
-    cJSON_AddNumberToObject(json, "db_stock", (double)books->product.stock);
+    cJSON_AddNumberToObject(json, "db_stock", (double)books->stock);
     add_integer_or_null(json, "redis_stock", books->gate.at_known, books->gate.stock_at);
     cJSON_AddBoolToObject(json, "synced", books->equal);
     cJSON_AddNumberToObject(json, "available", (double)books->gate.available);

@@ -36,6 +36,11 @@ bool text_to_int64(const char *text, size_t bytes, int64_t min, int64_t max, int
     return true;
 }
 
+bool text_begins_with(const char *text, const char *word)
+{
+    return strncmp(text, word, strlen(word)) == 0;
+}
+
 static bool is_continuation(unsigned char byte)
 {
     return (byte & 0xC0) == 0x80;

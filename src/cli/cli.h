@@ -35,7 +35,7 @@ struct cli_place {
 /* Exits with 2 and one line if a setting is wrong. */
 void cli_read_place(const struct settings *settings, struct cli_place *out);
 
-/* setup: makes the admin account and the scenario's product. Exit code. */
+/* setup: makes the admin account and the scenario's products. Exit code. */
 int setup_run(const struct settings *settings);
 /* verify: audits Redis against the store. Exit code. */
 int verify_run(const struct settings *settings);

@@ -1,10 +1,12 @@
-/* setup's body: an admin account and a product, made on a running server's data. One thread, blocking. Owns its two connections. What it
- * cannot do is one line on stderr and exit code 1; running it again is always safe. */
+/* setup's body: an admin account and a scenario's products, made on a running server's data. One thread, blocking. Owns its two
+ * connections. What it cannot do is one line on stderr and exit code 1; running it again is always safe. */
 #include "cli.h"
+#include "scenarios.h"
 
 #include "doorbuster/books.h"
 #include "doorbuster/check.h"
 #include "doorbuster/password.h"
+#include "doorbuster/process.h"
 #include "doorbuster/sale.h"
 
 #include <inttypes.h>
@@ -17,26 +19,18 @@
 #define MADE_UP_PASSWORD_BYTES 15
 #define LIMIT_MAX 1000000
 
-struct scenario {
-    const char *name;
-    const char *product;
-    int64_t price, stock, limit; /* stock < 0: must be given */
-};
-
-static const struct scenario scenarios[] = {
-    {.name = "v1_basic", .product = "Black Friday Limited Edition", .price = 49900, .stock = 100, .limit = 1},
-    {.name = "v1_stress",
-     .product = "Black Friday Limited Edition",
-     .price = 49900,
-     .stock = 100,
-     .limit = 1},
-    {.name = "custom", .product = "Black Friday Limited Edition", .price = 49900, .stock = -1, .limit = 0},
+/* A product of the scenario, and what the store has under its name. */
+struct candidate {
+    const struct scenario_product *wanted;
+    bool exists, fits;
+    struct store_product product; /* if it exists, or was added */
 };
 
 struct setup {
     struct store *store;
     redisContext *redis;
     struct scenario scenario;
+    struct candidate candidates[SCENARIO_PRODUCTS_MAX]; /* as in the scenario's list */
     bool reset;
     const char *admin_password; /* NULL: make one up */
 };
@@ -49,24 +43,24 @@ static bool complain(const char *what, const char *why)
 
 static void read_scenario(const struct settings *settings, struct scenario *out)
 {
-    const char *name = settings_get(settings, "scenario");
-    const struct scenario *found = NULL;
-    for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) {
-        found = strcmp(scenarios[i].name, name) == 0 ? &scenarios[i] : found;
-    }
+    const struct scenario *found = scenario_find(settings_get(settings, "scenario"));
     if (found == NULL) {
-        settings_refuse(settings, "scenario", "v1_basic, v1_stress or custom");
+        settings_refuse(settings, "scenario", SCENARIO_NAMES);
     }
     *out = *found;
     if (settings_get(settings, "stock") != NULL) {
-        out->stock = settings_get_integer(settings, "stock", 0, PRODUCT_STOCK_MAX);
+        scenario_set_stock(out, settings_get_integer(settings, "stock", 0, PRODUCT_STOCK_MAX));
     }
     if (settings_get(settings, "limit") != NULL) {
-        out->limit = settings_get_integer(settings, "limit", 0, LIMIT_MAX);
+        int64_t limit = settings_get_integer(settings, "limit", 0, LIMIT_MAX);
+        if (!out->takes_limit) {
+            process_refuse(settings->program,
+                           "--limit does not go with --scenario %s, which has limits of its own", out->name);
+        }
+        scenario_set_limit(out, limit);
     }
-    if (out->stock < 0) {
-        fprintf(stderr, "doorbuster-setup: --scenario custom needs --stock N\n");
-        exit(2);
+    if (!out->has_stock) {
+        process_refuse(settings->program, "--scenario %s needs --stock N", out->name);
     }
 }
 
@@ -120,12 +114,14 @@ static bool make_admin(const struct setup *setup)
     return true;
 }
 
-/* --- the product --------------------------------------------------------------------------------------------------------------------- */
+/* --- the products ------------------------------------------------------------------------------------------------------------------- */
 static bool complain_catalog(const struct setup *setup, const char *doing, enum catalog_status status)
 {
     switch (status) {
     case CATALOG_ADDED:
         return true;
+    case CATALOG_NO_COMPONENT:
+        return complain(doing, "a product that the bundle is made of is not there");
     case CATALOG_NAME_TAKEN:
         return complain(doing, "the name is taken");
     case CATALOG_STORE_FAILED:
@@ -138,15 +134,88 @@ static bool complain_catalog(const struct setup *setup, const char *doing, enum 
     return false;
 }
 
-static bool retire_product(const struct setup *setup, const struct store_product *product)
+/* Is the bundle made of the scenario's products as they are now? The store keeps components in order of product id. */
+static bool has_wanted_components(const struct setup *setup, const struct candidate *candidate)
 {
-    enum catalog_status status =
-        catalog_withdraw_all(setup->store, setup->redis, product->id, 0, "retired by setup --reset");
-    char name[STORE_PRODUCT_NAME_BYTES];
-    snprintf(name, sizeof name, "%.600s (retired %" PRId64 ")", product->name, product->id);
-    if (!complain_catalog(setup, "retiring the product", status)) {
+    const struct scenario_product *wanted = candidate->wanted;
+    if (candidate->product.component_count != wanted->component_count) {
         return false;
     }
+    for (size_t i = 0; i < wanted->component_count; i++) {
+        const struct candidate *of = &setup->candidates[wanted->components[i].product];
+        bool found = false;
+        for (size_t j = 0; j < candidate->product.component_count; j++) {
+            const struct bundle_component *has = &candidate->product.components[j];
+            found = found || (of->exists && has->product_id == of->product.id &&
+                              has->quantity == wanted->components[i].quantity);
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_as_wanted(const struct setup *setup, const struct candidate *candidate)
+{
+    const struct store_product *product = &candidate->product;
+    const struct scenario_product *wanted = candidate->wanted;
+    return product->opened && product->sold == 0 && product->stock == wanted->stock &&
+           product->price == wanted->price && product->per_customer_limit == wanted->limit &&
+           has_wanted_components(setup, candidate);
+}
+
+static bool find_products(struct setup *setup)
+{
+    for (size_t i = 0; i < setup->scenario.product_count; i++) {
+        struct candidate *candidate = &setup->candidates[i];
+        candidate->wanted = &setup->scenario.products[i];
+        enum store_status status =
+            store_find_product_by_name(setup->store, candidate->wanted->name, &candidate->product);
+        if (status != STORE_OK && status != STORE_NOT_FOUND) {
+            return complain("looking for the products", store_error(setup->store));
+        }
+        candidate->exists = status == STORE_OK;
+        candidate->fits = candidate->exists && is_as_wanted(setup, candidate);
+    }
+    return true;
+}
+
+/* The first that is there and is not as it should be; NULL: none. */
+static const struct candidate *find_misfit(const struct setup *setup)
+{
+    for (size_t i = 0; i < setup->scenario.product_count; i++) {
+        const struct candidate *candidate = &setup->candidates[i];
+        if (candidate->exists && !candidate->fits) {
+            return candidate;
+        }
+    }
+    return NULL;
+}
+
+static bool refuse_without_reset(const struct setup *setup, const struct store_product *product)
+{
+    bool many = setup->scenario.product_count > 1;
+    fprintf(stderr,
+            "doorbuster-setup: product %" PRId64
+            " \"%s\" %s; --reset retires %s (%s orders stay) and opens %s\n",
+            product->id, product->name,
+            product->sold > 0 ? "has orders" : "is there with another stock, price, limit or components",
+            many ? "the scenario's products" : "it", many ? "their" : "its", many ? "new ones" : "a new one");
+    return false;
+}
+
+static bool retire_product(const struct setup *setup, const struct store_product *product)
+{
+    char name[STORE_PRODUCT_NAME_BYTES];
+    /* A bundle has no stock of its own to withdraw: it is sold out with its components. */
+    if (product->component_count == 0 &&
+        !complain_catalog(
+            setup, "retiring the product",
+            catalog_withdraw_all(setup->store, setup->redis, product->id, 0, "retired by setup --reset"))) {
+        return false;
+    }
+    snprintf(name, sizeof name, "%.600s (retired %" PRId64 ")", product->name, product->id);
     if (store_rename_product(setup->store, product->id, name) != STORE_OK) {
         return complain("retiring the product", store_error(setup->store));
     }
@@ -154,58 +223,105 @@ static bool retire_product(const struct setup *setup, const struct store_product
     return true;
 }
 
-static bool add_product(const struct setup *setup)
+/* Bundles first: what is left of a bundle must not be there under its name without its components. */
+static bool retire_all(struct setup *setup)
 {
-    const struct scenario *scenario = &setup->scenario;
-    struct store_product product = {
-        .price = scenario->price, .per_customer_limit = scenario->limit, .planned_stock = scenario->stock};
-    snprintf(product.name, sizeof product.name, "%s", scenario->product);
-    if (!complain_catalog(setup, "adding the product",
-                          catalog_add(setup->store, setup->redis, &product, 0))) {
-        return false;
+    for (size_t i = setup->scenario.product_count; i-- > 0;) {
+        struct candidate *candidate = &setup->candidates[i];
+        if (candidate->exists && !retire_product(setup, &candidate->product)) {
+            return false;
+        }
+        candidate->exists = candidate->fits = false;
     }
-    printf("product   %" PRId64 " \"%s\", stock %" PRId64 ", price %" PRId64, product.id, product.name,
-           product.stock, product.price);
-    printf(product.per_customer_limit > 0 ? ", at most %" PRId64 " a customer\n" : ", no customer limit\n",
-           product.per_customer_limit);
     return true;
 }
 
-static bool make_product(const struct setup *setup)
+static void print_product(const struct store_product *product)
 {
-    const struct scenario *scenario = &setup->scenario;
-    struct store_product existing;
-    enum store_status status = store_find_product_by_name(setup->store, scenario->product, &existing);
-    if (status == STORE_NOT_FOUND) {
-        return add_product(setup);
+    printf("product   %" PRId64 " \"%s\", stock %" PRId64 ", price %" PRId64, product->id, product->name,
+           product->stock, product->price);
+    printf(product->per_customer_limit > 0 ? ", at most %" PRId64 " a customer\n" : ", no customer limit\n",
+           product->per_customer_limit);
+}
+
+static void print_bundle(const struct store_product *product)
+{
+    printf("bundle    %" PRId64 " \"%s\" of", product->id, product->name);
+    for (size_t i = 0; i < product->component_count; i++) {
+        printf("%s %" PRId64 " x product %" PRId64, i > 0 ? "," : "", product->components[i].quantity,
+               product->components[i].product_id);
     }
-    if (status != STORE_OK) {
-        return complain("looking for the product", store_error(setup->store));
+    printf(", price %" PRId64 "\n", product->price);
+}
+
+static bool add_product(struct setup *setup, struct candidate *candidate)
+{
+    const struct scenario_product *wanted = candidate->wanted;
+    struct store_product *product = &candidate->product;
+    *product = (struct store_product){.price = wanted->price,
+                                      .per_customer_limit = wanted->limit,
+                                      .planned_stock = wanted->stock,
+                                      .component_count = wanted->component_count};
+    snprintf(product->name, sizeof product->name, "%s", wanted->name);
+    for (size_t i = 0; i < wanted->component_count; i++) {
+        const struct candidate *of = &setup->candidates[wanted->components[i].product];
+        CHECK(of->exists && of < candidate);
+        product->components[i] = (struct bundle_component){of->product.id, wanted->components[i].quantity};
     }
-    bool as_wanted = existing.sold == 0 && existing.opened && existing.stock == scenario->stock &&
-                     existing.per_customer_limit == scenario->limit;
-    if (as_wanted) {
-        printf("product   %" PRId64 " \"%s\" is there already, stock %" PRId64 "\n", existing.id,
-               existing.name, existing.stock);
-        return true;
-    }
-    if (!setup->reset) {
-        fprintf(stderr,
-                "doorbuster-setup: product %" PRId64
-                " \"%s\" %s; --reset retires it (its orders stay) and opens a new one\n",
-                existing.id, existing.name,
-                existing.sold > 0 ? "has orders" : "is there with another stock or limit");
+    if (!complain_catalog(setup, "adding the product", catalog_add(setup->store, setup->redis, product, 0))) {
         return false;
     }
-    return retire_product(setup, &existing) && add_product(setup);
+    candidate->exists = candidate->fits = true;
+    if (wanted->component_count > 0) {
+        print_bundle(product);
+    } else {
+        print_product(product);
+    }
+    return true;
+}
+
+static void print_there(const struct store_product *product)
+{
+    if (product->component_count > 0) {
+        printf("bundle    %" PRId64 " \"%s\" is there already\n", product->id, product->name);
+    } else {
+        printf("product   %" PRId64 " \"%s\" is there already, stock %" PRId64 "\n", product->id,
+               product->name, product->stock);
+    }
+}
+
+/* All or nothing as far as refusals go: first everything is looked at, then something is done. What is missing is added in any case, so a
+ * setup that was cut short is finished by the next. */
+static bool make_products(struct setup *setup)
+{
+    if (!find_products(setup)) {
+        return false;
+    }
+    const struct candidate *misfit = find_misfit(setup);
+    if (misfit != NULL && !setup->reset) {
+        return refuse_without_reset(setup, &misfit->product);
+    }
+    if (misfit != NULL && !retire_all(setup)) {
+        return false;
+    }
+    for (size_t i = 0; i < setup->scenario.product_count; i++) {
+        struct candidate *candidate = &setup->candidates[i];
+        if (candidate->fits) {
+            print_there(&candidate->product);
+        } else if (!add_product(setup, candidate)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 int setup_run(const struct settings *settings)
 {
     CHECK(sodium_init() >= 0);
     struct cli_place place;
-    struct setup setup = {.reset = settings_get(settings, "reset") != NULL,
-                          .admin_password = settings_get(settings, "DOORBUSTER_ADMIN_PASSWORD")};
+    static struct setup setup;
+    setup = (struct setup){.reset = settings_get(settings, "reset") != NULL,
+                           .admin_password = settings_get(settings, "DOORBUSTER_ADMIN_PASSWORD")};
     char error[512];
     read_scenario(settings, &setup.scenario);
     cli_read_place(settings, &place);
@@ -224,7 +340,7 @@ int setup_run(const struct settings *settings)
         store_close(&setup.store);
         return 1;
     }
-    bool ok = make_product(&setup) && make_admin(&setup); /* a refusal leaves no account behind */
+    bool ok = make_products(&setup) && make_admin(&setup); /* a refusal leaves no account behind */
     redisFree(setup.redis);
     store_close(&setup.store);
     return ok ? 0 : 1;

@@ -1,30 +1,30 @@
 /* `setup`: seeds a running server with a scenario. main() only names the settings. */
 #include "cli.h"
+#include "scenarios.h"
 
 #include "doorbuster/log.h"
 #include "doorbuster/process.h"
 
 static struct setting options[] = {
     CLI_DATA_SETTINGS,
-    {.option = "scenario",
-     .value_name = "NAME",
-     .default_value = "v1_stress",
-     .help = "v1_basic, v1_stress or custom"},
+    {.option = "scenario", .value_name = "NAME", .default_value = "v1_stress", .help = SCENARIO_NAMES},
     {.option = "stock",
      .value_name = "N",
-     .help = "units to sell (default: the scenario's; needed for custom)"},
+     .help = "units of each product to sell (default: the scenario's; needed for custom)"},
     {.option = "limit",
      .value_name = "N",
-     .help = "units a customer may buy, 0 for any number (default: the scenario's)"},
-    {.option = "reset", .help = "retire a product that has orders, with its name, and open a new one"},
+     .help = "units a customer may buy, 0 for any number (default: the scenario's); not for v2_multi"},
+    {.option = "reset", .help = "retire products that have orders, with their names, and open new ones"},
     {.environment = "DOORBUSTER_ADMIN_PASSWORD",
      .value_name = "PASSWORD",
      .help = "password of the admin account (default: made up and printed once)"},
 };
 static struct settings settings = {
     .program = "doorbuster-setup",
-    .summary = "makes the admin account and the scenario's product on a running server",
-    .epilogue = "Running it again changes nothing; once the product has orders, --reset opens a new one. "
+    .summary = "makes the admin account and the scenario's products on a running server",
+    .epilogue = "v2_multi has ten products and two bundles, the others one product. Running it again changes "
+                "nothing;\n"
+                "once a product has orders, --reset retires all of the scenario and opens new ones. "
                 "Exit codes: 0 done, 1 refused or failed, 2 a bad option or setting.",
     .list = options,
     .count = sizeof options / sizeof options[0],

@@ -10,6 +10,16 @@
 #include <string.h>
 
 /* --- printing --------------------------------------------------------------------------------------------------------------------- */
+/* A copy of the last hash, kept elsewhere, tells whether the log's end was cut off. */
+static void add_audit_log(cJSON *json, const struct audit *audit)
+{
+    char head[VERIFY_HASH_BYTES];
+    cJSON *log = cJSON_AddObjectToObject(json, "audit_log");
+    audit_format_hash(audit->chain.head, head);
+    cJSON_AddNumberToObject(log, "rows", (double)audit->chain.rows);
+    cJSON_AddStringToObject(log, "head", head);
+}
+
 static void print_json(struct audit *audit, const struct repair *repair)
 {
     cJSON *json = cJSON_CreateObject();
@@ -21,6 +31,9 @@ static void print_json(struct audit *audit, const struct repair *repair)
     cJSON_AddItemToObject(json, "products", audit->products);
     audit->checks = audit->products = NULL;
     cJSON_AddNumberToObject(json, "orders", (double)audit->orders.count);
+    if (audit->chain_read) {
+        add_audit_log(json, audit);
+    }
     char *text = cJSON_Print(json);
     puts(text);
     cJSON_free(text);

@@ -13,10 +13,14 @@
 enum verdict { HOLDS, BROKEN, UNKNOWN };
 enum verify_output { OUTPUT_LINES, OUTPUT_JSON, OUTPUT_NONE };
 
-/* One product's two figures at the same position of the log. */
+#define VERIFY_HASH_BYTES (2 * STORE_AUDIT_HASH_BYTES + 1)
+
+/* One product's two sides at the same position of the log. */
 struct verify_book {
-    int64_t product_id, redis, store;
-    bool known; /* Redis's */
+    int64_t product_id, redis, store; /* the stock; of a bundle, which has none, 0 */
+    bool known;                       /* Redis's side */
+    const char *differ_in;        /* the first thing in which they are not the same, "price"; NULL: none */
+    int64_t redis_has, store_has; /* its figures, if there is one */
 };
 
 /* The log behind the store's position, and before it. */
@@ -28,6 +32,7 @@ struct verify_tail {
     int64_t entries_behind; /* not recorded yet */
     int64_t oldest_at_ms;   /* of those, the first one's time; 0: there are none */
     int64_t recorded, different;
+    int64_t cancels, cancels_missing; /* recorded ones; those whose order is not cancelled in the store */
 };
 
 /* One pass over everything: what it reads from, what it found. */
@@ -44,6 +49,8 @@ struct audit {
     cJSON *checks, *products;                                                 /* OUTPUT_JSON */
     struct store_position position;
     struct store_orders_audit orders;
+    struct store_chain_audit chain;
+    bool chain_read;
     struct verify_tail tail;
     struct verify_book *books;
     size_t book_count, books_room;
@@ -63,16 +70,30 @@ void audit_report(struct audit *audit, const char *name, enum verdict verdict, c
 enum verdict audit_holds(bool condition);
 /* A name into a list like broken_names, unless it is there. */
 void audit_add_name(char *names, size_t bytes, const char *name);
+/* The check could not be made: store_error(). */
+void audit_report_store_failure(struct audit *audit, const char *name);
+/* As 64 hexadecimal digits. */
+void audit_format_hash(const unsigned char *hash, char out[VERIFY_HASH_BYTES]);
 /* 0, 1, 2 */
 int audit_exit_code(const struct audit *audit);
 
 /* To Redis, again if the connection is dead. False: `error` says why not. */
 bool audit_connect(struct audit *audit, char *error, size_t error_bytes);
 
+/* --- each product (verify_product.c) ------------------------------------------------------------------------------------------------- */
+void audit_check_products(struct audit *audit);
+
+/* --- the log's tail (verify_tail.c) ---------------------------------------------------------------------------------------------------- */
+/* First the one, as close to the snapshot as can be; later the other says what was found. */
+void audit_read_tail(struct audit *audit);
+void audit_check_tail(struct audit *audit);
+
 /* --- --acks (verify_acks.c) -------------------------------------------------------------------------------------------------------- */
 struct acks {
     struct ack *list;
     size_t count, room;
+    struct ack_line *more; /* of carts: the lines behind the first */
+    size_t more_count, more_room;
 };
 /* Reads the file ("-": standard input). Exits with 2 and one line if a line is malformed. */
 void acks_read(struct acks *acks, const char *path);

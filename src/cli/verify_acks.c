@@ -13,16 +13,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LINE_BYTES_MAX 512
+#define LINE_BYTES_MAX 1024 /* the longest cart: 42 numbers of 20 digits, and blanks */
 #define ACKS_MAX 50000000
 #define OFFENDERS_MAX 5
 #define GROUPED_BYTES 32
 
 enum ack_fault { ACK_FINE, ACK_MISSING, ACK_DIFFERENT, ACK_TOLD_TWICE, ACK_FAULTS };
 
+struct ack_line {
+    int64_t product, quantity;
+};
+
 struct ack {
-    int64_t order, user, product, quantity;
-    int64_t line;
+    int64_t order, user;
+    struct ack_line first;
+    uint32_t more_from, more_count; /* of a cart: its further lines, in acks.more */
+    int64_t line;                   /* of the file */
+};
+
+/* What a line of the file says. */
+struct told {
+    int64_t order, user;
+    struct ack_line lines[CART_LINES_MAX];
+    size_t count;
 };
 
 /* The offenders with the lowest line numbers, in order. */
@@ -41,41 +54,78 @@ _Noreturn static void refuse_line(const char *path, int64_t line, const char *te
 {
     process_refuse(VERIFY_PROGRAM,
                    "%s, line %" PRId64
-                   ": \"%.*s\" is not \"order user product quantity\", four whole numbers "
-                   "from 1 on",
-                   path, line, (int)strcspn(text, "\r\n"), text);
+                   ": \"%.*s\" is not \"order user product quantity\", whole numbers from 1 on "
+                   "(of a cart: up to %d times \"product quantity\")",
+                   path, line, (int)strcspn(text, "\r\n"), text, CART_LINES_MAX);
 }
 
-static bool parse_line(const char *text, struct ack *out)
+#define BLANKS " \t\r\n"
+
+/* Takes the next number off the text; false: what is there is none. */
+static bool take_number(const char **text, int64_t *out)
 {
-    static const char blanks[] = " \t\r\n";
-    int64_t numbers[4];
-    for (size_t i = 0; i < 4; i++) {
-        text += strspn(text, blanks);
-        size_t bytes = strcspn(text, blanks);
-        if (!text_to_int64(text, bytes, 1, INT64_MAX, &numbers[i])) {
+    *text += strspn(*text, BLANKS);
+    size_t bytes = strcspn(*text, BLANKS);
+    if (!text_to_int64(*text, bytes, 1, INT64_MAX, out)) {
+        return false;
+    }
+    *text += bytes;
+    return true;
+}
+
+static bool is_at_end(const char *text)
+{
+    return text[strspn(text, BLANKS)] == '\0';
+}
+
+static bool parse_line(const char *text, struct told *out)
+{
+    out->count = 0;
+    if (!take_number(&text, &out->order) || !take_number(&text, &out->user)) {
+        return false;
+    }
+    do {
+        struct ack_line *line = &out->lines[out->count++];
+        if (!take_number(&text, &line->product) || !take_number(&text, &line->quantity)) {
             return false;
         }
-        text += bytes;
-    }
-    out->order = numbers[0];
-    out->user = numbers[1];
-    out->product = numbers[2];
-    out->quantity = numbers[3];
-    return text[strspn(text, blanks)] == '\0';
+    } while (!is_at_end(text) && out->count < CART_LINES_MAX);
+    return is_at_end(text);
 }
 
-static struct ack *add(struct acks *acks, const char *path)
+static void *grow(void *list, size_t *room, size_t bytes)
+{
+    *room = *room > 0 ? 2 * *room : 1024;
+    list = realloc(list, *room * bytes);
+    CHECK(list != NULL);
+    return list;
+}
+
+static void add_more(struct acks *acks, const struct ack_line *line)
+{
+    if (acks->more_count == acks->more_room) {
+        acks->more = grow(acks->more, &acks->more_room, sizeof *acks->more);
+    }
+    acks->more[acks->more_count++] = *line;
+}
+
+static void add(struct acks *acks, const struct told *told, int64_t line, const char *path)
 {
     if (acks->count == ACKS_MAX) {
         process_refuse(VERIFY_PROGRAM, "%s has more than %d orders; split it", path, ACKS_MAX);
     }
     if (acks->count == acks->room) {
-        acks->room = acks->room > 0 ? 2 * acks->room : 1024;
-        acks->list = realloc(acks->list, acks->room * sizeof *acks->list);
-        CHECK(acks->list != NULL);
+        acks->list = grow(acks->list, &acks->room, sizeof *acks->list);
     }
-    return &acks->list[acks->count++];
+    acks->list[acks->count++] = (struct ack){.order = told->order,
+                                             .user = told->user,
+                                             .first = told->lines[0],
+                                             .more_from = (uint32_t)acks->more_count,
+                                             .more_count = (uint32_t)(told->count - 1),
+                                             .line = line};
+    for (size_t i = 1; i < told->count; i++) {
+        add_more(acks, &told->lines[i]);
+    }
 }
 
 /* A line that did not fit: only a comment may be so long. */
@@ -91,16 +141,16 @@ static void read_lines(struct acks *acks, FILE *file, const char *path)
 {
     char text[LINE_BYTES_MAX];
     for (int64_t line = 1; fgets(text, sizeof text, file) != NULL; line++) {
-        const char *start = text + strspn(text, " \t\r\n");
+        const char *start = text + strspn(text, BLANKS);
         bool whole = strlen(text) < sizeof text - 1 || strchr(text, '\n') != NULL;
         if (*start == '#') {
             skip_rest(file, text);
         } else if (*start != '\0' || !whole || text[0] == '\0') {
-            struct ack ack = {.line = line};
-            if (!whole || !parse_line(start, &ack)) {
+            struct told told;
+            if (!whole || !parse_line(start, &told)) {
                 refuse_line(path, line, text);
             }
-            *add(acks, path) = ack;
+            add(acks, &told, line, path);
         }
     }
 }
@@ -136,6 +186,7 @@ void acks_read(struct acks *acks, const char *path)
 void acks_fini(struct acks *acks)
 {
     free(acks->list);
+    free(acks->more);
     *acks = (struct acks){0};
 }
 
@@ -160,27 +211,69 @@ static void note(struct findings *findings, const struct ack *ack, enum ack_faul
     findings->first[at] = (struct offender){ack->line, ack->order, fault};
 }
 
-static bool is_as_told(const struct store_order *stored, const struct ack *ack)
+static bool put_in_cart(struct sale_order *cart, const struct ack_line *line)
 {
-    return stored->state == ORDER_CONFIRMED && stored->sale.user_id == ack->user &&
-           stored->sale.product_id == ack->product && stored->sale.quantity == ack->quantity;
+    return line->quantity <= PURCHASE_QUANTITY_MAX &&
+           cart_add(cart, line->product, line->quantity) == CART_FITS;
+}
+
+/* The lines as told, those of one product added up as the gate does. `room` for CART_LINES_MAX - 1 parts. False: no cart can be so. */
+static bool fill_cart(const struct acks *acks, const struct ack *ack, struct order_part *room,
+                      struct sale_order *cart)
+{
+    *cart = (struct sale_order){.more = room};
+    bool fits = put_in_cart(cart, &ack->first);
+    for (size_t i = 0; fits && i < ack->more_count; i++) {
+        fits = put_in_cart(cart, &acks->more[ack->more_from + i]);
+    }
+    return fits;
+}
+
+/* An order that was cancelled later was confirmed when its buyer was told. What a bundle took is not told. The parts are read into `parts`,
+ * room for ORDER_PARTS_MAX. *failed: the store did. */
+static bool is_as_told(struct store *store, struct store_order *stored, const struct acks *acks,
+                       const struct ack *ack, struct order_part *parts, bool *failed)
+{
+    struct order_part room[CART_LINES_MAX - 1];
+    struct sale_order cart;
+    if (stored->state == ORDER_REJECTED || stored->sale.user_id != ack->user ||
+        !fill_cart(acks, ack, room, &cart)) {
+        return false;
+    }
+    if (stored->part_count > 1) {
+        stored->sale.more = parts;
+        *failed = store_order_parts(store, ack->order, parts, ORDER_PARTS_MAX, &stored->sale.more_count) !=
+                  STORE_OK;
+    }
+    return !*failed && order_has_same_lines(&stored->sale, &cart);
+}
+
+/* False: the store failed. */
+static bool judge(const struct acks *acks, const struct ack *ack, struct store *store, enum ack_fault *fault)
+{
+    static struct order_part parts[ORDER_PARTS_MAX];
+    struct store_order stored;
+    bool failed = false;
+    enum store_status status = store_find_order(store, ack->order, &stored);
+    if (status != STORE_OK && status != STORE_NOT_FOUND) {
+        return false;
+    }
+    *fault = ack > acks->list && ack[-1].order == ack->order         ? ACK_TOLD_TWICE
+             : status == STORE_NOT_FOUND                             ? ACK_MISSING
+             : is_as_told(store, &stored, acks, ack, parts, &failed) ? ACK_FINE
+                                                                     : ACK_DIFFERENT;
+    return !failed;
 }
 
 /* In order of id, so the store's pages are read one after the other. False: the store failed. */
 static bool compare(const struct acks *acks, struct store *store, struct findings *findings)
 {
     for (size_t i = 0; i < acks->count; i++) {
-        const struct ack *ack = &acks->list[i];
-        struct store_order stored;
-        enum store_status status = store_find_order(store, ack->order, &stored);
-        if (status != STORE_OK && status != STORE_NOT_FOUND) {
+        enum ack_fault fault;
+        if (!judge(acks, &acks->list[i], store, &fault)) {
             return false;
         }
-        note(findings, ack,
-             i > 0 && ack[-1].order == ack->order ? ACK_TOLD_TWICE
-             : status == STORE_NOT_FOUND          ? ACK_MISSING
-             : is_as_told(&stored, ack)           ? ACK_FINE
-                                                  : ACK_DIFFERENT);
+        note(findings, &acks->list[i], fault);
     }
     return true;
 }

@@ -83,7 +83,7 @@ bool repair_ask(struct repair *repair, struct audit *audit)
 
 static bool differs(const struct verify_book *book)
 {
-    return !book->known || book->redis != book->store;
+    return !book->known || book->differ_in != NULL;
 }
 
 static const struct verify_book *find_book(const struct audit *audit, int64_t product_id)
@@ -121,15 +121,19 @@ static void report_product(const struct verify_book *before, const struct verify
 {
     char was[32], is[32];
     if (list == NULL) {
-        printf("repair   product %" PRId64 ": before Redis %s, store %" PRId64
+        printf("repair   product %" PRId64 " (%s): before Redis %s, store %" PRId64
                "; now Redis %s, store %" PRId64 ": %s\n",
-               before->product_id, redis_figure(before, was), before->store, redis_figure(after, is),
-               after->store, differs(after) ? "NOT MENDED" : "mended");
+               before->product_id, before->known ? before->differ_in : "unknown", redis_figure(before, was),
+               before->store, redis_figure(after, is), after->store,
+               differs(after) ? "NOT MENDED" : "mended");
         return;
     }
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "id", (double)before->product_id);
     cJSON_AddBoolToObject(json, "mended", !differs(after));
+    if (before->known) {
+        cJSON_AddStringToObject(json, "differed_in", before->differ_in);
+    }
     add_figures(json, "before", before);
     add_figures(json, "after", after);
     cJSON_AddItemToArray(list, json);

@@ -19,11 +19,6 @@
 #define COUNTER_END INT64_C(100000000000000) /* beyond, Lua would print 1e+14 */
 #define ANNOUNCE_BYTES_MAX (256 * 1024)      /* every order of a run rejected */
 
-static bool begins_with(const char *text, const char *word)
-{
-    return strncmp(text, word, strlen(word)) == 0;
-}
-
 static bool reply_to_int64(const redisReply *reply, int64_t *out)
 {
     if (reply->type == REDIS_REPLY_INTEGER) {
@@ -77,8 +72,9 @@ static void read_stream_info(const redisReply *info, struct gate_head *out)
 static redisReply *ask_about(redisContext *redis, const char *command, bool *missing)
 {
     redisReply *reply = redis_ask(redis, command);
-    *missing = reply == NULL && redis->err == 0 &&
-               (begins_with(redis_failure(), "WRONGTYPE") || strstr(redis_failure(), "no such key") != NULL);
+    *missing =
+        reply == NULL && redis->err == 0 &&
+        (text_begins_with(redis_failure(), "WRONGTYPE") || strstr(redis_failure(), "no such key") != NULL);
     return reply;
 }
 
@@ -87,6 +83,17 @@ static int64_t counter(const redisReply *reply)
 {
     int64_t number;
     return reply_to_int64(reply, &number) && number >= 0 && number < COUNTER_END ? number : -1;
+}
+
+const char *const gate_script_fields[GATE_SCRIPTS] = {"sell", "stock", "cancel"};
+
+static void read_script_fields(redisReply *const *fields, struct gate_head *out)
+{
+    for (int i = 0; i < GATE_SCRIPTS; i++) {
+        if (fields[i]->type == REDIS_REPLY_STRING && fields[i]->len == GATE_SCRIPT_SHA_BYTES - 1) {
+            memcpy(out->scripts[i], fields[i]->str, GATE_SCRIPT_SHA_BYTES);
+        }
+    }
 }
 
 static void read_head_fields(const redisReply *head, struct gate_head *out)
@@ -99,13 +106,15 @@ static void read_head_fields(const redisReply *head, struct gate_head *out)
     out->exists = reply_to_int64(head->element[2], &out->store_id) && out->epoch <= LOG_EPOCH_MAX;
     out->epoch = out->exists ? out->epoch : 0;
     out->at_ms = counter(head->element[3]);
+    read_script_fields(&head->element[4], out);
 }
 
 bool gate_read_head(redisContext *redis, struct gate_head *out)
 {
     *out = (struct gate_head){.orders = -1, .at_ms = -1};
     bool missing;
-    redisReply *head = ask_about(redis, "HMGET " KEY_HEAD " epoch orders store at", &missing);
+    redisReply *head =
+        ask_about(redis, "HMGET " KEY_HEAD " epoch orders store at sell stock cancel", &missing);
     if (head != NULL) {
         read_head_fields(head, out);
         freeReplyObject(head);
@@ -126,8 +135,7 @@ bool gate_read_head(redisContext *redis, struct gate_head *out)
 
 /* --- the log ------------------------------------------------------------------------------------------------------------------- */
 /* One [id, [kind, payload]] of XRANGE or XREAD. */
-static bool decode_entry(const redisReply *entry, struct sale_order *orders, size_t orders_max,
-                         struct log_entry *out)
+static bool decode_entry(const redisReply *entry, struct log_room *room, struct log_entry *out)
 {
     struct log_position position;
     if (entry->elements != 2 ||
@@ -138,12 +146,7 @@ static bool decode_entry(const redisReply *entry, struct sale_order *orders, siz
     const redisReply *fields = entry->element[1];
     return fields->type == REDIS_REPLY_ARRAY && fields->elements == 2 &&
            log_entry_decode(position, fields->element[0]->str, fields->element[0]->len,
-                            fields->element[1]->str, fields->element[1]->len, orders, orders_max, out);
-}
-
-static bool is_word(const redisReply *text, const char *word)
-{
-    return text->len == strlen(word) && memcmp(text->str, word, text->len) == 0;
+                            fields->element[1]->str, fields->element[1]->len, room, out);
 }
 
 /* Somebody else's entry is passed over. One that pretends to be ours, or has an id that we cannot count with, is not: what it sold is unknown. */
@@ -151,7 +154,7 @@ static void describe_unreadable(const redisReply *reply, struct log_position bef
 {
     const redisReply *id = reply->element[0], *fields = reply->elements > 1 ? reply->element[1] : NULL;
     bool named = fields != NULL && fields->type == REDIS_REPLY_ARRAY && fields->elements > 0;
-    bool ours = named && (is_word(fields->element[0], "sale") || is_word(fields->element[0], "stock"));
+    bool ours = named && log_kind_is_ours(fields->element[0]->str, fields->element[0]->len);
     *out = (struct log_entry){.kind = ours ? LOG_ENTRY_DAMAGED : LOG_ENTRY_FOREIGN};
     if (!log_position_parse(id->str, id->len, &out->position) || out->position.epoch > LOG_EPOCH_MAX) {
         *out = (struct log_entry){.kind = LOG_ENTRY_DAMAGED, .position = before};
@@ -174,11 +177,19 @@ bool gate_announce(redisContext *redis, const struct gate_announcement *announce
     return redis_done(redis_next_reply(redis));
 }
 
+/* For whatever entry may come next. */
+static bool has_room(const struct log_room *room)
+{
+    return room->orders_max - room->orders_used >= SALES_LOG_ORDERS_MAX &&
+           room->parts_max - room->parts_used >= SALES_LOG_PARTS_MAX;
+}
+
 bool gate_read_log(redisContext *redis, const struct gate_announcement *announcement,
                    struct log_position after, int block_ms, struct log_entry *entries, size_t max,
-                   struct sale_order *orders, size_t orders_max, size_t *count, redisReply **reply_out)
+                   struct log_room *room, size_t *count, redisReply **reply_out)
 {
-    CHECK(orders_max >= SALES_LOG_ORDERS_MAX);
+    room->orders_used = room->parts_used = 0;
+    CHECK(has_room(room));
     *count = 0;
     *reply_out = NULL;
     char from[SALES_LOG_POSITION_BYTES];
@@ -205,13 +216,11 @@ bool gate_read_log(redisContext *redis, const struct gate_announcement *announce
         return redis_done(reply);
     }
     const redisReply *list = reply->element[0]->element[1];
-    size_t orders_used = 0;
-    for (size_t i = 0; i < list->elements && orders_max - orders_used >= SALES_LOG_ORDERS_MAX; i++) {
+    for (size_t i = 0; i < list->elements && has_room(room); i++) {
         struct log_entry *entry = &entries[i];
-        if (!decode_entry(list->element[i], orders + orders_used, SALES_LOG_ORDERS_MAX, entry)) {
+        if (!decode_entry(list->element[i], room, entry)) {
             describe_unreadable(list->element[i], after, entry);
         }
-        orders_used += entry->order_count;
         after = entry->position;
         (*count)++;
     }
@@ -222,22 +231,50 @@ bool gate_read_log(redisContext *redis, const struct gate_announcement *announce
 /* --- asking the recorder ----------------------------------------------------------------------------------------------------------- */
 bool gate_ask_attach(redisContext *redis, uint64_t epoch, const char *why)
 {
-    return redis_done(redis_ask(redis, "XADD " KEY_LOG " NOMKSTREAM %" PRIu64 "-* attach %s", epoch, why)) ||
+    return redis_done(redis_ask(redis, "XADD " KEY_LOG " NOMKSTREAM %" PRIu64 "-* " LOG_ATTACH_WORD " %s",
+                                epoch, why)) ||
            strstr(redis_failure(), "equal or smaller") != NULL;
 }
 
-/* --- stock at a position --------------------------------------------------------------------------------------------------------- */
-static void undo_entries(const redisReply *list, int64_t product_id, struct gate_stock *out)
+/* --- a product at a position ------------------------------------------------------------------------------------------------------ */
+#define PRODUCT_FIELDS "stock price limit sold_out starts ends components"
+
+/* The product asked for, and the components of a bundle: each one's live stock, and what it was at the position. */
+struct stock_reading {
+    int64_t ids[1 + BUNDLE_COMPONENTS_MAX];
+    int64_t live[1 + BUNDLE_COMPONENTS_MAX], at[1 + BUNDLE_COMPONENTS_MAX];
+    size_t count;
+};
+
+static void undo_entry(const struct log_entry *entry, struct stock_reading *reading, struct gate_stock *out,
+                       bool *price_known)
+{
+    for (size_t i = 0; i < reading->count; i++) {
+        int64_t delta = log_entry_stock_delta(entry, reading->ids[i]);
+        reading->at[i] -= delta;
+        out->in_flight += i == 0 && entry->kind == LOG_ENTRY_SALE ? -delta : 0;
+    }
+    int64_t from;
+    if (!*price_known && log_entry_price_change(entry, reading->ids[0], &from)) {
+        out->price_at = from; /* before the first change behind the position */
+        *price_known = true;
+    }
+}
+
+static void undo_entries(const redisReply *list, struct stock_reading *reading, struct gate_stock *out)
 {
     static _Thread_local struct sale_order orders[SALES_LOG_ORDERS_MAX];
+    static _Thread_local struct order_part parts[SALES_LOG_PARTS_MAX];
+    bool price_known = false;
     for (size_t i = 0; list->type == REDIS_REPLY_ARRAY && i < list->elements; i++) {
         struct log_entry entry;
-        if (!decode_entry(list->element[i], orders, SALES_LOG_ORDERS_MAX, &entry)) {
-            continue; /* not ours: it changed nothing */
+        struct log_room room = {.orders = orders,
+                                .orders_max = SALES_LOG_ORDERS_MAX,
+                                .parts = parts,
+                                .parts_max = SALES_LOG_PARTS_MAX};
+        if (decode_entry(list->element[i], &room, &entry)) { /* else it is not ours: it changed nothing */
+            undo_entry(&entry, reading, out, &price_known);
         }
-        int64_t delta = log_entry_stock_delta(&entry, product_id);
-        out->stock_at -= delta;
-        out->in_flight += entry.kind == LOG_ENTRY_SALE ? -delta : 0;
     }
 }
 
@@ -250,37 +287,99 @@ static void read_sold_out(const redisReply *field, struct gate_stock *out)
         text_to_int64(space + 1, strlen(space + 1), 0, INT64_MAX, &out->sold_out_at_ms);
 }
 
-static void read_stock_replies(const redisReply *product, const redisReply *entries, const redisReply *info,
-                               int64_t product_id, struct log_position at, struct gate_stock *out)
+/* "5:2 7:1". What cannot be read leaves a component that no bundle has. */
+static void read_components(const redisReply *field, struct gate_product *out)
 {
-    if (product->type == REDIS_REPLY_ARRAY) { /* else the key holds something else: not on sale */
-        out->on_sale = reply_to_int64(product->element[0], &out->available);
-        out->stock_at = out->available;
-        reply_to_int64(product->element[1], &out->price);
-        reply_to_int64(product->element[2], &out->limit);
-        read_sold_out(product->element[3], out);
+    const char *at = field->type == REDIS_REPLY_STRING ? field->str : "";
+    while (*at != '\0' && out->component_count < BUNDLE_COMPONENTS_MAX) {
+        struct bundle_component *component = &out->components[out->component_count++];
+        size_t bytes = strcspn(at, " "), id_bytes = strcspn(at, ": ");
+        *component = (struct bundle_component){0};
+        if (id_bytes < bytes) {
+            text_to_int64(at, id_bytes, 1, INT64_MAX, &component->product_id);
+            text_to_int64(at + id_bytes + 1, bytes - id_bytes - 1, 1, INT64_MAX, &component->quantity);
+        }
+        at += bytes + (at[bytes] == ' ');
     }
+}
+
+static void read_product_fields(const redisReply *fields, struct gate_stock *out)
+{
+    struct gate_product *now = &out->now;
+    bool has_stock = reply_to_int64(fields->element[0], &now->stock);
+    bool has_price = reply_to_int64(fields->element[1], &now->price);
+    reply_to_int64(fields->element[2], &now->limit);
+    read_sold_out(fields->element[3], out);
+    reply_to_int64(fields->element[4], &now->starts_at_ms);
+    reply_to_int64(fields->element[5], &now->ends_at_ms);
+    read_components(fields->element[6], now);
+    out->on_sale = has_stock || (has_price && now->component_count > 0);
+    out->price_at = now->price;
+}
+
+static void read_log_info(const redisReply *info, struct log_position at, struct gate_stock *out)
+{
     struct gate_head log = {0};
     if (info->type == REDIS_REPLY_ARRAY) {
         read_stream_info(info, &log);
     }
     out->at_known =
         log_position_compare(log.log_lost, at) <= 0 && log_position_compare(at, log.log_last) <= 0;
-    undo_entries(entries, product_id, out);
 }
 
-bool gate_read_stock(redisContext *redis, int64_t product_id, struct log_position at, struct gate_stock *out)
+static int64_t allowed_by(const int64_t *stocks, const struct gate_product *bundle)
 {
-    *out = (struct gate_stock){0};
+    int64_t most = INT64_MAX;
+    for (size_t i = 0; i < bundle->component_count; i++) {
+        int64_t allows = stocks[i] / bundle->components[i].quantity;
+        most = allows < most ? allows : most;
+    }
+    return most;
+}
+
+/* What EXEC gave: the product, its components, the entries, the log's info, the epoch. */
+static void read_stock_replies(const redisReply *all, const struct gate_product *product,
+                               struct log_position at, struct stock_reading *reading, struct gate_stock *out)
+{
+    const redisReply *epoch = all->element[reading->count + 2];
+    if (all->element[0]->type == REDIS_REPLY_ARRAY) { /* else the key holds something else: not on sale */
+        read_product_fields(all->element[0], out);
+    }
+    reading->live[0] = out->now.stock;
+    for (size_t i = 1; i < reading->count; i++) {
+        const redisReply *fields = all->element[i];
+        out->on_sale = fields->type == REDIS_REPLY_ARRAY &&
+                       reply_to_int64(fields->element[0], &reading->live[i]) && out->on_sale;
+    }
+    memcpy(reading->at, reading->live, sizeof reading->at);
+    read_log_info(all->element[reading->count + 1], at, out);
+    undo_entries(all->element[reading->count], reading, out);
+    bool is_bundle = product->component_count > 0;
+    out->available = is_bundle ? allowed_by(reading->live + 1, product) : reading->live[0];
+    out->stock_at = is_bundle ? allowed_by(reading->at + 1, product) : reading->at[0];
+    if (epoch->type != REDIS_REPLY_STRING || strcmp(epoch->str, "0") == 0) {
+        out->at_known = false; /* the recorder is filling it just now */
+    }
+}
+
+bool gate_read_stock(redisContext *redis, const struct gate_product *product, struct log_position at,
+                     struct gate_stock *out)
+{
+    struct stock_reading reading = {.ids = {product->id}, .count = 1 + product->component_count};
     char from[SALES_LOG_POSITION_BYTES];
+    *out = (struct gate_stock){.now = {.id = product->id}};
     log_position_format(at, from);
+    for (size_t i = 0; i < product->component_count; i++) {
+        reading.ids[1 + i] = product->components[i].product_id;
+    }
     redisAppendCommand(redis, "MULTI");
-    redisAppendCommand(redis, "HMGET " KEY_PRODUCT_PREFIX "%" PRId64 " stock price limit sold_out",
-                       product_id);
+    for (size_t i = 0; i < reading.count; i++) {
+        redisAppendCommand(redis, "HMGET " KEY_PRODUCT_PREFIX "%" PRId64 " " PRODUCT_FIELDS, reading.ids[i]);
+    }
     redisAppendCommand(redis, "XRANGE " KEY_LOG " (%s +", from);
     redisAppendCommand(redis, "XINFO STREAM " KEY_LOG);
     redisAppendCommand(redis, "HGET " KEY_HEAD " epoch");
-    for (int i = 0; i < 5; i++) {
+    for (size_t i = 0; i < reading.count + 4; i++) {
         void *queued = NULL;
         if (redisGetReply(redis, &queued) != REDIS_OK) {
             redis_ask(redis, "PING"); /* the connection is broken: lets redis_failure() say so */
@@ -292,66 +391,182 @@ bool gate_read_stock(redisContext *redis, int64_t product_id, struct log_positio
     if (all == NULL) {
         return false;
     }
-    bool ok = all->type == REDIS_REPLY_ARRAY && all->elements == 4;
+    bool ok = all->type == REDIS_REPLY_ARRAY && all->elements == reading.count + 3;
     if (ok) {
-        const redisReply *epoch = all->element[3];
-        read_stock_replies(all->element[0], all->element[1], all->element[2], product_id, at, out);
-        if (epoch->type != REDIS_REPLY_STRING || strcmp(epoch->str, "0") == 0) {
-            out->at_known = false; /* the recorder is filling it just now */
-        }
+        read_stock_replies(all, product, at, &reading, out);
     }
     freeReplyObject(all);
     return ok;
 }
 
 /* --- changing stock ---------------------------------------------------------------------------------------------------------------- */
-static redisReply *call_stock_script(redisContext *redis, const struct stock_change *change,
-                                     const struct gate_opening *opening)
+size_t gate_components_text(const struct gate_product *product, char out[GATE_COMPONENTS_BYTES])
 {
-    redisReply *head = redis_ask(redis, "HGET " KEY_HEAD " stock");
-    if (head == NULL) {
-        return NULL;
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < product->component_count; i++) {
+        used += (size_t)snprintf(out + used, GATE_COMPONENTS_BYTES - used, "%s%" PRId64 ":%" PRId64,
+                                 i > 0 ? " " : "", product->components[i].product_id,
+                                 product->components[i].quantity);
     }
-    redisReply *reply =
-        redis_ask(redis,
-                  "EVALSHA %s 4 " KEY_HEAD " " KEY_LOG " " KEY_PRODUCT_PREFIX "%" PRId64 " " CHANNEL_STOCK
-                  " %s %" PRId64 " %" PRId64 " %" PRId64 " %s %" PRId64 " %" PRId64,
-                  head->type == REDIS_REPLY_STRING ? head->str : "none", change->product_id,
-                  stock_cause_names[change->cause], change->product_id, change->delta, change->actor,
-                  change->note, opening ? opening->price : 0, opening ? opening->limit : 0);
-    freeReplyObject(head);
-    return reply;
+    return used;
 }
 
 static enum gate_change classify_failure(void)
 {
     const char *failure = redis_failure();
-    return begins_with(failure, "CLOSED")  ? GATE_CLOSED
-           : begins_with(failure, "SHORT") ? GATE_SHORT
-           : begins_with(failure, "FULL")  ? GATE_FULL
-                                           : GATE_FAILED;
+    return text_begins_with(failure, "CLOSED")  ? GATE_CLOSED
+           : text_begins_with(failure, "SHORT") ? GATE_SHORT
+           : text_begins_with(failure, "FULL")  ? GATE_FULL
+                                                : GATE_FAILED;
 }
 
-enum gate_change gate_change_stock(redisContext *redis, const struct stock_change *change,
-                                   const struct gate_opening *opening, int patience_ms,
-                                   struct log_position *position, int64_t *stock)
+/* The gate is being opened anew, or mended. */
+static bool is_reopening(void)
 {
-    CHECK((change->cause == STOCK_OPENING) == (opening != NULL));
+    const char *failure = redis_failure();
+    return text_begins_with(failure, "STALE") || text_begins_with(failure, "NOSCRIPT") ||
+           text_begins_with(failure, "DAMAGED");
+}
+
+/* What stock.lua is given, by an admin or the system. */
+struct change_words {
+    const char *what;
+    int64_t product_id, figure, actor;
+    const char *note, *key;
+    size_t key_bytes;
+    const struct gate_product *opening;
+};
+
+static redisReply *call_stock_script(redisContext *redis, const struct change_words *words)
+{
+    static const struct gate_product none = {0};
+    const struct gate_product *opening = words->opening != NULL ? words->opening : &none;
+    char components[GATE_COMPONENTS_BYTES];
+    gate_components_text(opening, components);
+    redisReply *head = redis_ask(redis, "HGET " KEY_HEAD " stock");
+    if (head == NULL) {
+        return NULL;
+    }
+    redisReply *reply = redis_ask(
+        redis,
+        "EVALSHA %s 6 " KEY_HEAD " " KEY_LOG " " KEY_PRODUCT_PREFIX " " KEY_BUYERS_PREFIX
+        " " KEY_CHANGED_PREFIX " " CHANNEL_STOCK " %s %" PRId64 " %" PRId64 " %" PRId64 " %b %s %" PRId64
+        " %" PRId64 " %" PRId64 " %" PRId64 " %s",
+        head->type == REDIS_REPLY_STRING ? head->str : "none", words->what, words->product_id, words->figure,
+        words->actor, words->key != NULL ? words->key : "", words->key_bytes, words->note, opening->price,
+        opening->limit, opening->starts_at_ms, opening->ends_at_ms, components);
+    freeReplyObject(head);
+    return reply;
+}
+
+static bool take_position(const redisReply *reply, struct log_position *out)
+{
+    return reply->type == REDIS_REPLY_STRING && log_position_parse(reply->str, reply->len, out);
+}
+
+static enum gate_change change_by_script(redisContext *redis, const struct change_words *words,
+                                         int patience_ms, struct gate_change_result *result)
+{
     int64_t deadline_us = clock_monotonic_us() + (int64_t)patience_ms * 1000;
     redisReply *reply;
-    while ((reply = call_stock_script(redis, change, opening)) == NULL) {
-        bool reopening = begins_with(redis_failure(), "STALE") || begins_with(redis_failure(), "NOSCRIPT") ||
-                         begins_with(redis_failure(), "DAMAGED");
-        if (!reopening || clock_monotonic_us() >= deadline_us) {
+    while ((reply = call_stock_script(redis, words)) == NULL) {
+        if (!is_reopening() || clock_monotonic_us() >= deadline_us) {
             return classify_failure();
         }
         nanosleep(&(struct timespec){.tv_nsec = HEAD_RETRY_MS * 1000000}, NULL);
     }
-    *stock = reply->element[1]->integer;
-    bool changed = reply->element[0]->type == REDIS_REPLY_STRING;
-    if (changed) {
-        CHECK(log_position_parse(reply->element[0]->str, reply->element[0]->len, position));
+    *result = (struct gate_change_result){.stock = reply->element[1]->integer,
+                                          .product_id = reply->element[2]->integer,
+                                          .figure = reply->element[3]->integer,
+                                          .is_price = reply->element[5]->integer == 1};
+    bool has_position = take_position(reply->element[0], &result->position);
+    bool changed = reply->element[4]->integer == 1;
+    CHECK(has_position || !changed);
+    freeReplyObject(reply);
+    return changed ? GATE_CHANGED : GATE_UNCHANGED;
+}
+
+enum gate_change gate_change_stock(redisContext *redis, const struct stock_change *change,
+                                   const struct gate_product *opening, int patience_ms,
+                                   struct gate_change_result *result)
+{
+    CHECK((change->cause == STOCK_OPENING) == (opening != NULL));
+    struct change_words words = {.what = stock_cause_names[change->cause],
+                                 .product_id = change->product_id,
+                                 .figure = change->delta,
+                                 .actor = change->actor,
+                                 .note = change->note,
+                                 .key = change->key,
+                                 .key_bytes = change->key_bytes,
+                                 .opening = opening};
+    return change_by_script(redis, &words, patience_ms, result);
+}
+
+enum gate_change gate_change_price(redisContext *redis, const struct price_change *change, int patience_ms,
+                                   struct gate_change_result *result)
+{
+    CHECK(change->to >= 1 && change->to <= PRODUCT_PRICE_MAX);
+    struct change_words words = {.what = "price",
+                                 .product_id = change->product_id,
+                                 .figure = change->to,
+                                 .actor = change->actor,
+                                 .note = change->note,
+                                 .key = change->key,
+                                 .key_bytes = change->key_bytes};
+    return change_by_script(redis, &words, patience_ms, result);
+}
+
+/* --- cancelling -------------------------------------------------------------------------------------------------------------------- */
+#define CANCEL_FIXED 12 /* EVALSHA, sha, number of keys, 6 keys, order, user, actor */
+
+bool gate_take_pass(redisContext *redis, struct gate_pass *out)
+{
+    redisReply *sha = redis_ask(redis, "HGET " KEY_HEAD " cancel");
+    if (sha == NULL) {
+        return false;
     }
+    snprintf(out->script, sizeof out->script, "%s", sha->type == REDIS_REPLY_STRING ? sha->str : "none");
+    return redis_done(sha);
+}
+
+static redisReply *call_cancel_script(redisContext *redis, const struct gate_pass *pass,
+                                      const struct cancellation *cancel)
+{
+    char mark[sizeof KEY_CANCELLED_PREFIX + TEXT_INT64_BYTES];
+    char numbers[3 + 2 * ORDER_PARTS_MAX][TEXT_INT64_BYTES];
+    const char *argv[CANCEL_FIXED + 2 * ORDER_PARTS_MAX] = {
+        "EVALSHA",          pass->script,      "6",  KEY_HEAD,     KEY_LOG,
+        KEY_PRODUCT_PREFIX, KEY_BUYERS_PREFIX, mark, CHANNEL_STOCK};
+    size_t count = 0;
+    snprintf(mark, sizeof mark, KEY_CANCELLED_PREFIX "%" PRId64, cancel->order_id);
+    text_from_int64(cancel->order_id, numbers[count++]);
+    text_from_int64(cancel->user_id, numbers[count++]);
+    text_from_int64(cancel->actor, numbers[count++]);
+    for (size_t i = 0; i < cancel->part_count; i++) {
+        text_from_int64(cancel->parts[i].product_id, numbers[count++]);
+        text_from_int64(cancel->parts[i].quantity, numbers[count++]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        argv[CANCEL_FIXED - 3 + i] = numbers[i];
+    }
+    redisAppendCommandArgv(redis, (int)(CANCEL_FIXED - 3 + count), argv, NULL);
+    return redis_next_reply(redis);
+}
+
+enum gate_change gate_cancel(redisContext *redis, const struct gate_pass *pass,
+                             const struct cancellation *cancel, struct gate_change_result *result,
+                             bool *is_void)
+{
+    CHECK(cancel->part_count >= 1 && cancel->part_count <= ORDER_PARTS_MAX);
+    *result = (struct gate_change_result){0};
+    redisReply *reply = call_cancel_script(redis, pass, cancel);
+    *is_void = reply == NULL && is_reopening();
+    if (reply == NULL) {
+        return GATE_FAILED;
+    }
+    CHECK(take_position(reply->element[0], &result->position));
+    bool changed = reply->element[1]->integer == 1;
     freeReplyObject(reply);
     return changed ? GATE_CHANGED : GATE_UNCHANGED;
 }

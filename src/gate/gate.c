@@ -26,12 +26,14 @@ bool gate_is_ready(const struct gate *gate)
 
 static void count_answer(const struct purchase *purchase)
 {
-    static const enum metrics_counter refused[] = {
+    static const enum metrics_counter refused[REFUSALS] = {
         [-REFUSAL_INSUFFICIENT_STOCK] = METRICS_purchases_sold_out,
         [-REFUSAL_CUSTOMER_LIMIT] = METRICS_purchases_over_limit,
         [-REFUSAL_NOT_ON_SALE] = METRICS_purchases_not_on_sale,
         [-REFUSAL_REJECTED] = METRICS_purchases_rejected,
         [-REFUSAL_ALREADY_ORDERED] = METRICS_purchases_repeated,
+        [-REFUSAL_NOT_OPEN] = METRICS_purchases_closed,
+        [-REFUSAL_OVER] = METRICS_purchases_closed,
     };
     metrics_add(purchase->state == PURCHASE_CONFIRMED ? METRICS_purchases_confirmed
                 : purchase->state == PURCHASE_REFUSED ? refused[-purchase->refusal]
@@ -54,7 +56,7 @@ void gate_submit(struct gate *gate, struct gate_purchase *purchase)
 {
     struct purchase *asked = &purchase->purchase;
     CHECK(asked->state == PURCHASE_QUEUED && asked->order.id == 0);
-    CHECK(asked->order.quantity >= 1 && asked->order.quantity <= PURCHASE_QUANTITY_MAX);
+    CHECK(asked->order.more_count < CART_LINES_MAX);
     asked->order.request = ++gate->last_request;
     purchase->deadline_us = clock_monotonic_us() + (int64_t)GATE_DEADLINE_MS * 1000;
     gate->pending++;

@@ -12,8 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCRIPT_BYTES_MAX 16384
-#define SHA_BYTES 41
+#define SCRIPT_BYTES_MAX 32768
 #define DELETE_AT_ONCE 500
 #define SEND_AT_ONCE 128
 
@@ -80,26 +79,20 @@ bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, 
                                 store_id, orders, at_ms));
 }
 
-bool gate_put_product(redisContext *redis, int64_t product_id, int64_t stock, int64_t price, int64_t limit)
+bool gate_put_product(redisContext *redis, const struct gate_product *product)
 {
+    char key[sizeof KEY_PRODUCT_PREFIX + TEXT_INT64_BYTES], components[GATE_COMPONENTS_BYTES];
+    snprintf(key, sizeof key, KEY_PRODUCT_PREFIX "%" PRId64, product->id);
+    gate_components_text(product, components);
     return redis_done(redis_ask(
-        redis, "HSET " KEY_PRODUCT_PREFIX "%" PRId64 " stock %" PRId64 " price %" PRId64 " limit %" PRId64,
-        product_id, stock, price, limit));
+               redis, "HSET %s price %" PRId64 " limit %" PRId64 " starts %" PRId64 " ends %" PRId64, key,
+               product->price, product->limit, product->starts_at_ms, product->ends_at_ms)) &&
+           redis_done(product->component_count > 0
+                          ? redis_ask(redis, "HSET %s components %s", key, components)
+                          : redis_ask(redis, "HSET %s stock %" PRId64, key, product->stock));
 }
 
-bool gate_put_buyer(redisContext *redis, int64_t product_id, int64_t user_id, int64_t units)
-{
-    return redis_done(redis_ask(redis, "HSET " KEY_BUYERS_PREFIX "%" PRId64 " %" PRId64 " %" PRId64,
-                                product_id, user_id, units));
-}
-
-static void append_key(redisContext *redis, const struct gate_key *key)
-{
-    int64_t ttl_ms = key->ttl_ms < IDEMPOTENCY_KEY_LIFETIME_MS ? key->ttl_ms : IDEMPOTENCY_KEY_LIFETIME_MS;
-    redisAppendCommand(redis, "SET " KEY_ORDERED_PREFIX "%" PRId64 ":%s %" PRId64 " PX %" PRId64,
-                       key->user_id, key->key, key->order_id, ttl_ms);
-}
-
+/* --- many in a write --------------------------------------------------------------------------------------------------------------- */
 /* What was appended so far is on its way: Redis works on it while more is written. A failure shows with the replies. */
 static void send_appended(redisContext *redis)
 {
@@ -108,38 +101,105 @@ static void send_appended(redisContext *redis)
     }
 }
 
-bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count)
+/* Puts the command for list[i] down; false: there is nothing to do for it. */
+typedef bool (*append_one)(redisContext *redis, const void *list, size_t i);
+
+static bool put_many(redisContext *redis, append_one append, const void *list, size_t count)
 {
     size_t asked = 0;
     for (size_t i = 0; i < count; i++) {
-        if (keys[i].ttl_ms <= 0) {
-            continue;
-        }
-        append_key(redis, &keys[i]);
-        asked++;
-        if (asked % SEND_AT_ONCE == 0) {
+        if (append(redis, list, i) && ++asked % SEND_AT_ONCE == 0) {
             send_appended(redis);
         }
     }
     return all_done(redis, asked);
 }
 
-/* Loads `text` with every "@EPOCH@" replaced. */
-static bool load_script(redisContext *redis, const char *text, uint64_t epoch, char sha[SHA_BYTES])
+static bool append_buyer(redisContext *redis, const void *list, size_t i)
+{
+    const struct gate_buyer *buyer = (const struct gate_buyer *)list + i;
+    redisAppendCommand(redis, "HSET " KEY_BUYERS_PREFIX "%" PRId64 " %" PRId64 " %" PRId64, buyer->product_id,
+                       buyer->user_id, buyer->units);
+    return true;
+}
+
+bool gate_put_buyers(redisContext *redis, const struct gate_buyer *buyers, size_t count)
+{
+    return put_many(redis, append_buyer, buyers, count);
+}
+
+static int64_t lifetime(int64_t ttl_ms)
+{
+    return ttl_ms < IDEMPOTENCY_KEY_LIFETIME_MS ? ttl_ms : IDEMPOTENCY_KEY_LIFETIME_MS;
+}
+
+static bool append_key(redisContext *redis, const void *list, size_t i)
+{
+    const struct gate_key *key = (const struct gate_key *)list + i;
+    if (key->ttl_ms > 0) {
+        redisAppendCommand(redis, "SET " KEY_ORDERED_PREFIX "%" PRId64 ":%s %" PRId64 " PX %" PRId64,
+                           key->user_id, key->key, key->order_id, lifetime(key->ttl_ms));
+    }
+    return key->ttl_ms > 0;
+}
+
+bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count)
+{
+    return put_many(redis, append_key, keys, count);
+}
+
+/* As stock.lua writes it. */
+static bool append_change_key(redisContext *redis, const void *list, size_t i)
+{
+    const struct gate_change_key *key = (const struct gate_change_key *)list + i;
+    char position[SALES_LOG_POSITION_BYTES], done[128];
+    if (key->ttl_ms <= 0) {
+        return false;
+    }
+    log_position_format(key->result.position, position);
+    snprintf(done, sizeof done, "%s %" PRId64 " %" PRId64 " %" PRId64 " %s", position, key->result.product_id,
+             key->result.figure, key->result.stock, key->result.is_price ? "price" : "stock");
+    redisAppendCommand(redis, "SET " KEY_CHANGED_PREFIX "%" PRId64 ":%s %s PX %" PRId64, key->actor, key->key,
+                       done, lifetime(key->ttl_ms));
+    return true;
+}
+
+bool gate_put_change_keys(redisContext *redis, const struct gate_change_key *keys, size_t count)
+{
+    return put_many(redis, append_change_key, keys, count);
+}
+
+/* --- scripts and the head ---------------------------------------------------------------------------------------------------------- */
+/* Loads common.lua and behind it `text`, with this epoch in them. */
+static bool load_script(redisContext *redis, const char *text, uint64_t epoch,
+                        char sha[GATE_SCRIPT_SHA_BYTES])
 {
     static const char mark[] = "@EPOCH@";
     char script[SCRIPT_BYTES_MAX];
-    const char *at = strstr(text, mark);
+    const char *at = strstr(embedded_common_lua, mark);
     CHECK(at != NULL && strstr(at + 1, mark) == NULL);
-    int bytes = snprintf(script, sizeof script, "%.*s%" PRIu64 "%s", (int)(at - text), text, epoch,
-                         at + strlen(mark));
+    int bytes = snprintf(script, sizeof script, "%.*s%" PRIu64 "%s%s", (int)(at - embedded_common_lua),
+                         embedded_common_lua, epoch, at + strlen(mark), text);
     CHECK(bytes > 0 && (size_t)bytes < sizeof script);
     redisReply *reply = redis_ask(redis, "SCRIPT LOAD %b", script, (size_t)bytes);
     if (reply == NULL) {
         return false;
     }
-    snprintf(sha, SHA_BYTES, "%s", reply->str);
+    snprintf(sha, GATE_SCRIPT_SHA_BYTES, "%s", reply->str);
     return redis_done(reply);
+}
+
+static bool load_scripts(redisContext *redis, uint64_t epoch, char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES])
+{
+    const char *const texts[GATE_SCRIPTS] = {[GATE_SCRIPT_SELL] = embedded_sell_lua,
+                                             [GATE_SCRIPT_STOCK] = embedded_stock_lua,
+                                             [GATE_SCRIPT_CANCEL] = embedded_cancel_lua};
+    for (int i = 0; i < GATE_SCRIPTS; i++) {
+        if (!load_script(redis, texts[i], epoch, shas[i])) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* Only a closed head that belongs to a store, beside a log: Redis may have forgotten them since they were looked at, another recorder may
@@ -148,18 +208,19 @@ static const char opening[] =
     "if not redis.call('HGET', KEYS[1], 'store') or redis.call('EXISTS', KEYS[2]) == 0 then "
     "return redis.error_reply('FORGOTTEN while it was being opened') end "
     "if redis.call('HGET', KEYS[1], 'epoch') then return redis.error_reply('OPEN already') end "
-    "return redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'sell', ARGV[2], 'stock', ARGV[3])";
+    "return redis.call('HSET', KEYS[1], 'epoch', ARGV[1], unpack(ARGV, 2))";
 
 bool gate_open(redisContext *redis, uint64_t epoch)
 {
-    char sell[SHA_BYTES], stock[SHA_BYTES];
-    return load_script(redis, embedded_sell_lua, epoch, sell) &&
-           load_script(redis, embedded_stock_lua, epoch, stock) &&
-           redis_done(redis_ask(redis, "EVAL %s 2 " KEY_HEAD " " KEY_LOG " %" PRIu64 " %s %s", opening, epoch,
-                                sell, stock));
+    char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES];
+    return load_scripts(redis, epoch, shas) &&
+           redis_done(redis_ask(redis, "EVAL %s 2 " KEY_HEAD " " KEY_LOG " %" PRIu64 " %s %s %s %s %s %s",
+                                opening, epoch, gate_script_fields[GATE_SCRIPT_SELL], shas[GATE_SCRIPT_SELL],
+                                gate_script_fields[GATE_SCRIPT_STOCK], shas[GATE_SCRIPT_STOCK],
+                                gate_script_fields[GATE_SCRIPT_CANCEL], shas[GATE_SCRIPT_CANCEL]));
 }
 
-/* What sell.lua and stock.lua rely on, and the log from where the store is. */
+/* What the scripts rely on, and the log from where the store is. */
 static bool head_is_sound(const struct gate_head *head, int64_t store_id, uint64_t epoch,
                           struct log_position recorded, int64_t orders)
 {
@@ -167,6 +228,16 @@ static bool head_is_sound(const struct gate_head *head, int64_t store_id, uint64
            head->at_ms >= 0 && head->log_last.epoch <= epoch &&
            log_position_compare(head->log_last, recorded) >= 0 &&
            log_position_compare(head->log_lost, recorded) <= 0;
+}
+
+static bool scripts_are_loaded(redisContext *redis, const struct gate_head *head, bool *loaded)
+{
+    redisReply *reply = redis_ask(redis, "SCRIPT EXISTS %s %s %s", head->scripts[GATE_SCRIPT_SELL],
+                                  head->scripts[GATE_SCRIPT_STOCK], head->scripts[GATE_SCRIPT_CANCEL]);
+    for (size_t i = 0; reply != NULL && i < reply->elements; i++) {
+        *loaded = *loaded && reply->element[i]->integer == 1;
+    }
+    return redis_done(reply);
 }
 
 bool gate_is_ours(redisContext *redis, int64_t store_id, uint64_t epoch, struct log_position recorded,
@@ -177,24 +248,7 @@ bool gate_is_ours(redisContext *redis, int64_t store_id, uint64_t epoch, struct 
         return false;
     }
     *ours = head_is_sound(&head, store_id, epoch, recorded, orders);
-    if (!*ours) {
-        return true;
-    }
-    redisReply *shas = redis_ask(redis, "HMGET " KEY_HEAD " sell stock");
-    if (shas == NULL) {
-        return false;
-    }
-    *ours = shas->element[0]->type == REDIS_REPLY_STRING && shas->element[1]->type == REDIS_REPLY_STRING;
-    redisReply *loaded = NULL;
-    if (*ours) {
-        loaded = redis_ask(redis, "SCRIPT EXISTS %s %s", shas->element[0]->str, shas->element[1]->str);
-        *ours = loaded != NULL && loaded->element[0]->integer == 1 && loaded->element[1]->integer == 1;
-    }
-    bool read = loaded != NULL || shas->element[0]->type != REDIS_REPLY_STRING ||
-                shas->element[1]->type != REDIS_REPLY_STRING;
-    freeReplyObject(loaded);
-    freeReplyObject(shas);
-    return read;
+    return !*ours || scripts_are_loaded(redis, &head, ours);
 }
 
 bool gate_forget_recorded(redisContext *redis, struct log_position recorded)

@@ -46,10 +46,11 @@
 #define ASK_ATTACH_EVERY_US 500000
 #define DAMAGE_PAUSE_US 20000
 #define EXPIRE_EVERY_US 100000
-#define SHA_BYTES 41
-#define NUMBERS_EACH 4    /* of a purchase in a call */
-#define FIELDS_MAX 5      /* these, and its idempotency key if any of the call has one */
-#define ARGUMENTS_FIXED 9 /* EVALSHA sha 5 key key key key key fields */
+#define NUMBERS_EACH 4 /* of a purchase in a call */
+#define FIELDS_MAX                                                                                           \
+    6 /* these, its idempotency key if any of the call has one, its further lines if any is a cart */
+#define LINE_BYTES (2 * TEXT_INT64_BYTES) /* "product:quantity " */
+#define ARGUMENTS_FIXED 9                 /* EVALSHA sha 5 key key key key key fields */
 #define REPLY_FIXED 2
 #define REPLY_EACH 3
 
@@ -74,7 +75,7 @@ struct lua_gate {
     uv_timer_t sweep;
     bool subscribed;
     bool script_known, reading_head;
-    char sell_sha[SHA_BYTES];
+    char sell_sha[GATE_SCRIPT_SHA_BYTES];
     uint64_t script_epoch;
     /* unsettled: what one reply has reserved and only the store can tell of. */
     struct purchase_list queued, waiting, missed, doubtful, unsettled;
@@ -127,12 +128,9 @@ static void forget_sold_out(struct lua_gate *gate)
 }
 
 /* --- answers -------------------------------------------------------------------------------------------------------------------- */
-static void refuse(struct lua_gate *gate, struct gate_purchase *purchase, enum refusal refusal,
-                   int64_t figure, int64_t limit)
+static void refuse(struct lua_gate *gate, struct gate_purchase *purchase, enum refusal refusal)
 {
     purchase->purchase.refusal = refusal;
-    purchase->purchase.figure = figure;
-    purchase->purchase.limit = limit;
     gate_answer(&gate->base, purchase, PURCHASE_REFUSED);
 }
 
@@ -183,50 +181,159 @@ static void free_call(struct call *call)
     call->gate->free_calls = call;
 }
 
-static void take_answer(const struct call *call, struct gate_purchase *purchase,
-                        const redisReply *const *numbers, int64_t at_ms, struct log_position position)
+static size_t line_count(const struct gate_purchase *purchase)
 {
-    struct lua_gate *gate = call->gate;
-    int64_t outcome = numbers[0]->integer;
-    if (outcome <= 0) {
-        bool nothing_left = outcome == REFUSAL_INSUFFICIENT_STOCK && numbers[1]->integer == 0;
-        if (nothing_left && call->stock_news == gate->stock_news) { /* else stock was added meanwhile */
-            mark_sold_out(gate, purchase->purchase.order.product_id);
+    return order_part_count(&purchase->purchase.order); /* asked for, it has no components */
+}
+
+static int64_t *remaining_of(struct sale_order *order, size_t line)
+{
+    return line == 0 ? &order->remaining : &order->more[line - 1].remaining;
+}
+
+/* A line that cannot be had, though so many of its product could. */
+static void note_short(struct purchase *purchase, size_t line, int64_t available)
+{
+    purchase->short_lines |= UINT32_C(1) << line;
+    *remaining_of(&purchase->order, line) = available;
+}
+
+static void take_shortages(struct purchase *purchase, const redisReply *second)
+{
+    if (second->type == REDIS_REPLY_INTEGER) {
+        note_short(purchase, 0, second->integer);
+        return;
+    }
+    for (size_t i = 0; i < second->elements; i += 2) {
+        note_short(purchase, (size_t)second->element[i]->integer, second->element[i + 1]->integer);
+    }
+}
+
+static void take_refusal(const struct call *call, struct gate_purchase *gate_purchase, enum refusal refusal,
+                         const redisReply *second)
+{
+    struct purchase *purchase = &gate_purchase->purchase;
+    redisReply *const *figures = second->element;
+    switch (refusal) {
+    case REFUSAL_INSUFFICIENT_STOCK:
+        take_shortages(purchase, second);
+        /* Of the first line nothing was taken by another before it. Else stock was added meanwhile. */
+        if ((purchase->short_lines & 1) != 0 && purchase->order.remaining == 0 &&
+            call->stock_news == call->gate->stock_news) {
+            mark_sold_out(call->gate, purchase->order.product_id);
         }
-        refuse(gate, purchase, (enum refusal)outcome, numbers[1]->integer, numbers[2]->integer);
+        break;
+    case REFUSAL_CUSTOMER_LIMIT:
+        purchase->refused_product_id = figures[0]->integer;
+        purchase->requested = figures[1]->integer;
+        purchase->figure = figures[2]->integer;
+        purchase->limit = figures[3]->integer;
+        break;
+    case REFUSAL_NOT_OPEN:
+    case REFUSAL_OVER:
+        purchase->refused_product_id = figures[0]->integer;
+        purchase->figure = figures[1]->integer;
+        purchase->wait_ms = figures[2]->integer;
+        break;
+    case REFUSAL_NOT_ON_SALE:
+        purchase->refused_product_id = second->integer;
+        break;
+    default:
+        purchase->figure = second->integer;
+    }
+    refuse(call->gate, gate_purchase, refusal);
+}
+
+/* Price and remaining of each line. */
+static void take_prices(struct sale_order *order, const redisReply *second, const redisReply *third)
+{
+    if (order->more_count == 0) {
+        order->unit_price = second->integer;
+        order->remaining = third->integer;
+        return;
+    }
+    order->unit_price = second->element[0]->integer;
+    order->remaining = second->element[1]->integer;
+    for (size_t i = 0; i < order->more_count; i++) {
+        order->more[i].unit_price = second->element[2 * (i + 1)]->integer;
+        order->more[i].remaining = second->element[2 * (i + 1) + 1]->integer;
+    }
+}
+
+static void take_answer(const struct call *call, struct gate_purchase *purchase,
+                        const redisReply *const *three, int64_t at_ms, struct log_position position)
+{
+    int64_t outcome = three[0]->integer;
+    if (outcome <= 0) {
+        take_refusal(call, purchase, (enum refusal)outcome, three[1]);
         return;
     }
     struct purchase *sold = &purchase->purchase;
     sold->order.id = outcome;
-    sold->order.unit_price = numbers[1]->integer;
-    sold->order.remaining = numbers[2]->integer;
+    take_prices(&sold->order, three[1], three[2]);
     sold->at_ms = at_ms;
     sold->position = position;
     purchase_move(sold, PURCHASE_RESERVED);
-    await_record(gate, purchase);
+    await_record(call->gate, purchase);
+}
+
+static bool are_numbers(const redisReply *list, size_t count)
+{
+    bool ok = list->type == REDIS_REPLY_ARRAY && list->elements == count;
+    for (size_t i = 0; ok && i < count; i++) {
+        ok = list->element[i]->type == REDIS_REPLY_INTEGER && list->element[i]->integer >= 0;
+    }
+    return ok;
+}
+
+static bool are_shortages(const redisReply *list, size_t lines)
+{
+    bool ok = list->type == REDIS_REPLY_ARRAY && list->elements >= 2 && list->elements % 2 == 0 &&
+              are_numbers(list, list->elements);
+    for (size_t i = 0; ok && i < list->elements; i += 2) {
+        ok = list->element[i]->integer < (int64_t)lines;
+    }
+    return ok;
 }
 
 /* Is this what sell.lua answers? Redis can be made to say anything, and a CHECK is not for what others say. */
-static bool is_answer(const redisReply *const *numbers)
+static bool is_answer(const struct gate_purchase *asked, const redisReply *const *three)
 {
-    if (numbers[0]->type != REDIS_REPLY_INTEGER || numbers[1]->type != REDIS_REPLY_INTEGER ||
-        numbers[2]->type != REDIS_REPLY_INTEGER) {
+    const redisReply *second = three[1];
+    size_t lines = line_count(asked);
+    if (three[0]->type != REDIS_REPLY_INTEGER || three[2]->type != REDIS_REPLY_INTEGER) {
         return false;
     }
-    int64_t outcome = numbers[0]->integer;
-    bool sold = outcome > 0 && numbers[1]->integer > 0 && numbers[2]->integer >= 0;
-    return sold || outcome == REFUSAL_INSUFFICIENT_STOCK || outcome == REFUSAL_CUSTOMER_LIMIT ||
-           outcome == REFUSAL_NOT_ON_SALE || outcome == REFUSAL_ALREADY_ORDERED;
+    if (three[0]->integer > 0) {
+        return lines > 1
+                   ? are_numbers(second, 2 * lines)
+                   : second->type == REDIS_REPLY_INTEGER && second->integer > 0 && three[2]->integer >= 0;
+    }
+    switch (three[0]->integer) {
+    case REFUSAL_INSUFFICIENT_STOCK:
+        return lines > 1 ? are_shortages(second, lines) : second->type == REDIS_REPLY_INTEGER;
+    case REFUSAL_CUSTOMER_LIMIT:
+        return are_numbers(second, 4);
+    case REFUSAL_NOT_OPEN:
+    case REFUSAL_OVER:
+        return are_numbers(second, 3);
+    case REFUSAL_NOT_ON_SALE:
+    case REFUSAL_ALREADY_ORDERED:
+        return second->type == REDIS_REPLY_INTEGER;
+    default:
+        return false;
+    }
 }
 
-static const redisReply *const *numbers_of(const redisReply *reply, size_t i)
+static const redisReply *const *three_of(const redisReply *reply, size_t i)
 {
     return (const redisReply *const *)&reply->element[REPLY_FIXED + REPLY_EACH * i];
 }
 
 /* *position: of the entry; {0, 0} if nothing was sold. */
-static bool are_answers(const redisReply *reply, size_t count, struct log_position *position)
+static bool are_answers(const redisReply *reply, const struct call *call, struct log_position *position)
 {
+    size_t count = call->count;
     *position = (struct log_position){0};
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != REPLY_FIXED + REPLY_EACH * count ||
         reply->element[1]->type != REDIS_REPLY_INTEGER) {
@@ -238,7 +345,8 @@ static bool are_answers(const redisReply *reply, size_t count, struct log_positi
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        if (!is_answer(numbers_of(reply, i)) || (numbers_of(reply, i)[0]->integer > 0 && !sold)) {
+        if (!is_answer(call->purchases[i], three_of(reply, i)) ||
+            (three_of(reply, i)[0]->integer > 0 && !sold)) {
             return false;
         }
     }
@@ -248,7 +356,7 @@ static bool are_answers(const redisReply *reply, size_t count, struct log_positi
 static void take_answers(struct call *call, const redisReply *reply, struct log_position position)
 {
     for (size_t i = 0; i < call->count; i++) {
-        take_answer(call, call->purchases[i], numbers_of(reply, i), reply->element[1]->integer, position);
+        take_answer(call, call->purchases[i], three_of(reply, i), reply->element[1]->integer, position);
     }
     settle(call->gate, &call->gate->unsettled);
 }
@@ -294,11 +402,6 @@ static void wait_for_mending(struct call *call, const char *why)
     put_back(call);
 }
 
-static bool begins_with(const char *text, const char *word)
-{
-    return strncmp(text, word, strlen(word)) == 0;
-}
-
 static void call_cb(const redisReply *reply, void *context)
 {
     struct call *call = context;
@@ -307,16 +410,16 @@ static void call_cb(const redisReply *reply, void *context)
     if (reply == NULL || failpoint("gate.reply")) {
         put_in_doubt(call, "the link to Redis broke");
     } else if (reply->type != REDIS_REPLY_ERROR) {
-        if (are_answers(reply, call->count, &position)) {
+        if (are_answers(reply, call, &position)) {
             take_answers(call, reply, position);
         } else {
             gate->wish = "the selling script gave a damaged answer";
             put_in_doubt(call, gate->wish);
         }
-    } else if (begins_with(reply->str, "STALE") || begins_with(reply->str, "NOSCRIPT")) {
+    } else if (text_begins_with(reply->str, "STALE") || text_begins_with(reply->str, "NOSCRIPT")) {
         gate->script_known = false;
         put_back(call);
-    } else if (begins_with(reply->str, "DAMAGED") || begins_with(reply->str, "WRONGTYPE")) {
+    } else if (text_begins_with(reply->str, "DAMAGED") || text_begins_with(reply->str, "WRONGTYPE")) {
         wait_for_mending(call, reply->str);
     } else {
         give_up_call(call, reply->str);
@@ -330,6 +433,8 @@ struct call_arguments {
     const char *argv[ARGUMENTS_FIXED + GATE_BATCH_MAX * FIELDS_MAX];
     size_t argv_bytes[ARGUMENTS_FIXED + GATE_BATCH_MAX * FIELDS_MAX];
     char numbers[GATE_BATCH_MAX * NUMBERS_EACH][TEXT_INT64_BYTES];
+    char lines[SALES_LOG_LINES_MAX * LINE_BYTES];
+    size_t lines_used;
 };
 
 static void add_argument(struct call_arguments *arguments, const char *text, size_t bytes)
@@ -338,36 +443,73 @@ static void add_argument(struct call_arguments *arguments, const char *text, siz
     arguments->argv_bytes[arguments->argc++] = bytes;
 }
 
-/* Calls without any key, nearly all, do not pay for keys. */
-static struct call_arguments *write_arguments(const struct call *call, bool has_keys)
+/* The lines of a cart behind its first, "product:quantity product:quantity …"; nothing of others. */
+static void add_lines(struct call_arguments *arguments, const struct sale_order *order)
+{
+    char *begin = arguments->lines + arguments->lines_used, *at = begin;
+    for (size_t i = 0; i < order->more_count; i++) {
+        at += text_from_int64(order->more[i].product_id, at);
+        *at++ = ':';
+        at += text_from_int64(order->more[i].quantity, at);
+        *at++ = ' ';
+    }
+    arguments->lines_used += (size_t)(at - begin);
+    add_argument(arguments, begin, (size_t)(at - begin));
+}
+
+static void add_purchase(struct call_arguments *arguments, size_t i, const struct sale_order *order,
+                         int fields)
+{
+    const int64_t values[NUMBERS_EACH] = {order->request, order->user_id, order->product_id, order->quantity};
+    for (size_t j = 0; j < NUMBERS_EACH; j++) {
+        char *text = arguments->numbers[i * NUMBERS_EACH + j];
+        add_argument(arguments, text, text_from_int64(values[j], text));
+    }
+    if (fields > NUMBERS_EACH) {
+        add_argument(arguments, order->key != NULL ? order->key : "", order->key_bytes);
+    }
+    if (fields == FIELDS_MAX) {
+        add_lines(arguments, order);
+    }
+}
+
+/* Calls without any key or cart do not pay for them. */
+static int fields_of(const struct call *call)
+{
+    int fields = NUMBERS_EACH;
+    for (size_t i = 0; i < call->count; i++) {
+        const struct sale_order *order = &call->purchases[i]->purchase.order;
+        int own = order->more_count > 0 ? FIELDS_MAX : order->key != NULL ? FIELDS_MAX - 1 : NUMBERS_EACH;
+        fields = own > fields ? own : fields;
+    }
+    return fields;
+}
+
+static struct call_arguments *write_arguments(const struct call *call)
 {
     static struct call_arguments arguments;
-    const char *fixed[ARGUMENTS_FIXED] = {"EVALSHA",
-                                          call->gate->sell_sha,
-                                          "5",
-                                          KEY_HEAD,
-                                          KEY_LOG,
-                                          KEY_PRODUCT_PREFIX,
-                                          KEY_BUYERS_PREFIX,
-                                          KEY_ORDERED_PREFIX,
-                                          has_keys ? "5" : "4"};
+    static const char *const digits[FIELDS_MAX + 1] = {"0", "1", "2", "3", "4", "5", "6"};
+    int fields = fields_of(call);
+    const char *fixed[ARGUMENTS_FIXED] = {
+        "EVALSHA",         call->gate->sell_sha, "5",           KEY_HEAD, KEY_LOG, KEY_PRODUCT_PREFIX,
+        KEY_BUYERS_PREFIX, KEY_ORDERED_PREFIX,   digits[fields]};
     arguments.argc = 0;
+    arguments.lines_used = 0;
     for (size_t i = 0; i < ARGUMENTS_FIXED; i++) {
         add_argument(&arguments, fixed[i], strlen(fixed[i]));
     }
     for (size_t i = 0; i < call->count; i++) {
-        const struct sale_order *order = &call->purchases[i]->purchase.order;
-        const int64_t values[NUMBERS_EACH] = {order->request, order->user_id, order->product_id,
-                                              order->quantity};
-        for (size_t j = 0; j < NUMBERS_EACH; j++) {
-            char *text = arguments.numbers[i * NUMBERS_EACH + j];
-            add_argument(&arguments, text, text_from_int64(values[j], text));
-        }
-        if (has_keys) {
-            add_argument(&arguments, order->key != NULL ? order->key : "", order->key_bytes);
-        }
+        add_purchase(&arguments, i, &call->purchases[i]->purchase.order, fields);
     }
     return &arguments;
+}
+
+/* The next of the queue, if it still fits into the call. */
+static struct gate_purchase *take_next(struct lua_gate *gate, size_t count, size_t lines)
+{
+    const struct gate_purchase *next = gate->queued.first;
+    bool fits = next != NULL && count < GATE_BATCH_MAX && lines + line_count(next) <= SALES_LOG_LINES_MAX;
+    return fits ? purchase_list_take(&gate->queued) : NULL;
 }
 
 static void send_call(struct lua_gate *gate)
@@ -378,14 +520,14 @@ static void send_call(struct lua_gate *gate)
     call->stock_news = gate->stock_news;
     call->after = gate->recorded.epoch == gate->script_epoch ? gate->recorded
                                                              : (struct log_position){gate->script_epoch, 0};
-    bool has_keys = false;
+    size_t lines = 0;
     struct gate_purchase *purchase;
-    while (call->count < GATE_BATCH_MAX && (purchase = purchase_list_take(&gate->queued)) != NULL) {
-        has_keys = has_keys || purchase->purchase.order.key != NULL;
+    while ((purchase = take_next(gate, call->count, lines)) != NULL) {
+        lines += line_count(purchase);
         purchase_move(&purchase->purchase, PURCHASE_ASKED);
         call->purchases[call->count++] = purchase;
     }
-    struct call_arguments *arguments = write_arguments(call, has_keys);
+    struct call_arguments *arguments = write_arguments(call);
     metrics_add(METRICS_gate_calls, 1);
     CHECK(redis_link_command(gate->calls, call_cb, call, arguments->argc, arguments->argv,
                              arguments->argv_bytes));
@@ -430,7 +572,7 @@ static void confirm_up_to(struct lua_gate *gate, struct log_position recorded, c
            log_position_compare(gate->waiting.first->purchase.position, recorded) <= 0) {
         struct gate_purchase *purchase = purchase_list_take(&gate->waiting);
         if (recorded_news_reject(rejected, purchase->purchase.order.id)) {
-            refuse(gate, purchase, REFUSAL_REJECTED, 0, 0);
+            refuse(gate, purchase, REFUSAL_REJECTED);
         } else {
             gate_answer(&gate->base, purchase, PURCHASE_CONFIRMED);
         }
@@ -493,17 +635,12 @@ static void news_cb(const redisReply *reply, void *context)
     }
 }
 
+/* Whatever it was: a bundle may be had again that has it as a component. */
 static void stock_cb(const redisReply *reply, void *context)
 {
-    struct lua_gate *gate = context;
-    int64_t product_id;
     if (reply != NULL && reply->type == REDIS_REPLY_ARRAY && reply->elements == 3 &&
-        reply->element[2]->str != NULL &&
-        text_to_int64(reply->element[2]->str, reply->element[2]->len, 1, INT64_MAX, &product_id)) {
-        gate->stock_news++;
-        if (mark_of(gate, product_id)->product_id == product_id) {
-            mark_of(gate, product_id)->until_us = 0;
-        }
+        reply->element[2]->type == REDIS_REPLY_STRING) {
+        forget_sold_out(context);
     }
 }
 
@@ -558,13 +695,13 @@ static void head_cb(const redisReply *reply, void *context)
                 text_to_int64(store->str, store->len, INT64_MIN, INT64_MAX, &store_id) &&
                 epoch_text->type == REDIS_REPLY_STRING &&
                 text_to_int64(epoch_text->str, epoch_text->len, 1, INT64_MAX, &epoch) &&
-                sell->type == REDIS_REPLY_STRING && sell->len == SHA_BYTES - 1;
+                sell->type == REDIS_REPLY_STRING && sell->len == GATE_SCRIPT_SHA_BYTES - 1;
     if (!open) {
         return; /* the sweep asks again */
     }
     /* That older epochs are settled is said by the news alone: a head can be edited. */
     gate->store_id = store_id;
-    memcpy(gate->sell_sha, sell->str, SHA_BYTES);
+    memcpy(gate->sell_sha, sell->str, GATE_SCRIPT_SHA_BYTES);
     gate->script_epoch = (uint64_t)epoch;
     gate->script_known = true;
     ask_for_attach(gate);
@@ -682,15 +819,33 @@ static bool lua_gate_is_ready(const struct gate *base)
            (gate->held_until_us == 0 || clock_monotonic_us() >= gate->held_until_us);
 }
 
+/* Is there nothing left of any of its lines? Then that is the answer, whatever else a cart has. */
+static bool is_sold_out(struct lua_gate *gate, const struct sale_order *order)
+{
+    for (size_t i = 0; i < order_part_count(order); i++) {
+        if (!is_marked_sold_out(gate, order_part_at(order, i).product_id)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void refuse_at_once(struct lua_gate *gate, struct gate_purchase *purchase)
+{
+    metrics_add(METRICS_purchases_sold_out_at_once, 1);
+    purchase_move(&purchase->purchase, PURCHASE_ASKED);
+    for (size_t i = 0; i < line_count(purchase); i++) {
+        note_short(&purchase->purchase, i, 0);
+    }
+    refuse(gate, purchase, REFUSAL_INSUFFICIENT_STOCK);
+}
+
 static void lua_gate_submit(struct gate *base, struct gate_purchase *purchase)
 {
     struct lua_gate *gate = of(base);
     /* A key may stand for an order from before it was sold out: only Redis knows. */
-    if (purchase->purchase.order.key == NULL &&
-        is_marked_sold_out(gate, purchase->purchase.order.product_id)) {
-        metrics_add(METRICS_purchases_sold_out_at_once, 1);
-        purchase_move(&purchase->purchase, PURCHASE_ASKED);
-        refuse(gate, purchase, REFUSAL_INSUFFICIENT_STOCK, 0, 0);
+    if (purchase->purchase.order.key == NULL && is_sold_out(gate, &purchase->purchase.order)) {
+        refuse_at_once(gate, purchase);
         return;
     }
     base->decisions++;
@@ -719,7 +874,7 @@ static void lua_gate_settled(struct gate *base, struct gate_purchase *purchase, 
         gate_answer(base, purchase, PURCHASE_CONFIRMED);
         break;
     case GATE_REJECTED_BY_STORE:
-        refuse(gate, purchase, REFUSAL_REJECTED, 0, 0);
+        refuse(gate, purchase, REFUSAL_REJECTED);
         break;
     case GATE_NOT_IN_STORE:
         requeue(purchase);

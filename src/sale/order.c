@@ -91,7 +91,8 @@ enum cart_fault cart_add(struct sale_order *order, int64_t product_id, int64_t q
     } else if (order->more_count == CART_LINES_MAX - 1) {
         return CART_TOO_MANY_LINES;
     } else {
-        order->more[order->more_count++] = (struct order_part){.product_id = product_id, .quantity = quantity};
+        order->more[order->more_count++] =
+            (struct order_part){.product_id = product_id, .quantity = quantity};
     }
     return CART_FITS;
 }

@@ -18,19 +18,31 @@ static const bool moves[PURCHASE_STATES][PURCHASE_STATES] = {
                            [PURCHASE_UNAVAILABLE] = true},
 };
 
+static bool quantities_make_sense(const struct sale_order *order)
+{
+    for (size_t i = 0; i < order_part_count(order); i++) {
+        int64_t quantity = order_part_at(order, i).quantity;
+        if (quantity < 1 || quantity > PURCHASE_QUANTITY_MAX) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool makes_sense(const struct purchase *purchase)
 {
     switch (purchase->state) {
     case PURCHASE_QUEUED:
     case PURCHASE_ASKED:
-        return purchase->order.id == 0 && purchase->order.quantity >= 1 &&
-               purchase->order.quantity <= PURCHASE_QUANTITY_MAX && purchase->refusal == REFUSAL_NONE;
+        return purchase->order.id == 0 && quantities_make_sense(&purchase->order) &&
+               purchase->refusal == REFUSAL_NONE;
     case PURCHASE_RESERVED:
     case PURCHASE_CONFIRMED:
         return purchase->order.id > 0 && purchase->order.remaining >= 0 && purchase->position.epoch > 0 &&
                purchase->refusal == REFUSAL_NONE;
     case PURCHASE_REFUSED:
-        return purchase->refusal != REFUSAL_NONE;
+        return purchase->refusal != REFUSAL_NONE &&
+               (purchase->refusal == REFUSAL_INSUFFICIENT_STOCK) == (purchase->short_lines != 0);
     default:
         return true;
     }

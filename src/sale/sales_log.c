@@ -71,15 +71,15 @@ static bool line_goes_on(const struct cursor *cursor)
 }
 
 /* The rest of the line. */
-static bool take_key(struct cursor *cursor, struct sale_order *order)
+static bool take_key(struct cursor *cursor, const char **key, size_t *key_bytes)
 {
     size_t left = (size_t)(cursor->end - cursor->at);
     const char *newline = memchr(cursor->at, '\n', left);
     size_t bytes = newline != NULL ? (size_t)(newline - cursor->at) : left;
-    order->key = cursor->at;
-    order->key_bytes = bytes;
+    *key = cursor->at;
+    *key_bytes = bytes;
     cursor->at += newline != NULL ? bytes + 1 : bytes;
-    return idempotency_key_is_valid(order->key, bytes);
+    return idempotency_key_is_valid(*key, bytes);
 }
 
 static bool take_remaining(struct cursor *cursor, struct sale_order *order)
@@ -88,7 +88,7 @@ static bool take_remaining(struct cursor *cursor, struct sale_order *order)
     order->key = NULL;
     order->key_bytes = 0;
     return take_number(cursor, has_key ? ' ' : '\n', INT64_MIN, INT64_MAX, &order->remaining) &&
-           (!has_key || take_key(cursor, order));
+           (!has_key || take_key(cursor, &order->key, &order->key_bytes));
 }
 
 static bool take_order(struct cursor *cursor, struct sale_order *order)
@@ -101,20 +101,80 @@ static bool take_order(struct cursor *cursor, struct sale_order *order)
            take_number(cursor, ' ', 0, INT64_MAX, &order->unit_price) && take_remaining(cursor, order);
 }
 
-static bool decode_sale(struct cursor *cursor, struct sale_order *orders, size_t orders_max,
-                        struct log_entry *out)
+/* "+ product quantity unit_price remaining", or "- product units remaining". */
+static bool take_part(struct cursor *cursor, struct order_part *part)
 {
-    size_t count = 0;
-    while (cursor->at < cursor->end) {
-        if (count == orders_max || !take_order(cursor, &orders[count])) {
+    *part = (struct order_part){.is_component = *cursor->at == '-'};
+    if (cursor->end - cursor->at < 2 || cursor->at[1] != ' ') {
+        return false;
+    }
+    cursor->at += 2;
+    return take_number(cursor, ' ', 1, INT64_MAX, &part->product_id) &&
+           take_number(cursor, ' ', 1, INT64_MAX, &part->quantity) &&
+           (part->is_component || take_number(cursor, ' ', 0, INT64_MAX, &part->unit_price)) &&
+           take_number(cursor, '\n', INT64_MIN, INT64_MAX, &part->remaining);
+}
+
+/* The parts behind an order's first line. */
+static bool take_parts(struct cursor *cursor, struct log_room *room, struct sale_order *order)
+{
+    order->more = NULL;
+    order->more_count = 0;
+    while (cursor->at < cursor->end && (*cursor->at == '+' || *cursor->at == '-')) {
+        if (room->parts_used == room->parts_max || order_part_count(order) == ORDER_PARTS_MAX ||
+            !take_part(cursor, &room->parts[room->parts_used])) {
             return false;
         }
-        count++;
+        if (order->more == NULL) {
+            order->more = &room->parts[room->parts_used];
+        }
+        room->parts_used++;
+        order->more_count++;
     }
+    return true;
+}
+
+static bool decode_sale(struct cursor *cursor, struct log_room *room, struct log_entry *out)
+{
     out->kind = LOG_ENTRY_SALE;
-    out->orders = orders;
-    out->order_count = count;
-    return count > 0;
+    out->orders = room->orders + room->orders_used;
+    while (cursor->at < cursor->end) {
+        struct sale_order *order = &room->orders[room->orders_used];
+        if (room->orders_used == room->orders_max || !take_order(cursor, order) ||
+            !take_parts(cursor, room, order)) {
+            return false;
+        }
+        room->orders_used++;
+        out->order_count++;
+    }
+    return out->order_count > 0;
+}
+
+static bool decode_cancel(struct cursor *cursor, struct log_room *room, struct log_entry *out)
+{
+    struct cancellation *cancel = &out->cancel;
+    out->kind = LOG_ENTRY_CANCEL;
+    cancel->parts = room->parts + room->parts_used;
+    if (!take_number(cursor, ' ', 1, INT64_MAX, &cancel->order_id) ||
+        !take_number(cursor, ' ', 1, INT64_MAX, &cancel->user_id) ||
+        !take_number(cursor, '\n', 0, INT64_MAX, &cancel->actor)) {
+        return false;
+    }
+    while (cursor->at < cursor->end) {
+        struct order_part *part = &room->parts[room->parts_used];
+        if (room->parts_used == room->parts_max || cancel->part_count == ORDER_PARTS_MAX) {
+            return false;
+        }
+        *part = (struct order_part){0};
+        if (!take_number(cursor, ' ', 1, INT64_MAX, &part->product_id) ||
+            !take_number(cursor, ' ', 1, INT64_MAX, &part->quantity) ||
+            !take_number(cursor, '\n', INT64_MIN, INT64_MAX, &part->remaining)) {
+            return false;
+        }
+        room->parts_used++;
+        cancel->part_count++;
+    }
+    return cancel->part_count > 0;
 }
 
 static bool take_cause(struct cursor *cursor, enum stock_cause *out)
@@ -131,36 +191,63 @@ static bool take_cause(struct cursor *cursor, enum stock_cause *out)
     return false;
 }
 
-/* What is left, one line. */
+/* The rest of the line, without its end. */
 static bool take_note(struct cursor *cursor, char out[SALES_LOG_NOTE_BYTES])
 {
-    size_t bytes = (size_t)(cursor->end - cursor->at);
-    if (bytes >= SALES_LOG_NOTE_BYTES || memchr(cursor->at, '\n', bytes) != NULL) {
+    size_t left = (size_t)(cursor->end - cursor->at);
+    const char *newline = memchr(cursor->at, '\n', left);
+    size_t bytes = newline != NULL ? (size_t)(newline - cursor->at) : left;
+    if (bytes >= SALES_LOG_NOTE_BYTES) {
         return false;
     }
     memcpy(out, cursor->at, bytes);
     out[bytes] = '\0';
+    cursor->at += bytes;
     return true;
+}
+
+/* Behind a change's line: nothing, or a line "key <key>". */
+static bool take_key_line(struct cursor *cursor, const char **key, size_t *key_bytes)
+{
+    static const char begin[] = "\nkey ";
+    size_t left = (size_t)(cursor->end - cursor->at);
+    if (left == 0) {
+        return true;
+    }
+    if (left < sizeof begin - 1 || memcmp(cursor->at, begin, sizeof begin - 1) != 0) {
+        return false;
+    }
+    cursor->at += sizeof begin - 1;
+    return take_key(cursor, key, key_bytes) && cursor->at == cursor->end;
 }
 
 static bool decode_stock(struct cursor *cursor, struct log_entry *out)
 {
     struct stock_change *change = &out->stock;
-    if (!take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) ||
-        !take_number(cursor, ' ', INT64_MIN, INT64_MAX, &change->delta) ||
-        !take_number(cursor, ' ', INT64_MIN, INT64_MAX, &change->remaining) ||
-        !take_cause(cursor, &change->cause) || !take_number(cursor, ' ', 0, INT64_MAX, &change->actor)) {
-        return false;
-    }
     out->kind = LOG_ENTRY_STOCK;
-    return take_note(cursor, change->note);
+    return take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) &&
+           take_number(cursor, ' ', INT64_MIN, INT64_MAX, &change->delta) &&
+           take_number(cursor, ' ', INT64_MIN, INT64_MAX, &change->remaining) &&
+           take_cause(cursor, &change->cause) && take_number(cursor, ' ', 0, INT64_MAX, &change->actor) &&
+           take_note(cursor, change->note) && take_key_line(cursor, &change->key, &change->key_bytes);
+}
+
+static bool decode_price(struct cursor *cursor, struct log_entry *out)
+{
+    struct price_change *change = &out->price;
+    out->kind = LOG_ENTRY_PRICE;
+    return take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) &&
+           take_number(cursor, ' ', 1, INT64_MAX, &change->from) &&
+           take_number(cursor, ' ', 1, INT64_MAX, &change->to) &&
+           take_number(cursor, ' ', 0, INT64_MAX, &change->actor) && take_note(cursor, change->note) &&
+           take_key_line(cursor, &change->key, &change->key_bytes);
 }
 
 /* No time: a worker writes it without a script, and only Redis's clock counts along the log. */
 static bool decode_attach(struct cursor *cursor, struct log_entry *out)
 {
     out->kind = LOG_ENTRY_ATTACH;
-    return take_note(cursor, out->stock.note);
+    return take_note(cursor, out->stock.note) && cursor->at == cursor->end;
 }
 
 static bool is_kind(const char *kind, size_t bytes, const char *name)
@@ -168,37 +255,92 @@ static bool is_kind(const char *kind, size_t bytes, const char *name)
     return bytes == strlen(name) && memcmp(kind, name, bytes) == 0;
 }
 
-bool log_entry_decode(struct log_position position, const char *kind, size_t kind_bytes, const char *payload,
-                      size_t payload_bytes, struct sale_order *orders, size_t orders_max,
-                      struct log_entry *out)
+/* Those with a time in front. */
+static const char *const kind_names[] = {[LOG_ENTRY_SALE] = "sale",
+                                         [LOG_ENTRY_STOCK] = "stock",
+                                         [LOG_ENTRY_CANCEL] = "cancel",
+                                         [LOG_ENTRY_PRICE] = "price"};
+
+static enum log_entry_kind kind_of(const char *kind, size_t bytes)
 {
-    struct cursor cursor = {.at = payload, .end = payload + payload_bytes};
-    *out = (struct log_entry){.position = position};
-    if (is_kind(kind, kind_bytes, LOG_ATTACH_WORD)) {
-        return decode_attach(&cursor, out);
+    for (size_t i = 0; i < sizeof kind_names / sizeof kind_names[0]; i++) {
+        if (is_kind(kind, bytes, kind_names[i])) {
+            return (enum log_entry_kind)i;
+        }
     }
-    if (!take_number(&cursor, '\n', 0, INT64_MAX, &out->at_ms)) {
+    return is_kind(kind, bytes, LOG_ATTACH_WORD) ? LOG_ENTRY_ATTACH : LOG_ENTRY_FOREIGN;
+}
+
+bool log_kind_is_ours(const char *kind, size_t bytes)
+{
+    return kind_of(kind, bytes) < LOG_ENTRY_ATTACH;
+}
+
+static bool decode_kind(enum log_entry_kind kind, struct cursor *cursor, struct log_room *room,
+                        struct log_entry *out)
+{
+    if (kind < LOG_ENTRY_ATTACH && !take_number(cursor, '\n', 0, INT64_MAX, &out->at_ms)) {
         return false;
     }
-    if (is_kind(kind, kind_bytes, "sale")) {
-        return decode_sale(&cursor, orders, orders_max, out);
+    switch (kind) {
+    case LOG_ENTRY_SALE:
+        return decode_sale(cursor, room, out);
+    case LOG_ENTRY_STOCK:
+        return decode_stock(cursor, out);
+    case LOG_ENTRY_CANCEL:
+        return decode_cancel(cursor, room, out);
+    case LOG_ENTRY_PRICE:
+        return decode_price(cursor, out);
+    case LOG_ENTRY_ATTACH:
+        return decode_attach(cursor, out);
+    default:
+        return false;
     }
-    if (is_kind(kind, kind_bytes, "stock")) {
-        return decode_stock(&cursor, out);
+}
+
+bool log_entry_decode(struct log_position position, const char *kind, size_t kind_bytes, const char *payload,
+                      size_t payload_bytes, struct log_room *room, struct log_entry *out)
+{
+    struct cursor cursor = {.at = payload, .end = payload + payload_bytes};
+    struct log_room before = *room;
+    *out = (struct log_entry){.position = position};
+    if (!decode_kind(kind_of(kind, kind_bytes), &cursor, room, out)) {
+        *room = before;
+        return false;
     }
-    return false;
+    return true;
+}
+
+static int64_t units_of(const struct sale_order *order, int64_t product_id)
+{
+    int64_t units = order->product_id == product_id ? order->quantity : 0;
+    for (size_t i = 0; i < order->more_count; i++) {
+        units += order->more[i].product_id == product_id ? order->more[i].quantity : 0;
+    }
+    return units;
 }
 
 int64_t log_entry_stock_delta(const struct log_entry *entry, int64_t product_id)
 {
-    if (entry->kind == LOG_ENTRY_STOCK) {
-        return entry->stock.product_id == product_id ? entry->stock.delta : 0;
-    }
     int64_t delta = 0;
+    if (entry->kind == LOG_ENTRY_STOCK && entry->stock.product_id == product_id) {
+        delta = entry->stock.delta;
+    }
     for (size_t i = 0; i < entry->order_count; i++) {
-        if (entry->orders[i].product_id == product_id) {
-            delta -= entry->orders[i].quantity;
-        }
+        delta -= units_of(&entry->orders[i], product_id);
+    }
+    for (size_t i = 0; i < entry->cancel.part_count; i++) {
+        const struct order_part *part = &entry->cancel.parts[i];
+        delta += part->product_id == product_id ? part->quantity : 0;
     }
     return delta;
+}
+
+bool log_entry_price_change(const struct log_entry *entry, int64_t product_id, int64_t *from)
+{
+    bool changed = entry->kind == LOG_ENTRY_PRICE && entry->price.product_id == product_id;
+    if (changed) {
+        *from = entry->price.from;
+    }
+    return changed;
 }

@@ -18,11 +18,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PRODUCTS_AT_ONCE 64
 #define OPENING_PATIENCE_MS 1000
 #define OPENING_OVERDUE_MS 5000 /* a product added longer ago and never opened: whoever added it has died */
-#define KEYS_AT_ONCE 4096
+#define PUT_AT_ONCE 4096
 
 static bool redis_failed(const char *doing)
 {
@@ -111,71 +112,124 @@ static bool each_product(struct recorder *recorder, product_step step)
     return ok;
 }
 
+static struct gate_product gate_product_of(const struct store_product *product)
+{
+    struct gate_product out = {.id = product->id,
+                               .stock = product->stock,
+                               .price = product->price,
+                               .limit = product->per_customer_limit,
+                               .starts_at_ms = product->starts_at_ms,
+                               .ends_at_ms = product->ends_at_ms,
+                               .component_count = product->component_count};
+    memcpy(out.components, product->components, sizeof out.components);
+    return out;
+}
+
 static bool put_product(struct recorder *recorder, const struct store_product *product)
 {
-    return !product->opened || gate_put_product(recorder->redis, product->id, product->stock, product->price,
-                                                product->per_customer_limit);
+    struct gate_product wanted = gate_product_of(product);
+    return !product->opened || gate_put_product(recorder->redis, &wanted);
 }
 
-struct buyers_put {
-    redisContext *redis;
-    bool failed;
-};
-
-static bool put_buyer_cb(void *context, int64_t product_id, int64_t user_id, int64_t units)
-{
-    struct buyers_put *put = context;
-    put->failed = !gate_put_buyer(put->redis, product_id, user_id, units);
-    return !put->failed;
-}
-
-/* Gathers keys until there are enough for a write. */
-struct keys_put {
+/* Gathers what the store gives one by one, until there is enough for a write. */
+struct gathering {
     redisContext *redis;
     int64_t now_ms;
     bool failed;
     size_t count;
-    struct gate_key keys[KEYS_AT_ONCE];
+    union {
+        struct gate_buyer buyers[PUT_AT_ONCE];
+        struct gate_key keys[PUT_AT_ONCE];
+        struct gate_change_key change_keys[PUT_AT_ONCE];
+    };
 };
 
-static void put_gathered_keys(struct keys_put *put)
+/* Writes what was gathered. */
+typedef void (*put_gathered)(struct gathering *gathering);
+
+static bool note_gathered(struct gathering *gathering, put_gathered put)
 {
-    put->failed = put->failed || !gate_put_keys(put->redis, put->keys, put->count);
-    put->count = 0;
+    if (++gathering->count == PUT_AT_ONCE) {
+        put(gathering);
+    }
+    return !gathering->failed;
 }
 
-static bool put_key_cb(void *context, int64_t user_id, const char *key, int64_t order_id, int64_t at_ms)
+static void put_buyers(struct gathering *gathering)
 {
-    struct keys_put *put = context;
-    struct gate_key *one = &put->keys[put->count++];
+    gathering->failed =
+        gathering->failed || !gate_put_buyers(gathering->redis, gathering->buyers, gathering->count);
+    gathering->count = 0;
+}
+
+static bool gather_buyer_cb(void *context, int64_t product_id, int64_t user_id, int64_t units)
+{
+    struct gathering *gathering = context;
+    gathering->buyers[gathering->count] = (struct gate_buyer){product_id, user_id, units};
+    return note_gathered(gathering, put_buyers);
+}
+
+static void put_keys(struct gathering *gathering)
+{
+    gathering->failed =
+        gathering->failed || !gate_put_keys(gathering->redis, gathering->keys, gathering->count);
+    gathering->count = 0;
+}
+
+static bool gather_key_cb(void *context, int64_t user_id, const char *key, int64_t order_id, int64_t at_ms)
+{
+    struct gathering *gathering = context;
+    struct gate_key *one = &gathering->keys[gathering->count];
     one->user_id = user_id;
     one->order_id = order_id;
-    one->ttl_ms = at_ms + IDEMPOTENCY_KEY_LIFETIME_MS - put->now_ms;
+    one->ttl_ms = at_ms + IDEMPOTENCY_KEY_LIFETIME_MS - gathering->now_ms;
     snprintf(one->key, sizeof one->key, "%s", key);
-    if (put->count == KEYS_AT_ONCE) {
-        put_gathered_keys(put);
-    }
-    return !put->failed;
+    return note_gathered(gathering, put_keys);
 }
 
-/* Each with the time it has left. A rejected order's key is left out, so that its buyer may try again. */
-static bool put_keys(struct recorder *recorder)
+static void put_change_keys(struct gathering *gathering)
 {
-    struct keys_put *put = malloc(sizeof *put);
-    if (put == NULL) {
+    gathering->failed = gathering->failed ||
+                        !gate_put_change_keys(gathering->redis, gathering->change_keys, gathering->count);
+    gathering->count = 0;
+}
+
+static bool gather_change_key_cb(void *context, const struct store_change_key *key)
+{
+    struct gathering *gathering = context;
+    struct gate_change_key *one = &gathering->change_keys[gathering->count];
+    one->actor = key->actor;
+    one->ttl_ms = key->at_ms + IDEMPOTENCY_KEY_LIFETIME_MS - gathering->now_ms;
+    one->result = (struct gate_change_result){.position = key->position,
+                                              .stock = key->stock,
+                                              .product_id = key->product_id,
+                                              .figure = key->figure,
+                                              .is_price = key->is_price};
+    snprintf(one->key, sizeof one->key, "%s", key->key);
+    return note_gathered(gathering, put_change_keys);
+}
+
+/* The units of limited products' buyers, and the idempotency keys of the last day, each with the time it has left. A rejected order's key is
+ * left out, so that its buyer may try again. */
+static bool put_buyers_and_keys(struct recorder *recorder)
+{
+    struct gathering *gathering = calloc(1, sizeof *gathering);
+    if (gathering == NULL) {
         return false;
     }
-    put->redis = recorder->redis;
-    put->now_ms = clock_wall_ms();
-    put->failed = false;
-    put->count = 0;
-    bool ok = store_each_key(recorder->store, put->now_ms - IDEMPOTENCY_KEY_LIFETIME_MS, put_key_cb, put) ==
-                  STORE_OK ||
-              recorder_store_failed(recorder, "rebuild: reading the idempotency keys");
-    put_gathered_keys(put);
-    ok = ok && !put->failed;
-    free(put);
-    return ok;
+    gathering->redis = recorder->redis;
+    gathering->now_ms = clock_wall_ms();
+    int64_t since_ms = gathering->now_ms - IDEMPOTENCY_KEY_LIFETIME_MS;
+    bool ok = store_each_buyer(recorder->store, gather_buyer_cb, gathering) == STORE_OK;
+    put_buyers(gathering);
+    ok = ok && store_each_key(recorder->store, since_ms, gather_key_cb, gathering) == STORE_OK;
+    put_keys(gathering);
+    ok = ok && store_each_change_key(recorder->store, since_ms, gather_change_key_cb, gathering) == STORE_OK;
+    put_change_keys(gathering);
+    bool put = !gathering->failed;
+    free(gathering);
+    return (ok || recorder_store_failed(recorder, "rebuild: reading the buyers and keys")) &&
+           (put || redis_failed("filling Redis"));
 }
 
 static int64_t time_of_order(struct recorder *recorder, int64_t order_id)
@@ -203,7 +257,6 @@ static bool leave_the_old_log(struct recorder *recorder)
 
 static bool rebuild(struct recorder *recorder)
 {
-    struct buyers_put put = {.redis = recorder->redis};
     struct store_position position;
     metrics_add(METRICS_recorder_rebuilds, 1);
     if (store_position(recorder->store, &position) != STORE_OK) {
@@ -215,13 +268,10 @@ static bool rebuild(struct recorder *recorder)
     if (!gate_wipe(recorder->redis, recorder->recorded) || failpoint("attach.wiped")) {
         return redis_failed("wiping Redis");
     }
-    if (!each_product(recorder, put_product)) {
+    if (!each_product(recorder, put_product) || !put_buyers_and_keys(recorder)) {
         return false;
     }
-    if (store_each_buyer(recorder->store, put_buyer_cb, &put) != STORE_OK) {
-        return recorder_store_failed(recorder, "rebuild: reading the buyers");
-    }
-    bool finished = !put.failed && put_keys(recorder) && !failpoint("attach.filled") &&
+    bool finished = !failpoint("attach.filled") &&
                     gate_finish_rebuild(recorder->redis, position.store_id, position.last_order_id,
                                         time_of_order(recorder, position.last_order_id));
     return (finished && !failpoint("attach.rebuilt")) || redis_failed("filling Redis");
@@ -237,11 +287,9 @@ static bool open_if_planned(struct recorder *recorder, const struct store_produc
                                   .delta = product->planned_stock,
                                   .cause = STOCK_OPENING,
                                   .note = "opened by the recorder"};
-    struct gate_opening opening = {.price = product->price, .limit = product->per_customer_limit};
-    struct log_position position;
-    int64_t stock;
-    if (gate_change_stock(recorder->redis, &change, &opening, OPENING_PATIENCE_MS, &position, &stock) !=
-        GATE_FAILED) {
+    struct gate_product opening = gate_product_of(product);
+    struct gate_change_result result;
+    if (gate_change_stock(recorder->redis, &change, &opening, OPENING_PATIENCE_MS, &result) != GATE_FAILED) {
         return true;
     }
     recorder->rebuild_wanted = recorder->redis->err == 0; /* something is in its place that is not ours */
@@ -262,16 +310,31 @@ static void note_difference(struct recorder *recorder, const struct store_produc
                             .store_stock = product->stock};
 }
 
+static bool same_components(const struct gate_product *a, const struct store_product *b)
+{
+    return a->component_count == b->component_count &&
+           memcmp(a->components, b->components, a->component_count * sizeof a->components[0]) == 0;
+}
+
+/* A bundle has no stock of its own: its components' are compared. */
+static bool same_books(const struct store_product *product, const struct gate_stock *gate)
+{
+    const struct gate_product *now = &gate->now;
+    return (product->component_count > 0 || gate->stock_at == product->stock) &&
+           gate->price_at == product->price && now->limit == product->per_customer_limit &&
+           now->starts_at_ms == product->starts_at_ms && now->ends_at_ms == product->ends_at_ms &&
+           same_components(now, product);
+}
+
 /* `closed`: the gate is, and the log is drained: what Redis has now must be what the store has. */
 static bool compare_product(struct recorder *recorder, const struct store_product *product, bool closed)
 {
     struct gate_stock gate;
-    if (!gate_read_stock(recorder->redis, product->id, recorder->recorded, &gate)) {
+    struct gate_product wanted = gate_product_of(product);
+    if (!gate_read_stock(recorder->redis, &wanted, recorder->recorded, &gate)) {
         return redis_failed("comparing the books");
     }
-    bool equal = gate.on_sale ? gate.stock_at == product->stock && gate.price == product->price &&
-                                    gate.limit == product->per_customer_limit
-                              : !product->opened;
+    bool equal = gate.on_sale ? same_books(product, &gate) : !product->opened;
     if (!closed && !gate.at_known) { /* our own position: there must be a log that goes on from it */
         log_warn("the log at the store's position is gone: attaching again");
         recorder->attach_wanted = true;
@@ -321,8 +384,7 @@ static bool record_healing(struct recorder *recorder)
     for (size_t i = 0; i < recorder->difference_count; i++) {
         const struct difference *difference = &recorder->differences[i];
         struct stock_change change = {.product_id = difference->product_id, .cause = STOCK_HEALING};
-        struct log_position position;
-        int64_t stock;
+        struct gate_change_result result;
         if (difference->redis_stock < 0) {
             snprintf(change.note, sizeof change.note, "Redis did not have it, the store has %" PRId64,
                      difference->store_stock);
@@ -332,8 +394,7 @@ static bool record_healing(struct recorder *recorder)
         }
         log_error("product %" PRId64 " healed: %s", difference->product_id, change.note);
         metrics_add(METRICS_recorder_healed, 1);
-        if (gate_change_stock(recorder->redis, &change, NULL, OPENING_PATIENCE_MS, &position, &stock) ==
-            GATE_FAILED) {
+        if (gate_change_stock(recorder->redis, &change, NULL, OPENING_PATIENCE_MS, &result) == GATE_FAILED) {
             return redis_failed("recording what was healed");
         }
     }

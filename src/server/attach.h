@@ -7,6 +7,7 @@
 
 #define RECORD_ENTRIES_MAX 512                        /* entries in one transaction */
 #define RECORD_ORDERS_MAX (16 * SALES_LOG_ORDERS_MAX) /* orders in one transaction */
+#define RECORD_PARTS_MAX (4 * SALES_LOG_PARTS_MAX)    /* of these, behind their first line */
 
 #define DIFFERENCES_MAX 64 /* found and put right in one attach */
 
@@ -28,6 +29,7 @@ struct recorder {
     int64_t last_order; /* recorded; the next in the log must be one higher */
     struct log_entry entries[RECORD_ENTRIES_MAX];
     struct sale_order orders[RECORD_ORDERS_MAX];
+    struct order_part parts[RECORD_PARTS_MAX];
     int64_t rejected[RECORD_ORDERS_MAX]; /* by the last run; not announced yet */
     size_t rejected_count;
     bool attach_wanted; /* somebody in doubt asked for a new epoch, or the books differ */

@@ -87,8 +87,12 @@ static void count_run(struct recorder *recorder, size_t count)
 {
     metrics_add(METRICS_recorder_commits, 1);
     for (size_t i = 0; i < count; i++) {
-        metrics_add(METRICS_recorder_orders, recorder->entries[i].order_count);
-        recorder->last_order += (int64_t)recorder->entries[i].order_count;
+        const struct log_entry *entry = &recorder->entries[i];
+        metrics_add(METRICS_recorder_orders, entry->order_count);
+        metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
+        metrics_add(METRICS_recorder_stock_changes,
+                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE);
+        recorder->last_order += (int64_t)entry->order_count;
     }
     if (recorder->rejected_count > 0) {
         metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
@@ -106,11 +110,14 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
     redisReply *reply;
     struct gate_announcement announcement = {recorder->store_id, recorder->open_epoch, recorder->recorded,
                                              recorder->rejected, recorder->rejected_count};
+    struct log_room room = {.orders = recorder->orders,
+                            .orders_max = RECORD_ORDERS_MAX,
+                            .parts = recorder->parts,
+                            .parts_max = RECORD_PARTS_MAX};
     /* While the gate is closed nothing is announced: an earlier recorder may have died before it said whom it rejected. The next epoch makes
      * every worker ask the store. */
     if (!gate_read_log(recorder->redis, recorder->open_epoch > 0 ? &announcement : NULL, recorder->recorded,
-                       block_ms, recorder->entries, RECORD_ENTRIES_MAX, recorder->orders, RECORD_ORDERS_MAX,
-                       &count, &reply)) {
+                       block_ms, recorder->entries, RECORD_ENTRIES_MAX, &room, &count, &reply)) {
         log_warn("announcing the record and reading the sales log: %s", redis_failure());
         return RECORD_FAILED;
     }

@@ -29,6 +29,8 @@ struct store_driver {
                                   size_t *count);
 
     enum store_status (*find_order)(struct store *store, int64_t id, struct store_order *out);
+    enum store_status (*order_parts)(struct store *store, int64_t id, struct order_part *out, size_t max,
+                                     size_t *count);
     enum store_status (*orders_of)(struct store *store, int64_t user_id, int64_t before,
                                    struct store_order *out, size_t max, size_t *count);
     enum store_status (*find_requests)(struct store *store, struct log_position from,
@@ -43,6 +45,12 @@ struct store_driver {
                                 size_t *rejected_count);
     enum store_status (*each_buyer)(struct store *store, store_buyer_cb cb, void *context);
     enum store_status (*each_key)(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
+    enum store_status (*each_change_key)(struct store *store, int64_t since_ms, store_change_key_cb cb,
+                                         void *context);
+
+    enum store_status (*audit_log)(struct store *store, int64_t before, int64_t product_id,
+                                   struct store_audit_row *out, size_t max, size_t *count);
+    enum store_status (*audit_chain)(struct store *store, struct store_chain_audit *out);
 
     enum store_status (*snapshot_begin)(struct store *store);
     void (*snapshot_end)(struct store *store);

@@ -54,7 +54,10 @@
 #define WAL_BYTES_KEPT (64 * 1024 * 1024) /* one that grew beyond this behind a long reader is cut back */
 
 /* Migration i takes the schema from version i to i + 1. Never edit one that has been released. */
-static const char *const migrations[] = {embedded__0001_first_sql};
+static const struct migration {
+    const char *sql;
+    enum store_status (*then)(struct sqlite_store *store); /* what SQL cannot say; NULL: nothing */
+} migrations[] = {{embedded__0001_first_sql, NULL}, {embedded__0002_carts_sql, sqlite_write_history}};
 #define SCHEMA_VERSION ((int64_t)(sizeof migrations / sizeof migrations[0]))
 
 struct sqlite_store *sqlite_of(struct store *store)
@@ -376,21 +379,26 @@ static enum store_status identify(struct sqlite_store *store, int64_t *version)
     return STORE_OK;
 }
 
+static enum store_status migrate_one(struct sqlite_store *store, int64_t version)
+{
+    static const char upgrading[] = "upgrading the schema";
+    char sql[96];
+    snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %lld; COMMIT",
+             APPLICATION_ID, (long long)version + 1);
+    if (!execute(store, "BEGIN IMMEDIATE") || !execute(store, migrations[version].sql))
+        return sqlite_fail(store, upgrading);
+    enum store_status status = migrations[version].then == NULL ? STORE_OK : migrations[version].then(store);
+    return status == STORE_OK && !execute(store, sql) ? sqlite_fail(store, upgrading) : status;
+}
+
 static enum store_status migrate(struct sqlite_store *store, int64_t version)
 {
-    for (; version < SCHEMA_VERSION; version++) {
-        char sql[96];
-        snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %lld; COMMIT",
-                 APPLICATION_ID, (long long)version + 1);
-        if (!execute(store, "BEGIN IMMEDIATE") || !execute(store, migrations[version]) ||
-            !execute(store, sql)) {
-            enum store_status status = sqlite_fail(store, "upgrading the schema");
-            if (!sqlite3_get_autocommit(store->db))
-                execute(store, "ROLLBACK");
-            return status;
-        }
-    }
-    return STORE_OK;
+    enum store_status status = STORE_OK;
+    for (; version < SCHEMA_VERSION && status == STORE_OK; version++)
+        status = migrate_one(store, version);
+    if (status != STORE_OK && !sqlite3_get_autocommit(store->db))
+        execute(store, "ROLLBACK");
+    return status;
 }
 
 static enum store_status prepare_statements(struct sqlite_store *store)
@@ -483,7 +491,7 @@ static void close_store(struct store *base)
     CHECK(sqlite3_close(store->db) == SQLITE_OK);
     if (store->lock_fd >= 0)
         close(store->lock_fd); /* gives the turn up too */
-    free(store->books.slots);
+    sqlite_books_free(&store->books);
     free(store);
 }
 
@@ -528,6 +536,7 @@ const struct store_driver sqlite_driver = {
     .rename_product = sqlite_rename_product,
     .products = sqlite_products,
     .find_order = sqlite_find_order,
+    .order_parts = sqlite_order_parts,
     .orders_of = sqlite_orders_of,
     .find_requests = sqlite_find_requests,
     .position = sqlite_position,
@@ -536,6 +545,9 @@ const struct store_driver sqlite_driver = {
     .record = sqlite_record,
     .each_buyer = sqlite_each_buyer,
     .each_key = sqlite_each_key,
+    .each_change_key = sqlite_each_change_key,
+    .audit_log = sqlite_audit_log,
+    .audit_chain = sqlite_audit_chain,
     .snapshot_begin = snapshot_begin,
     .snapshot_end = snapshot_end,
     .audit_product = sqlite_audit_product,

@@ -5,7 +5,10 @@
  *   sqlite_statements.c  every SQL sentence
  *   sqlite_rows.c        accounts, products, single orders
  *   sqlite_record.c      the recorder: position, epoch, runs of log entries
+ *   sqlite_books.c       the products' books while a run is applied
  *   sqlite_audit.c       reads over all orders
+ *   sqlite_audit_log.c   the audit log: its chain, its rows
+ *   sqlite_history.c     fills the audit log of a store from before there was one
  *   faulty_vfs.c         a disk that fails, in the test build */
 #ifndef STORE_SQLITE_H
 #define STORE_SQLITE_H
@@ -25,6 +28,9 @@ enum sqlite_statement {
     SQL_USER_BY_ID,
     SQL_UPDATE_USER,
     SQL_ADD_PRODUCT,
+    SQL_ADD_COMPONENT,
+    SQL_IS_COMPONENT,
+    SQL_COMPONENTS,
     SQL_PRODUCT_BY_ID,
     SQL_PRODUCT_BY_NAME,
     SQL_RENAME_PRODUCT,
@@ -32,6 +38,7 @@ enum sqlite_statement {
     SQL_ORDER_BY_ID,
     SQL_ORDERS_OF_USER,
     SQL_ORDERS_BACKWARDS,
+    SQL_ORDER_PARTS,
     SQL_LAST_ORDER_BEFORE,
     SQL_POSITION,
     SQL_RAISE_EPOCH,
@@ -39,12 +46,21 @@ enum sqlite_statement {
     SQL_READ_BOOK,
     SQL_WRITE_BOOK,
     SQL_ADD_ORDER,
-    SQL_ADD_STOCK_CHANGE,
+    SQL_ADD_ORDER_PART,
+    SQL_ADD_CANCELLATION,
+    SQL_LAST_AUDIT_ROW,
+    SQL_ADD_AUDIT_ROW,
+    SQL_AUDIT_LOG,
+    SQL_AUDIT_CHAIN,
+    SQL_CHANGE_KEYS,
     SQL_BUYERS,
     SQL_ORDER_FROM,
     SQL_KEYS,
     SQL_AUDIT_SALES,
-    SQL_AUDIT_STOCK,
+    SQL_AUDIT_PARTS,
+    SQL_AUDIT_CHANGES,
+    SQL_AUDIT_PRICES,
+    SQL_BUNDLES,
     SQL_AUDIT_OVER_LIMIT,
     SQL_AUDIT_ORDERS,
     SQL_STATEMENTS
@@ -55,24 +71,45 @@ extern const char *const sqlite_statements[SQL_STATEMENTS];
 struct sqlite_book {
     int64_t product_id; /* 0: free slot */
     bool known, changed;
-    bool opened;
+    bool opened, is_bundle;
     int64_t stock, opening, restocked, cancelled, sold;
+    int64_t price;
     int64_t updated_at_ms;
+    /* What the entry at hand has moved. All its orders move the same way. */
+    int64_t moved; /* 0: nothing yet */
+    int64_t first_order_id, last_order_id;
+    int64_t user_id; /* 0: several */
 };
 
 /* Open addressing, linear probing; never more than half full. Kept between runs so that a run allocates
  * nothing. */
 struct sqlite_books {
     struct sqlite_book *slots;
+    int64_t *moved;  /* the products that the entry at hand has moved, room for half the capacity */
     size_t capacity; /* a power of two, or 0 */
-    size_t used;
+    size_t used, moved_count;
 };
 
-/* What one pass over the orders found, of each product; sorted by product id. Held from the first question of
- * a snapshot to its end. */
-struct sqlite_sales {
+/* The end of the audit log: what the next row builds on. */
+struct sqlite_chain {
+    int64_t seq; /* of the last row, 0: none */
+    unsigned char hash[STORE_AUDIT_HASH_BYTES];
+};
+
+/* What passes over the orders and the audit log found of each product. */
+struct sqlite_tally {
     int64_t product_id;
-    int64_t order_count, order_units, over_limit_customers, last_order_id, last_order_at_ms;
+    struct store_product_audit audit;
+    int64_t last_part_order_id; /* the last order that had it behind its first line */
+    /* While the chain is walked. */
+    bool is_bundle, has_price;
+    int64_t stock, price;
+};
+
+/* Sorted by product id. */
+struct sqlite_tallies {
+    struct sqlite_tally *rows; /* NULL: nothing was counted yet */
+    size_t count;
 };
 
 struct sqlite_store {
@@ -86,8 +123,7 @@ struct sqlite_store {
     int checkpoint_pages; /* checkpoint when it reaches this */
     bool log_is_sound;    /* nothing that failed to reach the disk can be in the write-ahead log */
     struct sqlite_books books;
-    struct sqlite_sales *sales; /* NULL: not counted yet */
-    size_t sales_count;
+    struct sqlite_tallies tallies; /* held from the first question of a snapshot to its end */
 };
 
 struct sqlite_store *sqlite_of(struct store *store);
@@ -133,6 +169,8 @@ enum store_status sqlite_rename_product(struct store *store, int64_t id, const c
 enum store_status sqlite_products(struct store *store, int64_t after, struct store_product *out, size_t max,
                                   size_t *count);
 enum store_status sqlite_find_order(struct store *store, int64_t id, struct store_order *out);
+enum store_status sqlite_order_parts(struct store *store, int64_t id, struct order_part *out, size_t max,
+                                     size_t *count);
 enum store_status sqlite_find_requests(struct store *store, struct log_position from,
                                        struct store_request *wanted, size_t count);
 enum store_status sqlite_orders_of(struct store *store, int64_t user_id, int64_t before,
@@ -147,6 +185,39 @@ enum store_status sqlite_record(struct store *store, uint64_t epoch, struct log_
                                 const struct log_entry *entries, size_t count, int64_t *rejected,
                                 size_t *rejected_count);
 
+/* sqlite_books.c */
+/* The book of a product, read at its first mention. NULL: failed, the error is set. Valid until the next call with another product. */
+struct sqlite_book *sqlite_book_of(struct sqlite_store *store, int64_t product_id);
+/* The same without the store: a book that is not there yet is empty. NULL: out of memory. */
+struct sqlite_book *sqlite_books_find(struct sqlite_books *books, int64_t product_id);
+bool sqlite_book_sell(struct sqlite_book *book,
+                      int64_t quantity); /* false: it does not fit, nothing was changed */
+void sqlite_book_unsell(struct sqlite_book *book, int64_t quantity);    /* as if it had not been sold */
+bool sqlite_book_give_back(struct sqlite_book *book, int64_t quantity); /* likewise */
+void sqlite_book_take_back(struct sqlite_book *book, int64_t quantity); /* as if it had not been given back */
+bool sqlite_book_change_stock(struct sqlite_book *book, const struct stock_change *change);
+void sqlite_book_touch(struct sqlite_book *book, int64_t at_ms);
+/* Notes that the entry at hand moved `units` (negative: sold) with this order. */
+void sqlite_books_move(struct sqlite_books *books, struct sqlite_book *book, int64_t units, int64_t order_id,
+                       int64_t user_id);
+void sqlite_books_settle(struct sqlite_books *books); /* the entry is done */
+enum store_status sqlite_books_write(struct sqlite_store *store, const char *doing);
+void sqlite_books_forget(struct sqlite_books *books);
+void sqlite_books_free(struct sqlite_books *books);
+
+/* sqlite_audit_log.c */
+enum store_status sqlite_chain_read(struct sqlite_store *store, struct sqlite_chain *out);
+/* Gives the row the next number and its hash and writes it by SQL_ADD_AUDIT_ROW, which `statement` is. False: it failed. */
+bool sqlite_chain_append(struct sqlite_chain *chain, sqlite3_stmt *statement, struct store_audit_row *row);
+enum store_status sqlite_audit_log(struct store *store, int64_t before, int64_t product_id,
+                                   struct store_audit_row *out, size_t max, size_t *count);
+enum store_status sqlite_audit_chain(struct store *store, struct store_chain_audit *out);
+enum store_status sqlite_each_change_key(struct store *store, int64_t since_ms, store_change_key_cb cb,
+                                         void *context);
+
+/* sqlite_history.c: inside the transaction of migration 2, before the connection's statements are prepared. */
+enum store_status sqlite_write_history(struct sqlite_store *store);
+
 /* sqlite_audit.c */
 enum store_status sqlite_each_buyer(struct store *store, store_buyer_cb cb, void *context);
 enum store_status sqlite_each_key(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
@@ -154,5 +225,8 @@ enum store_status sqlite_audit_product(struct store *store, int64_t product_id,
                                        struct store_product_audit *out);
 enum store_status sqlite_audit_orders(struct store *store, struct store_orders_audit *out);
 void sqlite_audit_forget(struct sqlite_store *store);
+/* The tally of a product, made if it has none yet; it moves when another is made. NULL: out of memory. */
+struct sqlite_tally *sqlite_tally_of(struct sqlite_tallies *tallies, int64_t product_id);
+void sqlite_tallies_free(struct sqlite_tallies *tallies);
 
 #endif

@@ -1,7 +1,7 @@
 /* Reads over many orders in SQLite: the audits, and the buyers of limited products and recent idempotency keys for rebuilding Redis.
  *
  * Runs on pool threads, in the recorder (buyers, keys) and in `verify`. Owns the per-product counts of a snapshot:
- * the first question about a product counts all products in one pass over the orders, further ones in the
+ * the first question about a product counts all products in one pass each over the orders, their parts and the audit log, further ones in the
  * same snapshot read that. There is no index by product: it would cost every purchase, and only audits would
  * use it. */
 #include "sqlite.h"
@@ -12,20 +12,24 @@
 static const char doing[] = "auditing orders";
 
 /* --- by product --- */
-void sqlite_audit_forget(struct sqlite_store *store)
+void sqlite_tallies_free(struct sqlite_tallies *tallies)
 {
-    free(store->sales);
-    store->sales = NULL;
-    store->sales_count = 0;
+    free(tallies->rows);
+    *tallies = (struct sqlite_tallies){0};
 }
 
-/* Where product_id is in sales[0..count), or where it would be inserted. */
-static size_t find_sales(const struct sqlite_sales *sales, size_t count, int64_t product_id)
+void sqlite_audit_forget(struct sqlite_store *store)
 {
-    size_t low = 0, high = count;
+    sqlite_tallies_free(&store->tallies);
+}
+
+/* Where product_id is among the tallies, or where it would be inserted. */
+static size_t find_tally(const struct sqlite_tallies *tallies, int64_t product_id)
+{
+    size_t low = 0, high = tallies->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (sales[middle].product_id < product_id)
+        if (tallies->rows[middle].product_id < product_id)
             low = middle + 1;
         else
             high = middle;
@@ -33,100 +37,117 @@ static size_t find_sales(const struct sqlite_sales *sales, size_t count, int64_t
     return low;
 }
 
-/* The counts of a product, made if it has none yet. NULL: out of memory. */
-static struct sqlite_sales *sales_of(struct sqlite_store *store, int64_t product_id)
+struct sqlite_tally *sqlite_tally_of(struct sqlite_tallies *tallies, int64_t product_id)
 {
-    size_t i = find_sales(store->sales, store->sales_count, product_id);
-    if (i < store->sales_count && store->sales[i].product_id == product_id)
-        return &store->sales[i];
-    bool is_full =
-        (store->sales_count & (store->sales_count - 1)) == 0; /* capacity is the next power of two */
-    if (is_full || store->sales == NULL) {
-        size_t capacity = store->sales_count == 0 ? 1 : 2 * store->sales_count;
-        struct sqlite_sales *larger = realloc(store->sales, capacity * sizeof *larger);
+    size_t i = find_tally(tallies, product_id);
+    if (i < tallies->count && tallies->rows[i].product_id == product_id)
+        return &tallies->rows[i];
+    bool is_full = (tallies->count & (tallies->count - 1)) == 0; /* capacity is the next power of two */
+    if (is_full || tallies->rows == NULL) {
+        size_t capacity = tallies->count == 0 ? 1 : 2 * tallies->count;
+        struct sqlite_tally *larger = realloc(tallies->rows, capacity * sizeof *larger);
         if (larger == NULL)
             return NULL;
-        store->sales = larger;
+        tallies->rows = larger;
     }
-    memmove(&store->sales[i + 1], &store->sales[i], (store->sales_count - i) * sizeof *store->sales);
-    store->sales[i] = (struct sqlite_sales){.product_id = product_id};
-    store->sales_count++;
-    return &store->sales[i];
+    memmove(&tallies->rows[i + 1], &tallies->rows[i], (tallies->count - i) * sizeof *tallies->rows);
+    tallies->rows[i] = (struct sqlite_tally){.product_id = product_id};
+    tallies->count++;
+    return &tallies->rows[i];
 }
 
-static enum store_status out_of_memory(struct sqlite_store *store)
+/* Passes each row of a statement to `count`, with the tally of the product that its column `product_column` names. */
+static enum store_status count_rows(struct sqlite_store *store, enum sqlite_statement statement,
+                                    int product_column,
+                                    void (*count)(sqlite3_stmt *row, struct sqlite_tally *tally))
 {
-    return sqlite_refuse(store, "%s in %s failed: out of memory", doing, store->path);
-}
-
-static enum store_status count_sales(struct sqlite_store *store)
-{
-    sqlite3_stmt *row = store->statements[SQL_AUDIT_SALES];
-    struct sqlite_sales *sales = NULL;
-    int code;
-    while ((code = sqlite3_step(row)) == SQLITE_ROW) {
-        int64_t product_id = sqlite3_column_int64(row, 1);
-        if (sales == NULL || sales->product_id != product_id)
-            sales = sales_of(store, product_id);
-        if (sales == NULL) {
-            sqlite3_reset(row);
-            return out_of_memory(store);
-        }
-        sales->order_count++;
-        sales->order_units += sqlite3_column_int64(row, 2);
-        sales->last_order_id = sqlite3_column_int64(row, 0);
-        sales->last_order_at_ms = sqlite3_column_int64(row, 3);
-    }
-    enum store_status status = code == SQLITE_DONE ? STORE_OK : sqlite_fail(store, doing);
-    sqlite3_reset(row);
-    return status;
-}
-
-static enum store_status count_over_limit(struct sqlite_store *store)
-{
-    sqlite3_stmt *row = store->statements[SQL_AUDIT_OVER_LIMIT];
+    sqlite3_stmt *row = store->statements[statement];
+    struct sqlite_tally *tally = NULL;
     enum store_status status = STORE_OK;
-    int code;
-    while (status == STORE_OK && (code = sqlite3_step(row)) != SQLITE_DONE) {
-        struct sqlite_sales *sales = NULL;
-        if (code != SQLITE_ROW)
-            status = sqlite_fail(store, doing);
-        else if ((sales = sales_of(store, sqlite3_column_int64(row, 0))) == NULL)
-            status = out_of_memory(store);
+    int code = SQLITE_DONE;
+    while (status == STORE_OK && (code = sqlite3_step(row)) == SQLITE_ROW) {
+        int64_t product_id = sqlite3_column_int64(row, product_column);
+        if (tally == NULL || tally->product_id != product_id)
+            tally = sqlite_tally_of(&store->tallies, product_id);
+        if (tally == NULL)
+            status = sqlite_refuse(store, "%s in %s failed: out of memory", doing, store->path);
         else
-            sales->over_limit_customers = sqlite3_column_int64(row, 1);
+            count(row, tally);
     }
+    if (status == STORE_OK && code != SQLITE_DONE)
+        status = sqlite_fail(store, doing);
     sqlite3_reset(row);
     return status;
+}
+
+static void count_units(sqlite3_stmt *row, struct store_product_audit *audit)
+{
+    int64_t units = sqlite3_column_int64(row, 2);
+    audit->order_units += units;
+    audit->cancelled_units += sqlite3_column_int(row, 4) != 0 ? units : 0;
+    if (audit->last_order_id < sqlite3_column_int64(row, 0)) {
+        audit->last_order_id = sqlite3_column_int64(row, 0);
+        audit->last_order_at_ms = sqlite3_column_int64(row, 3);
+    }
+}
+
+static void count_sale(sqlite3_stmt *row, struct sqlite_tally *tally)
+{
+    tally->audit.order_count++;
+    count_units(row, &tally->audit);
+}
+
+/* A product may be in several parts of an order, which still is one order. */
+static void count_part(sqlite3_stmt *row, struct sqlite_tally *tally)
+{
+    int64_t order_id = sqlite3_column_int64(row, 0);
+    bool is_in_first_line = sqlite3_column_int64(row, 5) == tally->product_id;
+    if (!is_in_first_line && tally->last_part_order_id != order_id)
+        tally->audit.order_count++;
+    tally->last_part_order_id = order_id;
+    count_units(row, &tally->audit);
+}
+
+static void count_changes(sqlite3_stmt *row, struct sqlite_tally *tally)
+{
+    bool is_bundle = sqlite3_column_int(row, 4) != 0;
+    tally->audit.opening_units = sqlite3_column_int64(row, 1);
+    tally->audit.restock_units = sqlite3_column_int64(row, 2);
+    tally->audit.logged_stock = is_bundle ? 0 : sqlite3_column_int64(row, 3);
+}
+
+static void count_price(sqlite3_stmt *row, struct sqlite_tally *tally)
+{
+    tally->audit.logged_price = sqlite3_column_int64(row, 1);
+}
+
+static void count_over_limit(sqlite3_stmt *row, struct sqlite_tally *tally)
+{
+    tally->audit.over_limit_customers = sqlite3_column_int64(row, 1);
 }
 
 static enum store_status count_all_products(struct sqlite_store *store)
 {
-    if (store->sales != NULL)
+    static const struct {
+        enum sqlite_statement statement;
+        int product_column;
+        void (*count)(sqlite3_stmt *row, struct sqlite_tally *tally);
+    } passes[] = {{SQL_AUDIT_SALES, 1, count_sale},
+                  {SQL_AUDIT_PARTS, 1, count_part},
+                  {SQL_AUDIT_OVER_LIMIT, 0, count_over_limit},
+                  {SQL_AUDIT_CHANGES, 0, count_changes},
+                  {SQL_AUDIT_PRICES, 0, count_price}};
+    if (store->tallies.rows != NULL)
         return STORE_OK;
-    if (sales_of(store, 0) == NULL) /* no product has id 0: marks "counted", even if there are no orders */
-        return out_of_memory(store);
-    enum store_status status = count_sales(store);
-    if (status == STORE_OK)
-        status = count_over_limit(store);
+    /* No product has id 0: marks "counted", even if there are no orders. */
+    enum store_status status =
+        sqlite_tally_of(&store->tallies, 0) != NULL
+            ? STORE_OK
+            : sqlite_refuse(store, "%s in %s failed: out of memory", doing, store->path);
+    for (size_t i = 0; i < sizeof passes / sizeof passes[0] && status == STORE_OK; i++)
+        status = count_rows(store, passes[i].statement, passes[i].product_column, passes[i].count);
     if (status != STORE_OK)
         sqlite_audit_forget(store);
-    return status;
-}
-
-static enum store_status sum_stock_changes(struct sqlite_store *store, int64_t product_id,
-                                           struct store_product_audit *out)
-{
-    sqlite3_stmt *row = store->statements[SQL_AUDIT_STOCK];
-    sqlite3_bind_int64(row, 1, product_id);
-    enum store_status status = STORE_OK;
-    if (sqlite3_step(row) == SQLITE_ROW) {
-        out->opening_units = sqlite3_column_int64(row, 0);
-        out->restock_units = sqlite3_column_int64(row, 1);
-    } else {
-        status = sqlite_fail(store, "auditing stock changes");
-    }
-    sqlite3_reset(row);
     return status;
 }
 
@@ -137,15 +158,10 @@ static enum store_status audit_product_now(struct sqlite_store *store, int64_t p
     if (status != STORE_OK)
         return status;
     *out = (struct store_product_audit){0};
-    size_t i = find_sales(store->sales, store->sales_count, product_id);
-    if (i < store->sales_count && store->sales[i].product_id == product_id) {
-        out->order_count = store->sales[i].order_count;
-        out->order_units = store->sales[i].order_units;
-        out->over_limit_customers = store->sales[i].over_limit_customers;
-        out->last_order_id = store->sales[i].last_order_id;
-        out->last_order_at_ms = store->sales[i].last_order_at_ms;
-    }
-    return sum_stock_changes(store, product_id, out);
+    size_t i = find_tally(&store->tallies, product_id);
+    if (i < store->tallies.count && store->tallies.rows[i].product_id == product_id)
+        *out = store->tallies.rows[i].audit;
+    return STORE_OK;
 }
 
 enum store_status sqlite_audit_product(struct store *base, int64_t product_id,
@@ -190,7 +206,7 @@ static void audit_order(sqlite3_stmt *row, struct log_position recorded, struct 
     out->out_of_time_order += out_of_time;
     out->beyond_position += log_position_compare(order.position, recorded) > 0;
     out->unknown_user += sqlite3_column_type(row, 5) == SQLITE_NULL;
-    out->unknown_product += sqlite3_column_type(row, 6) == SQLITE_NULL;
+    out->unknown_product += sqlite3_column_int(row, 6) == 0;
     *previous = order;
 }
 

@@ -1,25 +1,24 @@
 /* The recorder's half of the SQLite driver: its position, its epoch, and runs of log entries.
  *
- * Runs in the recorder process only (positions: anywhere). Owns the table of books in struct sqlite_store.
+ * Runs in the recorder process only (positions: anywhere). Owns nothing: the table of books is sqlite_books.c's.
  *
  * A run is one transaction: the position moves by compare-and-set first, so that a recorder that was fenced
  * off does no work; each product's book is read at its first mention, entries are applied to it in log order,
  * and it is written back once. Order ids only rise; the first id is compared with the last in the store.
  *
+ * An order takes all its parts or none. Behind each entry the audit log gets one row for each product that it moved, chained to the row before
+ * (sqlite_audit_log.c); the end of the chain is read once a run.
+ *
  * What does not fit never stops the recorder, as it would stop for ever: a sale without stock becomes a
- * rejected order, a stock change that does not fit is kept as not applied, an order id that is not new is
+ * rejected order, a change or cancellation that does not fit is kept as not applied, an order id that is not new is
  * refused without a row; the last two are logged. Only the store itself can fail a run, and then nothing of
  * it stays. */
 #include "sqlite.h"
 
-#include "doorbuster/check.h"
 #include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#define BOOKS_MIN 64 /* slots */
+#include <stdio.h>
 
 static const char doing[] = "recording sales";
 
@@ -64,133 +63,11 @@ enum store_status sqlite_raise_epoch(struct store *base, uint64_t from, uint64_t
                               : status;
 }
 
-/* --- books --- */
-static struct sqlite_book *find_slot(struct sqlite_books *books, int64_t product_id)
-{
-    size_t mask = books->capacity - 1;
-    size_t i = (size_t)((uint64_t)product_id * 0x9e3779b97f4a7c15u >> 32) & mask;
-    while (books->slots[i].product_id != 0 && books->slots[i].product_id != product_id)
-        i = (i + 1) & mask;
-    return &books->slots[i];
-}
-
-static bool grow_books(struct sqlite_books *books)
-{
-    if (2 * (books->used + 1) <= books->capacity)
-        return true;
-    struct sqlite_books larger = {.capacity = books->capacity == 0 ? BOOKS_MIN : 2 * books->capacity,
-                                  .used = books->used};
-    larger.slots = calloc(larger.capacity, sizeof *larger.slots);
-    if (larger.slots == NULL)
-        return false;
-    for (size_t i = 0; i < books->capacity; i++) {
-        if (books->slots[i].product_id != 0)
-            *find_slot(&larger, books->slots[i].product_id) = books->slots[i];
-    }
-    free(books->slots);
-    *books = larger;
-    return true;
-}
-
-static void forget_books(struct sqlite_books *books)
-{
-    if (books->used > 0)
-        memset(books->slots, 0, books->capacity * sizeof *books->slots);
-    books->used = 0;
-}
-
-static bool read_book(struct sqlite_store *store, struct sqlite_book *book)
-{
-    sqlite3_stmt *row = store->statements[SQL_READ_BOOK];
-    sqlite3_bind_int64(row, 1, book->product_id);
-    int code = sqlite3_step(row);
-    book->known = code == SQLITE_ROW;
-    if (book->known) {
-        book->opened = sqlite3_column_int(row, 0) != 0;
-        book->stock = sqlite3_column_int64(row, 1);
-        book->opening = sqlite3_column_int64(row, 2);
-        book->restocked = sqlite3_column_int64(row, 3);
-        book->cancelled = sqlite3_column_int64(row, 4);
-        book->sold = sqlite3_column_int64(row, 5);
-        book->updated_at_ms = sqlite3_column_int64(row, 6);
-    }
-    sqlite3_reset(row);
-    return code == SQLITE_ROW || code == SQLITE_DONE;
-}
-
-/* The book of a product, read at its first mention. NULL: failed, the error is set. */
-static struct sqlite_book *book_of(struct sqlite_store *store, int64_t product_id)
-{
-    if (!grow_books(&store->books)) {
-        sqlite_refuse(store, "%s in %s failed: out of memory", doing, store->path);
-        return NULL;
-    }
-    struct sqlite_book *book = find_slot(&store->books, product_id);
-    if (book->product_id != 0)
-        return book;
-    *book = (struct sqlite_book){.product_id = product_id};
-    store->books.used++;
-    if (read_book(store, book))
-        return book;
-    sqlite_fail(store, doing);
-    return NULL;
-}
-
-static bool write_book(struct sqlite_store *store, const struct sqlite_book *book)
-{
-    CHECK(book->stock >= 0 && book->stock == book->opening + book->restocked + book->cancelled - book->sold);
-    sqlite3_stmt *statement = store->statements[SQL_WRITE_BOOK];
-    sqlite3_bind_int64(statement, 1, book->product_id);
-    sqlite3_bind_int(statement, 2, book->opened);
-    sqlite3_bind_int64(statement, 3, book->stock);
-    sqlite3_bind_int64(statement, 4, book->opening);
-    sqlite3_bind_int64(statement, 5, book->restocked);
-    sqlite3_bind_int64(statement, 6, book->cancelled);
-    sqlite3_bind_int64(statement, 7, book->sold);
-    sqlite3_bind_int64(statement, 8, book->updated_at_ms);
-    return sqlite_run(statement) == SQLITE_DONE;
-}
-
-static void touch_book(struct sqlite_book *book, int64_t at_ms)
-{
-    book->changed = true;
-    if (book->updated_at_ms < at_ms)
-        book->updated_at_ms = at_ms;
-}
-
-static bool sell(struct sqlite_book *book, int64_t quantity, int64_t at_ms)
-{
-    if (!book->known || quantity <= 0 || quantity > book->stock)
-        return false;
-    int64_t sold;
-    if (__builtin_add_overflow(book->sold, quantity, &sold))
-        return false;
-    book->sold = sold;
-    book->stock -= quantity;
-    touch_book(book, at_ms);
-    return true;
-}
-
-static bool change_stock(struct sqlite_book *book, const struct stock_change *change, int64_t at_ms)
-{
-    bool is_opening = change->cause == STOCK_OPENING;
-    int64_t *sum = is_opening ? &book->opening : &book->restocked;
-    int64_t new_sum, new_stock;
-    if (!book->known || __builtin_add_overflow(*sum, change->delta, &new_sum) ||
-        __builtin_add_overflow(book->stock, change->delta, &new_stock) || new_stock < 0 ||
-        (is_opening && new_sum < 0))
-        return false;
-    *sum = new_sum;
-    book->stock = new_stock;
-    book->opened = book->opened || is_opening;
-    touch_book(book, at_ms);
-    return true;
-}
-
 /* --- a run --- */
 struct run {
     struct sqlite_store *store;
     int64_t last_order_id;
+    struct sqlite_chain chain;
     int64_t *rejected;
     size_t *rejected_count;
 };
@@ -222,6 +99,77 @@ enum store_status sqlite_skip_to(struct store *base, uint64_t epoch, struct log_
                               : status;
 }
 
+/* --- the audit log --- */
+static void begin_row(struct store_audit_row *row, const struct log_entry *entry, int64_t product_id,
+                      const char *cause)
+{
+    *row = (struct store_audit_row){
+        .at_ms = entry->at_ms, .position = entry->position, .product_id = product_id};
+    snprintf(row->cause, sizeof row->cause, "%s", cause);
+}
+
+static enum store_status append_row(struct run *run, struct store_audit_row *row)
+{
+    return sqlite_chain_append(&run->chain, run->store->statements[SQL_ADD_AUDIT_ROW], row)
+               ? STORE_OK
+               : sqlite_fail(run->store, doing);
+}
+
+/* A row for each product that the entry moved, in the order of their first mention. `actor` 0: the buyer, if it is one. */
+static enum store_status append_moves(struct run *run, const struct log_entry *entry, const char *cause,
+                                      bool applied, int64_t actor)
+{
+    struct sqlite_books *books = &run->store->books;
+    enum store_status status = STORE_OK;
+    for (size_t i = 0; i < books->moved_count && status == STORE_OK; i++) {
+        const struct sqlite_book *book = sqlite_books_find(books, books->moved[i]);
+        struct store_audit_row row;
+        begin_row(&row, entry, book->product_id, cause);
+        row.delta = book->moved;
+        row.applied = applied;
+        row.to = book->stock;
+        row.from = applied && !book->is_bundle ? book->stock - book->moved : book->stock;
+        row.actor = actor != 0 ? actor : book->user_id;
+        if (book->first_order_id == book->last_order_id)
+            snprintf(row.note, sizeof row.note, "order %lld", (long long)book->first_order_id);
+        else
+            snprintf(row.note, sizeof row.note, "orders %lld to %lld", (long long)book->first_order_id,
+                     (long long)book->last_order_id);
+        status = append_row(run, &row);
+    }
+    sqlite_books_settle(books);
+    return status;
+}
+
+static void set_reason(struct store_audit_row *row, int64_t actor, const char *note, const char *key,
+                       size_t key_bytes)
+{
+    row->actor = actor;
+    snprintf(row->note, sizeof row->note, "%s", note);
+    if (key != NULL)
+        snprintf(row->key, sizeof row->key, "%.*s",
+                 (int)(key_bytes < sizeof row->key ? key_bytes : sizeof row->key - 1), key);
+}
+
+/* --- orders --- */
+static bool insert_parts(struct sqlite_store *store, const struct sale_order *order)
+{
+    sqlite3_stmt *statement = store->statements[SQL_ADD_ORDER_PART];
+    sqlite3_bind_int64(statement, 1, order->id);
+    for (size_t i = 1; i < order_part_count(order); i++) {
+        struct order_part part = order_part_at(order, i);
+        sqlite3_bind_int64(statement, 2, (int64_t)i);
+        sqlite3_bind_int64(statement, 3, part.product_id);
+        sqlite3_bind_int64(statement, 4, part.quantity);
+        sqlite3_bind_int64(statement, 5, part.unit_price);
+        sqlite3_bind_int64(statement, 6, part.remaining);
+        sqlite3_bind_int(statement, 7, part.is_component);
+        if (sqlite_run(statement) != SQLITE_DONE)
+            return false;
+    }
+    return true;
+}
+
 static bool insert_order(struct sqlite_store *store, const struct log_entry *entry,
                          const struct sale_order *order, enum order_state state)
 {
@@ -241,13 +189,63 @@ static bool insert_order(struct sqlite_store *store, const struct log_entry *ent
         sqlite3_bind_null(statement, 12);
     else
         sqlite3_bind_text(statement, 12, order->key, (int)order->key_bytes, SQLITE_STATIC);
-    return sqlite_run(statement) == SQLITE_DONE;
+    sqlite3_bind_int64(statement, 13, (int64_t)order_part_count(order));
+    return sqlite_run(statement) == SQLITE_DONE && insert_parts(store, order);
+}
+
+/* Takes the first `count` parts back out of the books, which have them all. */
+static void unsell_parts(struct sqlite_store *store, const struct sale_order *order, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct order_part part = order_part_at(order, i);
+        sqlite_book_unsell(sqlite_books_find(&store->books, part.product_id), part.quantity);
+    }
+}
+
+/* All parts or none. */
+static enum store_status sell_parts(struct sqlite_store *store, const struct sale_order *order, bool *sold)
+{
+    *sold = false;
+    for (size_t i = 0; i < order_part_count(order); i++) {
+        struct order_part part = order_part_at(order, i);
+        struct sqlite_book *book = sqlite_book_of(store, part.product_id);
+        if (book == NULL)
+            return STORE_FAILED;
+        bool fits = !(part.is_component && book->is_bundle) && sqlite_book_sell(book, part.quantity);
+        if (!fits) {
+            unsell_parts(store, order, i);
+            return STORE_OK;
+        }
+    }
+    *sold = true;
+    return STORE_OK;
+}
+
+static void move_parts(struct sqlite_store *store, const struct log_entry *entry,
+                       const struct sale_order *order)
+{
+    for (size_t i = 0; i < order_part_count(order); i++) {
+        struct order_part part = order_part_at(order, i);
+        struct sqlite_book *book = sqlite_books_find(&store->books, part.product_id);
+        sqlite_book_touch(book, entry->at_ms);
+        sqlite_books_move(&store->books, book, -part.quantity, order->id, order->user_id);
+    }
+}
+
+static bool is_well_formed(const struct sale_order *order)
+{
+    for (size_t i = 0; i < order_part_count(order); i++) {
+        struct order_part part = order_part_at(order, i);
+        if (part.quantity <= 0 || part.product_id <= 0)
+            return false;
+    }
+    return true;
 }
 
 static enum store_status apply_order(struct run *run, const struct log_entry *entry,
                                      const struct sale_order *order)
 {
-    if (order->id <= run->last_order_id || order->quantity <= 0) {
+    if (order->id <= run->last_order_id || !is_well_formed(order)) {
         log_warn("store: order %lld at %llu-%llu refused: not an order that our scripts write (last order "
                  "%lld, quantity %lld)",
                  (long long)order->id, (unsigned long long)entry->position.epoch,
@@ -256,60 +254,188 @@ static enum store_status apply_order(struct run *run, const struct log_entry *en
         run->rejected[(*run->rejected_count)++] = order->id;
         return STORE_OK;
     }
-    struct sqlite_book *book = book_of(run->store, order->product_id);
-    if (book == NULL)
-        return STORE_FAILED;
-    enum order_state state = sell(book, order->quantity, entry->at_ms) ? ORDER_CONFIRMED : ORDER_REJECTED;
-    if (state == ORDER_REJECTED)
+    bool sold;
+    enum store_status status = sell_parts(run->store, order, &sold);
+    if (status != STORE_OK)
+        return status;
+    if (sold)
+        move_parts(run->store, entry, order);
+    else
         run->rejected[(*run->rejected_count)++] = order->id;
-    if (!insert_order(run->store, entry, order, state))
+    if (!insert_order(run->store, entry, order, sold ? ORDER_CONFIRMED : ORDER_REJECTED))
         return sqlite_fail(run->store, doing);
     run->last_order_id = order->id;
     return STORE_OK;
 }
 
+static enum store_status apply_sale(struct run *run, const struct log_entry *entry)
+{
+    enum store_status status = STORE_OK;
+    for (size_t i = 0; i < entry->order_count && status == STORE_OK; i++)
+        status = apply_order(run, entry, &entry->orders[i]);
+    return status == STORE_OK ? append_moves(run, entry, "sale", true, 0) : status;
+}
+
+/* --- cancellations --- */
+/* The parts as the store has them: the entry's are what Redis believed. */
+static enum store_status read_parts(struct sqlite_store *store, int64_t order_id,
+                                    struct order_part parts[ORDER_PARTS_MAX], size_t *count, bool *stands)
+{
+    struct store_order order;
+    enum store_status status = sqlite_find_order(&store->base, order_id, &order);
+    *stands = status == STORE_OK && order.state == ORDER_CONFIRMED;
+    if (!*stands)
+        return status == STORE_NOT_FOUND ? STORE_OK : status;
+    parts[0] = order_part_at(&order.sale, 0);
+    status = sqlite_order_parts(&store->base, order_id, parts + 1, ORDER_PARTS_MAX - 1, count);
+    *count += 1;
+    return status;
+}
+
+static enum store_status insert_cancellation(struct sqlite_store *store, const struct log_entry *entry)
+{
+    sqlite3_stmt *statement = store->statements[SQL_ADD_CANCELLATION];
+    sqlite3_bind_int64(statement, 1, entry->cancel.order_id);
+    sqlite3_bind_int64(statement, 2, entry->at_ms);
+    sqlite3_bind_int64(statement, 3, entry->cancel.actor);
+    sqlite3_bind_int64(statement, 4, (int64_t)entry->position.epoch);
+    sqlite3_bind_int64(statement, 5, (int64_t)entry->position.n);
+    return sqlite_run(statement) == SQLITE_DONE ? STORE_OK : sqlite_fail(store, doing);
+}
+
+/* All parts or none. They fit, unless somebody has edited the books. */
+static enum store_status give_parts_back(struct sqlite_store *store, const struct order_part *parts,
+                                         size_t count, bool *fits)
+{
+    *fits = false;
+    for (size_t i = 0; i < count; i++) {
+        struct sqlite_book *book = sqlite_book_of(store, parts[i].product_id);
+        if (book == NULL)
+            return STORE_FAILED;
+        if (!sqlite_book_give_back(book, parts[i].quantity)) {
+            while (i-- > 0)
+                sqlite_book_take_back(sqlite_books_find(&store->books, parts[i].product_id),
+                                      parts[i].quantity);
+            return STORE_OK;
+        }
+    }
+    *fits = true;
+    return STORE_OK;
+}
+
+static enum store_status cancel_parts(struct run *run, const struct log_entry *entry,
+                                      const struct order_part *parts, size_t count)
+{
+    struct sqlite_books *books = &run->store->books;
+    for (size_t i = 0; i < count; i++) {
+        struct sqlite_book *book = sqlite_books_find(books, parts[i].product_id);
+        sqlite_book_touch(book, entry->at_ms);
+        sqlite_books_move(books, book, parts[i].quantity, entry->cancel.order_id, entry->cancel.actor);
+    }
+    enum store_status status = insert_cancellation(run->store, entry);
+    return status == STORE_OK ? append_moves(run, entry, "cancel", true, entry->cancel.actor) : status;
+}
+
+/* What Redis gave back and should not have. */
+static enum store_status keep_misfit(struct run *run, const struct log_entry *entry)
+{
+    const struct cancellation *cancel = &entry->cancel;
+    log_warn("store: cancelling order %lld at %llu-%llu does not fit (no such order, rejected, or cancelled "
+             "before): kept, not applied",
+             (long long)cancel->order_id, (unsigned long long)entry->position.epoch,
+             (unsigned long long)entry->position.n);
+    for (size_t i = 0; i < cancel->part_count; i++) {
+        const struct order_part *part = &cancel->parts[i];
+        if (part->product_id <= 0 || part->quantity <= 0)
+            continue;
+        struct sqlite_book *book = sqlite_book_of(run->store, part->product_id);
+        if (book == NULL)
+            return STORE_FAILED;
+        sqlite_books_move(&run->store->books, book, part->quantity, cancel->order_id, cancel->actor);
+    }
+    return append_moves(run, entry, "cancel", false, cancel->actor);
+}
+
+static enum store_status apply_cancellation(struct run *run, const struct log_entry *entry)
+{
+    struct order_part parts[ORDER_PARTS_MAX];
+    size_t count = 0;
+    bool stands, fits = false;
+    enum store_status status = read_parts(run->store, entry->cancel.order_id, parts, &count, &stands);
+    if (status == STORE_OK && stands)
+        status = give_parts_back(run->store, parts, count, &fits);
+    if (status != STORE_OK)
+        return status;
+    return fits ? cancel_parts(run, entry, parts, count) : keep_misfit(run, entry);
+}
+
+/* --- stock and prices --- */
 static enum store_status apply_stock_change(struct run *run, const struct log_entry *entry)
 {
     const struct stock_change *change = &entry->stock;
-    struct sqlite_book *book = book_of(run->store, change->product_id);
+    struct sqlite_book *book = sqlite_book_of(run->store, change->product_id);
     if (book == NULL)
         return STORE_FAILED;
-    bool applied = change_stock(book, change, entry->at_ms);
-    if (!applied)
+    struct store_audit_row row;
+    begin_row(&row, entry, change->product_id, stock_cause_names[change->cause]);
+    set_reason(&row, change->actor, change->note, change->key, change->key_bytes);
+    row.delta = change->delta;
+    row.from = book->stock;
+    row.applied = sqlite_book_change_stock(book, change);
+    row.to = book->stock;
+    if (row.applied)
+        sqlite_book_touch(book, entry->at_ms);
+    else
         log_warn(
             "store: %s of %lld for product %lld at %llu-%llu does not fit (stock %lld%s): kept, not applied",
             stock_cause_names[change->cause], (long long)change->delta, (long long)change->product_id,
             (unsigned long long)entry->position.epoch, (unsigned long long)entry->position.n,
             (long long)book->stock, book->known ? "" : ", unknown product");
-    sqlite3_stmt *statement = run->store->statements[SQL_ADD_STOCK_CHANGE];
-    sqlite3_bind_int64(statement, 1, (int64_t)entry->position.epoch);
-    sqlite3_bind_int64(statement, 2, (int64_t)entry->position.n);
-    sqlite3_bind_int64(statement, 3, entry->at_ms);
-    sqlite3_bind_int64(statement, 4, change->product_id);
-    sqlite3_bind_int64(statement, 5, change->delta);
-    sqlite3_bind_int64(statement, 6, change->remaining);
-    sqlite_bind_text(statement, 7, stock_cause_names[change->cause]);
-    sqlite3_bind_int(statement, 8, applied);
-    sqlite3_bind_int64(statement, 9, change->actor);
-    sqlite_bind_text(statement, 10, change->note);
-    return sqlite_run(statement) == SQLITE_DONE ? STORE_OK : sqlite_fail(run->store, doing);
+    return append_row(run, &row);
+}
+
+/* What the price was before is the store's word, not the entry's. */
+static enum store_status apply_price_change(struct run *run, const struct log_entry *entry)
+{
+    const struct price_change *change = &entry->price;
+    struct sqlite_book *book = sqlite_book_of(run->store, change->product_id);
+    if (book == NULL)
+        return STORE_FAILED;
+    struct store_audit_row row;
+    begin_row(&row, entry, change->product_id, "price");
+    set_reason(&row, change->actor, change->note, change->key, change->key_bytes);
+    row.from = book->price;
+    row.applied = book->known && change->to > 0;
+    if (row.applied) {
+        book->price = change->to;
+        sqlite_book_touch(book, entry->at_ms);
+    } else {
+        log_warn("store: price %lld for product %lld at %llu-%llu does not fit%s: kept, not applied",
+                 (long long)change->to, (long long)change->product_id,
+                 (unsigned long long)entry->position.epoch, (unsigned long long)entry->position.n,
+                 book->known ? "" : " (unknown product)");
+    }
+    row.to = book->price;
+    if (__builtin_sub_overflow(change->to, row.from, &row.delta))
+        row.delta = 0; /* of a figure that no script writes */
+    return append_row(run, &row);
 }
 
 static enum store_status apply_entry(struct run *run, const struct log_entry *entry)
 {
-    if (entry->kind == LOG_ENTRY_STOCK)
+    switch (entry->kind) {
+    case LOG_ENTRY_SALE:
+        return apply_sale(run, entry);
+    case LOG_ENTRY_STOCK:
         return apply_stock_change(run, entry);
-    enum store_status status = STORE_OK;
-    for (size_t i = 0; i < entry->order_count && status == STORE_OK; i++)
-        status = apply_order(run, entry, &entry->orders[i]);
-    return status;
-}
-
-static enum store_status write_books(struct sqlite_store *store)
-{
-    for (size_t i = 0; i < store->books.capacity; i++) {
-        if (store->books.slots[i].changed && !write_book(store, &store->books.slots[i]))
-            return sqlite_fail(store, doing);
+    case LOG_ENTRY_CANCEL:
+        return apply_cancellation(run, entry);
+    case LOG_ENTRY_PRICE:
+        return apply_price_change(run, entry);
+    case LOG_ENTRY_ATTACH:
+    case LOG_ENTRY_FOREIGN:
+    case LOG_ENTRY_DAMAGED: /* the recorder stops before one */
+        break;
     }
     return STORE_OK;
 }
@@ -321,12 +447,14 @@ static enum store_status apply_run(struct run *run, uint64_t epoch, struct log_p
     enum store_status status = move_position(run->store, epoch, from, entries[count - 1].position);
     if (status == STORE_OK)
         status = sqlite_position(&run->store->base, &position);
+    if (status == STORE_OK)
+        status = sqlite_chain_read(run->store, &run->chain);
     if (status != STORE_OK)
         return status;
     run->last_order_id = position.last_order_id;
     for (size_t i = 0; i < count && status == STORE_OK; i++)
         status = apply_entry(run, &entries[i]);
-    return status == STORE_OK ? write_books(run->store) : status;
+    return status == STORE_OK ? sqlite_books_write(run->store, doing) : status;
 }
 
 static enum store_status fail_for_a_test(struct sqlite_store *store)
@@ -366,6 +494,6 @@ enum store_status sqlite_record(struct store *base, uint64_t epoch, struct log_p
     status = sqlite_write_end(store, status, doing);
     if (status == STORE_OK && failpoint("store.committed"))
         status = fail_for_a_test(store);
-    forget_books(&store->books);
+    sqlite_books_forget(&store->books);
     return status;
 }

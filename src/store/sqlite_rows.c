@@ -47,6 +47,9 @@ static void read_product(sqlite3_stmt *row, void *out)
     product->sold = sqlite3_column_int64(row, 11);
     product->created_at_ms = sqlite3_column_int64(row, 12);
     product->updated_at_ms = sqlite3_column_int64(row, 13);
+    product->starts_at_ms = sqlite3_column_int64(row, 14);
+    product->ends_at_ms = sqlite3_column_int64(row, 15);
+    product->component_count = sqlite3_column_int(row, 16) != 0; /* of a bundle more: add_components() */
 }
 
 static void read_order(sqlite3_stmt *row, void *out)
@@ -65,7 +68,29 @@ static void read_order(sqlite3_stmt *row, void *out)
     order->position.n = (uint64_t)sqlite3_column_int64(row, 10);
     order->sale.key = NULL;
     order->sale.key_bytes = 0;
+    order->sale.more = NULL;
+    order->sale.more_count = 0;
     copy_text(row, 11, order->idempotency_key, sizeof order->idempotency_key);
+    order->part_count = (size_t)sqlite3_column_int64(row, 12);
+    order->cancelled_at_ms = sqlite3_column_int64(row, 13); /* NULL reads as 0 */
+    order->cancelled_by = sqlite3_column_int64(row, 14);
+    if (sqlite3_column_type(row, 13) != SQLITE_NULL)
+        order->state = ORDER_CANCELLED;
+}
+
+static void read_part(sqlite3_stmt *row, void *out)
+{
+    *(struct order_part *)out = (struct order_part){.product_id = sqlite3_column_int64(row, 0),
+                                                    .quantity = sqlite3_column_int64(row, 1),
+                                                    .unit_price = sqlite3_column_int64(row, 2),
+                                                    .remaining = sqlite3_column_int64(row, 3),
+                                                    .is_component = sqlite3_column_int(row, 4) != 0};
+}
+
+static void read_component(sqlite3_stmt *row, void *out)
+{
+    *(struct bundle_component *)out = (struct bundle_component){.product_id = sqlite3_column_int64(row, 0),
+                                                                .quantity = sqlite3_column_int64(row, 1)};
 }
 
 typedef void (*read_row)(sqlite3_stmt *row, void *out);
@@ -176,12 +201,31 @@ enum store_status sqlite_update_user(struct store *base, int64_t id, enum user_r
 }
 
 /* --- products --- */
+/* A product and its components are written in one transaction and the components never change, so this needs no snapshot. */
+static enum store_status add_components(struct sqlite_store *store, struct store_product *product)
+{
+    if (product->component_count == 0)
+        return STORE_OK;
+    sqlite3_stmt *statement = store->statements[SQL_COMPONENTS];
+    sqlite3_bind_int64(statement, 1, product->id);
+    sqlite3_bind_int64(statement, 2, BUNDLE_COMPONENTS_MAX);
+    return find_many(store, statement, read_component, product->components, sizeof *product->components,
+                     &product->component_count, "reading a bundle's components");
+}
+
+static enum store_status find_product(struct sqlite_store *store, sqlite3_stmt *statement,
+                                      struct store_product *out)
+{
+    enum store_status status = find_one(store, statement, read_product, out, "looking a product up");
+    return status == STORE_OK ? add_components(store, out) : status;
+}
+
 enum store_status sqlite_find_product(struct store *base, int64_t id, struct store_product *out)
 {
     struct sqlite_store *store = sqlite_of(base);
     sqlite3_stmt *statement = store->statements[SQL_PRODUCT_BY_ID];
     sqlite3_bind_int64(statement, 1, id);
-    return find_one(store, statement, read_product, out, "looking a product up");
+    return find_product(store, statement, out);
 }
 
 enum store_status sqlite_find_product_by_name(struct store *base, const char *name, struct store_product *out)
@@ -189,7 +233,7 @@ enum store_status sqlite_find_product_by_name(struct store *base, const char *na
     struct sqlite_store *store = sqlite_of(base);
     sqlite3_stmt *statement = store->statements[SQL_PRODUCT_BY_NAME];
     sqlite_bind_text(statement, 1, name);
-    return find_one(store, statement, read_product, out, "looking a product up");
+    return find_product(store, statement, out);
 }
 
 enum store_status sqlite_products(struct store *base, int64_t after, struct store_product *out, size_t max,
@@ -199,7 +243,42 @@ enum store_status sqlite_products(struct store *base, int64_t after, struct stor
     sqlite3_stmt *statement = store->statements[SQL_PRODUCTS_AFTER];
     sqlite3_bind_int64(statement, 1, after);
     sqlite3_bind_int64(statement, 2, limit_of(max));
-    return find_many(store, statement, read_product, out, sizeof *out, count, "listing products");
+    enum store_status status =
+        find_many(store, statement, read_product, out, sizeof *out, count, "listing products");
+    for (size_t i = 0; i < *count && status == STORE_OK; i++)
+        status = add_components(store, &out[i]);
+    return status;
+}
+
+static enum store_status check_components(struct sqlite_store *store, struct store_product *product,
+                                          const char *doing)
+{
+    sqlite3_stmt *statement = store->statements[SQL_IS_COMPONENT];
+    for (size_t i = 0; i < product->component_count; i++) {
+        sqlite3_bind_int64(statement, 1, product->components[i].product_id);
+        int code = sqlite_run(statement);
+        if (code == SQLITE_DONE) {
+            product->id = product->components[i].product_id;
+            return STORE_NOT_FOUND;
+        }
+        if (code != SQLITE_ROW)
+            return sqlite_fail(store, doing);
+    }
+    return STORE_OK;
+}
+
+static enum store_status insert_components(struct sqlite_store *store, const struct store_product *product,
+                                           int64_t id, const char *doing)
+{
+    sqlite3_stmt *statement = store->statements[SQL_ADD_COMPONENT];
+    sqlite3_bind_int64(statement, 1, id);
+    for (size_t i = 0; i < product->component_count; i++) {
+        sqlite3_bind_int64(statement, 2, product->components[i].product_id);
+        sqlite3_bind_int64(statement, 3, product->components[i].quantity);
+        if (sqlite_run(statement) != SQLITE_DONE)
+            return sqlite_fail(store, doing);
+    }
+    return STORE_OK;
 }
 
 static enum store_status insert_product(struct sqlite_store *store, struct store_product *product,
@@ -212,11 +291,19 @@ static enum store_status insert_product(struct sqlite_store *store, struct store
     sqlite3_bind_int64(statement, 4, product->per_customer_limit);
     sqlite3_bind_int64(statement, 5, product->planned_stock);
     sqlite3_bind_int64(statement, 6, clock_wall_ms());
+    sqlite3_bind_int64(statement, 7, product->starts_at_ms);
+    sqlite3_bind_int64(statement, 8, product->ends_at_ms);
+    sqlite3_bind_int(statement, 9, product->component_count > 0);
+    enum store_status status = check_components(store, product, doing);
+    if (status != STORE_OK)
+        return status;
     if (sqlite_run(statement) != SQLITE_DONE)
         return sqlite_fail(store, doing);
     if (sqlite3_changes(store->db) == 0)
         return STORE_TAKEN;
-    return sqlite_find_product(&store->base, sqlite3_last_insert_rowid(store->db), product);
+    int64_t id = sqlite3_last_insert_rowid(store->db);
+    status = insert_components(store, product, id, doing);
+    return status == STORE_OK ? sqlite_find_product(&store->base, id, product) : status;
 }
 
 enum store_status sqlite_add_product(struct store *base, struct store_product *product)
@@ -258,6 +345,16 @@ enum store_status sqlite_find_order(struct store *base, int64_t id, struct store
     sqlite3_stmt *statement = store->statements[SQL_ORDER_BY_ID];
     sqlite3_bind_int64(statement, 1, id);
     return find_one(store, statement, read_order, out, "looking an order up");
+}
+
+enum store_status sqlite_order_parts(struct store *base, int64_t id, struct order_part *out, size_t max,
+                                     size_t *count)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    sqlite3_stmt *statement = store->statements[SQL_ORDER_PARTS];
+    sqlite3_bind_int64(statement, 1, id);
+    sqlite3_bind_int64(statement, 2, limit_of(max));
+    return find_many(store, statement, read_part, out, sizeof *out, count, "reading the parts of an order");
 }
 
 /* The last order below `before`, 0 if there is none. */

@@ -6,10 +6,19 @@
 #define PRODUCT_COLUMNS                                                                                      \
     "id, name, description, price, per_customer_limit, planned_stock, opened, stock, opening, restocked, "   \
     "cancelled, "                                                                                            \
-    "sold, created_at_ms, updated_at_ms"
+    "sold, created_at_ms, updated_at_ms, starts_at_ms, ends_at_ms, is_bundle"
 #define ORDER_COLUMNS                                                                                        \
-    "id, state, request, user_id, product_id, quantity, unit_price, remaining, at_ms, log_epoch, log_n, "    \
-    "idempotency_key"
+    "id, state, request, user_id, product_id, quantity, unit_price, remaining, orders.at_ms, "               \
+    "orders.log_epoch, orders.log_n, idempotency_key, part_count, cancellations.at_ms, cancellations.actor"
+#define ORDER_TABLES "orders LEFT JOIN cancellations ON cancellations.order_id = orders.id"
+#define AUDIT_COLUMNS                                                                                        \
+    "seq, at_ms, log_epoch, log_n, product_id, cause, delta, from_figure, to_figure, applied, actor, note, " \
+    "idempotency_key, hash"
+/* Parts of orders that stand, of products with a limit. EXISTS first: without a limited product this reads no orders at all. */
+#define LIVE_LIMITED_PARTS                                                                                   \
+    "sold_parts WHERE EXISTS (SELECT 1 FROM products WHERE per_customer_limit > 0)"                          \
+    " AND state = 0 AND product_id IN (SELECT id FROM products WHERE per_customer_limit > 0)"                \
+    " AND NOT cancelled GROUP BY product_id, user_id"
 
 /* clang-format off */
 const char *const sqlite_statements[SQL_STATEMENTS] = {
@@ -27,18 +36,26 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
 
     [SQL_ADD_PRODUCT] =
         "INSERT INTO products (name, description, price, per_customer_limit, planned_stock, created_at_ms,"
-        " updated_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) ON CONFLICT (name) DO NOTHING",
+        " updated_at_ms, starts_at_ms, ends_at_ms, is_bundle)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9) ON CONFLICT (name) DO NOTHING",
+    [SQL_ADD_COMPONENT] = "INSERT INTO bundle_components (bundle_id, product_id, quantity) VALUES (?1, ?2, ?3)",
+    [SQL_IS_COMPONENT] = "SELECT 1 FROM products WHERE id = ?1 AND opened = 1 AND is_bundle = 0",
+    [SQL_COMPONENTS] =
+        "SELECT product_id, quantity FROM bundle_components WHERE bundle_id = ?1 ORDER BY product_id LIMIT ?2",
     [SQL_PRODUCT_BY_ID] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE id = ?1",
     [SQL_PRODUCT_BY_NAME] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE name = ?1",
     [SQL_RENAME_PRODUCT] = "UPDATE products SET name = ?2, updated_at_ms = ?3 WHERE id = ?1",
     [SQL_PRODUCTS_AFTER] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE id > ?1 ORDER BY id LIMIT ?2",
 
-    [SQL_ORDER_BY_ID] = "SELECT " ORDER_COLUMNS " FROM orders WHERE id = ?1",
+    [SQL_ORDER_BY_ID] = "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES " WHERE id = ?1",
     /* "id >> 12" is the index's expression (0001_first.sql); see SHELF_BITS in sqlite_rows.c. */
     [SQL_ORDERS_OF_USER] =
-        "SELECT " ORDER_COLUMNS " FROM orders"
+        "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES
         " WHERE id >> 12 = ?1 AND user_id = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4",
-    [SQL_ORDERS_BACKWARDS] = "SELECT " ORDER_COLUMNS " FROM orders ORDER BY id DESC",
+    [SQL_ORDERS_BACKWARDS] = "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES " ORDER BY id DESC",
+    [SQL_ORDER_PARTS] =
+        "SELECT product_id, quantity, unit_price, remaining, is_component FROM order_parts"
+        " WHERE order_id = ?1 ORDER BY part LIMIT ?2",
     [SQL_LAST_ORDER_BEFORE] = "SELECT max(id) FROM orders WHERE id < ?1",
 
     [SQL_POSITION] =
@@ -48,41 +65,63 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "UPDATE state SET recorded_epoch = ?4, recorded_n = ?5"
         " WHERE one = 1 AND epoch = ?1 AND recorded_epoch = ?2 AND recorded_n = ?3",
     [SQL_READ_BOOK] =
-        "SELECT opened, stock, opening, restocked, cancelled, sold, updated_at_ms FROM products WHERE id = ?1",
+        "SELECT opened, stock, opening, restocked, cancelled, sold, updated_at_ms, price,"
+        " is_bundle FROM products WHERE id = ?1",
     [SQL_WRITE_BOOK] =
         "UPDATE products SET opened = ?2, stock = ?3, opening = ?4, restocked = ?5, cancelled = ?6, sold = ?7,"
-        " updated_at_ms = ?8 WHERE id = ?1",
+        " updated_at_ms = ?8, price = ?9 WHERE id = ?1",
     [SQL_ADD_ORDER] =
-        "INSERT INTO orders (" ORDER_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-    [SQL_ADD_STOCK_CHANGE] =
-        "INSERT INTO stock_changes (log_epoch, log_n, at_ms, product_id, delta, remaining, cause, applied, actor,"
-        " note) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO orders (id, state, request, user_id, product_id, quantity, unit_price, remaining, at_ms, log_epoch,"
+        " log_n, idempotency_key, part_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+    [SQL_ADD_ORDER_PART] =
+        "INSERT INTO order_parts (order_id, part, product_id, quantity, unit_price, remaining, is_component)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [SQL_ADD_CANCELLATION] =
+        "INSERT INTO cancellations (order_id, at_ms, actor, log_epoch, log_n) VALUES (?1, ?2, ?3, ?4, ?5)",
 
-    /* EXISTS first: without a limited product this reads no orders at all. */
-    [SQL_BUYERS] =
-        "SELECT product_id, user_id, sum(quantity) FROM orders"
-        " WHERE EXISTS (SELECT 1 FROM products WHERE per_customer_limit > 0)"
-        " AND state = 0 AND product_id IN (SELECT id FROM products WHERE per_customer_limit > 0)"
-        " GROUP BY product_id, user_id",
+    [SQL_LAST_AUDIT_ROW] = "SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1",
+    [SQL_ADD_AUDIT_ROW] =
+        "INSERT INTO audit_log (" AUDIT_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    [SQL_AUDIT_LOG] =
+        "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq < ?1 AND (?2 = 0 OR product_id = ?2)"
+        " ORDER BY seq DESC LIMIT ?3",
+    [SQL_AUDIT_CHAIN] = "SELECT " AUDIT_COLUMNS " FROM audit_log ORDER BY seq",
+    [SQL_CHANGE_KEYS] =
+        "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1"
+        " ORDER BY at_ms, seq",
+
+    [SQL_BUYERS] = "SELECT product_id, user_id, sum(quantity) FROM " LIVE_LIMITED_PARTS,
     [SQL_ORDER_FROM] = "SELECT id, at_ms FROM orders WHERE id >= ?1 ORDER BY id LIMIT 1",
     [SQL_KEYS] =
         "SELECT id, user_id, at_ms, idempotency_key FROM orders"
         " WHERE id >= ?1 AND at_ms >= ?2 AND state = 0 AND idempotency_key IS NOT NULL ORDER BY id",
-    [SQL_AUDIT_SALES] = "SELECT id, product_id, quantity, at_ms FROM orders WHERE state = 0 ORDER BY id",
-    [SQL_AUDIT_STOCK] =
-        "SELECT ifnull(sum(delta) FILTER (WHERE cause = 'opening'), 0),"
-        " ifnull(sum(delta) FILTER (WHERE cause <> 'opening'), 0)"
-        " FROM stock_changes WHERE product_id = ?1 AND applied = 1",
+    [SQL_AUDIT_SALES] =
+        "SELECT orders.id, product_id, quantity, orders.at_ms, cancellations.order_id IS NOT NULL, 0 FROM " ORDER_TABLES
+        " WHERE state = 0 ORDER BY orders.id",
+    /* The last column: the product of the order's first line. */
+    [SQL_AUDIT_PARTS] =
+        "SELECT orders.id, order_parts.product_id, order_parts.quantity, orders.at_ms,"
+        " cancellations.order_id IS NOT NULL, orders.product_id FROM order_parts"
+        " JOIN orders ON orders.id = order_parts.order_id"
+        " LEFT JOIN cancellations ON cancellations.order_id = order_parts.order_id"
+        " WHERE state = 0 ORDER BY order_parts.order_id, part",
+    [SQL_AUDIT_CHANGES] =
+        "SELECT product_id, ifnull(sum(delta) FILTER (WHERE cause = 'opening'), 0),"
+        " ifnull(sum(delta) FILTER (WHERE cause IN ('restock', 'withdrawal', 'healing')), 0),"
+        " ifnull(sum(delta) FILTER (WHERE cause <> 'price'), 0),"
+        " (SELECT is_bundle FROM products WHERE products.id = product_id)"
+        " FROM audit_log WHERE applied = 1 GROUP BY product_id",
+    [SQL_AUDIT_PRICES] = "SELECT product_id, to_figure, max(seq) FROM audit_log WHERE applied = 1 AND cause = 'price' GROUP BY product_id",
+    [SQL_BUNDLES] = "SELECT id FROM products WHERE is_bundle = 1 ORDER BY id",
     [SQL_AUDIT_OVER_LIMIT] =
         "SELECT bought.product_id, count(*) FROM"
-        " (SELECT product_id, sum(quantity) AS units FROM orders"
-        "  WHERE EXISTS (SELECT 1 FROM products WHERE per_customer_limit > 0)"
-        "  AND state = 0 AND product_id IN (SELECT id FROM products WHERE per_customer_limit > 0)"
-        "  GROUP BY product_id, user_id) AS bought"
+        " (SELECT product_id, user_id, sum(quantity) AS units FROM " LIVE_LIMITED_PARTS ") AS bought"
         " JOIN products ON products.id = bought.product_id"
         " WHERE bought.units > products.per_customer_limit GROUP BY bought.product_id",
     [SQL_AUDIT_ORDERS] =
-        "SELECT orders.id, orders.state, orders.at_ms, orders.log_epoch, orders.log_n, users.id, products.id"
+        "SELECT orders.id, orders.state, orders.at_ms, orders.log_epoch, orders.log_n, users.id,"
+        " products.id IS NOT NULL AND (part_count = 1 OR NOT EXISTS (SELECT 1 FROM order_parts"
+        "  WHERE order_id = orders.id AND order_parts.product_id NOT IN (SELECT id FROM products)))"
         " FROM orders LEFT JOIN users ON users.id = orders.user_id"
         " LEFT JOIN products ON products.id = orders.product_id ORDER BY orders.id",
 };

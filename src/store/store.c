@@ -7,6 +7,7 @@
 
 #include "doorbuster/check.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -90,10 +91,23 @@ enum store_status store_update_user(struct store *store, int64_t id, enum user_r
 }
 
 /* --- products --- */
+static bool components_are_sound(const struct store_product *product)
+{
+    bool sound = product->component_count <= BUNDLE_COMPONENTS_MAX;
+    for (size_t i = 0; sound && i < product->component_count; i++) {
+        const struct bundle_component *component = &product->components[i];
+        sound = component->quantity >= 1 && component->quantity <= PURCHASE_QUANTITY_MAX;
+        for (size_t j = 0; sound && j < i; j++)
+            sound = product->components[j].product_id != component->product_id;
+    }
+    return sound;
+}
+
 enum store_status store_add_product(struct store *store, struct store_product *product)
 {
     CHECK(may_write(store));
     CHECK(product->price > 0 && product->per_customer_limit >= 0 && product->planned_stock >= 0);
+    CHECK(product->starts_at_ms >= 0 && product->ends_at_ms >= 0 && components_are_sound(product));
     return store->driver->add_product(store, product);
 }
 
@@ -123,6 +137,12 @@ enum store_status store_products(struct store *store, int64_t after, struct stor
 enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out)
 {
     return store->driver->find_order(store, id, out);
+}
+
+enum store_status store_order_parts(struct store *store, int64_t id, struct order_part *out, size_t max,
+                                    size_t *count)
+{
+    return store->driver->order_parts(store, id, out, max, count);
 }
 
 enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t before,
@@ -184,6 +204,37 @@ enum store_status store_each_buyer(struct store *store, store_buyer_cb cb, void 
 enum store_status store_each_key(struct store *store, int64_t since_ms, store_key_cb cb, void *context)
 {
     return store->driver->each_key(store, since_ms, cb, context);
+}
+
+enum store_status store_each_change_key(struct store *store, int64_t since_ms, store_change_key_cb cb,
+                                        void *context)
+{
+    return store->driver->each_change_key(store, since_ms, cb, context);
+}
+
+/* --- the audit log --- */
+size_t store_audit_text(const struct store_audit_row *row, char out[STORE_AUDIT_TEXT_BYTES])
+{
+    char position[SALES_LOG_POSITION_BYTES];
+    log_position_format(row->position, position);
+    int bytes = snprintf(out, STORE_AUDIT_TEXT_BYTES,
+                         "%" PRId64 " %" PRId64 " %s %" PRId64 " %s %" PRId64 " %" PRId64 " %" PRId64
+                         " %d %" PRId64 " %s %s",
+                         row->seq, row->at_ms, position, row->product_id, row->cause, row->delta, row->from,
+                         row->to, row->applied, row->actor, row->key[0] == '\0' ? "-" : row->key, row->note);
+    CHECK(bytes > 0 && bytes < STORE_AUDIT_TEXT_BYTES);
+    return (size_t)bytes;
+}
+
+enum store_status store_audit_log(struct store *store, int64_t before, int64_t product_id,
+                                  struct store_audit_row *out, size_t max, size_t *count)
+{
+    return store->driver->audit_log(store, before, product_id, out, max, count);
+}
+
+enum store_status store_audit_chain(struct store *store, struct store_chain_audit *out)
+{
+    return store->driver->audit_chain(store, out);
 }
 
 /* --- audit --- */

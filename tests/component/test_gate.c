@@ -26,6 +26,7 @@ struct probe {
     bool answered;
     size_t turn; /* the how-manieth answer */
     int64_t submitted_us, answered_us;
+    struct order_part more[CART_LINES_MAX - 1];
 };
 
 static struct {
@@ -117,6 +118,21 @@ static struct probe *submit(int64_t user, int64_t product, int64_t quantity)
     return submit_keyed(user, product, quantity, NULL);
 }
 
+/* A cart: product, quantity, product, quantity, …; 0 ends it. */
+static struct probe *submit_cart(int64_t user, const int64_t *lines)
+{
+    assert_true(test.submitted < PROBES);
+    struct probe *probe = &test.probes[test.submitted++];
+    *probe = (struct probe){.gate = {.cb = answer_cb, .context = probe}, .submitted_us = now_us()};
+    struct sale_order *order = &probe->gate.purchase.order;
+    *order = (struct sale_order){.user_id = user, .more = probe->more};
+    for (; *lines != 0; lines += 2) {
+        assert_int_equal(cart_add(order, lines[0], lines[1]), CART_FITS);
+    }
+    gate_submit(test.gate, &probe->gate);
+    return probe;
+}
+
 static enum purchase_state state_of(const struct probe *probe)
 {
     return probe->gate.purchase.state;
@@ -127,7 +143,10 @@ static void expect_refused(const struct probe *probe, enum refusal refusal, int6
     assert_true(probe->answered);
     assert_int_equal(state_of(probe), PURCHASE_REFUSED);
     assert_int_equal(probe->gate.purchase.refusal, refusal);
-    assert_int_equal(probe->gate.purchase.figure, figure);
+    assert_int_equal(refusal == REFUSAL_INSUFFICIENT_STOCK ? probe->gate.purchase.order.remaining
+                                                           : probe->gate.purchase.figure,
+                     figure);
+    assert_int_equal(probe->gate.purchase.short_lines, refusal == REFUSAL_INSUFFICIENT_STOCK);
 }
 
 /* --- the recorder's part
@@ -172,24 +191,22 @@ static void open_epoch(uint64_t epoch)
 static void open_product(int64_t product, int64_t stock, int64_t limit)
 {
     struct stock_change change = {.product_id = product, .delta = stock, .cause = STOCK_OPENING};
-    struct gate_opening opening = {.price = PRICE, .limit = limit};
-    struct log_position position;
-    int64_t now;
-    assert_int_equal(gate_change_stock(test.books, &change, &opening, 1000, &position, &now), GATE_CHANGED);
+    struct gate_product opening = {.price = PRICE, .limit = limit};
+    struct gate_change_result result;
+    assert_int_equal(gate_change_stock(test.books, &change, &opening, 1000, &result), GATE_CHANGED);
 }
 
 static void restock(int64_t product, int64_t delta)
 {
     struct stock_change change = {.product_id = product, .delta = delta, .cause = STOCK_RESTOCK};
-    struct log_position position;
-    int64_t now;
-    assert_int_equal(gate_change_stock(test.books, &change, NULL, 1000, &position, &now), GATE_CHANGED);
+    struct gate_change_result result;
+    assert_int_equal(gate_change_stock(test.books, &change, NULL, 1000, &result), GATE_CHANGED);
 }
 
 static int64_t live_stock(int64_t product)
 {
     struct gate_stock stock;
-    assert_true(gate_read_stock(test.books, product, test.recorded, &stock));
+    assert_true(gate_read_stock(test.books, &(struct gate_product){.id = product}, test.recorded, &stock));
     return stock.available;
 }
 
@@ -746,8 +763,13 @@ static void expect_attach_asked(void)
     size_t count, asked = 0;
     redisReply *reply;
     turn_for(50);
-    assert_true(gate_read_log(test.books, NULL, (struct log_position){0, 0}, 0, entries, 8, orders,
-                              sizeof orders / sizeof orders[0], &count, &reply));
+    static struct order_part parts[SALES_LOG_PARTS_MAX * 8];
+    struct log_room room = {.orders = orders,
+                            .orders_max = sizeof orders / sizeof orders[0],
+                            .parts = parts,
+                            .parts_max = sizeof parts / sizeof parts[0]};
+    assert_true(
+        gate_read_log(test.books, NULL, (struct log_position){0, 0}, 0, entries, 8, &room, &count, &reply));
     for (size_t i = 0; i < count; i++) {
         if (entries[i].kind == LOG_ENTRY_ATTACH) {
             asked++;
@@ -875,6 +897,124 @@ static void test_a_full_gate(void **state)
     assert_int_equal(test.answers, GATE_PENDING_MAX + 1);
 }
 
+/* --- carts ------------------------------------------------------------------------------------------------ */
+static void test_a_cart_among_singles(void **state)
+{
+    (void)state;
+    open_product(1, 10, 0);
+    open_product(2, 10, 0);
+    open_product(3, 1, 0);
+    struct probe *single = submit(1, 1, 2);
+    struct probe *cart = submit_cart(2, (const int64_t[]){1, 1, 2, 3, 1, 1, 3, 1, 0});
+    struct probe *short_cart = submit_cart(3, (const int64_t[]){2, 8, 1, 1, 3, 2, 0});
+    struct probe *keyed = submit_keyed(4, 2, 1, "k");
+    struct probe *last = submit(5, 1, 1);
+    TURN_UNTIL(state_of(last) == PURCHASE_RESERVED);
+    record_all(NULL, 0);
+    TURN_UNTIL(single->answered && cart->answered && keyed->answered && last->answered);
+    const struct sale_order *order = &cart->gate.purchase.order;
+    assert_int_equal(state_of(cart), PURCHASE_CONFIRMED);
+    assert_int_equal(order->id, 2);
+    assert_int_equal(order->quantity, 2); /* added up */
+    assert_int_equal(order->unit_price, PRICE);
+    assert_int_equal(order->remaining, 6);
+    assert_int_equal(order->more_count, 2);
+    assert_int_equal(order->more[0].remaining, 7);
+    assert_int_equal(order->more[1].remaining, 0);
+    assert_int_equal(order_total_price(order), 6 * PRICE);
+    assert_int_equal(state_of(short_cart), PURCHASE_REFUSED);
+    assert_int_equal(short_cart->gate.purchase.refusal, REFUSAL_INSUFFICIENT_STOCK);
+    assert_int_equal(short_cart->gate.purchase.short_lines, 1 << 0 | 1 << 2);
+    assert_int_equal(short_cart->gate.purchase.order.remaining, 7);
+    assert_int_equal(short_cart->gate.purchase.order.more[1].remaining, 0);
+    assert_int_equal(keyed->gate.purchase.order.id, 3);
+    assert_int_equal(live_stock(1), 5); /* one call: the single's two, the cart's two, the last one */
+    assert_int_equal(live_stock(2), 6);
+    assert_int_equal(live_stock(3), 0);
+    assert_int_equal(counted(METRICS_gate_calls), 1);
+}
+
+/* So many lines that they do not fit into one call: it is split between carts, never within one. */
+static void test_lines_are_bounded_in_a_call(void **state)
+{
+    enum { CARTS = 60 };
+    struct probe *probes[CARTS];
+    int64_t lines[2 * CART_LINES_MAX + 1] = {0};
+    (void)state;
+    for (int64_t product = 1; product <= CART_LINES_MAX; product++) {
+        open_product(product, CARTS - 5, 0);
+        lines[2 * (product - 1)] = product;
+        lines[2 * (product - 1) + 1] = 1;
+    }
+    for (int i = 0; i < CARTS; i++) {
+        probes[i] = submit_cart(i + 1, lines);
+    }
+    TURN_UNTIL(probes[CARTS - 1]->answered);
+    record_all(NULL, 0);
+    TURN_UNTIL(probes[CARTS - 6]->answered);
+    for (int i = 0; i < CARTS; i++) {
+        assert_int_equal(state_of(probes[i]), i < CARTS - 5 ? PURCHASE_CONFIRMED : PURCHASE_REFUSED);
+    }
+    assert_int_equal(counted(METRICS_gate_calls), 3); /* 25 carts of 20 lines are 500 of at most 512 */
+    assert_int_equal(live_stock(CART_LINES_MAX), 0);
+}
+
+/* A cart is refused at once only if nothing of it is left at all. */
+static void test_sold_out_marks_and_carts(void **state)
+{
+    (void)state;
+    open_product(1, 0, 0);
+    open_product(2, 0, 0);
+    open_product(3, 5, 0);
+    struct probe *gone;
+    int64_t latest_us = deadline_in(PATIENCE_MS);
+    bool at_once = false;
+    while (!at_once) { /* the news of the openings may still be on their way, and clear the marks */
+        struct probe *first = submit(1, 1, 1), *second = submit(1, 2, 1);
+        TURN_UNTIL(first->answered && second->answered);
+        gone = submit_cart(2, (const int64_t[]){1, 1, 2, 1, 0});
+        at_once = gone->answered;
+        TURN_UNTIL(gone->answered);
+        assert_true(now_us() < latest_us);
+    }
+    assert_int_equal(gone->gate.purchase.short_lines, 3);
+    struct probe *mixed = submit_cart(2, (const int64_t[]){3, 1, 1, 1, 0});
+    assert_false(mixed->answered);
+    TURN_UNTIL(mixed->answered);
+    assert_int_equal(mixed->gate.purchase.short_lines, 2);
+    /* New stock of any product clears all marks: a bundle may have it as a component. */
+    restock(3, 1);
+    struct probe *asked = submit(1, 1, 1);
+    while (asked->answered) { /* by the mark, until the news have come */
+        turn();
+        asked = submit(1, 1, 1);
+    }
+    TURN_UNTIL(asked->answered);
+    expect_refused(asked, REFUSAL_INSUFFICIENT_STOCK, 0);
+}
+
+static void test_windows_and_limits_of_a_cart(void **state)
+{
+    (void)state;
+    open_product(1, 10, 2);
+    struct stock_change change = {.product_id = 2, .delta = 5, .cause = STOCK_OPENING};
+    struct gate_product opening = {.price = PRICE, .starts_at_ms = 4102444800000};
+    struct gate_change_result result;
+    assert_int_equal(gate_change_stock(test.books, &change, &opening, 1000, &result), GATE_CHANGED);
+    struct probe *early = submit_cart(1, (const int64_t[]){1, 1, 2, 1, 0});
+    struct probe *many = submit_cart(1, (const int64_t[]){1, 3, 0});
+    TURN_UNTIL(early->answered && many->answered);
+    expect_refused(early, REFUSAL_NOT_OPEN, 4102444800000);
+    assert_int_equal(early->gate.purchase.refused_product_id, 2);
+    assert_true(early->gate.purchase.wait_ms > 1000000000);
+    expect_refused(many, REFUSAL_CUSTOMER_LIMIT, 0);
+    assert_int_equal(many->gate.purchase.refused_product_id, 1);
+    assert_int_equal(many->gate.purchase.requested, 3);
+    assert_int_equal(many->gate.purchase.limit, 2);
+    assert_int_equal(counted(METRICS_purchases_closed), 1);
+    assert_int_equal(live_stock(1), 10);
+}
+
 /* --- the tests
  * ------------------------------------------------------------------------------------------------------------------------------------------------------------
  */
@@ -933,6 +1073,10 @@ int main(void)
         TEST(test_rejected_by_the_store),
         TEST(test_one_call_a_turn),
         TEST(test_more_than_a_batch_keeps_its_order),
+        TEST(test_a_cart_among_singles),
+        TEST(test_lines_are_bounded_in_a_call),
+        TEST(test_sold_out_marks_and_carts),
+        TEST(test_windows_and_limits_of_a_cart),
         TEST(test_sold_out_mark),
         TEST(test_sold_out_mark_ends_by_itself),
         TEST(test_little_stock_is_not_marked),

@@ -82,6 +82,21 @@ struct sold {
     struct outcome outcomes[SALES_LOG_ORDERS_MAX];
 };
 
+/* Of a single purchase. A limit comes with the product and the units asked for, and is told apart from the others by that. */
+static struct outcome read_outcome(redisReply *const *three, int64_t product)
+{
+    int64_t order = three[0]->integer;
+    assert_int_equal(three[0]->type, REDIS_REPLY_INTEGER);
+    assert_int_equal(three[2]->type, REDIS_REPLY_INTEGER);
+    if (order == REFUSAL_CUSTOMER_LIMIT) {
+        assert_int_equal(three[1]->elements, 4);
+        assert_int_equal(three[1]->element[0]->integer, product);
+        return (struct outcome){order, three[1]->element[2]->integer, three[1]->element[3]->integer};
+    }
+    assert_int_equal(three[1]->type, REDIS_REPLY_INTEGER);
+    return (struct outcome){order, three[1]->integer, three[2]->integer};
+}
+
 /* `keys` may be NULL; a purchase without one among others has "". */
 static struct sold sell_keyed(const struct line *lines, const char *const *keys, size_t count)
 {
@@ -97,12 +112,7 @@ static struct sold sell_keyed(const struct line *lines, const char *const *keys,
     }
     sold.at_ms = reply->element[1]->integer;
     for (size_t i = 0; i < count; i++) {
-        for (size_t j = 0; j < 3; j++) {
-            assert_int_equal(reply->element[2 + 3 * i + j]->type, REDIS_REPLY_INTEGER);
-        }
-        sold.outcomes[i] =
-            (struct outcome){reply->element[2 + 3 * i]->integer, reply->element[3 + 3 * i]->integer,
-                             reply->element[4 + 3 * i]->integer};
+        sold.outcomes[i] = read_outcome(&reply->element[2 + 3 * i], lines[i].product);
     }
     freeReplyObject(reply);
     return sold;
@@ -138,18 +148,19 @@ static enum gate_change change_stock(enum stock_cause cause, int64_t product, in
 {
     struct stock_change change = {
         .product_id = product, .delta = delta, .cause = cause, .actor = 7, .note = "a note of several words"};
-    struct log_position position;
-    return gate_change_stock(redis, &change, NULL, 100, &position, stock);
+    struct gate_change_result result = {.stock = *stock};
+    enum gate_change changed = gate_change_stock(redis, &change, NULL, 100, &result);
+    *stock = result.stock;
+    return changed;
 }
 
 static enum gate_change open_product(int64_t product, int64_t stock, int64_t limit)
 {
     struct stock_change change = {
         .product_id = product, .delta = stock, .cause = STOCK_OPENING, .note = "opening"};
-    struct gate_opening opening = {.price = PRICE, .limit = limit};
-    struct log_position position;
-    int64_t now;
-    return gate_change_stock(redis, &change, &opening, 100, &position, &now);
+    struct gate_product opening = {.price = PRICE, .limit = limit};
+    struct gate_change_result result;
+    return gate_change_stock(redis, &change, &opening, 100, &result);
 }
 
 /* --- everything that is in Redis
@@ -186,13 +197,42 @@ static void expect_unchanged(char *before)
     free(after);
 }
 
+static struct log_room room_of(struct sale_order *orders, size_t max)
+{
+    static struct order_part parts[2 * SALES_LOG_PARTS_MAX];
+    return (struct log_room){
+        .orders = orders, .orders_max = max, .parts = parts, .parts_max = sizeof parts / sizeof parts[0]};
+}
+
+static bool read_log(struct log_position after, int block_ms, struct log_entry *entries, size_t max,
+                     struct sale_order *orders, size_t orders_max, size_t *count, redisReply **reply)
+{
+    struct log_room room = room_of(orders, orders_max);
+    return gate_read_log(redis, NULL, after, block_ms, entries, max, &room, count, reply);
+}
+
+static bool read_stock(int64_t product, struct log_position at, struct gate_stock *out)
+{
+    return gate_read_stock(redis, &(struct gate_product){.id = product}, at, out);
+}
+
+static bool put_product(int64_t product, int64_t stock, int64_t price, int64_t limit)
+{
+    return gate_put_product(
+        redis, &(struct gate_product){.id = product, .stock = stock, .price = price, .limit = limit});
+}
+
+static bool put_buyer(int64_t product, int64_t user, int64_t units)
+{
+    return gate_put_buyers(redis, &(struct gate_buyer){product, user, units}, 1);
+}
+
 static void read_entry(struct log_position after, struct log_entry *entry, struct sale_order *orders)
 {
     struct log_entry entries[8];
     redisReply *reply;
     size_t count;
-    assert_true(
-        gate_read_log(redis, NULL, after, 0, entries, 1, orders, SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log(after, 0, entries, 1, orders, SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 1);
     *entry = entries[0];
     freeReplyObject(reply);
@@ -215,7 +255,7 @@ static void test_a_batch(void **state)
     expect_outcome(sold.outcomes[1], REFUSAL_INSUFFICIENT_STOCK, 4, 0);
     expect_outcome(sold.outcomes[2], 2, PRICE, 0);
     expect_outcome(sold.outcomes[3], 3, PRICE, 1);
-    expect_outcome(sold.outcomes[4], REFUSAL_NOT_ON_SALE, 0, 0);
+    expect_outcome(sold.outcomes[4], REFUSAL_NOT_ON_SALE, 99, 0);
     /* The log says exactly what the answer said. */
     read_entry((struct log_position){EPOCH, 1}, &entry, orders);
     assert_int_equal(log_position_compare(entry.position, sold.position), 0);
@@ -312,7 +352,7 @@ static void test_limit_over_several_calls(void **state)
     expect_outcome(sell_one(5, 1, 1), REFUSAL_CUSTOMER_LIMIT, 3, 3);
     expect_outcome(sell_one(6, 1, 3), 3, PRICE, 4);
     /* Rebuilt by the recorder: the units are kept. */
-    assert_true(gate_put_buyer(redis, 1, 9, 2));
+    assert_true(put_buyer(1, 9, 2));
     expect_outcome(sell_one(9, 1, 2), REFUSAL_CUSTOMER_LIMIT, 2, 3);
     expect_outcome(sell_one(9, 1, 1), 4, PRICE, 3);
     /* No stock comes before the limit: sold out is what everyone hears. */
@@ -326,7 +366,7 @@ static void test_order_ids_are_dense_over_refusals(void **state)
     open_product(1, 5, 2);
     for (int64_t order = 1, user = 1; order <= 5; order++, user++) {
         expect_outcome(sell_one(user, 1, 9), REFUSAL_INSUFFICIENT_STOCK, 6 - order, 0);
-        expect_outcome(sell_one(user, 77, 1), REFUSAL_NOT_ON_SALE, 0, 0);
+        expect_outcome(sell_one(user, 77, 1), REFUSAL_NOT_ON_SALE, 77, 0);
         assert_int_equal(sell_one(user, 1, 1).order, order);
     }
     /* And within one call, each kind of refusal before a sale. */
@@ -373,11 +413,11 @@ static void test_sold_out_names_the_last_order(void **state)
     (void)state;
     open_product(1, 2, 0);
     sell_one(1, 1, 1);
-    assert_true(gate_read_stock(redis, 1, (struct log_position){EPOCH, 1}, &stock));
+    assert_true(read_stock(1, (struct log_position){EPOCH, 1}, &stock));
     assert_false(stock.sold_out);
     sell_one(1, 1, 1);
     sell_one(1, 1, 1);
-    assert_true(gate_read_stock(redis, 1, (struct log_position){EPOCH, 2}, &stock));
+    assert_true(read_stock(1, (struct log_position){EPOCH, 2}, &stock));
     assert_true(stock.sold_out);
     assert_int_equal(stock.sold_out_order, 2);
     assert_true(stock.sold_out_at_ms > 0);
@@ -423,7 +463,7 @@ static void test_a_key_sells_once(void **state)
     /* Sold out: those who have their order still hear of it. */
     expect_outcome(sell_one_keyed(5, 1, 1, "k2"), REFUSAL_INSUFFICIENT_STOCK, 0, 0);
     expect_outcome(sell_one_keyed(5, 1, 1, "k1"), REFUSAL_ALREADY_ORDERED, 1, 0);
-    assert_true(gate_read_stock(redis, 1, (struct log_position){EPOCH, 1}, &stock));
+    assert_true(read_stock(1, (struct log_position){EPOCH, 1}, &stock));
     assert_int_equal(stock.available, 0);
 }
 
@@ -461,8 +501,7 @@ static void test_keys_within_a_batch(void **state)
     expect_outcome(sold.outcomes[4], 3, PRICE, 5);
     expect_outcome(sold.outcomes[5], REFUSAL_INSUFFICIENT_STOCK, 5, 0);
     expect_outcome(sold.outcomes[6], 4, PRICE, 4);
-    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 0}, 0, entries, 8, orders,
-                              SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 0}, 0, entries, 8, orders, SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(entries[0].order_count, 4);
     for (size_t i = 0; i < 4; i++) {
         assert_int_equal(orders[i].id, i + 1);
@@ -493,8 +532,7 @@ static void test_the_largest_batch_of_keys(void **state)
         keys[i] = texts[i];
     }
     struct sold sold = sell_keyed(lines, keys, SALES_LOG_ORDERS_MAX);
-    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 0}, 0, entries, 8, orders,
-                              SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 0}, 0, entries, 8, orders, SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(entries[0].order_count, SALES_LOG_ORDERS_MAX);
     for (size_t i = 0; i < SALES_LOG_ORDERS_MAX; i++) {
         expect_outcome(sold.outcomes[i], (int64_t)i + 1, PRICE, 999 - (int64_t)i);
@@ -535,7 +573,7 @@ static void test_keys_are_put_back(void **state)
     sell_one_keyed(5, 1, 1, "old");
     assert_true(gate_wipe(redis, (struct log_position){7, 1042}));
     assert_int_equal(ttl_of("5:old"), -2);
-    assert_true(gate_put_product(redis, 1, 3, PRICE, 0));
+    assert_true(put_product(1, 3, PRICE, 0));
     assert_true(gate_put_keys(redis, keys, sizeof keys / sizeof keys[0]));
     assert_true(gate_put_keys(redis, keys, 0));
     assert_true(gate_finish_rebuild(redis, 1, 99, 0));
@@ -799,11 +837,11 @@ static void test_opening_twice(void **state)
     char *before = dump_all();
     assert_int_equal(open_product(1, 100, 9), GATE_UNCHANGED);
     expect_unchanged(before);
-    assert_true(gate_read_stock(redis, 1, (struct log_position){EPOCH, 1}, &stock));
+    assert_true(read_stock(1, (struct log_position){EPOCH, 1}, &stock));
     assert_true(stock.on_sale);
     assert_int_equal(stock.available, 4);
-    assert_int_equal(stock.price, PRICE);
-    assert_int_equal(stock.limit, 2);
+    assert_int_equal(stock.price_at, PRICE);
+    assert_int_equal(stock.now.limit, 2);
     read_entry((struct log_position){0, 0}, &entry, orders);
     assert_int_equal(entry.kind, LOG_ENTRY_STOCK);
     assert_int_equal(entry.stock.cause, STOCK_OPENING);
@@ -825,7 +863,7 @@ static void test_restock_and_withdrawal(void **state)
     assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -1, &stock), GATE_SHORT);
     assert_int_equal(change_stock(STOCK_RESTOCK, 1, 3, &stock), GATE_CHANGED);
     assert_int_equal(stock, 3);
-    assert_true(gate_read_stock(redis, 1, (struct log_position){EPOCH, 2}, &now));
+    assert_true(read_stock(1, (struct log_position){EPOCH, 2}, &now));
     assert_false(now.sold_out); /* the next first sold-out answer counts */
     read_entry((struct log_position){EPOCH, 1}, &entry, orders);
     assert_int_equal(entry.stock.cause, STOCK_RESTOCK);
@@ -848,7 +886,7 @@ static void test_restock_and_withdrawal(void **state)
 static void expect_stock_at(int64_t product, uint64_t n, bool known, int64_t stock_at, int64_t in_flight)
 {
     struct gate_stock stock;
-    assert_true(gate_read_stock(redis, product, (struct log_position){EPOCH, n}, &stock));
+    assert_true(read_stock(product, (struct log_position){EPOCH, n}, &stock));
     assert_int_equal(stock.at_known, known);
     if (known) {
         assert_int_equal(stock.stock_at, stock_at);
@@ -876,7 +914,7 @@ static void test_stock_at_a_position(void **state)
     expect_stock_at(2, 4, true, 17, 0);
     expect_stock_at(1, 5, false, 0, 0); /* not written yet */
     /* Before its opening a product has nothing. */
-    assert_true(gate_read_stock(redis, 1, (struct log_position){0, 0}, &unknown));
+    assert_true(read_stock(1, (struct log_position){0, 0}, &unknown));
     assert_true(unknown.at_known);
     assert_int_equal(unknown.stock_at, 0);
     /* Trimmed away: the gate says that it does not know. */
@@ -884,7 +922,7 @@ static void test_stock_at_a_position(void **state)
     expect_stock_at(1, 2, true, 7, 4); /* what came after 1-2 is all there */
     expect_stock_at(1, 1, false, 0, 0);
     expect_stock_at(1, 4, true, 8, 0);
-    assert_true(gate_read_stock(redis, 99, (struct log_position){EPOCH, 4}, &unknown));
+    assert_true(read_stock(99, (struct log_position){EPOCH, 4}, &unknown));
     assert_false(unknown.on_sale);
     assert_int_equal(unknown.stock_at, 0);
 }
@@ -938,8 +976,7 @@ static void test_reading_the_log(void **state)
     size_t count;
     (void)state;
     int64_t began_us = now_us();
-    assert_true(gate_read_log(redis, NULL, (struct log_position){0, 0}, 30, entries, 8, orders,
-                              4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){0, 0}, 30, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 0);
     assert_null(reply);
     assert_true(now_us() - began_us >= 25000);
@@ -947,27 +984,23 @@ static void test_reading_the_log(void **state)
     for (int i = 0; i < 5; i++) {
         sell_one(1, 1, 1);
     }
-    assert_true(gate_read_log(redis, NULL, (struct log_position){0, 0}, 0, entries, 3, orders,
-                              4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){0, 0}, 0, entries, 3, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 3);
     assert_int_equal(entries[2].orders[0].id, 2);
     freeReplyObject(reply);
-    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 2}, 1000, entries, 8, orders,
-                              4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 2}, 1000, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 3);
     assert_int_equal(entries[0].orders[0].id, 3);
     assert_int_equal(entries[2].orders[0].id, 5);
     freeReplyObject(reply);
     /* Room for the orders of two entries only. */
-    assert_true(gate_read_log(redis, NULL, (struct log_position){0, 0}, 0, entries, 8, orders,
-                              SALES_LOG_ORDERS_MAX + 2, &count, &reply));
+    assert_true(read_log((struct log_position){0, 0}, 0, entries, 8, orders, SALES_LOG_ORDERS_MAX + 2, &count, &reply));
     assert_in_range(count, 1, 5);
     freeReplyObject(reply);
     /* Something that is not ours. */
     redis_do(redis, "XADD " LOG " 1-* greeting hello");
     sell_one(1, 1, 1); /* and the log goes on behind it */
-    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 5}, 0, entries, 8, orders,
-                              4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 5}, 0, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 2);
     assert_int_equal(entries[0].kind, LOG_ENTRY_FOREIGN);
     assert_int_equal(entries[0].order_count, 0);
@@ -977,8 +1010,7 @@ static void test_reading_the_log(void **state)
     /* Something that pretends to be, and an id that is no position of ours: nobody knows what they stand for. */
     redis_do(redis, "XADD " LOG " 1-* sale nonsense");
     redis_do(redis, "XADD " LOG " 18446744073709551615-1 greeting hello");
-    assert_true(gate_read_log(redis, NULL, (struct log_position){EPOCH, 7}, 0, entries, 8, orders,
-                              4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 7}, 0, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
     assert_int_equal(count, 2);
     assert_int_equal(entries[0].kind, LOG_ENTRY_DAMAGED);
     assert_int_equal(entries[1].kind, LOG_ENTRY_DAMAGED);
@@ -993,8 +1025,7 @@ static void test_wiping_and_rebuilding(void **state)
 {
     struct gate_head head;
     struct gate_stock stock;
-    struct log_position position;
-    int64_t now;
+    struct gate_change_result result;
     (void)state;
     open_product(1, 5, 1);
     sell_one(1, 1, 1);
@@ -1008,7 +1039,7 @@ static void test_wiping_and_rebuilding(void **state)
     assert_int_equal(head.log_last.epoch, 7);
     assert_int_equal(head.log_last.n, 1042);
     assert_int_equal(log_position_compare(head.log_lost, head.log_last), 0); /* what was before is gone */
-    assert_true(gate_read_stock(redis, 1, (struct log_position){7, 1041}, &stock));
+    assert_true(read_stock(1, (struct log_position){7, 1041}, &stock));
     assert_false(stock.at_known);
     redisReply *reply = redis_ask(redis, "EXISTS {doorbuster}:product:1 {doorbuster}:buyers:1 stranger");
     assert_int_equal(reply->integer, 1);
@@ -1016,19 +1047,19 @@ static void test_wiping_and_rebuilding(void **state)
     /* Neither an older epoch nor an older entry of this one gets into the log. */
     assert_null(redis_ask(redis, "XADD " LOG " 6-* sale x"));
     assert_null(redis_ask(redis, "XADD " LOG " 7-1042 sale x"));
-    assert_true(gate_put_product(redis, 1, 4, PRICE, 1));
-    assert_true(gate_put_buyer(redis, 1, 1, 1));
+    assert_true(put_product(1, 4, PRICE, 1));
+    assert_true(put_buyer(1, 1, 1));
     assert_true(gate_open(redis, 8));
     read_sha();
-    assert_true(gate_read_stock(redis, 1, (struct log_position){7, 1042}, &stock));
+    assert_true(read_stock(1, (struct log_position){7, 1042}, &stock));
     assert_true(stock.at_known);
     assert_int_equal(stock.stock_at, 4);
     expect_outcome(sell_one(1, 1, 1), REFUSAL_CUSTOMER_LIMIT, 1, 1);
     expect_outcome(sell_one(2, 1, 1), 100, PRICE, 3);
     struct stock_change change = {.product_id = 1, .delta = 1, .cause = STOCK_RESTOCK};
-    assert_int_equal(gate_change_stock(redis, &change, NULL, 100, &position, &now), GATE_CHANGED);
-    assert_int_equal(position.epoch, 8);
-    assert_true(gate_read_stock(redis, 1, (struct log_position){7, 1042}, &stock));
+    assert_int_equal(gate_change_stock(redis, &change, NULL, 100, &result), GATE_CHANGED);
+    assert_int_equal(result.position.epoch, 8);
+    assert_true(read_stock(1, (struct log_position){7, 1042}, &stock));
     assert_int_equal(stock.stock_at, 4);
     assert_int_equal(stock.available, 4);
 }
@@ -1045,8 +1076,8 @@ static void test_a_rebuild_cut_short_is_not_taken_for_a_whole_one(void **state)
         assert_true(gate_wipe(redis, recorded[i]));
         assert_true(gate_read_head(redis, &head));
         assert_false(head.exists);
-        assert_true(gate_put_product(redis, 1, 4, PRICE, 1));
-        assert_true(gate_put_buyer(redis, 1, 1, 1));
+        assert_true(put_product(1, 4, PRICE, 1));
+        assert_true(put_buyer(1, 1, 1));
         assert_true(gate_read_head(redis, &head));
         assert_false(head.exists);
         assert_int_equal(head.orders, -1);

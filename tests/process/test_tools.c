@@ -3,9 +3,6 @@
 #include "testing.h"
 
 #include "crowd.h"
-#include "ledger.h"
-#include "run.h"
-#include "server_fixture.h"
 #include "tool.h"
 
 #include "doorbuster/json.h"
@@ -20,12 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SALE_MS 20000
-
-static struct server_fixture server;
-static struct ledger ledger;
-static int64_t first_user, product;
-static char token[JWT_TOKEN_BYTES_MAX];
+static struct tool_shop shop;
 
 /* --- running them
  * ----------------------------------------------------------------------------------------------------------------
@@ -33,12 +25,12 @@ static char token[JWT_TOKEN_BYTES_MAX];
 static struct run_result run_tool(const char *tool, const char *const *arguments,
                                   const char *const *environment)
 {
-    return tool_run(&server, tool, arguments, environment);
+    return tool_run(&shop.server, tool, arguments, environment);
 }
 
 static void expect_tool(const char *tool, const char *const *arguments, int exit_code, const char *words)
 {
-    tool_expect(&server, tool, arguments, exit_code, words);
+    tool_expect(&shop.server, tool, arguments, exit_code, words);
 }
 
 static struct store_product find_product(const char *name)
@@ -46,7 +38,7 @@ static struct store_product find_product(const char *name)
     struct store *store;
     struct store_product found;
     char error[512];
-    assert_int_equal(store_open(&store, server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
     assert_int_equal(store_find_product_by_name(store, name, &found), STORE_OK);
     store_close(&store);
     return found;
@@ -57,31 +49,15 @@ static struct store_user find_user(const char *name)
     struct store *store;
     struct store_user found;
     char error[512];
-    assert_int_equal(store_open(&store, server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
     assert_int_equal(store_find_user(store, name, &found), STORE_OK);
     store_close(&store);
     return found;
 }
 
-/* --- buying, so that there is something to audit
- * ------------------------------------------------------------------------------------ */
-static void answer_cb(void *context, size_t client, const struct crowd_answer *answer)
+static void sell(int64_t product, unsigned orders)
 {
-    (void)client;
-    (void)context;
-    ledger_note(&ledger, answer, first_user, product, 2);
-}
-
-static void sell(int64_t product_id, unsigned orders)
-{
-    product = product_id;
-    struct crowd *crowd = crowd_new(server.port, 1, answer_cb, NULL);
-    for (unsigned i = 0; i < orders; i++) {
-        crowd_buy(crowd, 0, token, product_id, 2);
-        assert_true(crowd_finish(crowd, SALE_MS));
-    }
-    assert_int_equal(ledger.other, 0);
-    crowd_free(&crowd);
+    tool_shop_sell(&shop, product, orders);
 }
 
 /* --- setup
@@ -107,7 +83,7 @@ static void test_setup_twice(void **state)
     assert_int_equal(second.updated_at_ms, first.updated_at_ms);
     assert_int_equal(same.id, admin.id);
     assert_string_equal(admin.password_hash, same.password_hash);
-    server_fixture_verify(&server, 0);
+    server_fixture_verify(&shop.server, 0);
 }
 
 static void test_setup_password(void **state)
@@ -134,7 +110,7 @@ static void test_setup_takes_its_account_back(void **state)
     struct store_user squatter = {.role = USER_BUYER, .username = "admin_v1_basic"};
     (void)state;
     assert_true(password_hash("the squatter's", squatter.password_hash));
-    assert_int_equal(store_open(&store, server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
     assert_int_equal(store_add_user(store, &squatter), STORE_OK);
     store_close(&store);
     expect_tool("setup", LIST("--scenario", "v1_basic"), 0, "shown this once");
@@ -166,17 +142,119 @@ static void test_setup_spares_orders(void **state)
     assert_int_equal(retired.sold, 6);
     assert_int_equal(retired.stock, 0);
     assert_int_equal(retired.restocked, -14);
-    size_t confirmed = ledger.confirmed;
+    size_t confirmed = shop.ledger.confirmed;
     sell(first.id, 1);
-    assert_int_equal(ledger.confirmed, confirmed);
+    assert_int_equal(shop.ledger.confirmed, confirmed);
     sell(second.id, 1);
-    assert_int_equal(ledger.confirmed, confirmed + 1);
-    server_fixture_verify(&server, 0);
+    assert_int_equal(shop.ledger.confirmed, confirmed + 1);
+    server_fixture_verify(&shop.server, 0);
+}
+
+/* --- setup of many products
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+#define V2 LIST("--scenario", "v2_multi")
+#define V2_PRODUCTS 10
+
+static struct store_product find_v2(const char *kind, int number)
+{
+    char name[64];
+    snprintf(name, sizeof name, "V2 %s %d", kind, number);
+    return find_product(name);
+}
+
+/* It is so many of the n-th product, as that is now. */
+static void expect_component(const struct store_product *bundle, size_t i, int number, int64_t quantity)
+{
+    assert_int_equal(bundle->components[i].product_id, find_v2("Product", number).id);
+    assert_int_equal(bundle->components[i].quantity, quantity);
+}
+
+static void expect_v2(int64_t stock)
+{
+    for (int i = 1; i <= V2_PRODUCTS; i++) {
+        struct store_product product = find_v2("Product", i);
+        assert_int_equal(product.stock, stock);
+        assert_int_equal(product.price, 1000 * i);
+        assert_int_equal(product.per_customer_limit, i == V2_PRODUCTS ? 1 : 0);
+        assert_int_equal(product.component_count, 0);
+    }
+    struct store_product first = find_v2("Bundle", 1), second = find_v2("Bundle", 2);
+    assert_int_equal(first.price, 2500);
+    assert_int_equal(first.component_count, 2);
+    expect_component(&first, 0, 1, 1);
+    expect_component(&first, 1, 2, 1);
+    assert_int_equal(second.price, 11000);
+    assert_int_equal(second.component_count, 3);
+    expect_component(&second, 0, 2, 1);
+    expect_component(&second, 1, 3, 2);
+    expect_component(&second, 2, 4, 1);
+    server_fixture_verify(&shop.server, 0);
+}
+
+static void test_setup_of_many_twice(void **state)
+{
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle    11 \"V2 Bundle 1\" of 1 x product 1, 1 x product 2, price 2500\n");
+    assert_int_equal(find_user("admin_v2_multi").role, USER_ADMIN);
+    expect_v2(100);
+    struct store_product first = find_v2("Product", 10), bundle = find_v2("Bundle", 2);
+    expect_tool("setup", V2, 0, "bundle    12 \"V2 Bundle 2\" is there already\n");
+    assert_int_equal(find_v2("Product", 10).id, first.id);
+    assert_int_equal(find_v2("Product", 10).updated_at_ms, first.updated_at_ms);
+    assert_int_equal(find_v2("Bundle", 2).id, bundle.id);
+    assert_int_equal(find_v2("Bundle", 2).updated_at_ms, bundle.updated_at_ms);
+    expect_v2(100);
+}
+
+static void test_setup_of_many_spares_orders(void **state)
+{
+    char body[64];
+    (void)state;
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--stock", "20"), 0, "stock 20");
+    expect_v2(20);
+    expect_tool("setup", V2, 1, "another stock");
+    struct store_product bundle = find_v2("Bundle", 2), of = find_v2("Product", 3);
+    snprintf(body, sizeof body, "{\"product_id\":%" PRId64 ",\"quantity\":2}", bundle.id);
+    assert_int_equal(tool_shop_ask(&shop, "POST", "/api/purchases", body, NULL), 201);
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--stock", "20"), 1,
+                "--reset retires the scenario's");
+    assert_int_equal(find_v2("Bundle", 2).id, bundle.id);
+    assert_int_equal(find_v2("Product", 3).stock, 16);
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--stock", "30", "--reset"), 0, "retired");
+    expect_v2(30);
+    assert_true(find_v2("Product", 1).id > bundle.id);
+    /* The old ones keep their orders; nothing of them is left to sell. */
+    struct store_product retired = find_product("V2 Bundle 2 (retired 12)");
+    assert_int_equal(retired.id, bundle.id);
+    assert_int_equal(retired.sold, 2);
+    retired = find_product("V2 Product 3 (retired 3)");
+    assert_int_equal(retired.id, of.id);
+    assert_int_equal(retired.sold, 4);
+    assert_int_equal(retired.stock, 0);
+    assert_int_equal(tool_shop_ask(&shop, "POST", "/api/purchases", body, NULL), 400);
+}
+
+/* A setup that was cut short is finished by the next. */
+static void test_setup_adds_what_is_missing(void **state)
+{
+    struct store *store;
+    char error[512];
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    struct store_product kept = find_v2("Bundle", 1), missing = find_v2("Bundle", 2);
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_rename_product(store, missing.id, "something else"), STORE_OK);
+    store_close(&store);
+    expect_tool("setup", V2, 0, "bundle    13 \"V2 Bundle 2\" of");
+    assert_int_equal(find_v2("Bundle", 1).id, kept.id);
+    expect_v2(100);
 }
 
 static void test_setup_refusals(void **state)
 {
     (void)state;
+    expect_tool("setup", LIST("--scenario", "v2_multi", "--limit", "2"), 2, "--limit does not go with");
     expect_tool("setup", LIST("--scenario", "v9"), 2, "--scenario");
     expect_tool("setup", LIST("--scenario", "custom"), 2, "--stock");
     expect_tool("setup", LIST("--stock", "-1"), 2, "--stock");
@@ -237,7 +315,7 @@ static void expect_broken(const char *const *names)
     if (strlen(broken) != bytes) {
         fail_msg("verify found more than was broken: %s", broken);
     }
-    server_fixture_verify(&server, 1); /* without --json too */
+    server_fixture_verify(&shop.server, 1); /* without --json too */
 }
 
 static void expect_all_holds(void)
@@ -249,42 +327,42 @@ static void expect_all_holds(void)
 
 static void change_store(const char *sql)
 {
-    char path[FOLDER_BYTES + 32], *error = NULL;
-    sqlite3 *database;
-    snprintf(path, sizeof path, "%s/doorbuster.db", server.data);
-    assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
-    sqlite3_busy_timeout(database, 5000);
-    if (sqlite3_exec(database, sql, NULL, NULL, &error) != SQLITE_OK) {
-        fail_msg("%s: %s", sql, error);
-    }
-    assert_true(sqlite3_changes(database) > 0);
-    sqlite3_close(database);
+    tool_shop_change_store(&shop, sql);
 }
 
 static void change_redis(const char *command, int64_t id, int64_t by)
 {
-    redisContext *redis = server_fixture_redis(&server);
-    redisReply *reply = redis_ask(redis, command, (long long)id, (long long)by);
-    assert_non_null(reply);
-    freeReplyObject(reply);
-    redisFree(redis);
+    tool_shop_change_redis(&shop, command, id, by);
 }
 
 static void wait_until_healed(int64_t products)
 {
     int64_t deadline = deadline_in(10000);
-    while (server_fixture_metric(&server, "recorder_healed") < products) {
+    while (server_fixture_metric(&shop.server, "recorder_healed") < products) {
         assert_true(now_us() < deadline);
         usleep(10000);
     }
 }
 
+/* While it stands still, it puts nothing right before verify looks. */
+static pid_t stop_recorder(void)
+{
+    pid_t recorder = server_fixture_child(&shop.server, "doorbuster: recorder");
+    assert_int_equal(kill(recorder, SIGSTOP), 0);
+    return recorder;
+}
+
+static void let_go(pid_t recorder)
+{
+    assert_int_equal(kill(recorder, SIGCONT), 0);
+}
+
 static int64_t product_with_sales(void)
 {
-    int64_t id = server_fixture_add_product(&server, 20, 0);
-    size_t confirmed = ledger.confirmed;
+    int64_t id = server_fixture_add_product(&shop.server, 20, 0);
+    size_t confirmed = shop.ledger.confirmed;
     sell(id, 4);
-    assert_int_equal(ledger.confirmed, confirmed + 4);
+    assert_int_equal(shop.ledger.confirmed, confirmed + 4);
     expect_all_holds();
     return id;
 }
@@ -293,8 +371,7 @@ static void test_verify_finds_stock_edited_in_redis(void **state)
 {
     int64_t id = product_with_sales();
     (void)state;
-    pid_t recorder = server_fixture_child(&server, "doorbuster: recorder");
-    assert_int_equal(kill(recorder, SIGSTOP), 0); /* or it would have put it right before verify looks */
+    pid_t recorder = stop_recorder();
     change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", id, 1);
     expect_broken(LIST("Redis = store"));
     expect_tool("verify", NULL, 1, "Redis 13, store 12");
@@ -304,7 +381,7 @@ static void test_verify_finds_stock_edited_in_redis(void **state)
     expect_all_holds();
     change_redis("HDEL {doorbuster}:product:%lld stock x%lld", id, 0);
     expect_broken(LIST("Redis = store"));
-    assert_int_equal(kill(recorder, SIGCONT), 0);
+    let_go(recorder);
     wait_until_healed(1);
     expect_all_holds();
 }
@@ -319,11 +396,11 @@ static void test_edited_stock_heals_by_itself(void **state)
     change_redis("DEL {doorbuster}:product:%lld nothing:%lld", gone, 0);
     wait_until_healed(3);
     expect_all_holds();
-    assert_true(server_fixture_logged(&server, "Redis had 17, the store 12"));
-    assert_true(server_fixture_logged(&server, "Redis had 7, the store 12"));
-    assert_true(server_fixture_logged(&server, "Redis did not have it, the store has 12"));
+    assert_true(server_fixture_logged(&shop.server, "Redis had 17, the store 12"));
+    assert_true(server_fixture_logged(&shop.server, "Redis had 7, the store 12"));
+    assert_true(server_fixture_logged(&shop.server, "Redis did not have it, the store has 12"));
     sell(gone, 8);
-    assert_int_equal(ledger.confirmed, 3 * 4 + 6); /* 12 units in twos */
+    assert_int_equal(shop.ledger.confirmed, 3 * 4 + 6); /* 12 units in twos */
     expect_all_holds();
 }
 
@@ -335,10 +412,10 @@ static void test_oversale_by_hand_is_rejected(void **state)
     (void)state;
     change_redis("HINCRBY {doorbuster}:product:%lld stock %lld", id, 10);
     sell(id, 11);
-    assert_int_equal(ledger.confirmed, 10); /* 20 units in twos */
+    assert_int_equal(shop.ledger.confirmed, 10); /* 20 units in twos */
     /* 409, until the recorder has put Redis right */
-    assert_true(ledger.over_limit >= 1);
-    assert_int_equal(ledger.over_limit + ledger.sold_out, 5);
+    assert_true(shop.ledger.over_limit >= 1);
+    assert_int_equal(shop.ledger.over_limit + shop.ledger.sold_out, 5);
     expect_all_holds();
 }
 
@@ -374,14 +451,18 @@ static void test_verify_finds_a_changed_book(void **state)
 {
     (void)state;
     product_with_sales();
+    pid_t recorder = stop_recorder();
     /* A stock that does not add up, or below 0, the schema does not even allow; so both must be moved
      * together. */
     change_store("UPDATE products SET stock = stock + 5, opening = opening + 5");
-    expect_broken(LIST("stock changes", "Redis = store"));
+    expect_broken(LIST("stock changes", "stock from the audit log", "Redis = store"));
     change_store("UPDATE products SET stock = stock - 5, opening = opening - 5");
     expect_all_holds();
     change_store("UPDATE products SET stock = stock + 1, sold = sold - 1");
-    expect_broken(LIST("units sold = sum of orders", "Redis = store"));
+    expect_broken(LIST("units sold = sum of orders", "stock from the audit log", "Redis = store"));
+    change_store("UPDATE products SET stock = stock - 1, sold = sold + 1, price = price + 1");
+    expect_broken(LIST("Redis = store"));
+    let_go(recorder);
 }
 
 static void test_negative_stock_cannot_be_made(void **state)
@@ -390,7 +471,7 @@ static void test_negative_stock_cannot_be_made(void **state)
     sqlite3 *database;
     (void)state;
     product_with_sales();
-    snprintf(path, sizeof path, "%s/doorbuster.db", server.data);
+    snprintf(path, sizeof path, "%s/doorbuster.db", shop.server.data);
     assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
     sqlite3_busy_timeout(database, 5000);
     assert_int_equal(sqlite3_exec(database, "UPDATE products SET stock = -1", NULL, NULL, NULL),
@@ -415,39 +496,192 @@ static void test_verify_finds_a_broken_order_of_events(void **state)
 
 static void test_verify_finds_a_broken_limit(void **state)
 {
-    int64_t id = server_fixture_add_product(&server, 20, 2);
+    int64_t id = server_fixture_add_product(&shop.server, 20, 2);
     (void)state;
     sell(id, 2);
-    assert_int_equal(ledger.confirmed, 1);
-    assert_int_equal(ledger.over_limit, 1);
+    assert_int_equal(shop.ledger.confirmed, 1);
+    assert_int_equal(shop.ledger.over_limit, 1);
     expect_all_holds();
+    pid_t recorder = stop_recorder();
     change_store("UPDATE products SET per_customer_limit = 1");
-    expect_broken(LIST("customer limit"));
+    expect_broken(LIST("customer limit", "Redis = store"));
+    expect_tool("verify", NULL, 1, "they differ in customer limit: Redis 2, store 1");
+    let_go(recorder);
 }
 
 static void test_verify_finds_a_sale_after_sold_out(void **state)
 {
-    int64_t id = server_fixture_add_product(&server, 4, 0);
+    int64_t id = server_fixture_add_product(&shop.server, 4, 0);
     (void)state;
     sell(id, 3);
-    assert_int_equal(ledger.confirmed, 2);
-    assert_int_equal(ledger.sold_out, 1);
+    assert_int_equal(shop.ledger.confirmed, 2);
+    assert_int_equal(shop.ledger.sold_out, 1);
     expect_all_holds();
     expect_tool("verify", NULL, 0, "first sold-out answer after order 2");
-    redisContext *redis = server_fixture_redis(&server);
+    redisContext *redis = server_fixture_redis(&shop.server);
     redisReply *reply = redis_ask(redis, "HSET {doorbuster}:product:%lld sold_out %s", (long long)id, "1 1");
     freeReplyObject(reply);
     redisFree(redis);
     expect_broken(LIST("last sale before sold out"));
 }
 
+/* --- verify: what Redis has of a product besides its stock
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+static void expect_redis_differs(const char *edit, const char *mend, int64_t id, const char *words)
+{
+    change_redis(edit, id, 7);
+    expect_broken(LIST("Redis = store"));
+    expect_tool("verify", NULL, 1, words);
+    change_redis(mend, id, 0);
+    expect_all_holds();
+}
+
+static void test_verify_finds_a_product_edited_in_redis(void **state)
+{
+    int64_t id = product_with_sales();
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    pid_t recorder = stop_recorder();
+    expect_redis_differs("HINCRBY {doorbuster}:product:%lld price %lld",
+                         "HSET {doorbuster}:product:%lld price 50%lld", id,
+                         "they differ in price: Redis 507, store 500");
+    expect_redis_differs("HSET {doorbuster}:product:%lld limit %lld",
+                         "HSET {doorbuster}:product:%lld limit %lld", id,
+                         "they differ in customer limit: Redis 7, store 0");
+    expect_redis_differs("HSET {doorbuster}:product:%lld starts %lld",
+                         "HSET {doorbuster}:product:%lld starts %lld", id,
+                         "they differ in sale's begin: Redis 7, store 0");
+    expect_redis_differs("HSET {doorbuster}:product:%lld ends %lld",
+                         "HSET {doorbuster}:product:%lld ends %lld", id,
+                         "they differ in sale's end: Redis 7, store 0");
+    let_go(recorder);
+}
+
+static void test_verify_finds_a_bundle_edited_in_redis(void **state)
+{
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    pid_t recorder = stop_recorder();
+    change_redis("HSET {doorbuster}:product:%lld components 1:%lld", 11, 7);
+    expect_broken(LIST("Redis = store"));
+    let_go(recorder);
+}
+
+/* --- verify: carts, cancellations
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+/* Product 5 twice, and the second bundle: products 2, 3 and 4. */
+static int64_t buy_cart(void)
+{
+    int64_t id;
+    assert_int_equal(
+        tool_shop_ask(&shop, "POST", "/api/purchases",
+                      "{\"items\":[{\"product_id\":5,\"quantity\":2},{\"product_id\":12,\"quantity\":1}]}",
+                      &id),
+        201);
+    return id;
+}
+
+static void cancel(int64_t order)
+{
+    char target[64];
+    snprintf(target, sizeof target, "/api/purchases/%" PRId64, order);
+    assert_int_equal(tool_shop_ask(&shop, "DELETE", target, NULL, NULL), 200);
+}
+
+static void test_verify_finds_a_changed_part(void **state)
+{
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    buy_cart();
+    expect_all_holds();
+    change_store("UPDATE order_parts SET quantity = quantity + 1 WHERE product_id = 3");
+    expect_broken(LIST("units sold = sum of orders", "orders = log"));
+    change_store("UPDATE order_parts SET quantity = quantity - 1 WHERE product_id = 3");
+    expect_all_holds();
+    change_store("UPDATE order_parts SET remaining = remaining + 1 WHERE product_id = 4");
+    expect_broken(LIST("orders = log"));
+    change_store("UPDATE order_parts SET remaining = remaining - 1 WHERE product_id = 4");
+    change_store("UPDATE order_parts SET is_component = 0 WHERE product_id = 2");
+    expect_broken(LIST("orders = log"));
+}
+
+static void test_verify_finds_a_lost_cancellation(void **state)
+{
+    (void)state;
+    expect_tool("setup", V2, 0, "bundle");
+    buy_cart();
+    cancel(buy_cart());
+    expect_all_holds();
+    expect_tool("verify", NULL, 0, "1 cancellations, 0 not in the store");
+    change_store("DELETE FROM cancellations");
+    char broken[1024];
+    verify_json(broken, sizeof broken, 1);
+    assert_string_equal(broken, "units cancelled;units cancelled;units cancelled;units cancelled;units "
+                                "cancelled;orders = log;"); /* of products 2 to 5 and the bundle */
+    expect_tool("verify", NULL, 1, "1 cancellations, 1 not in the store");
+}
+
+/* --- verify: the audit log
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+static void test_verify_finds_a_changed_audit_row(void **state)
+{
+    (void)state;
+    product_with_sales();
+    expect_tool("verify", NULL, 0, "5 rows, the last one's hash ");
+    change_store("DROP TRIGGER audit_log_no_update; UPDATE audit_log SET note = note || '!' WHERE seq = 3");
+    expect_broken(LIST("audit log"));
+    expect_tool("verify", NULL, 1, "row 3 is not as it was written");
+    change_store("UPDATE audit_log SET note = substr(note, 1, length(note) - 1) WHERE seq = 3");
+    expect_all_holds();
+    change_store("UPDATE audit_log SET delta = delta - 1, to_figure = to_figure - 1 WHERE seq = 2");
+    expect_tool("verify", NULL, 1, "row 2 is not as it was written; row 3 does not follow");
+}
+
+static void test_verify_finds_a_removed_audit_row(void **state)
+{
+    (void)state;
+    product_with_sales();
+    change_store("DROP TRIGGER audit_log_no_delete; DELETE FROM audit_log WHERE seq = 3");
+    expect_tool("verify", NULL, 1, "row 3 is missing");
+}
+
+/* The chain does not tell; but what is left does not add up to the stock. */
+static void test_verify_finds_the_audit_log_cut_short(void **state)
+{
+    (void)state;
+    product_with_sales();
+    change_store("DROP TRIGGER audit_log_no_delete; DELETE FROM audit_log WHERE seq = 5");
+    expect_broken(LIST("stock from the audit log"));
+}
+
+static void test_verify_gives_the_last_hash(void **state)
+{
+    const char *head;
+    int64_t rows;
+    (void)state;
+    product_with_sales();
+    struct run_result result = run_tool("verify", LIST("--json"), NULL);
+    cJSON *json = json_parse_object(result.out, strlen(result.out));
+    assert_non_null(json);
+    const cJSON *log = cJSON_GetObjectItemCaseSensitive(json, "audit_log");
+    assert_int_equal(json_get_integer(log, "rows", 0, 100, &rows), JSON_FIELD_OK);
+    assert_int_equal(json_get_string(log, "head", 64, 64, &head), JSON_FIELD_OK);
+    assert_int_equal(rows, 5);
+    assert_int_equal(strspn(head, "0123456789abcdef"), 64);
+    cJSON_Delete(json);
+    run_result_free(&result);
+}
+
 /* In the middle of a sale the books are equal too. */
 static void come_again_cb(void *context, size_t client, const struct crowd_answer *answer)
 {
     struct crowd **crowd = context;
-    ledger_note(&ledger, answer, first_user, product, 2);
+    ledger_note(&shop.ledger, answer, shop.buyer, shop.product, TOOL_QUANTITY);
     if (answer->status == 201) {
-        crowd_buy(*crowd, client, token, product, 2);
+        crowd_buy(*crowd, client, shop.token, shop.product, TOOL_QUANTITY);
     }
 }
 
@@ -455,13 +689,13 @@ static void test_verify_in_mid_sale(void **state)
 {
     struct crowd *crowd;
     (void)state;
-    product = server_fixture_add_product(&server, 400000, 0);
-    crowd = crowd_new(server.port, 40, come_again_cb, &crowd);
+    shop.product = server_fixture_add_product(&shop.server, 400000, 0);
+    crowd = crowd_new(shop.server.port, 40, come_again_cb, &crowd);
     for (size_t i = 0; i < 40; i++) {
-        crowd_buy(crowd, i, token, product, 2);
+        crowd_buy(crowd, i, shop.token, shop.product, TOOL_QUANTITY);
     }
     for (int round = 0; round < 10; round++) {
-        const char *const argv[] = {program_path("verify"), "--data", server.data, NULL};
+        const char *const argv[] = {program_path("verify"), "--data", shop.server.data, NULL};
         FILE *out = tmpfile();
         pid_t pid = program_start(argv, NULL, fileno(out), fileno(out));
         int64_t until = deadline_in(100);
@@ -471,15 +705,15 @@ static void test_verify_in_mid_sale(void **state)
         assert_int_equal(program_wait(pid, TOOL_MS), 0);
         fclose(out);
     }
-    assert_true(ledger.confirmed > 100);
-    assert_int_equal(ledger.other + ledger.unavailable + ledger.broken, 0);
+    assert_true(shop.ledger.confirmed > 100);
+    assert_int_equal(shop.ledger.other + shop.ledger.unavailable + shop.ledger.broken, 0);
     crowd_free(&crowd);
 }
 
 static void test_setup_without_a_server(void **state)
 {
     (void)state;
-    server_fixture_stop(&server);
+    server_fixture_stop(&shop.server);
     expect_tool("setup", NULL, 1, "is the server running");
 }
 
@@ -489,23 +723,14 @@ static void test_setup_without_a_server(void **state)
 static int setup(void **state)
 {
     (void)state;
-    server_fixture_begin(&server);
-    server_fixture_start(&server, 1, NULL, NULL);
-    first_user = server_fixture_add_users(&server, 1);
-    server_fixture_token(&server, first_user, USER_BUYER, token);
+    tool_shop_begin(&shop);
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    ledger_free(&ledger);
-    if (server.pid > 0) {
-        kill(server.pid, SIGTERM); /* no check here: some tests leave a store that is damaged on purpose */
-        program_wait(server.pid, TOOL_MS);
-        server.pid = 0;
-    }
-    server_fixture_end(&server);
+    tool_shop_end(&shop);
     return 0;
 }
 
@@ -518,6 +743,9 @@ int main(void)
         TEST(test_setup_password),
         TEST(test_setup_takes_its_account_back),
         TEST(test_setup_spares_orders),
+        TEST(test_setup_of_many_twice),
+        TEST(test_setup_of_many_spares_orders),
+        TEST(test_setup_adds_what_is_missing),
         TEST(test_setup_refusals),
         TEST(test_verify_finds_stock_edited_in_redis),
         TEST(test_edited_stock_heals_by_itself),
@@ -530,6 +758,14 @@ int main(void)
         TEST(test_verify_finds_a_broken_order_of_events),
         TEST(test_verify_finds_a_broken_limit),
         TEST(test_verify_finds_a_sale_after_sold_out),
+        TEST(test_verify_finds_a_product_edited_in_redis),
+        TEST(test_verify_finds_a_bundle_edited_in_redis),
+        TEST(test_verify_finds_a_changed_part),
+        TEST(test_verify_finds_a_lost_cancellation),
+        TEST(test_verify_finds_a_changed_audit_row),
+        TEST(test_verify_finds_a_removed_audit_row),
+        TEST(test_verify_finds_the_audit_log_cut_short),
+        TEST(test_verify_gives_the_last_hash),
         TEST(test_verify_in_mid_sale),
         TEST(test_setup_without_a_server),
     };

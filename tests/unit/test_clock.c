@@ -1,4 +1,4 @@
-/* clock.h: dates against gmtime_r, and the two clocks. */
+/* clock.h: dates against gmtime_r, written and read, and the two clocks. */
 #include "doorbuster/clock.h"
 
 #include <setjmp.h>
@@ -59,6 +59,88 @@ static void test_every_day_like_gmtime(void **state)
     }
 }
 
+static void assert_read(const char *text, int64_t at_ms)
+{
+    int64_t read = -1;
+    if (!clock_parse_rfc3339(text, &read) || read != at_ms)
+        fail_msg("%s is read as %lld, not %lld", text, (long long)read, (long long)at_ms);
+}
+
+static void test_dates_are_read(void **state)
+{
+    (void)state;
+    assert_read("1970-01-01T00:00:00Z", 0);
+    assert_read("1970-01-01t00:00:00.001z", 1);
+    assert_read("2026-11-27T00:00:00.123Z", 1795737600123);
+    assert_read("2026-11-27T09:00:00.123+09:00", 1795737600123);
+    assert_read("2026-11-26T18:30:00.123-05:30", 1795737600123);
+    assert_read("2026-11-27T00:00:00.1Z", 1795737600100);
+    assert_read("2026-11-27T00:00:00.123999999999999999999999+00:00", 1795737600123);
+    assert_read("2000-02-29T00:00:00-00:00", 951782400000);
+    assert_read("9999-12-31T23:59:59.999Z", 253402300799999);
+    assert_read("1969-12-31T23:00:00-01:00", 0); /* before 1970 by the local clock only */
+    assert_read("1970-01-01T23:59:00+23:59", 0);
+}
+
+static void test_what_is_no_date(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "2026",
+        "2026-11-27",
+        "2026-11-27T00:00:00", /* whose midnight? */
+        "2026-11-27 00:00:00Z",
+        "2026-11-27T00:00Z",
+        "2026-11-27T00:00:00.Z",
+        "2026-11-27T00:00:00,5Z",
+        "2026-11-27T00:00:00+0900",
+        "2026-11-27T00:00:00+09",
+        "2026-11-27T00:00:00+24:00",
+        "2026-11-27T00:00:00+00:60",
+        "2026-11-27T00:00:00Zulu",
+        " 2026-11-27T00:00:00Z",
+        "2026-11-27T00:00:00Z ",
+        "2026-11-27T24:00:00Z",
+        "2026-11-27T00:60:00Z",
+        "2026-12-31T23:59:60Z", /* a leap second */
+        "2026-00-27T00:00:00Z",
+        "2026-13-27T00:00:00Z",
+        "2026-11-00T00:00:00Z",
+        "2026-11-31T00:00:00Z",
+        "2026-02-29T00:00:00Z",
+        "2100-02-29T00:00:00Z",
+        "26-11-27T00:00:00Z",
+        "-026-11-27T00:00:00Z",
+        "2026-1-27T00:00:00Z",
+        "+2026-11-27T00:00:00Z",
+        "12026-11-27T00:00:00Z",
+        "1969-12-31T23:59:59.999Z",
+        "0000-01-01T00:00:00Z",
+        "1970-01-01T00:00:00+00:01",
+        "9999-12-31T23:59:59-00:01",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        int64_t read = 42;
+        if (clock_parse_rfc3339(bad[i], &read))
+            fail_msg("%s is read as a date", bad[i]);
+        assert_int_equal(read, 42);
+    }
+}
+
+static void test_what_is_written_is_read(void **state)
+{
+    (void)state;
+    for (int64_t day = 0; day < 2932897; day += day < 160000 ? 1 : 97) {
+        int64_t at_ms = day * 86400000 + (day * 7919) % 86400000, read = -1;
+        char text[CLOCK_RFC3339_BYTES];
+        clock_rfc3339(at_ms, text);
+        assert_true(clock_parse_rfc3339(text, &read));
+        if (read != at_ms)
+            fail_msg("%s is read as %lld", text, (long long)read);
+    }
+}
+
 static void test_clocks(void **state)
 {
     int64_t before = clock_monotonic_us();
@@ -78,6 +160,9 @@ int main(void)
         cmocka_unit_test(test_known_dates),
         cmocka_unit_test(test_outside_is_clamped),
         cmocka_unit_test(test_every_day_like_gmtime),
+        cmocka_unit_test(test_dates_are_read),
+        cmocka_unit_test(test_what_is_no_date),
+        cmocka_unit_test(test_what_is_written_is_read),
         cmocka_unit_test(test_clocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,13 +12,21 @@ static const struct log_position here = {7, 1042};
 
 /* The payload lies at the end of its memory, without a terminator: the sanitizer sees every byte read beyond.
  */
+static struct log_room room_of(struct sale_order *orders, size_t orders_max)
+{
+    static struct order_part parts[SALES_LOG_PARTS_MAX];
+    return (struct log_room){
+        .orders = orders, .orders_max = orders_max, .parts = parts, .parts_max = SALES_LOG_PARTS_MAX};
+}
+
 static bool decode(const char *kind, const char *payload, size_t bytes, struct sale_order *orders,
                    size_t orders_max, struct log_entry *out)
 {
     char *exact = malloc(bytes > 0 ? bytes : 1);
     assert_non_null(exact);
     memcpy(exact, payload, bytes);
-    bool ok = log_entry_decode(here, kind, strlen(kind), exact, bytes, orders, orders_max, out);
+    struct log_room room = room_of(orders, orders_max);
+    bool ok = log_entry_decode(here, kind, strlen(kind), exact, bytes, &room, out);
     free(exact);
     return ok;
 }
@@ -155,7 +163,8 @@ static void test_a_sale_with_keys(void **state)
     memset(orders, 0xa5, sizeof orders);
     for (size_t bytes = sizeof payload - 2; bytes < sizeof payload;
          bytes++) { /* with the last newline and without */
-        assert_true(log_entry_decode(here, "sale", 4, payload, bytes, orders, 4, &entry));
+        struct log_room room = room_of(orders, 4);
+        assert_true(log_entry_decode(here, "sale", 4, payload, bytes, &room, &entry));
         assert_int_equal(entry.order_count, 4);
         for (size_t i = 0; i < 4; i++) {
             assert_int_equal(orders[i].id, i + 1);
@@ -262,11 +271,11 @@ static void test_changes_of_stock(void **state)
         const char *payload;
         struct stock_change change;
     } list[] = {
-        {"5\n1 100 100 opening 0 opening stock", {1, 100, 100, STOCK_OPENING, 0, "opening stock"}},
-        {"5\n1 0 0 opening 0 ", {1, 0, 0, STOCK_OPENING, 0, ""}},
+        {"5\n1 100 100 opening 0 opening stock", {1, 100, 100, STOCK_OPENING, 0, "opening stock", NULL, 0}},
+        {"5\n1 0 0 opening 0 ", {1, 0, 0, STOCK_OPENING, 0, "", NULL, 0}},
         {"5\n9007199254740991 -40 2 withdrawal 1001 \xed\x95\x9c\xea\xb5\xad  two spaces ",
-         {9007199254740991, -40, 2, STOCK_WITHDRAWAL, 1001, "\xed\x95\x9c\xea\xb5\xad  two spaces "}},
-        {"5\n2 7 -1 restock 3 restock", {2, 7, -1, STOCK_RESTOCK, 3, "restock"}},
+         {9007199254740991, -40, 2, STOCK_WITHDRAWAL, 1001, "\xed\x95\x9c\xea\xb5\xad  two spaces ", NULL, 0}},
+        {"5\n2 7 -1 restock 3 restock", {2, 7, -1, STOCK_RESTOCK, 3, "restock", NULL, 0}},
     };
     struct log_entry entry;
     (void)state;
@@ -309,7 +318,7 @@ static void test_changes_that_are_none(void **state)
                                       "5\n1 100 100 opening 0 x\n",
                                       "5\n1 9223372036854775808 1 restock 0 x",
                                       "-5\n1 1 1 restock 0 x"};
-    char payload[400] = "5\n1 1 1 restock 0 ";
+    char payload[2 * SALES_LOG_NOTE_BYTES] = "5\n1 1 1 restock 0 ";
     struct log_entry entry;
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -353,6 +362,138 @@ static void test_damaged_entries(void **state)
     }
 }
 
+/* --- carts, cancellations, prices ------------------------------------------------------------------------- */
+static void test_a_cart(void **state)
+{
+    static const char payload[] = "9\n44 88125 1003 1 2 49900 55 key-1\n+ 9 1 19900 12\n- 2 1 40\n- 3 4 48\n"
+                                  "45 7 8 3 1 100 47\n46 8 9 9 1 19900 11\n- 2 1 39";
+    struct sale_order orders[4];
+    struct log_entry entry;
+    (void)state;
+    struct log_room room = room_of(orders, 4);
+    assert_true(log_entry_decode(here, "sale", 4, payload, strlen(payload), &room, &entry));
+    assert_int_equal(entry.order_count, 3);
+    assert_int_equal(room.orders_used, 3);
+    assert_int_equal(room.parts_used, 4);
+    assert_int_equal(orders[0].more_count, 3);
+    assert_int_equal(orders[0].key_bytes, 5);
+    assert_int_equal(orders[0].more[0].unit_price, 19900);
+    assert_false(orders[0].more[0].is_component);
+    assert_int_equal(orders[0].more[2].product_id, 3);
+    assert_int_equal(orders[0].more[2].quantity, 4);
+    assert_int_equal(orders[0].more[2].remaining, 48);
+    assert_int_equal(orders[0].more[2].unit_price, 0);
+    assert_true(orders[0].more[2].is_component);
+    assert_int_equal(orders[1].more_count, 0);
+    assert_null(orders[1].more);
+    assert_int_equal(orders[2].more_count, 1);
+    assert_int_equal(order_total_price(&orders[0]), 2 * 49900 + 19900);
+    assert_int_equal(log_entry_stock_delta(&entry, 1), -2);
+    assert_int_equal(log_entry_stock_delta(&entry, 2), -2);
+    assert_int_equal(log_entry_stock_delta(&entry, 3), -5);
+    assert_int_equal(log_entry_stock_delta(&entry, 9), -2);
+    assert_int_equal(log_entry_stock_delta(&entry, 4), 0);
+}
+
+static void test_carts_that_are_none(void **state)
+{
+    static const char *const bad[] = {
+        "9\n+ 9 1 19900 12",                           /* behind nothing */
+        "9\n44 8 1 1 2 4 55\n+",                       /* cut off */
+        "9\n44 8 1 1 2 4 55\n+ ",  "9\n44 8 1 1 2 4 55\n+ 9 1 19900", "9\n44 8 1 1 2 4 55\n- 9 1",
+        "9\n44 8 1 1 2 4 55\n- 9 1 1 1",               /* a component has no price */
+        "9\n44 8 1 1 2 4 55\n+ 9 0 19900 12",          /* no units */
+        "9\n44 8 1 1 2 4 55\n- 9 -1 12",   "9\n44 8 1 1 2 4 55\n+9 1 19900 12",
+        "9\n44 8 1 1 2 4 55\n* 9 1 19900 12", "9\n44 8 1 1 2 4 55\n+ 9 1 19900 12 key"};
+    struct sale_order orders[4];
+    struct log_entry entry;
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct log_room room = room_of(orders, 4);
+        assert_false(log_entry_decode(here, "sale", 4, bad[i], strlen(bad[i]), &room, &entry));
+        assert_int_equal(room.orders_used, 0); /* as it was */
+        assert_int_equal(room.parts_used, 0);
+    }
+}
+
+/* The largest order that can be; and one part more. */
+static void test_bounds_of_parts(void **state)
+{
+    static char payload[64 * ORDER_PARTS_MAX];
+    struct sale_order orders[1];
+    struct log_entry entry;
+    size_t used = (size_t)snprintf(payload, sizeof payload, "9\n1 1 1 1 1 1 1");
+    (void)state;
+    for (int i = 1; i < ORDER_PARTS_MAX; i++) {
+        used += (size_t)snprintf(payload + used, sizeof payload - used, "\n- 2 1 5");
+    }
+    struct log_room room = room_of(orders, 1);
+    assert_true(log_entry_decode(here, "sale", 4, payload, used, &room, &entry));
+    assert_int_equal(order_part_count(&orders[0]), ORDER_PARTS_MAX);
+    room = room_of(orders, 1);
+    room.parts_max = ORDER_PARTS_MAX - 2;
+    assert_false(log_entry_decode(here, "sale", 4, payload, used, &room, &entry));
+    used += (size_t)snprintf(payload + used, sizeof payload - used, "\n- 2 1 5");
+    room = room_of(orders, 1);
+    assert_false(log_entry_decode(here, "sale", 4, payload, used, &room, &entry));
+}
+
+static void test_a_cancellation(void **state)
+{
+    static const char payload[] = "9\n44 1003 5\n1 2 57\n9 1 13\n2 1 41";
+    static const char *const bad[] = {"9\n44 1003 5", "9\n44 1003 5\n", "9\n44 1003\n1 2 57", "9\n0 1003 5\n1 2 57",
+                                      "9\n44 1003 5\n1 0 57", "9\n44 1003 5\n1 2", "9\n44 1003 5\n1 2 57 8"};
+    struct log_entry entry;
+    (void)state;
+    struct log_room room = room_of(NULL, 0);
+    assert_true(log_entry_decode(here, "cancel", 6, payload, strlen(payload), &room, &entry));
+    assert_int_equal(entry.kind, LOG_ENTRY_CANCEL);
+    assert_int_equal(entry.cancel.order_id, 44);
+    assert_int_equal(entry.cancel.user_id, 1003);
+    assert_int_equal(entry.cancel.actor, 5);
+    assert_int_equal(entry.cancel.part_count, 3);
+    assert_int_equal(entry.cancel.parts[1].product_id, 9);
+    assert_int_equal(entry.cancel.parts[2].remaining, 41);
+    assert_int_equal(log_entry_stock_delta(&entry, 1), 2);
+    assert_int_equal(log_entry_stock_delta(&entry, 2), 1);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        room = room_of(NULL, 0);
+        assert_false(log_entry_decode(here, "cancel", 6, bad[i], strlen(bad[i]), &room, &entry));
+        assert_int_equal(room.parts_used, 0);
+    }
+}
+
+static void test_a_price_and_keys(void **state)
+{
+    static const char *const bad[] = {"9\n1 5 0 7 x", "9\n1 0 5 7 x", "9\n1 5 6 7", "9\n1 5 6 7 x\nkey",
+                                      "9\n1 5 6 7 x\nkey ", "9\n1 5 6 7 x\nkey a b", "9\n1 5 6 7 x\nkey a\nb",
+                                      "9\n1 5 6 7 x\nclef a"};
+    struct log_entry entry;
+    int64_t from = 0;
+    (void)state;
+    static const char price[] = "9\n1 49900 44900 5 second hour\nkey p-1";
+    struct log_room room = room_of(NULL, 0);
+    assert_true(log_entry_decode(here, "price", 5, price, strlen(price), &room, &entry));
+    assert_int_equal(entry.price.from, 49900);
+    assert_int_equal(entry.price.to, 44900);
+    assert_int_equal(entry.price.actor, 5);
+    assert_string_equal(entry.price.note, "second hour");
+    assert_int_equal(entry.price.key_bytes, 3);
+    assert_memory_equal(entry.price.key, "p-1", 3);
+    assert_true(log_entry_price_change(&entry, 1, &from));
+    assert_int_equal(from, 49900);
+    assert_false(log_entry_price_change(&entry, 2, &from));
+    assert_int_equal(log_entry_stock_delta(&entry, 1), 0);
+    static const char stock[] = "9\n1 50 107 restock 5 a pallet was found\nkey restock-17";
+    assert_true(log_entry_decode(here, "stock", 5, stock, strlen(stock), &room, &entry));
+    assert_string_equal(entry.stock.note, "a pallet was found");
+    assert_int_equal(entry.stock.key_bytes, 10);
+    assert_int_equal(log_entry_stock_delta(&entry, 1), 50);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_false(log_entry_decode(here, "price", 5, bad[i], strlen(bad[i]), &room, &entry));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -365,6 +506,11 @@ int main(void)
         cmocka_unit_test(test_keys_of_every_length),
         cmocka_unit_test(test_sales_that_are_none),
         cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_a_cart),
+        cmocka_unit_test(test_carts_that_are_none),
+        cmocka_unit_test(test_bounds_of_parts),
+        cmocka_unit_test(test_a_cancellation),
+        cmocka_unit_test(test_a_price_and_keys),
         cmocka_unit_test(test_changes_of_stock),
         cmocka_unit_test(test_changes_that_are_none),
         cmocka_unit_test(test_damaged_entries),

@@ -1,59 +1,83 @@
--- Every change of stock that is not a sale: a product's opening, a restock, a withdrawal, a healing (delta 0). Appends it to the sales log in the same step.
+-- Every change by an admin or the system: a product's opening, a restock, a withdrawal, a healing (delta 0), a new price. Appends it to the
+-- sales log in the same step.
 --
--- KEYS  1 head   2 log   3 the product   4 channel that clears the workers' sold-out marks
--- ARGV  1 cause ("opening", "restock", "withdrawal", "healing")   2 product   3 delta   4 actor (user id, 0 the system)   5 note, one line
---       6 price, 7 customer limit (opening only)
--- Gives {entry id, stock afterwards}; opening a product that is open already gives {false, its stock} and changes nothing.
--- Errors: STALE and DAMAGED as in sell.lua, CLOSED (no such product), SHORT (less in stock than is to be withdrawn), FULL (too much stock).
+-- KEYS  as in common.lua, and 5 prefix of the changes' idempotency keys ("{doorbuster}:change:")   6 channel that clears the sold-out marks
+-- ARGV  1 what ("opening", "restock", "withdrawal", "healing", "price")   2 product   3 delta, or the new price
+--       4 actor (user id, 0 the system)   5 idempotency key or ""   6 note, one line
+--       of an opening: 7 price   8 customer limit   9 opens at   10 over at (0: no limit, none)   11 "product:quantity …" of a bundle, or ""
+-- Gives {entry id, stock afterwards (of a price: the price before), product, delta or new price, done, is it a price}. done is 0 if nothing was
+--       changed: the product is open already (entry id: false), or the key stands for an earlier change, which is what is given.
+-- Errors: as in common.lua, CLOSED (no such product, or a bundle, whose stock is its components'), SHORT (less in stock than is to be
+--       withdrawn), FULL (too much stock).
 
-local EPOCH, STOCK_MAX = '@EPOCH@', 1000000000
+local KEY_LIFETIME_S, STOCK_MAX = 86400, 1000000000
 
-local head = redis.call('HMGET', KEYS[1], 'epoch', 'at')
-if head[1] ~= EPOCH then
-    return redis.error_reply('STALE the gate was opened anew; read the head again')
-end
-local function is_whole(text, digits)
-    return text and #text <= digits and not string.find(text, '%D')
-end
-if not is_whole(head[2], 14) then
-    return redis.error_reply('DAMAGED the head')
-end
-local cause, delta = ARGV[1], tonumber(ARGV[3])
-local stock = redis.call('HGET', KEYS[3], 'stock')
-if stock and not is_whole(stock, 10) then
-    return redis.error_reply('DAMAGED product ' .. ARGV[2])
-end
-stock = tonumber(stock)
-
-if cause == 'opening' then
-    if stock then
-        return {false, stock}
+local what, id, figure, actor, key, note = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+local is_opening, is_price = what == 'opening', what == 'price'
+local key_name = KEYS[5] .. actor .. ':' .. key
+if key ~= '' then
+    local earlier = redis.call('GET', key_name)
+    if earlier then
+        local entry, product, done, after, kind = string.match(earlier, '^(%d+%-%d+) (%d+) (%-?%d+) (%d+) (%a+)$')
+        if not entry then
+            return redis.error_reply('DAMAGED the key of a change')
+        end
+        return {entry, tonumber(after), tonumber(product), tonumber(done), 0, kind == 'price' and 1 or 0}
     end
-    stock = 0
-elseif not stock then
-    return redis.error_reply('CLOSED no such product')
 end
-if stock + delta < 0 then
-    return redis.error_reply('SHORT only ' .. stock .. ' in stock')
+
+local product = load(id)
+if damaged then
+    return redis.error_reply('DAMAGED product ' .. damaged)
 end
-if stock + delta > STOCK_MAX then
+if is_opening then
+    if product.known then
+        return {false, available(product), tonumber(id), figure, 0, 0}
+    end
+    product.stock = 0
+elseif not product.known or (product.components and what ~= 'healing' and not is_price) then
+    return redis.error_reply('CLOSED no such product, or it is a bundle')
+end
+
+local delta = is_price and 0 or figure
+local stock = (product.stock or 0) + delta
+if stock < 0 then
+    return redis.error_reply('SHORT only ' .. product.stock .. ' in stock')
+end
+if delta > 0 and stock > STOCK_MAX then
     return redis.error_reply('FULL a product holds at most ' .. STOCK_MAX)
 end
 
-local clock = redis.call('TIME')
-local at = math.max(clock[1] * 1000 + math.floor(clock[2] / 1000), tonumber(head[2]))
-local entry = redis.call('XADD', KEYS[2], 'NOMKSTREAM', EPOCH .. '-*', 'stock', -- first: see sell.lua
-    at .. '\n' .. ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. (stock + delta) .. ' ' .. cause .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
+local line
+if is_price then
+    line = id .. ' ' .. product.price .. ' ' .. ARGV[3] .. ' ' .. actor .. ' ' .. note
+else
+    line = id .. ' ' .. ARGV[3] .. ' ' .. stock .. ' ' .. what .. ' ' .. actor .. ' ' .. note
+end
+local kind = is_price and 'price' or 'stock'
+local entry = append(kind, line .. (key ~= '' and '\nkey ' .. key or ''))
 if not entry then
     return redis.error_reply('DAMAGED the log is gone')
 end
-redis.call('HSET', KEYS[1], 'at', at)
-redis.call('HSET', KEYS[3], 'stock', stock + delta)
-if cause == 'opening' then
-    redis.call('HSET', KEYS[3], 'price', ARGV[6], 'limit', ARGV[7])
+local after = is_price and product.price_number or stock
+redis.call('HSET', KEYS[1], 'at', now_ms())
+if is_opening then
+    redis.call('HSET', KEYS[3] .. id, 'price', ARGV[7], 'limit', ARGV[8], 'starts', ARGV[9], 'ends', ARGV[10])
+    if ARGV[11] ~= '' then
+        redis.call('HSET', KEYS[3] .. id, 'components', ARGV[11])
+    else
+        redis.call('HSET', KEYS[3] .. id, 'stock', stock)
+    end
+elseif is_price then
+    redis.call('HSET', KEYS[3] .. id, 'price', ARGV[3])
+elseif not product.components then
+    redis.call('HSET', KEYS[3] .. id, 'stock', stock)
 end
-if delta > 0 or cause == 'healing' then
-    redis.call('HDEL', KEYS[3], 'sold_out')
-    redis.call('PUBLISH', KEYS[4], ARGV[2])
+if key ~= '' then
+    redis.call('SET', key_name, entry .. ' ' .. id .. ' ' .. ARGV[3] .. ' ' .. after .. ' ' .. kind, 'EX', KEY_LIFETIME_S)
 end
-return {entry, stock + delta}
+if delta > 0 or what == 'healing' then
+    redis.call('HDEL', KEYS[3] .. id, 'sold_out')
+    redis.call('PUBLISH', KEYS[6], id)
+end
+return {entry, after, tonumber(id), figure, 1, is_price and 1 or 0}

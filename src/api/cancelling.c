@@ -1,0 +1,138 @@
+/* DELETE of a purchase: the order is taken back whole, once, however often it is asked for. Handlers and replies on the loop's thread, the work
+ * in the pool:
+ *
+ *   take the gate's pass -> read the order -> cancelled already: that is the answer
+ *     ^                                    -> gate_cancel() -> await its record -> read the order again: the answer
+ *     +------- the pass is void -----------------+
+ *
+ * Owns nothing. What cannot be done within the job's patience is answered 503; the next try finds what this one has done. */
+#include "orders.h"
+
+#include "doorbuster/books.h"
+#include "doorbuster/clock.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#define AGAIN_MS 10 /* while the gate is being opened anew */
+
+struct cancel_job {
+    struct job job;
+    struct jwt_claims claims;
+    int64_t id;
+    bool too_much; /* there is no room in the stock for what would come back */
+    struct full_order found;
+};
+
+static bool give_up(struct job *job, const char *why)
+{
+    job->outcome = JOB_UNAVAILABLE;
+    snprintf(job->error, sizeof job->error, "cancelling: %s", why);
+    return false;
+}
+
+/* The order, as long as the caller may see it. */
+static bool read_own(struct cancel_job *cancel, struct store *reader)
+{
+    if (!order_read(&cancel->job, reader, cancel->id, &cancel->found)) {
+        return false;
+    }
+    if (!order_is_visible(&cancel->found.order, &cancel->claims)) {
+        cancel->job.outcome = JOB_NOT_FOUND;
+        return false;
+    }
+    return true;
+}
+
+static enum gate_change ask_gate(const struct cancel_job *cancel, redisContext *redis,
+                                 const struct gate_pass *pass, struct gate_change_result *result,
+                                 bool *is_void)
+{
+    const struct sale_order *order = &cancel->found.order.sale;
+    struct order_part parts[ORDER_PARTS_MAX];
+    struct cancellation cancellation = {.order_id = order->id,
+                                        .user_id = order->user_id,
+                                        .actor = cancel->claims.user_id,
+                                        .parts = parts,
+                                        .part_count = order_part_count(order)};
+    for (size_t i = 0; i < cancellation.part_count; i++) {
+        parts[i] = order_part_at(order, i);
+    }
+    return gate_cancel(redis, pass, &cancellation, result, is_void);
+}
+
+/* One try. False: again, or it is over and the job's outcome says how. */
+static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct gate_change_result *result)
+{
+    struct gate_pass pass;
+    bool is_void = false;
+    if (!gate_take_pass(desk->redis, &pass)) {
+        return give_up(&cancel->job, redis_failure());
+    }
+    if (!read_own(cancel, desk->reader)) {
+        return false;
+    }
+    if (cancel->found.order.state == ORDER_CANCELLED) {
+        return true;
+    }
+    enum gate_change changed = ask_gate(cancel, desk->redis, &pass, result, &is_void);
+    if (changed == GATE_FULL) {
+        cancel->too_much = true;
+        return true;
+    }
+    return changed == GATE_CHANGED || changed == GATE_UNCHANGED ||
+           (!is_void && give_up(&cancel->job, redis_failure()));
+}
+
+static void cancel_work(struct job *job, struct desk *desk)
+{
+    struct cancel_job *cancel = (struct cancel_job *)job;
+    struct gate_change_result result = {0};
+    if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job)) {
+        return;
+    }
+    while (!try_cancel(cancel, desk, &result)) {
+        if (job->outcome != JOB_OK) {
+            return;
+        }
+        if (clock_monotonic_us() > job->deadline_us) {
+            give_up(job, "the gate was closed all the time");
+            return;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = AGAIN_MS * 1000000}, NULL);
+    }
+    if (cancel->too_much || cancel->found.order.state == ORDER_CANCELLED) {
+        return;
+    }
+    if (!books_await_recorded(desk->reader, result.position)) {
+        give_up(job, "it is not recorded yet; it will be");
+    } else if (read_own(cancel, desk->reader) && cancel->found.order.state != ORDER_CANCELLED) {
+        give_up(job, "the store did not have it");
+    }
+}
+
+static void cancel_reply(struct job *job)
+{
+    const struct cancel_job *cancel = (const struct cancel_job *)job;
+    const struct store_order *order = &cancel->found.order;
+    if (job->outcome == JOB_NOT_FOUND) { /* not there, or not the caller's: the two must look alike */
+        api_reply_not_found(job->request, "purchase", cancel->id);
+    } else if (cancel->too_much) {
+        http_reply_problem(job->request, &api_problems[PROBLEM_STOCK_LIMIT], NULL,
+                           "The stock has no room for what would come back.");
+    } else {
+        order_reply(job->request, 200, order, order_has_several_lines(&order->sale));
+    }
+}
+
+void purchases_cancel(struct http_request *request, void *context)
+{
+    struct jwt_claims claims;
+    if (!api_identify(context, request, &claims)) {
+        return;
+    }
+    struct cancel_job *cancel = job_new(context, request, sizeof *cancel, cancel_work, cancel_reply);
+    cancel->claims = claims;
+    cancel->id = http_request_path_id(request);
+    job_start(&cancel->job, WORK_STORE);
+}

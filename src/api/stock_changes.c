@@ -1,0 +1,258 @@
+/* What admins change of a product that is on sale: its stock and its price, through the sales log. Handlers and replies on the loop's thread,
+ * the work in the pool. Owns nothing. Answered when the change is recorded; one that is not within the patience is answered 503, and with an
+ * Idempotency-Key the same again is safe. */
+#include "api_internal.h"
+
+#include "doorbuster/books.h"
+#include "doorbuster/json.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define GATE_PATIENCE_MS 5000
+#define REASON_CHARACTERS_MAX 200
+
+enum change_finding {
+    CHANGE_DONE,
+    CHANGE_REPEATED,
+    CHANGE_KEY_REUSED,
+    CHANGE_OF_BUNDLE,
+    CHANGE_SHORT,
+    CHANGE_FULL
+};
+
+struct change_job {
+    struct job job;
+    bool is_price;
+    int64_t product_id, actor;
+    int64_t figure; /* the delta, or the new price */
+    char reason[SALES_LOG_NOTE_BYTES];
+    const char *key; /* the request's */
+    size_t key_bytes;
+    enum change_finding finding;
+    struct gate_change_result result;
+    int64_t available; /* CHANGE_SHORT */
+};
+
+/* --- the work ---------------------------------------------------------------------------------------------------------------------------- */
+static enum gate_change change_stock(struct change_job *change, redisContext *redis)
+{
+    struct stock_change stock = {.product_id = change->product_id,
+                                 .delta = change->figure,
+                                 .cause = change->figure > 0 ? STOCK_RESTOCK : STOCK_WITHDRAWAL,
+                                 .actor = change->actor,
+                                 .key = change->key,
+                                 .key_bytes = change->key_bytes};
+    memcpy(stock.note, change->reason, sizeof stock.note);
+    return gate_change_stock(redis, &stock, NULL, GATE_PATIENCE_MS, &change->result);
+}
+
+static enum gate_change change_price(struct change_job *change, redisContext *redis)
+{
+    struct price_change price = {.product_id = change->product_id,
+                                 .to = change->figure,
+                                 .actor = change->actor,
+                                 .key = change->key,
+                                 .key_bytes = change->key_bytes};
+    memcpy(price.note, change->reason, sizeof price.note);
+    return gate_change_price(redis, &price, GATE_PATIENCE_MS, &change->result);
+}
+
+static void fail(struct change_job *change, const char *why)
+{
+    change->job.outcome = JOB_UNAVAILABLE;
+    snprintf(change->job.error, sizeof change->job.error, "changing product %" PRId64 ": %s",
+             change->product_id, why);
+}
+
+static bool is_same_change(const struct change_job *change)
+{
+    return change->result.is_price == change->is_price && change->result.product_id == change->product_id &&
+           change->result.figure == change->figure;
+}
+
+static void note_available(struct change_job *change, redisContext *redis)
+{
+    const struct gate_product product = {.id = change->product_id};
+    struct gate_stock stock;
+    change->finding = CHANGE_SHORT;
+    if (gate_read_stock(redis, &product, (struct log_position){0}, &stock)) {
+        change->available = stock.available;
+    } else {
+        fail(change, redis_failure());
+    }
+}
+
+/* The gate knows the product if it is open, and so does the store: what is left is a sale that is being opened anew. */
+static void ask_gate(struct change_job *change, redisContext *redis)
+{
+    switch (change->is_price ? change_price(change, redis) : change_stock(change, redis)) {
+    case GATE_CHANGED:
+        break;
+    case GATE_UNCHANGED:
+        change->finding = is_same_change(change) ? CHANGE_REPEATED : CHANGE_KEY_REUSED;
+        break;
+    case GATE_SHORT:
+        note_available(change, redis);
+        break;
+    case GATE_FULL:
+        change->finding = CHANGE_FULL;
+        break;
+    case GATE_CLOSED:
+    case GATE_FAILED:
+        fail(change, redis_failure());
+    }
+}
+
+static void change_work(struct job *job, struct desk *desk)
+{
+    struct change_job *change = (struct change_job *)job;
+    struct store_product product;
+    if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job) ||
+        !job_store_status(job, desk->reader,
+                          store_find_product(desk->reader, change->product_id, &product))) {
+        return;
+    }
+    if (product.component_count > 0 && !change->is_price) {
+        change->finding = CHANGE_OF_BUNDLE;
+        return;
+    }
+    ask_gate(change, desk->redis);
+    if (job->outcome == JOB_OK && (change->finding == CHANGE_DONE || change->finding == CHANGE_REPEATED) &&
+        !books_await_recorded(desk->reader, change->result.position)) {
+        fail(change, "it is not recorded yet; it will be");
+    }
+}
+
+/* --- the answer -------------------------------------------------------------------------------------------------------------------------- */
+static void reply_changed(struct http_request *request, const struct change_job *change)
+{
+    char position[SALES_LOG_POSITION_BYTES];
+    log_position_format(change->result.position, position);
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "product_id", (double)change->product_id);
+    cJSON_AddNumberToObject(json, change->is_price ? "price" : "delta", (double)change->figure);
+    if (change->is_price) {
+        cJSON_AddNumberToObject(json, "previous_price", (double)change->result.stock);
+    }
+    cJSON_AddStringToObject(json, "reason", change->reason);
+    if (!change->is_price) {
+        cJSON_AddNumberToObject(json, "stock", (double)change->result.stock);
+    }
+    cJSON_AddStringToObject(json, "position", position);
+    if (change->finding == CHANGE_REPEATED) {
+        http_reply_header(request, "Idempotent-Replayed", "true");
+    }
+    http_reply_json(request, 200, json);
+}
+
+static void reply_short(struct http_request *request, const struct change_job *change)
+{
+    cJSON *extensions = cJSON_CreateObject();
+    cJSON_AddNumberToObject(extensions, "product_id", (double)change->product_id);
+    cJSON_AddNumberToObject(extensions, "requested", (double)-change->figure);
+    cJSON_AddNumberToObject(extensions, "available", (double)change->available);
+    http_reply_problem(request, &api_problems[PROBLEM_WITHDRAWAL_TOO_LARGE], extensions,
+                       "%" PRId64 " to be withdrawn, %" PRId64 " available.", -change->figure,
+                       change->available);
+}
+
+static void change_reply(struct job *job)
+{
+    const struct change_job *change = (const struct change_job *)job;
+    struct validation validation = {0};
+    if (job->outcome == JOB_NOT_FOUND) {
+        api_reply_not_found(job->request, "product", change->product_id);
+        return;
+    }
+    switch (change->finding) {
+    case CHANGE_DONE:
+    case CHANGE_REPEATED:
+        reply_changed(job->request, change);
+        break;
+    case CHANGE_KEY_REUSED:
+        http_reply_problem(job->request, &api_problems[PROBLEM_IDEMPOTENCY_KEY_REUSED], NULL,
+                           "This Idempotency-Key has made another change already, of product %" PRId64
+                           "; it cannot make this one.",
+                           change->result.product_id);
+        break;
+    case CHANGE_OF_BUNDLE:
+        validation_add(&validation, "id",
+                       "is a bundle's: a bundle has no stock of its own; change its components'");
+        validation_failed(&validation, job->request);
+        break;
+    case CHANGE_SHORT:
+        reply_short(job->request, change);
+        break;
+    case CHANGE_FULL:
+        http_reply_problem(job->request, &api_problems[PROBLEM_STOCK_LIMIT], NULL,
+                           "A product holds at most %" PRId64 " units.", PRODUCT_STOCK_MAX);
+    }
+}
+
+/* --- what is asked for -------------------------------------------------------------------------------------------------------------------- */
+/* The reason stands in the sales log, on one line, and on the screens of those who read it: no controls, neither of ASCII nor of Latin-1. */
+static bool is_one_line(const char *text)
+{
+    for (const unsigned char *at = (const unsigned char *)text; *at != '\0'; at++) {
+        if (*at < 0x20 || *at == 0x7f || (*at == 0xc2 && at[1] < 0xa0)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void take_figure(struct validation *validation, const cJSON *body, struct change_job *change)
+{
+    if (change->is_price) {
+        validation_integer(validation, body, "price", true, 1, PRODUCT_PRICE_MAX, &change->figure);
+        return;
+    }
+    change->figure = 1;
+    validation_integer(validation, body, "delta", true, -PRODUCT_STOCK_MAX, PRODUCT_STOCK_MAX,
+                       &change->figure);
+    if (change->figure == 0) {
+        validation_add(validation, "delta", "must not be 0");
+    }
+}
+
+static void create(struct http_request *request, struct api *api, bool is_price)
+{
+    struct jwt_claims claims;
+    const char *key = NULL, *reason = "";
+    size_t key_bytes = 0;
+    cJSON *body;
+    if (!api_identify_admin(api, request, &claims) || !api_idempotency_key(request, &key, &key_bytes) ||
+        (body = api_json_body(request)) == NULL) {
+        return;
+    }
+    struct change_job *change = job_new(api, request, sizeof *change, change_work, change_reply);
+    struct validation validation = {0};
+    change->is_price = is_price;
+    take_figure(&validation, body, change);
+    validation_string(&validation, body, "reason", true, 1, REASON_CHARACTERS_MAX, &reason);
+    if (!is_one_line(reason)) {
+        validation_add(&validation, "reason", "must be one line, without control characters");
+    }
+    snprintf(change->reason, sizeof change->reason, "%s", reason);
+    cJSON_Delete(body);
+    if (validation_failed(&validation, request)) {
+        return;
+    }
+    change->product_id = http_request_path_id(request);
+    change->actor = claims.user_id;
+    change->key = key;
+    change->key_bytes = key_bytes;
+    job_start(&change->job, WORK_STORE);
+}
+
+void stock_changes_create(struct http_request *request, void *context)
+{
+    create(request, context, false);
+}
+
+void price_changes_create(struct http_request *request, void *context)
+{
+    create(request, context, true);
+}

@@ -1,0 +1,102 @@
+-- What every script begins with: the fence, the clock, the log, products. The recorder loads it in front of each of the others.
+--
+-- KEYS  1 head   2 log   3 prefix of products ("{doorbuster}:product:")   4 prefix of buyers ("{doorbuster}:buyers:")
+-- Errors: STALE, when this text's epoch is not the head's: nothing was changed, ask again with the new script;
+--         DAMAGED, when something is there that we did not write, or not there that we did: nothing was changed, the recorder has to mend it.
+-- Numbers stay below 10^14, so that Lua prints them as integers.
+
+local EPOCH = '@EPOCH@' -- filled in by the recorder when it loads the script
+
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'orders', 'at')
+if head[1] ~= EPOCH then
+    return redis.error_reply('STALE the gate was opened anew; read the head again')
+end
+
+-- Whole numbers only: whatever else there is, somebody else wrote.
+local function is_whole(text, digits)
+    return text and #text <= digits and not string.find(text, '%D')
+end
+if not (is_whole(head[2], 14) and is_whole(head[3], 14)) then
+    return redis.error_reply('DAMAGED the head')
+end
+local damaged -- the product that is
+
+-- In milliseconds. Never back, also when the machine's clock is.
+local now
+local function now_ms()
+    if not now then
+        local clock = redis.call('TIME')
+        now = math.max(clock[1] * 1000 + math.floor(clock[2] / 1000), tonumber(head[3]))
+    end
+    return now
+end
+
+-- The entry's id; false: the log is gone. To be called before all other writes: it is the one that can be refused for another reason than
+-- memory (an epoch older than the log's), and then nothing has been changed.
+local function append(kind, text)
+    return redis.call('XADD', KEYS[2], 'NOMKSTREAM', EPOCH .. '-*', kind, now_ms() .. '\n' .. text)
+end
+
+local products = {} -- by id, as they are after what was decided so far
+
+local load
+local function load_components(text)
+    local components = {}
+    for id, quantity in string.gmatch(text, '(%d+):(%d+)') do
+        components[#components + 1] = {product = products[id] or load(id), quantity = tonumber(quantity)}
+    end
+    return components
+end
+
+function load(id)
+    local fields = redis.call('HMGET', KEYS[3] .. id, 'stock', 'price', 'limit', 'sold_out', 'starts', 'ends', 'components')
+    local is_bundle = fields[7]
+    local known = fields[1] or fields[2] -- neither: not on sale
+    if known and not ((is_bundle or is_whole(fields[1], 10)) and is_whole(fields[2], 13) and is_whole(fields[3] or '0', 13) and
+        is_whole(fields[5] or '0', 15) and is_whole(fields[6] or '0', 15)) then
+        damaged, known = id, false
+    end
+    local product = {
+        id = id,
+        known = known,
+        stock = known and not is_bundle and tonumber(fields[1]), -- missing means closed, never zero
+        price = fields[2],
+        price_number = tonumber(fields[2]),
+        limit = tonumber(fields[3] or '0') or 0,
+        sold_out = fields[4],
+        starts = tonumber(fields[5] or '0') or 0,
+        ends = tonumber(fields[6] or '0') or 0,
+        owned = {}, -- by user: units after what was decided so far
+        buyers = {} -- user, units, user, units …: what HSET will be given
+    }
+    products[id] = product
+    product.components = known and is_bundle and load_components(is_bundle)
+    return product
+end
+
+-- How many can be had; of a bundle, as many as its components allow.
+local function available(product)
+    if not product.components then
+        return product.stock
+    end
+    local most
+    for _, component in ipairs(product.components) do
+        local allows = math.floor((component.product.stock or 0) / component.quantity)
+        most = math.min(most or allows, allows)
+    end
+    return most or 0
+end
+
+local function owned_by(product, user)
+    local units = product.owned[user]
+    if not units then
+        units = redis.call('HGET', KEYS[4] .. product.id, user) or '0'
+        if not is_whole(units, 13) then
+            damaged, units = product.id, '0'
+        end
+        units = tonumber(units)
+        product.owned[user] = units
+    end
+    return units
+end
+
