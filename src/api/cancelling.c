@@ -99,7 +99,7 @@ static void cancel_work(struct job *job, struct desk *desk)
     if (cancel->found.order.state == ORDER_CANCELLED) {
         return; /* before we came */
     }
-    if (!books_await_recorded(desk->reader, result.position)) {
+    if (!books_await_recorded(desk->reader, result.position, job->deadline_us)) {
         give_up(job, "it is not recorded yet; it will be");
     } else if (read_own(cancel, desk->reader) && cancel->found.order.state != ORDER_CANCELLED) {
         give_up(job, "the store did not have it");
@@ -126,5 +126,5 @@ void purchases_cancel(struct http_request *request, void *context)
     struct cancel_job *cancel = job_new(context, request, sizeof *cancel, cancel_work, cancel_reply);
     cancel->claims = claims;
     cancel->id = http_request_path_id(request);
-    job_start(&cancel->job, WORK_STORE);
+    job_start(&cancel->job, WORK_CHANGE);
 }

@@ -5,6 +5,7 @@
 
 #include "doorbuster/books.h"
 #include "doorbuster/check.h"
+#include "doorbuster/clock.h"
 #include "doorbuster/json.h"
 
 #include <inttypes.h>
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GATE_PATIENCE_MS 5000
 #define REASON_CHARACTERS_MAX 200
 #define AUDIT_ROWS_AT_ONCE 32
 
@@ -48,7 +48,7 @@ static enum gate_change change_stock(struct change_job *change, redisContext *re
                                  .key = change->key,
                                  .key_bytes = change->key_bytes};
     memcpy(stock.note, change->reason, sizeof stock.note);
-    return gate_change_stock(redis, &stock, NULL, GATE_PATIENCE_MS, &change->result);
+    return gate_change_stock(redis, &stock, NULL, clock_left_ms(change->job.deadline_us), &change->result);
 }
 
 static enum gate_change change_price(struct change_job *change, redisContext *redis)
@@ -59,7 +59,7 @@ static enum gate_change change_price(struct change_job *change, redisContext *re
                                  .key = change->key,
                                  .key_bytes = change->key_bytes};
     memcpy(price.note, change->reason, sizeof price.note);
-    return gate_change_price(redis, &price, GATE_PATIENCE_MS, &change->result);
+    return gate_change_price(redis, &price, clock_left_ms(change->job.deadline_us), &change->result);
 }
 
 static void fail(struct change_job *change, const char *why)
@@ -133,7 +133,7 @@ static void confirm(struct change_job *change, struct store *reader)
 {
     struct store_audit_row *rows = malloc(AUDIT_ROWS_AT_ONCE * sizeof *rows);
     CHECK(rows != NULL);
-    if (!books_await_recorded(reader, change->result.position)) {
+    if (!books_await_recorded(reader, change->result.position, change->job.deadline_us)) {
         fail(change, "it is not recorded yet; it will be");
     } else if (!find_in_audit_log(change, reader, rows) && change->job.outcome == JOB_OK) {
         fail(change, "Redis forgot it, or the store did not have it");
@@ -283,7 +283,7 @@ static void create(struct http_request *request, struct api *api, bool is_price)
     change->actor = claims.user_id;
     change->key = key;
     change->key_bytes = key_bytes;
-    job_start(&change->job, WORK_STORE);
+    job_start(&change->job, WORK_CHANGE);
 }
 
 void stock_changes_create(struct http_request *request, void *context)

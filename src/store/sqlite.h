@@ -178,6 +178,10 @@ enum store_status sqlite_find_requests(struct store *store, struct log_position 
 enum store_status sqlite_orders_of(struct store *store, int64_t user_id, int64_t before,
                                    struct store_order *out, size_t max, size_t *count);
 
+/* What the bundle is made of, in order of product id; nothing of other products. */
+enum store_status sqlite_components(struct sqlite_store *store, int64_t bundle_id,
+                                    struct bundle_component out[BUNDLE_COMPONENTS_MAX], size_t *count);
+
 /* sqlite_record.c */
 enum store_status sqlite_position(struct store *store, struct store_position *out);
 enum store_status sqlite_raise_epoch(struct store *store, uint64_t from, uint64_t to);

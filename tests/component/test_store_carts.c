@@ -548,6 +548,42 @@ static void test_carts_that_no_script_writes(void **state)
     assert_agrees(f);
 }
 
+/* Redis was told by hand that a bundle is made of something else: what it takes then is no such bundle. */
+static void test_a_bundle_takes_exactly_its_components(void **state)
+{
+    struct fixture *f = *state;
+    struct order_part whole[3], wrong[4];
+    set_parts(whole, 2);
+    whole[2] = (struct order_part){TABLE, 1, 100, 9, true};
+    struct sale_order none = cart_of(f, ADA, SET, 2, whole, 0), half = cart_of(f, ADA, SET, 2, whole, 1),
+                      more = cart_of(f, ADA, SET, 2, whole, 3), strays = cart_of(f, ADA, TABLE, 1, whole, 1);
+    sell(f, &none);
+    assert_int_equal(f->rejected_count, 1);
+    sell(f, &half);
+    assert_int_equal(f->rejected_count, 1);
+    sell(f, &more);
+    assert_int_equal(f->rejected_count, 1);
+    sell(f, &strays); /* a component of nothing */
+    assert_int_equal(f->rejected_count, 1);
+    memcpy(wrong, whole, sizeof whole);
+    wrong[1].quantity = 3; /* of four */
+    struct sale_order few = cart_of(f, ADA, SET, 2, wrong, 2);
+    sell(f, &few);
+    assert_int_equal(f->rejected_count, 1);
+    wrong[0] = (struct order_part){TABLE, 1, 100, 9, false}; /* a line before the bundle has all its parts */
+    set_parts(wrong + 1, 2);
+    struct sale_order split = cart_of(f, ADA, SET, 2, wrong, 3);
+    sell(f, &split);
+    assert_int_equal(f->rejected_count, 1);
+    for (int64_t product = LAMP; product <= TABLE; product++)
+        assert_book(f, product, STOCK, 0, 0);
+    struct sale_order right = cart_of(f, ADA, SET, 2, whole, 2);
+    sell(f, &right);
+    assert_int_equal(f->rejected_count, 0);
+    assert_book(f, SET, 0, 2, 0);
+    assert_agrees(f);
+}
+
 /* More products in one entry than the table of books begins with. */
 static void test_an_entry_that_moves_many_products(void **state)
 {
@@ -1271,6 +1307,7 @@ int main(void)
         SHOP(test_a_cart_is_recorded_whole),
         SHOP(test_a_single_purchase_has_no_parts),
         SHOP(test_a_component_of_two_bundles_is_counted_together),
+        SHOP(test_a_bundle_takes_exactly_its_components),
         SHOP(test_a_shortage_rolls_the_whole_cart_back),
         SHOP(test_carts_that_no_script_writes),
         SHOP(test_an_entry_that_moves_many_products),
