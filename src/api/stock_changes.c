@@ -127,8 +127,8 @@ static bool find_in_audit_log(struct change_job *change, struct store *reader, s
     return false;
 }
 
-/* The store may be behind the change's position because Redis forgot it before it was recorded, and began a new epoch: then it never was. The
- * audit log knows. */
+/* That the store is past the change's position does not mean that it has the change: Redis may have forgotten it before it was recorded, and
+ * a later epoch is past everything. The audit log knows. */
 static void confirm(struct change_job *change, struct store *reader)
 {
     struct store_audit_row *rows = malloc(AUDIT_ROWS_AT_ONCE * sizeof *rows);

@@ -913,6 +913,118 @@ static void test_carts_in_doubt(void **state)
     assert_true(server_fixture_metric(&test.server, "purchases_settled") > 0);
 }
 
+/* Sends it without waiting for the answer. */
+static void send_admin(struct http_client *client, const char *method, const char *target, const char *key,
+                       const char *body)
+{
+    char headers[HEADERS_BYTES];
+    snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n%s%s%s",
+             test.tokens[ADMIN], key ? "Idempotency-Key: " : "", key ? key : "", key ? "\r\n" : "");
+    assert_int_equal(http_client_open(client, "127.0.0.1", test.server.port, PATIENCE_MS), HTTP_CLIENT_OK);
+    assert_int_equal(
+        http_client_request(client, method, target, headers, body, body ? strlen(body) : 0, PATIENCE_MS),
+        HTTP_CLIENT_OK);
+}
+
+static int heard_status(struct http_client *client)
+{
+    struct http_answer answer;
+    assert_int_equal(http_client_read(client, &answer, PATIENCE_MS), HTTP_CLIENT_OK);
+    int status = answer.status;
+    http_answer_free(&answer);
+    http_client_close(client);
+    return status;
+}
+
+static void await_log_entries(redisContext *redis, long long more, long long *known)
+{
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    for (;;) {
+        redisReply *reply = redis_ask(redis, "XLEN {doorbuster}:log");
+        assert_non_null(reply);
+        long long length = reply->integer;
+        freeReplyObject(reply);
+        if (length >= *known + more) {
+            *known = length;
+            return;
+        }
+        assert_true(wait_a_moment(deadline));
+    }
+}
+
+/* As a careful admin does: the same again until it is done. */
+static void insist(const char *method, const char *target, const char *key, const char *body)
+{
+    char headers[HEADERS_BYTES];
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    int status = 0;
+    snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n%s%s%s",
+             test.tokens[ADMIN], key ? "Idempotency-Key: " : "", key ? key : "", key ? "\r\n" : "");
+    while (status != 200) {
+        struct http_answer answer;
+        assert_true(wait_a_moment(deadline));
+        assert_int_equal(http_client_call(&test.client, method, target, headers, body, &answer, PATIENCE_MS),
+                         HTTP_CLIENT_OK);
+        status = answer.status;
+        if (status != 200 && status != 503) {
+            fail_msg("%s %s: %d %s", method, target, status, answer.body);
+        }
+        http_answer_free(&answer);
+    }
+}
+
+/* Cuts the link of whoever waits for the log. */
+static void cut_reader(redisContext *redis)
+{
+    static const char reading[] = "cmd=xread";
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    long long id = 0;
+    while (id == 0) {
+        assert_true(wait_a_moment(deadline));
+        redisReply *reply = redis_ask(redis, "CLIENT LIST");
+        assert_non_null(reply);
+        for (char *line = strtok(reply->str, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+            if (strstr(line, reading) != NULL && strncmp(line, "id=", 3) == 0) {
+                id = strtoll(line + 3, NULL, 10);
+            }
+        }
+        freeReplyObject(reply);
+    }
+    redis_do(redis, "CLIENT KILL ID %lld", id);
+}
+
+/* Redis forgets a restock and a cancellation before they are recorded: nobody is told that they were made, and the next try makes them. */
+static void test_changes_that_redis_forgot(void **state)
+{
+    struct http_client restocking = {.fd = -1}, cancelling = {.fd = -1};
+    static const char body[] = "{\"delta\":20,\"reason\":\"a pallet\"}";
+    char restock[64], cancel[64];
+    long long entries = 0;
+    (void)state;
+    int64_t a = add_product(5);
+    int64_t id = number(buy(0, NULL, 201, "{\"product_id\":%" PRId64 ",\"quantity\":2}", a), "id");
+    snprintf(restock, sizeof restock, "/api/admin/products/%" PRId64 "/stock", a);
+    snprintf(cancel, sizeof cancel, "/api/purchases/%" PRId64, id);
+    redisContext *redis = server_fixture_redis(&test.server);
+    await_log_entries(redis, 1, &entries);
+    /* What the recorder was waiting for must not reach it: its link is cut while it stands still. */
+    pid_t recorder = server_fixture_child(&test.server, "doorbuster: recorder");
+    kill(recorder, SIGSTOP);
+    cut_reader(redis);
+    send_admin(&restocking, "POST", restock, "pallet", body);
+    await_log_entries(redis, 1, &entries);
+    send_admin(&cancelling, "DELETE", cancel, NULL, NULL);
+    await_log_entries(redis, 1, &entries);
+    redis_do(redis, "FLUSHALL");
+    kill(recorder, SIGCONT);
+    assert_int_equal(heard_status(&restocking), 503);
+    assert_int_equal(heard_status(&cancelling), 503);
+    insist("POST", restock, "pallet", body);
+    insist("DELETE", cancel, NULL, NULL);
+    expect_stock(a, 25);
+    redisFree(redis);
+}
+
 /* --- the whole
  * ------------------------------------------------------------------------------------------------------------------------ */
 static int setup(void **state)
@@ -965,6 +1077,7 @@ int main(void)
         TEST(test_what_is_no_window),
         TEST(test_a_storm_of_carts),
         TEST(test_carts_in_doubt),
+        TEST(test_changes_that_redis_forgot),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
