@@ -241,7 +241,7 @@ class CartBuyer(Person):
 
     # --- cancelling -------------------------------------------------------------------------------------------------------------
 
-    @task(2)
+    @task(1)
     def cancel_one(self) -> None:
         live = [order_id for order_id, order in self.orders.items() if not order.cancelled_at]
         if not live:
