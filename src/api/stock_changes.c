@@ -4,14 +4,17 @@
 #include "api_internal.h"
 
 #include "doorbuster/books.h"
+#include "doorbuster/check.h"
 #include "doorbuster/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define GATE_PATIENCE_MS 5000
 #define REASON_CHARACTERS_MAX 200
+#define AUDIT_ROWS_AT_ONCE 32
 
 enum change_finding {
     CHANGE_DONE,
@@ -105,11 +108,46 @@ static void ask_gate(struct change_job *change, redisContext *redis)
     }
 }
 
+static bool find_in_audit_log(struct change_job *change, struct store *reader, struct store_audit_row *rows)
+{
+    int64_t before = INT64_MAX;
+    size_t count = AUDIT_ROWS_AT_ONCE;
+    while (count == AUDIT_ROWS_AT_ONCE &&
+           job_store_status(
+               &change->job, reader,
+               store_audit_log(reader, before, change->product_id, rows, AUDIT_ROWS_AT_ONCE, &count))) {
+        for (size_t i = 0; i < count; i++) {
+            int later = log_position_compare(rows[i].position, change->result.position);
+            if (later <= 0) {
+                return later == 0 && rows[i].applied;
+            }
+            before = rows[i].seq;
+        }
+    }
+    return false;
+}
+
+/* The store may be behind the change's position because Redis forgot it before it was recorded, and began a new epoch: then it never was. The
+ * audit log knows. */
+static void confirm(struct change_job *change, struct store *reader)
+{
+    struct store_audit_row *rows = malloc(AUDIT_ROWS_AT_ONCE * sizeof *rows);
+    CHECK(rows != NULL);
+    if (!books_await_recorded(reader, change->result.position)) {
+        fail(change, "it is not recorded yet; it will be");
+    } else if (!find_in_audit_log(change, reader, rows) && change->job.outcome == JOB_OK) {
+        fail(change, "Redis forgot it, or the store did not have it");
+    }
+    free(rows);
+}
+
 static void change_work(struct job *job, struct desk *desk)
 {
     struct change_job *change = (struct change_job *)job;
     struct store_product product;
+    struct store_position before;
     if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job) ||
+        !job_store_status(job, desk->reader, store_position(desk->reader, &before)) ||
         !job_store_status(job, desk->reader,
                           store_find_product(desk->reader, change->product_id, &product))) {
         return;
@@ -119,9 +157,10 @@ static void change_work(struct job *job, struct desk *desk)
         return;
     }
     ask_gate(change, desk->redis);
-    if (job->outcome == JOB_OK && (change->finding == CHANGE_DONE || change->finding == CHANGE_REPEATED) &&
-        !books_await_recorded(desk->reader, change->result.position)) {
-        fail(change, "it is not recorded yet; it will be");
+    bool is_new = log_position_compare(change->result.position, before.recorded) > 0;
+    if (job->outcome == JOB_OK &&
+        (change->finding == CHANGE_DONE || (change->finding == CHANGE_REPEATED && is_new))) {
+        confirm(change, desk->reader);
     }
 }
 

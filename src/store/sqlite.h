@@ -58,6 +58,7 @@ enum sqlite_statement {
     SQL_KEYS,
     SQL_AUDIT_SALES,
     SQL_AUDIT_PARTS,
+    SQL_AUDIT_CANCELLED,
     SQL_AUDIT_CHANGES,
     SQL_AUDIT_PRICES,
     SQL_BUNDLES,
@@ -88,6 +89,7 @@ struct sqlite_books {
     int64_t *moved;  /* the products that the entry at hand has moved, room for half the capacity */
     size_t capacity; /* a power of two, or 0 */
     size_t used, moved_count;
+    struct sqlite_book nobody; /* of product 0: unknown */
 };
 
 /* The end of the audit log: what the next row builds on. */

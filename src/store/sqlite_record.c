@@ -234,12 +234,10 @@ static void move_parts(struct sqlite_store *store, const struct log_entry *entry
 
 static bool is_well_formed(const struct sale_order *order)
 {
-    for (size_t i = 0; i < order_part_count(order); i++) {
-        struct order_part part = order_part_at(order, i);
-        if (part.quantity <= 0 || part.product_id <= 0)
-            return false;
-    }
-    return true;
+    bool well_formed = order_part_count(order) <= ORDER_PARTS_MAX;
+    for (size_t i = 0; well_formed && i < order_part_count(order); i++)
+        well_formed = order_part_at(order, i).quantity > 0;
+    return well_formed;
 }
 
 static enum store_status apply_order(struct run *run, const struct log_entry *entry,
@@ -346,8 +344,8 @@ static enum store_status keep_misfit(struct run *run, const struct log_entry *en
              (unsigned long long)entry->position.n);
     for (size_t i = 0; i < cancel->part_count; i++) {
         const struct order_part *part = &cancel->parts[i];
-        if (part->product_id <= 0 || part->quantity <= 0)
-            continue;
+        if (part->product_id <= 0 || part->quantity <= 0 || part->quantity > PRODUCT_STOCK_MAX)
+            continue; /* a figure that no script writes */
         struct sqlite_book *book = sqlite_book_of(run->store, part->product_id);
         if (book == NULL)
             return STORE_FAILED;

@@ -153,9 +153,11 @@ static int64_t assert_agrees(const struct fixture *f)
     struct store *store = open_or_die(f, STORE_READER);
     struct store_orders_audit orders;
     struct store_product_audit sums;
+    struct store_chain_audit chain;
     struct store_product product;
     assert_int_equal(store_audit_orders(store, &orders), STORE_OK);
     assert_int_equal(store_audit_product(store, 1, &sums), STORE_OK);
+    assert_int_equal(store_audit_chain(store, &chain), STORE_OK);
     assert_int_equal(store_find_product(store, 1, &product), STORE_OK);
     struct store_position position = position_of(store);
     struct store_orders_audit sound = {
@@ -166,6 +168,9 @@ static int64_t assert_agrees(const struct fixture *f)
     assert_int_equal(position.last_order_id, orders.count);
     assert_int_equal(sums.order_units, orders.count);
     assert_int_equal(sums.opening_units, STOCK);
+    assert_int_equal(sums.logged_stock, STOCK - orders.count);
+    assert_int_equal(chain.rows, position.recorded.n); /* the opening, and one of each entry */
+    assert_int_equal(chain.first_gap + chain.first_forged + chain.first_off + chain.first_backwards, 0);
     assert_int_equal(product.sold, orders.count);
     assert_int_equal(product.stock, STOCK - orders.count);
     store_close(&store);
