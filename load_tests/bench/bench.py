@@ -390,7 +390,7 @@ def describe(plan: Plan, folder: Path, workers: int) -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 5 minutes. Exit 1 if "
+    parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 6 minutes. Exit 1 if "
                                      "something could not be measured; a missed goal is printed, not an error.")
     parser.add_argument("--quick", action="store_true", help="about a minute; good for a first look, not for a comparison")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="worker processes (default: processors)")

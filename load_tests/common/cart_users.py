@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,9 @@ from people import Answer, NotReady, Person, Sale, enter, fetch, fetch_token, ju
 from report import StoreReading
 from shelf import Lines, Product, ShelfTally
 
-OURS = "V2 "                  # how the names of the scenario's products begin
+OURS = re.compile(r"V2 (Product|Bundle) \d+")  # names of what is on the shelf; what `setup --reset` has retired is called otherwise
 ORDERS_MAX = 100              # of a person, in one answer
+CART_PRODUCTS = (2, 3)
 TWO_UNITS_ONE_IN = 5          # lines of two units instead of one
 SPLIT_LINES_ONE_IN = 4        # of these: asked for as two lines of one unit, which the server is to add up
 BUNDLE_IN_CART_ONE_IN = 8     # carts with a bundle in them
@@ -49,12 +51,12 @@ def preflight(host: str) -> ShelfTally:
     fetch_token(host, *clerk_account())
     tally = ShelfTally(host=host, store_before=report.ask_store(None).products)
     for line in fetch(f"{host}/api/products", headers=headers):
-        if line["name"].startswith(OURS):
+        if OURS.fullmatch(line["name"]):
             stock = fetch(f"{host}/api/products/{line['id']}/stock", headers=headers)["db_stock"]
             tally.products[line["id"]] = product_of(line, stock)
-    if len(tally.plain()) < 3 or not tally.bundles():
-        raise NotReady(f'there are no three products and a bundle whose names begin with "{OURS}". Make them first: '
-                       f"setup --scenario {run.scenario}")
+    if sum(not product.limit for product in tally.plain()) < CART_PRODUCTS[-1] or not tally.bundles():
+        raise NotReady(f'there are no {CART_PRODUCTS[-1]} products "V2 Product …" without a limit, and a "V2 Bundle …". Make them '
+                       f"first: setup --scenario {run.scenario}")
     return tally
 
 
@@ -157,7 +159,7 @@ class CartBuyer(Person):
     @task(9)
     def buy_cart(self) -> None:
         tally = run.tally
-        wanted = random.sample([product for product in tally.plain() if self.wants(product)], k=random.choice((2, 3)))
+        wanted = random.sample([product for product in tally.plain() if self.wants(product)], k=random.choice(CART_PRODUCTS))
         if one_in(BUNDLE_IN_CART_ONE_IN):
             wanted[-1] = random.choice(tally.bundles())
             random.shuffle(wanted)
@@ -241,7 +243,7 @@ class CartBuyer(Person):
 
     # --- cancelling -------------------------------------------------------------------------------------------------------------
 
-    @task(2)
+    @task(1)
     def cancel_one(self) -> None:
         live = [order_id for order_id, order in self.orders.items() if not order.cancelled_at]
         if not live:

@@ -64,6 +64,7 @@ class Answer:
 
 
 # Looks at an answer; a sentence if there is something wrong with it, None if not.
+Judge = Callable[[Answer], "str | None"]
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def summary(scenario: str, tally: ShelfTally, reading: StoreReading, faults: lis
     lines = [
         "",
         f"--- {scenario}: {tally.people_asked} people, {len(tally.plain())} products, {len(tally.bundles())} bundles ---",
-        f"  carts                 {tally.carts_sold:>8,}    sold whole; {tally.carts_refused:,} refused whole, {tally.half_sold} sold in part",
+        f"  carts                 {tally.carts_sold:>8,}    sold; {tally.carts_refused:,} refused; {tally.half_sold} sold in part",
         f"  single purchases      {tally.singles_sold:>8,}    sold; {tally.singles_refused:,} refused",
         f"  limit refusals        {tally.refused_limit:>8,}    of those who had all they may have",
         f"  orders cancelled      {tally.cancels:>8,}    and asked again {tally.cancels_repeated:,} times",
