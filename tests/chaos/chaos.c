@@ -74,7 +74,8 @@ static const char usage[] =
     "  --no-keys       no Idempotency-Key, neither of buyers nor of admins\n"
     "  --folder DIR    for what is kept; without it a temporary one\n"
     "  --keep          keep it after a run without a violation\n"
-    "  --self-test     a round without a fault; what came of it is falsified in many ways: the audit must notice\n"
+    "  --self-test     a round without a fault; what came of it is falsified in many ways: the audit must "
+    "notice\n"
     "  --list          the faults\n";
 
 static uint64_t number(const char *name, const char *text, uint64_t min, uint64_t max)

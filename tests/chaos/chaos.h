@@ -95,7 +95,7 @@ struct wish {
     struct log_position position; /* a change's; likewise */
     int64_t stock;                /* likewise: the product's afterwards */
     bool unavailable;             /* answered 503 at least once */
-    bool matched; /* by the audit: what the store has is explained by this one */
+    bool matched;                 /* by the audit: what the store has is explained by this one */
 };
 
 struct history {
@@ -104,10 +104,10 @@ struct history {
     struct wish *wishes;
     size_t wish_count, wish_room;
     size_t confirmed, sold_out, refused, unavailable, broken, rejected, replayed, other;
-    size_t carts, bundles;                /* of those confirmed: with several lines, with a bundle */
+    size_t carts, bundles;                  /* of those confirmed: with several lines, with a bundle */
     size_t cancels, changes, changes_short; /* 200; 409 for want of stock */
-    size_t sold_broken, sold_unavailable; /* orders of purchases whose outcome the buyer does not know */
-    int other_status;                     /* the last */
+    size_t sold_broken, sold_unavailable;   /* orders of purchases whose outcome the buyer does not know */
+    int other_status;                       /* the last */
 };
 extern struct history history;
 

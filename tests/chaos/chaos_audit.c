@@ -95,9 +95,9 @@ static void read_order(struct audit *audit, int64_t id, struct audited_order *ou
         return;
     }
     order->sale.more = out->more;
-    if (order->part_count > 1 && (order->part_count - 1 > room ||
-                                  store_order_parts(audit->store, id, out->more, room,
-                                                    &order->sale.more_count) != STORE_OK)) {
+    if (order->part_count > 1 &&
+        (order->part_count - 1 > room ||
+         store_order_parts(audit->store, id, out->more, room, &order->sale.more_count) != STORE_OK)) {
         violation(round, "order %" PRId64 " has %zu parts, which cannot be read", id, order->part_count);
     }
     if (order_part_count(&order->sale) != order->part_count) {
@@ -274,9 +274,10 @@ static void explain(struct audit *audit, const struct store_order *order)
     }
     violation(audit->round, "order %" PRId64 " (user %" PRId64 ", %s) is in the store, but %s",
               order->sale.id, order->sale.user_id, parts_text(&order->sale, stored),
-              settled == NULL                 ? "nobody asked for it who does not know its outcome"
-              : settled->outcome == CONFIRMED ? "its buyer, repeating with the same key, was given another order"
-                                              : "its buyer, repeating with the same key, was refused");
+              settled == NULL ? "nobody asked for it who does not know its outcome"
+              : settled->outcome == CONFIRMED
+                  ? "its buyer, repeating with the same key, was given another order"
+                  : "its buyer, repeating with the same key, was refused");
 }
 
 static void check_orders(struct audit *audit)
@@ -326,7 +327,7 @@ static void compare_in_turn(struct audit *audit, const struct wish **sent, const
 static void check_first_come(struct audit *audit)
 {
     const struct wish **sent = calloc(history.confirmed + 1, sizeof *sent),
-                          **got = calloc(history.confirmed + 1, sizeof *got);
+                      **got = calloc(history.confirmed + 1, sizeof *got);
     size_t count = 0;
     assert_non_null(sent);
     assert_non_null(got);
@@ -380,9 +381,9 @@ void audit_chain(struct round *round, struct store *store)
         violation(round, "the audit log cannot be read: %s", store_error(store));
     } else if (chain.first_gap + chain.first_forged + chain.first_off + chain.first_backwards != 0) {
         violation(round,
-                  "the audit log's chain is not whole: of its %" PRId64 " rows %" PRId64 " is missing, %" PRId64
-                  " is not as it was written, %" PRId64 " does not follow on its product's, %" PRId64
-                  " is before its predecessor (0: none)",
+                  "the audit log's chain is not whole: of its %" PRId64 " rows %" PRId64
+                  " is missing, %" PRId64 " is not as it was written, %" PRId64
+                  " does not follow on its product's, %" PRId64 " is before its predecessor (0: none)",
                   chain.rows, chain.first_gap, chain.first_forged, chain.first_off, chain.first_backwards);
     }
 }

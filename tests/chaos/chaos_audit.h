@@ -15,7 +15,7 @@ struct audit {
     struct round *round;
     struct store *store;
     struct readings read;
-    int64_t first; /* id of read.orders[0] */
+    int64_t first;                        /* id of read.orders[0] */
     struct stock_point *points[PRODUCTS]; /* in order of time; of the bundle none */
     size_t point_count[PRODUCTS];
     int64_t wall_less_monotonic_us;

@@ -45,9 +45,9 @@ void audit_read_rows(struct audit *audit)
         room = read->row_count + ROWS_AT_ONCE + 1; /* and one for who falsifies */
         read->rows = realloc(read->rows, room * sizeof *read->rows);
         assert_non_null(read->rows);
-        assert_int_equal(store_audit_log(audit->store, before, 0, &read->rows[read->row_count], ROWS_AT_ONCE,
-                                         &count),
-                         STORE_OK);
+        assert_int_equal(
+            store_audit_log(audit->store, before, 0, &read->rows[read->row_count], ROWS_AT_ONCE, &count),
+            STORE_OK);
         read->row_count += count;
         before = count > 0 ? read->rows[read->row_count - 1].seq : 0;
     }
@@ -60,8 +60,9 @@ void audit_read_rows(struct audit *audit)
 /* --- the walk ------------------------------------------------------------------------------------------ */
 struct walk {
     struct audit *audit;
-    int64_t stock[PRODUCTS], before[PRODUCTS]; /* after the entry, and before it. The bundle's: less those sold */
-    size_t next_order;                         /* the first that the audit log has not come to */
+    int64_t stock[PRODUCTS],
+        before[PRODUCTS]; /* after the entry, and before it. The bundle's: less those sold */
+    size_t next_order;    /* the first that the audit log has not come to */
 };
 
 static bool has_cause(const struct store_audit_row *row, const char *cause)
@@ -91,6 +92,12 @@ static int64_t bundles_in(const int64_t stock[PRODUCTS])
     return least;
 }
 
+/* What Redis said of its stock may then be wrong; what it did may not. */
+static bool is_edited(const struct round *round)
+{
+    return (round->flags & (REJECTS | EDITED)) != 0;
+}
+
 /* What it says that was left must be what was. A bundle's components follow it, and had been taken already. */
 static void check_remaining(const struct walk *walk, int64_t order, const struct order_part *part,
                             unsigned place)
@@ -101,8 +108,7 @@ static void check_remaining(const struct walk *walk, int64_t order, const struct
         stock[i] -= bundle_units[i] * part->quantity;
     }
     int64_t left = place == BUNDLE ? bundles_in(stock) : stock[place];
-    bool may_differ = (walk->audit->round->flags & (REJECTS | EDITED)) != 0; /* somebody has edited Redis */
-    if (part->remaining != left && !may_differ) {
+    if (part->remaining != left && !is_edited(walk->audit->round)) {
         violation(walk->audit->round,
                   "order %" PRId64 " says that it left %" PRId64 " of product %" PRId64 "; it left %" PRId64,
                   order, part->remaining, part->product_id, left);
@@ -138,7 +144,8 @@ static void take_orders(struct walk *walk, struct log_position position)
             return;
         }
         if (later < 0) {
-            violation(walk->audit->round, "order %" PRId64 " has moved no stock in the audit log", order->sale.id);
+            violation(walk->audit->round, "order %" PRId64 " has moved no stock in the audit log",
+                      order->sale.id);
         } else {
             take_order(walk, &order->sale);
         }
@@ -163,8 +170,8 @@ static void give_back(struct walk *walk, const struct store_audit_row *row, bool
     audited->given_back[place]++;
     if (audited->order.cancelled_at_ms != row->at_ms || audited->order.cancelled_by != row->actor) {
         violation(walk->audit->round,
-                  "order %" PRId64 " was cancelled at %" PRId64 " by user %" PRId64
-                  "; row %" PRId64 " of the audit log says at %" PRId64 " by user %" PRId64,
+                  "order %" PRId64 " was cancelled at %" PRId64 " by user %" PRId64 "; row %" PRId64
+                  " of the audit log says at %" PRId64 " by user %" PRId64,
                   id, audited->order.cancelled_at_ms, audited->order.cancelled_by, row->seq, row->at_ms,
                   row->actor);
     }
@@ -175,15 +182,16 @@ static void give_back(struct walk *walk, const struct store_audit_row *row, bool
 }
 
 /* --- what admins asked for ----------------------------------------------------------------------------- */
-static bool is_of_change(const struct audit *audit, const struct store_audit_row *row, const struct wish *wish)
+static bool is_of_change(const struct audit *audit, const struct store_audit_row *row,
+                         const struct wish *wish)
 {
     char key[KEY_BYTES];
     buyers_key(wish, key);
-    return wish->kind == WISH_CHANGE && row->actor == buyers_user(wish->person) && strcmp(row->key, key) == 0 &&
-           row->product_id == audit->round->products[wish->lines[0].product] &&
+    return wish->kind == WISH_CHANGE && row->actor == buyers_user(wish->person) &&
+           strcmp(row->key, key) == 0 && row->product_id == audit->round->products[wish->lines[0].product] &&
            row->delta == wish->lines[0].quantity &&
-           (wish->keyed || (!wish->matched && (wish->outcome != CONFIRMED ||
-                                               same_position(wish->position, row->position))));
+           (wish->keyed ||
+            (!wish->matched && (wish->outcome != CONFIRMED || same_position(wish->position, row->position))));
 }
 
 static struct wish *find_change(const struct audit *audit, const struct store_audit_row *row)
@@ -201,17 +209,18 @@ static void apply_change(struct walk *walk, const struct store_audit_row *row)
     struct round *round = walk->audit->round;
     struct wish *wish = find_change(walk->audit, row);
     unsigned place = audit_place_of(round, row->product_id);
-    const char *fault = wish == NULL                   ? "nobody asked for that"
-                        : wish->matched                ? "it was applied already"
-                        : wish->outcome == SOLD_OUT    ? "the admin was told that there is too little"
-                        : wish->outcome != CONFIRMED   ? NULL
-                        : wish->stock != row->to       ? "the admin was told another stock"
-                        : !same_position(wish->position, row->position) ? "the admin was told another position"
-                                                                        : NULL;
+    const char *fault = wish == NULL                 ? "nobody asked for that"
+                        : wish->matched              ? "it was applied already"
+                        : wish->outcome == SOLD_OUT  ? "the admin was told that there is too little"
+                        : wish->outcome != CONFIRMED ? NULL
+                        : wish->stock != row->to && !is_edited(round) ? "the admin was told another stock"
+                        : !same_position(wish->position, row->position)
+                            ? "the admin was told another position"
+                            : NULL;
     if (fault != NULL) {
         violation(round,
-                  "row %" PRId64 " of the audit log: %s of %" PRId64 " of product %" PRId64 " by user %" PRId64
-                  ", key \"%s\", %" PRId64 " afterwards; but %s",
+                  "row %" PRId64 " of the audit log: %s of %" PRId64 " of product %" PRId64
+                  " by user %" PRId64 ", key \"%s\", %" PRId64 " afterwards; but %s",
                   row->seq, row->cause, row->delta, row->product_id, row->actor, row->key, row->to, fault);
     }
     if (wish != NULL) {
@@ -230,9 +239,9 @@ static void check_changes(const struct audit *audit)
             char key[KEY_BYTES];
             buyers_key(wish, key);
             violation(audit->round,
-                      "user %" PRId64 " was told that the stock of product %" PRId64 " was changed by %" PRId64
-                      " (key \"%s\", entry %" PRIu64 "-%" PRIu64 "), and the audit log does not have it; %+" PRId64
-                      " ms from the fault",
+                      "user %" PRId64 " was told that the stock of product %" PRId64
+                      " was changed by %" PRId64 " (key \"%s\", entry %" PRIu64 "-%" PRIu64
+                      "), and the audit log does not have it; %+" PRId64 " ms from the fault",
                       buyers_user(wish->person), audit->round->products[wish->lines[0].product],
                       wish->lines[0].quantity, key, wish->position.epoch, wish->position.n,
                       (wish->got_us - audit->round->fault_us) / 1000);
@@ -269,8 +278,9 @@ static void check_row(const struct walk *walk, const struct store_audit_row *row
     unsigned place = audit_place_of(walk->audit->round, row->product_id);
     if (place == PRODUCTS) {
         if (row->delta != 0) {
-            violation(walk->audit->round, "row %" PRId64 " of the audit log moves product %" PRId64 " of another round",
-                      row->seq, row->product_id);
+            violation(walk->audit->round,
+                      "row %" PRId64 " of the audit log moves product %" PRId64 " of another round", row->seq,
+                      row->product_id);
         }
         return;
     }
@@ -280,7 +290,8 @@ static void check_row(const struct walk *walk, const struct store_audit_row *row
     if (row->from != from || row->to != to || (row->applied && row->delta != delta)) {
         violation(walk->audit->round,
                   "row %" PRId64 " of the audit log: a %s of %" PRId64 " of product %" PRId64 ", %" PRId64
-                  " to %" PRId64 "; by orders, cancels and changes it was %" PRId64 ", %" PRId64 " to %" PRId64,
+                  " to %" PRId64 "; by orders, cancels and changes it was %" PRId64 ", %" PRId64
+                  " to %" PRId64,
                   row->seq, row->cause, row->delta, row->product_id, row->from, row->to, delta, from, to);
     }
 }
@@ -296,8 +307,8 @@ static void begin_row(struct walk *walk, const struct store_audit_row *row)
     unsigned place = audit_place_of(walk->audit->round, row->product_id);
     if (place < BUNDLE && row->from != walk->stock[place]) {
         violation(walk->audit->round,
-                  "row %" PRId64 " of the audit log: a %s of %" PRId64 " of product %" PRId64 " found %" PRId64
-                  " in stock; by orders, cancels and changes it was %" PRId64,
+                  "row %" PRId64 " of the audit log: a %s of %" PRId64 " of product %" PRId64
+                  " found %" PRId64 " in stock; by orders, cancels and changes it was %" PRId64,
                   row->seq, row->cause, row->delta, row->product_id, row->from, walk->stock[place]);
         walk->stock[place] = row->from;
     }
@@ -333,7 +344,8 @@ static void walk_rows(struct walk *walk)
     }
     for (size_t i = 0, end; i < read->row_count; i = end) {
         for (end = i + 1;
-             end < read->row_count && same_position(read->rows[end].position, read->rows[i].position); end++) {
+             end < read->row_count && same_position(read->rows[end].position, read->rows[i].position);
+             end++) {
         }
         walk_entry(walk, &read->rows[i], end - i);
     }
@@ -365,16 +377,17 @@ static void check_product(const struct walk *walk, unsigned place)
     }
     for (size_t i = 0; i < history.wish_count; i++) {
         const struct wish *wish = &history.wishes[i];
-        restocked +=
-            wish->kind == WISH_CHANGE && wish->matched && wish->lines[0].product == place ? wish->lines[0].quantity : 0;
+        restocked += wish->kind == WISH_CHANGE && wish->matched && wish->lines[0].product == place
+                         ? wish->lines[0].quantity
+                         : 0;
     }
     int64_t opening = audit->round->stocks[place];
     int64_t stock = place == BUNDLE ? 0 : opening + restocked + cancelled - sold;
     if (product->opening != opening || product->sold != sold || product->cancelled != cancelled ||
         product->restocked != restocked || product->stock != stock || stock < 0) {
         violation(audit->round,
-                  "product %" PRId64 ": opening %" PRId64 ", restocked %" PRId64 ", cancelled %" PRId64 ", sold %" PRId64
-                  ", stock %" PRId64 "; put up were %" PRId64 ", admins added %" PRId64
+                  "product %" PRId64 ": opening %" PRId64 ", restocked %" PRId64 ", cancelled %" PRId64
+                  ", sold %" PRId64 ", stock %" PRId64 "; put up were %" PRId64 ", admins added %" PRId64
                   ", the orders have %" PRId64 " units, cancelled ones %" PRId64 ": %" PRId64 " are left",
                   product->id, product->opening, product->restocked, product->cancelled, product->sold,
                   product->stock, opening, restocked, sold, cancelled, stock);
@@ -402,7 +415,8 @@ static void check_cancel(struct audit *audit, const struct wish *wish)
                   "user %" PRId64 " was told that order %" PRId64 " is cancelled, at %" PRId64
                   "; in the store it is %s, at %" PRId64 "; %+" PRId64 " ms from the fault",
                   buyers_user(wish->person), wish->order, wish->cancelled_at_ms,
-                  is_cancelled ? "cancelled" : "not cancelled", is_cancelled ? audited->order.cancelled_at_ms : 0,
+                  is_cancelled ? "cancelled" : "not cancelled",
+                  is_cancelled ? audited->order.cancelled_at_ms : 0,
                   (wish->got_us - audit->round->fault_us) / 1000);
     }
 }
@@ -438,7 +452,8 @@ static void check_given_back(const struct audit *audit, const struct audited_ord
         unsigned due = order->state == ORDER_CANCELLED && has_product(&order->sale, id);
         if (audited->given_back[i] != due) {
             violation(audit->round,
-                      "product %" PRId64 " of order %" PRId64 ", which is %s, was given back %d times by the audit log",
+                      "product %" PRId64 " of order %" PRId64
+                      ", which is %s, was given back %d times by the audit log",
                       id, order->sale.id, order->state == ORDER_CANCELLED ? "cancelled" : "not cancelled",
                       audited->given_back[i]);
         }
@@ -457,7 +472,8 @@ void audit_cancels(struct audit *audit)
         check_given_back(audit, audited);
         if (audited->order.state == ORDER_CANCELLED && !was_asked_for(audit, &audited->order)) {
             violation(audit->round,
-                      "order %" PRId64 " was cancelled at %" PRId64 " by user %" PRId64 ", who did not ask for it",
+                      "order %" PRId64 " was cancelled at %" PRId64 " by user %" PRId64
+                      ", who did not ask for it",
                       audited->order.sale.id, audited->order.cancelled_at_ms, audited->order.cancelled_by);
         }
     }
@@ -509,9 +525,9 @@ static void check_short(const struct audit *audit, const struct wish *wish)
     int64_t stock[PRODUCTS] = {0}, to_ms = audit_wall_ms(audit, wish->got_us) + CLOCK_TOLERANCE_MS;
     bool by_mark = wish->kind == WISH_PURCHASE && !wish->keyed;
     int64_t from_ms = audit_wall_ms(audit, wish->last_sent_us) - CLOCK_TOLERANCE_MS -
-                      (!by_mark                             ? 0
+                      (!by_mark                            ? 0
                        : is_near_fault(audit->round, wish) ? MARK_MS
-                                                            : NEWS_MS);
+                                                           : NEWS_MS);
     for (unsigned i = 0; i < BUNDLE; i++) {
         stock[i] = lowest(audit, i, from_ms, to_ms);
     }
@@ -523,8 +539,9 @@ static void check_short(const struct audit *audit, const struct wish *wish)
             take_units(stock, line);
         } else if (had >= wanted) {
             violation(audit->round,
-                      "user %" PRId64 " was told that %" PRId64 " of product %" PRId64 " cannot be %s%s (%" PRId64
-                      " available) when %" PRId64 " were left, %+" PRId64 " ms from the fault",
+                      "user %" PRId64 " was told that %" PRId64 " of product %" PRId64
+                      " cannot be %s%s (%" PRId64 " available) when %" PRId64 " were left, %+" PRId64
+                      " ms from the fault",
                       buyers_user(wish->person), wanted, audit->round->products[line->product],
                       wish->kind == WISH_CHANGE ? "withdrawn" : "had", wish->as_cart ? " in a cart" : "",
                       line->remaining, had, (wish->got_us - audit->round->fault_us) / 1000);

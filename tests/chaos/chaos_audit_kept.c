@@ -108,9 +108,8 @@ static bool is_there(struct store *store, const struct kept_order *one)
         return false;
     }
     order.sale.more = more;
-    return (order.part_count <= 1 ||
-            store_order_parts(store, one->id, more, sizeof more / sizeof more[0], &order.sale.more_count) ==
-                STORE_OK) &&
+    return (order.part_count <= 1 || store_order_parts(store, one->id, more, sizeof more / sizeof more[0],
+                                                       &order.sale.more_count) == STORE_OK) &&
            order.sale.user_id == one->user_id && order.cancelled_at_ms == one->cancelled_at_ms &&
            fingerprint_of(&order.sale) == one->fingerprint;
 }

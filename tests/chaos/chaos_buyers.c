@@ -16,16 +16,16 @@
 
 #define PAUSE_US_MAX 30000 /* between two purchases of a buyer */
 #define ADMIN_PAUSE_US_MAX 60000
-#define AGAIN_US 15000     /* before a request is repeated, and after a broken one */
+#define AGAIN_US 15000 /* before a request is repeated, and after a broken one */
 #define CONNECT_TIMEOUT_MS 10000
 #define KEYED_EVERY 3
-#define KINDS_OF_PURCHASE 20 /* of so many purchases … */
-#define CARTS 3              /* … are carts of the scarce and the plentiful product, */
-#define FULL_CARTS 1         /* carts with a bundle besides, */
-#define BUNDLES 1            /* and bundles alone */
-#define CANCELLED_ONE_IN 16  /* confirmed orders */
-#define AGAIN_ONE_IN 3       /* of these are cancelled twice */
-#define BOTH_ONE_IN 4        /* by an admin too, at the same time */
+#define KINDS_OF_PURCHASE 20   /* of so many purchases … */
+#define CARTS 3                /* … are carts of the scarce and the plentiful product, */
+#define FULL_CARTS 1           /* carts with a bundle besides, */
+#define BUNDLES 1              /* and bundles alone */
+#define CANCELLED_ONE_IN 16    /* confirmed orders */
+#define AGAIN_ONE_IN 3         /* of these are cancelled twice */
+#define BOTH_ONE_IN 4          /* by an admin too, at the same time */
 #define ADMIN_CANCELS_ONE_IN 3 /* of what admins do, at most */
 #define RESTOCK_MAX 4
 #define WITHDRAWAL_MAX 3
@@ -153,10 +153,9 @@ static void want_change(struct wish *wish)
     wish->kind = WISH_CHANGE;
     wish->keyed = wish->repeats = options.keys;
     wish->line_count = 1;
-    wish->lines[0] = (struct wish_line){.product = random_below(&people.random, 2),
-                                        .quantity = figure < RESTOCK_MAX
-                                                        ? (int64_t)figure + 1
-                                                        : (int64_t)RESTOCK_MAX - 1 - (int64_t)figure};
+    wish->lines[0] = (struct wish_line){
+        .product = random_below(&people.random, 2),
+        .quantity = figure < RESTOCK_MAX ? (int64_t)figure + 1 : (int64_t)RESTOCK_MAX - 1 - (int64_t)figure};
 }
 
 static void begin_wish(unsigned person)

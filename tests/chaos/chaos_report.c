@@ -302,7 +302,8 @@ bool report_summary(void)
            "answered 503, %zu broken\n",
            report.count, seconds, report.count ? seconds / (double)report.count : 0, report.confirmed,
            report.replayed, report.sold_out, report.unavailable, report.broken);
-    printf("%zu of them were carts, %zu had a bundle; %zu cancels and %zu restocks and withdrawals were confirmed, %zu "
+    printf("%zu of them were carts, %zu had a bundle; %zu cancels and %zu restocks and withdrawals were "
+           "confirmed, %zu "
            "withdrawals refused\n",
            report.carts, report.bundles, report.cancels, report.changes, report.changes_short);
     printf("Of those answered 503 %zu had been sold, of the broken ones %zu\n", report.sold_unavailable,
