@@ -26,6 +26,9 @@ void redis_address_format(const struct redis_address *address, char *out, size_t
 redisContext *redis_connect_blocking(const struct redis_address *address, int timeout_ms, char *error,
                                      size_t error_bytes);
 
+/* A connection with no command on its way: has the other end given it up meanwhile? */
+bool redis_is_dead(const redisContext *redis);
+
 /* One command from printf-like parts. NULL on a broken connection *or* an error reply; redis_failure() then says which. The reply is the
  * caller's: freeReplyObject. */
 redisReply *redis_ask(redisContext *redis, const char *format, ...);

@@ -30,13 +30,18 @@ struct desk *desk_borrow(struct api *api)
     return desk;
 }
 
-void desk_return(struct desk *desk)
+static void let_dead_redis_go(struct desk *desk)
 {
-    struct api *api = desk->api;
-    if (desk->redis != NULL && desk->redis->err != 0) {
+    if (desk->redis != NULL && redis_is_dead(desk->redis)) {
         redisFree(desk->redis);
         desk->redis = NULL;
     }
+}
+
+void desk_return(struct desk *desk)
+{
+    struct api *api = desk->api;
+    let_dead_redis_go(desk);
     pthread_mutex_lock(&api->desks_mutex);
     desk->next = api->free_desks;
     api->free_desks = desk;
@@ -79,6 +84,7 @@ bool desk_needs_writer(struct desk *desk, struct job *job)
 
 bool desk_needs_redis(struct desk *desk, struct job *job)
 {
+    let_dead_redis_go(desk); /* Redis may have been restarted since the desk's last job */
     if (desk->redis == NULL) {
         desk->redis = redis_connect_blocking(&desk->api->settings.redis, REDIS_TIMEOUT_MS, job->error,
                                              sizeof job->error);

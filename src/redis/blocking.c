@@ -2,6 +2,7 @@
  * the caller; a failure is NULL and a sentence. */
 #include "doorbuster/redis.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -93,4 +94,11 @@ redisContext *redis_connect_blocking(const struct redis_address *address, int ti
         redisFree(redis);
     }
     return NULL;
+}
+
+/* Redis says nothing of its own accord: what can be read is the end, or what nobody asked for. */
+bool redis_is_dead(const redisContext *redis)
+{
+    struct pollfd link = {.fd = redis->fd, .events = POLLIN};
+    return redis->err != 0 || poll(&link, 1, 0) != 0;
 }

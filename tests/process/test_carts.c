@@ -1025,6 +1025,24 @@ static void test_changes_that_redis_forgot(void **state)
     redisFree(redis);
 }
 
+/* Redis ended every connection, those of the desks among them. What comes when it serves again finds new ones, and is not answered 503. */
+static void test_changes_after_redis_let_go(void **state)
+{
+    (void)state;
+    int64_t a = add_product(10);
+    int64_t id = number(buy(0, NULL, 201, "{\"product_id\":%" PRId64 ",\"quantity\":1}", a), "id");
+    change(a, 200, 5); /* a desk has its connection */
+    redisContext *redis = server_fixture_redis(&test.server);
+    redis_do(redis, "CLIENT KILL TYPE normal SKIPME yes");
+    buy(0, NULL, 201, "{\"product_id\":%" PRId64 ",\"quantity\":1}", a);
+    change(a, 200, -2);
+    redis_do(redis, "CLIENT KILL TYPE normal SKIPME yes");
+    buy(0, NULL, 201, "{\"product_id\":%" PRId64 ",\"quantity\":1}", a);
+    ask(0, "DELETE", 200, NULL, "/api/purchases/%" PRId64, id);
+    redisFree(redis);
+    expect_stock(a, 11);
+}
+
 /* --- the whole
  * ------------------------------------------------------------------------------------------------------------------------ */
 static int setup(void **state)
@@ -1078,6 +1096,7 @@ int main(void)
         TEST(test_a_storm_of_carts),
         TEST(test_carts_in_doubt),
         TEST(test_changes_that_redis_forgot),
+        TEST(test_changes_after_redis_let_go),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
