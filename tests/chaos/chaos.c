@@ -16,7 +16,7 @@
 #define ROUNDS_MAX 1000000
 #define WORKERS_MAX 16
 #define BLOCK_ROUNDS 8
-#define STORE_ROUNDS 96
+#define STORE_ROUNDS 48
 #define BLOCK_SEEDS (UINT64_C(1) << 40)
 #define SHORT_SWEEP_STEP 2 /* --sweep=short: every other one */
 
