@@ -16,6 +16,7 @@
 
 #define REASON_CHARACTERS_MAX 200
 #define AUDIT_ROWS_AT_ONCE 32
+#define KEY_SLACK_MS 60000 /* between Redis's clock, which ends a key, and ours */
 
 enum change_finding {
     CHANGE_DONE,
@@ -37,6 +38,7 @@ struct change_job {
     enum change_finding finding;
     struct gate_change_result result;
     int64_t available; /* CHANGE_SHORT */
+    bool is_applied;
 };
 
 /* --- the work ---------------------------------------------------------------------------------------------------------------------------- */
@@ -128,15 +130,34 @@ static bool find_in_audit_log(struct change_job *change, struct store *reader, s
     return false;
 }
 
+static bool is_keyed_change_cb(void *context, const struct store_change_key *key)
+{
+    struct change_job *change = context;
+    change->is_applied = log_position_compare(key->position, change->result.position) == 0;
+    return !change->is_applied;
+}
+
+/* The applied changes with a key are few, and have an index. A key lives for a day: what it stands for is not older. */
+static bool find_keyed(struct change_job *change, struct store *reader)
+{
+    int64_t since_ms = clock_wall_ms() - IDEMPOTENCY_KEY_LIFETIME_MS - KEY_SLACK_MS;
+    change->is_applied = false;
+    return job_store_status(&change->job, reader,
+                            store_each_change_key(reader, since_ms, is_keyed_change_cb, change)) &&
+           change->is_applied;
+}
+
 /* That the store is past the change's position does not mean that it has the change: Redis may have forgotten it before it was recorded, and
- * a later epoch is past everything. The audit log knows. */
+ * a later epoch is past everything; or it did not fit the store, and its key has not been taken back yet. The audit log knows. */
 static void confirm(struct change_job *change, struct store *reader)
 {
     struct store_audit_row *rows = malloc(AUDIT_ROWS_AT_ONCE * sizeof *rows);
     CHECK(rows != NULL);
+    bool has_key = change->key != NULL;
     if (!books_await_recorded(reader, change->result.position, change->job.deadline_us)) {
         fail(change, "it is not recorded yet; it will be");
-    } else if (!find_in_audit_log(change, reader, rows) && change->job.outcome == JOB_OK) {
+    } else if (!(has_key ? find_keyed(change, reader) : find_in_audit_log(change, reader, rows)) &&
+               change->job.outcome == JOB_OK) {
         fail(change, "Redis forgot it, or the store did not have it");
     }
     free(rows);
@@ -146,9 +167,7 @@ static void change_work(struct job *job, struct desk *desk)
 {
     struct change_job *change = (struct change_job *)job;
     struct store_product product;
-    struct store_position before;
     if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job) ||
-        !job_store_status(job, desk->reader, store_position(desk->reader, &before)) ||
         !job_store_status(job, desk->reader,
                           store_find_product(desk->reader, change->product_id, &product))) {
         return;
@@ -158,9 +177,7 @@ static void change_work(struct job *job, struct desk *desk)
         return;
     }
     ask_gate(change, desk->redis);
-    bool is_new = log_position_compare(change->result.position, before.recorded) > 0;
-    bool is_done = change->finding == CHANGE_DONE || (change->finding == CHANGE_REPEATED && is_new);
-    if (job->outcome != JOB_OK || !is_done) {
+    if (job->outcome != JOB_OK || (change->finding != CHANGE_DONE && change->finding != CHANGE_REPEATED)) {
         return;
     }
     if (failpoint("change.done")) {

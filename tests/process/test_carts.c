@@ -1025,6 +1025,33 @@ static void test_changes_that_redis_forgot(void **state)
     redisFree(redis);
 }
 
+/* Somebody has edited Redis, which lets more be withdrawn than there is. The store does not apply that; who repeats with the key must not
+ * hear that it was done either, and hears what there is when Redis is healed. */
+static void test_a_withdrawal_that_did_not_fit(void **state)
+{
+    static const char body[] = "{\"delta\":-8,\"reason\":\"damaged\"}";
+    char target[64], headers[HEADERS_BYTES];
+    struct http_answer answer = {0};
+    int64_t a = add_product(5), deadline = deadline_in(PATIENCE_MS);
+    (void)state;
+    snprintf(target, sizeof target, "/api/admin/products/%" PRId64 "/stock", a);
+    snprintf(headers, sizeof headers,
+             "Authorization: Bearer %s\r\nContent-Type: application/json\r\nIdempotency-Key: box-1\r\n",
+             test.tokens[ADMIN]);
+    redisContext *redis = server_fixture_redis(&test.server);
+    redis_do(redis, "HINCRBY {doorbuster}:product:%lld stock 10", (long long)a);
+    redisFree(redis);
+    do {
+        http_answer_free(&answer);
+        assert_int_equal(http_client_call(&test.client, "POST", target, headers, body, &answer, PATIENCE_MS),
+                         HTTP_CLIENT_OK);
+        assert_true(now_us() < deadline);
+    } while (answer.status == 503);
+    assert_int_equal(answer.status, 409);
+    http_answer_free(&answer);
+    expect_stock(a, 5);
+}
+
 /* Redis ended every connection, those of the desks among them. What comes when it serves again finds new ones, and is not answered 503. */
 static void test_changes_after_redis_let_go(void **state)
 {
@@ -1096,6 +1123,7 @@ int main(void)
         TEST(test_a_storm_of_carts),
         TEST(test_carts_in_doubt),
         TEST(test_changes_that_redis_forgot),
+        TEST(test_a_withdrawal_that_did_not_fit),
         TEST(test_changes_after_redis_let_go),
     };
     signal(SIGPIPE, SIG_IGN);
