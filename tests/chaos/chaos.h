@@ -7,7 +7,8 @@
  *   chaos_history.c  every request of theirs, and what each answer says
  *   chaos_faults*.c  the table of faults, one small function each
  *   chaos_round.c    one round
- *   chaos_audit*.c   what must hold, by the store: orders, _books: stock, _kept: is it still there at the end?
+ *   chaos_audit*.c   what must hold, by the store: orders, _books: stock, _answers: what was told,
+ *                    _kept: is it still there at the end?
  *   chaos_report.c   lines, summary, the folder of a failed round
  *   chaos_sweep.c    every failpoint with every action
  *   chaos_selftest.c histories that were falsified, for the audit to notice

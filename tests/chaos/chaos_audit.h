@@ -33,9 +33,13 @@ void audit_chain(struct round *round, struct store *store);
 /* chaos_audit_books.c */
 void audit_read_rows(struct audit *audit);
 void audit_books(struct audit *audit);
+void audit_books_free(struct audit *audit);
+
+/* chaos_audit_answers.c, after audit_books() */
 void audit_cancels(struct audit *audit);
 void audit_shortages(struct audit *audit);
-void audit_books_free(struct audit *audit);
+/* How many bundles so much stock allows. */
+int64_t audit_bundles_in(const int64_t stock[PRODUCTS]);
 
 /* chaos_audit_kept.c: what was confirmed, for audit_kept(). */
 void audit_remember(struct audit *audit);

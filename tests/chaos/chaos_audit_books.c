@@ -1,8 +1,8 @@
 /* The stock after a round: every movement of it is worked out from the orders, from what was cancelled and from what the
- * admins asked for, and must be what the audit log and the products' books say; no refusal for want of stock while there
- * was some.
+ * admins asked for, and must be what the audit log and the products' books say.
  *
- * The audit log is walked entry by entry of the sales log. Owns the points of stock over time that come of it. */
+ * The audit log is walked entry by entry of the sales log. Owns the points of stock over time that come of it, which
+ * chaos_audit_answers.c reads. */
 #include "chaos_audit.h"
 
 #include <inttypes.h>
@@ -11,10 +11,6 @@
 #include <string.h>
 
 #define ROWS_AT_ONCE 256
-#define FORGOTTEN_BEFORE_US 200000 /* reservations that were not recorded when the fault came are younger */
-#define FORGOTTEN_AFTER_US 1100000 /* a worker remembers "sold out" for a second */
-#define MARK_MS 1000               /* and so long if the news of new stock does not reach it, */
-#define NEWS_MS 20                 /* which it does within this */
 
 /* --- the audit log's rows of the round ----------------------------------------------------------------- */
 int64_t audit_last_row(void)
@@ -80,18 +76,6 @@ static bool same_position(struct log_position a, struct log_position b)
     return log_position_compare(a, b) == 0;
 }
 
-/* How many bundles that is. */
-static int64_t bundles_in(const int64_t stock[PRODUCTS])
-{
-    int64_t least = INT64_MAX;
-    for (unsigned i = 0; i < PRODUCTS; i++) {
-        if (bundle_units[i] > 0 && stock[i] / bundle_units[i] < least) {
-            least = stock[i] / bundle_units[i];
-        }
-    }
-    return least;
-}
-
 /* What Redis said of its stock may then be wrong; what it did may not. */
 static bool is_edited(const struct round *round)
 {
@@ -107,7 +91,7 @@ static void check_remaining(const struct walk *walk, int64_t order, const struct
     for (unsigned i = 0; place == BUNDLE && i < PRODUCTS; i++) {
         stock[i] -= bundle_units[i] * part->quantity;
     }
-    int64_t left = place == BUNDLE ? bundles_in(stock) : stock[place];
+    int64_t left = place == BUNDLE ? audit_bundles_in(stock) : stock[place];
     if (part->remaining != left && !is_edited(walk->audit->round)) {
         violation(walk->audit->round,
                   "order %" PRId64 " says that it left %" PRId64 " of product %" PRId64 "; it left %" PRId64,
@@ -177,7 +161,10 @@ static void give_back(struct walk *walk, const struct store_audit_row *row, bool
     }
     for (size_t i = 0; first && i < order_part_count(&audited->order.sale); i++) {
         struct order_part part = order_part_at(&audited->order.sale, i);
-        walk->stock[audit_place_of(walk->audit->round, part.product_id) % PRODUCTS] += part.quantity;
+        place = audit_place_of(walk->audit->round, part.product_id);
+        if (place < PRODUCTS) {
+            walk->stock[place] += part.quantity;
+        }
     }
 }
 
@@ -401,160 +388,5 @@ void audit_books(struct audit *audit)
     check_changes(audit);
     for (unsigned i = 0; i < PRODUCTS; i++) {
         check_product(&walk, i);
-    }
-}
-
-/* --- cancels ------------------------------------------------------------------------------------------- */
-static void check_cancel(struct audit *audit, const struct wish *wish)
-{
-    const struct audited_order *audited = audit_find_order(audit, wish->order);
-    if (audited == NULL || audited->order.state != ORDER_CANCELLED ||
-        audited->order.cancelled_at_ms != wish->cancelled_at_ms) {
-        bool is_cancelled = audited != NULL && audited->order.state == ORDER_CANCELLED;
-        violation(audit->round,
-                  "user %" PRId64 " was told that order %" PRId64 " is cancelled, at %" PRId64
-                  "; in the store it is %s, at %" PRId64 "; %+" PRId64 " ms from the fault",
-                  buyers_user(wish->person), wish->order, wish->cancelled_at_ms,
-                  is_cancelled ? "cancelled" : "not cancelled",
-                  is_cancelled ? audited->order.cancelled_at_ms : 0,
-                  (wish->got_us - audit->round->fault_us) / 1000);
-    }
-}
-
-static bool was_asked_for(const struct audit *audit, const struct store_order *order)
-{
-    for (size_t i = 0; i < history.wish_count; i++) {
-        const struct wish *wish = &history.wishes[i];
-        if (wish->kind == WISH_CANCEL && wish->order == order->sale.id &&
-            buyers_user(wish->person) == order->cancelled_by &&
-            audit_wall_ms(audit, wish->first_sent_us) <= order->cancelled_at_ms + CLOCK_TOLERANCE_MS) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool has_product(const struct sale_order *sale, int64_t product_id)
-{
-    for (size_t i = 0; i < order_part_count(sale); i++) {
-        if (order_part_at(sale, i).product_id == product_id) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void check_given_back(const struct audit *audit, const struct audited_order *audited)
-{
-    const struct store_order *order = &audited->order;
-    for (unsigned i = 0; i < PRODUCTS; i++) {
-        int64_t id = audit->round->products[i];
-        unsigned due = order->state == ORDER_CANCELLED && has_product(&order->sale, id);
-        if (audited->given_back[i] != due) {
-            violation(audit->round,
-                      "product %" PRId64 " of order %" PRId64
-                      ", which is %s, was given back %d times by the audit log",
-                      id, order->sale.id, order->state == ORDER_CANCELLED ? "cancelled" : "not cancelled",
-                      audited->given_back[i]);
-        }
-    }
-}
-
-void audit_cancels(struct audit *audit)
-{
-    for (size_t i = 0; i < history.wish_count; i++) {
-        if (history.wishes[i].kind == WISH_CANCEL && history.wishes[i].outcome == CONFIRMED) {
-            check_cancel(audit, &history.wishes[i]);
-        }
-    }
-    for (size_t i = 0; i < audit->read.order_count; i++) {
-        const struct audited_order *audited = &audit->read.orders[i];
-        check_given_back(audit, audited);
-        if (audited->order.state == ORDER_CANCELLED && !was_asked_for(audit, &audited->order)) {
-            violation(audit->round,
-                      "order %" PRId64 " was cancelled at %" PRId64 " by user %" PRId64
-                      ", who did not ask for it",
-                      audited->order.sale.id, audited->order.cancelled_at_ms, audited->order.cancelled_by);
-        }
-    }
-}
-
-/* --- too little only when there was -------------------------------------------------------------------- */
-/* The lowest that the stock was between two moments. */
-static int64_t lowest(const struct audit *audit, unsigned place, int64_t from_ms, int64_t to_ms)
-{
-    const struct stock_point *points = audit->points[place];
-    size_t count = audit->point_count[place], low = 0, high = count;
-    while (low < high) { /* the first point that is not before it */
-        size_t middle = low + (high - low) / 2;
-        if (points[middle].at_ms < from_ms) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    int64_t least = low > 0 ? points[low - 1].stock : INT64_MAX;
-    for (; low < count && points[low].at_ms <= to_ms; low++) {
-        least = points[low].stock < least ? points[low].stock : least;
-    }
-    return least;
-}
-
-static bool is_near_fault(const struct round *round, const struct wish *wish)
-{
-    return wish->got_us >= round->first_fault_us - FORGOTTEN_BEFORE_US &&
-           (round->recovered_us == 0 || wish->first_sent_us <= round->recovered_us + FORGOTTEN_AFTER_US);
-}
-
-/* Told on the strength of reservations that Redis then lost? */
-static bool may_be_forgotten(const struct round *round, const struct wish *wish)
-{
-    return (round->flags & (FORGETS | REJECTS)) != 0 && is_near_fault(round, wish);
-}
-
-static void take_units(int64_t stock[PRODUCTS], const struct wish_line *line)
-{
-    for (unsigned i = 0; i < PRODUCTS; i++) {
-        stock[i] -= line->quantity * (line->product == BUNDLE ? bundle_units[i] : i == line->product);
-    }
-}
-
-/* Of a cart a line must be had beside those before it that can be. */
-static void check_short(const struct audit *audit, const struct wish *wish)
-{
-    int64_t stock[PRODUCTS] = {0}, to_ms = audit_wall_ms(audit, wish->got_us) + CLOCK_TOLERANCE_MS;
-    bool by_mark = wish->kind == WISH_PURCHASE && !wish->keyed;
-    int64_t from_ms = audit_wall_ms(audit, wish->last_sent_us) - CLOCK_TOLERANCE_MS -
-                      (!by_mark                            ? 0
-                       : is_near_fault(audit->round, wish) ? MARK_MS
-                                                           : NEWS_MS);
-    for (unsigned i = 0; i < BUNDLE; i++) {
-        stock[i] = lowest(audit, i, from_ms, to_ms);
-    }
-    for (size_t i = 0; i < wish->line_count; i++) {
-        const struct wish_line *line = &wish->lines[i];
-        int64_t had = line->product == BUNDLE ? bundles_in(stock) : stock[line->product];
-        int64_t wanted = wish->kind == WISH_CHANGE ? -line->quantity : line->quantity;
-        if (!line->is_short) {
-            take_units(stock, line);
-        } else if (had >= wanted) {
-            violation(audit->round,
-                      "user %" PRId64 " was told that %" PRId64 " of product %" PRId64
-                      " cannot be %s%s (%" PRId64 " available) when %" PRId64 " were left, %+" PRId64
-                      " ms from the fault",
-                      buyers_user(wish->person), wanted, audit->round->products[line->product],
-                      wish->kind == WISH_CHANGE ? "withdrawn" : "had", wish->as_cart ? " in a cart" : "",
-                      line->remaining, had, (wish->got_us - audit->round->fault_us) / 1000);
-        }
-    }
-}
-
-void audit_shortages(struct audit *audit)
-{
-    for (size_t i = 0; i < history.wish_count; i++) {
-        const struct wish *wish = &history.wishes[i];
-        if (wish->outcome == SOLD_OUT && !may_be_forgotten(audit->round, wish)) {
-            check_short(audit, wish);
-        }
     }
 }
