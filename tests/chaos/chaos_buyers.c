@@ -19,14 +19,13 @@
 #define AGAIN_US 15000 /* before a request is repeated, and after a broken one */
 #define CONNECT_TIMEOUT_MS 10000
 #define KEYED_EVERY 3
-#define KINDS_OF_PURCHASE 20   /* of so many purchases … */
-#define CARTS 3                /* … are carts of the scarce and the plentiful product, */
-#define FULL_CARTS 1           /* carts with a bundle besides, */
-#define BUNDLES 1              /* and bundles alone */
-#define CANCELLED_ONE_IN 16    /* confirmed orders */
-#define AGAIN_ONE_IN 3         /* of these are cancelled twice */
-#define BOTH_ONE_IN 4          /* by an admin too, at the same time */
-#define ADMIN_CANCELS_ONE_IN 3 /* of what admins do, at most */
+#define KINDS_OF_PURCHASE 20 /* of so many purchases … */
+#define CARTS 3              /* … are carts of the scarce and the plentiful product, */
+#define FULL_CARTS 1         /* carts with a bundle besides, */
+#define BUNDLES 1            /* and bundles alone */
+#define CANCELLED_ONE_IN 16  /* confirmed orders */
+#define AGAIN_ONE_IN 3       /* of these are cancelled twice */
+#define BOTH_ONE_IN 8        /* by an admin too, at the same time */
 #define RESTOCK_MAX 4
 #define WITHDRAWAL_MAX 3
 #define BODY_BYTES 256
@@ -144,6 +143,9 @@ static void want_cancel(unsigned person, int64_t order, struct wish *wish)
     wish->order = order;
     if (!is_admin(person) && one_in(BOTH_ONE_IN)) {
         people.to_cancel_by_admins = order;
+        for (unsigned i = BUYERS; i < PEOPLE; i++) {
+            people.due_us[i] = wish->first_sent_us; /* whoever is free */
+        }
     }
 }
 
@@ -162,7 +164,7 @@ static void begin_wish(unsigned person)
 {
     struct wish wish = {.person = person, .first_sent_us = now_us()};
     int64_t *admins = &people.to_cancel_by_admins;
-    if (is_admin(person) && *admins != 0 && one_in(ADMIN_CANCELS_ONE_IN)) {
+    if (is_admin(person) && *admins != 0) {
         want_cancel(person, *admins, &wish);
         *admins = 0;
     } else if (is_admin(person)) {
