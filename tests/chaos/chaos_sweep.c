@@ -13,17 +13,18 @@
 #define PAUSE_MS 300 /* of the failpoints */
 #define LASTS_MS 350 /* errors that come again and again */
 #define PASSING_TIMEOUT_MS 2000
-#define PASS_MAX 3 /* it comes at one of the first so many passes */
+#define LATER_MS_MAX 60 /* time enough for somebody else */
+#define PASS_MAX 3      /* it comes at one of the first so many passes */
 #define NAME_BYTES 48
 
-enum trigger { BY_ITSELF, SCRIPTS_FLUSHED, ALL_FLUSHED };
+enum trigger { BY_ITSELF, SCRIPTS_FLUSHED, ALL_FLUSHED, ALL_FLUSHED_LATER };
 static const struct {
     const char *name;
     enum trigger trigger;
 } points[] = {
     {"gate.reply", BY_ITSELF},
     {"gate.confirm", BY_ITSELF},
-    {"cancel.read", ALL_FLUSHED},
+    {"cancel.read", ALL_FLUSHED_LATER},
     {"cancel.done", BY_ITSELF},
     {"change.done", BY_ITSELF},
     {"recorder.read", BY_ITSELF},
@@ -69,7 +70,7 @@ static void flush(enum trigger trigger)
 {
     redisContext *redis = trigger != BY_ITSELF ? bench_connect() : NULL;
     if (redis != NULL) {
-        freeReplyObject(redis_ask(redis, trigger == ALL_FLUSHED ? "FLUSHALL" : "SCRIPT FLUSH"));
+        freeReplyObject(redis_ask(redis, trigger == SCRIPTS_FLUSHED ? "SCRIPT FLUSH" : "FLUSHALL"));
         redisFree(redis);
     }
 }
@@ -98,6 +99,10 @@ static void arm_point(struct round *round)
     write_spec(spec, sizeof spec, round, point, action);
     failpoints_arm(page, spec);
     bench.kills += strcmp(action, "kill") == 0;
+    if (points[point].trigger == ALL_FLUSHED_LATER) { /* what somebody else has done meanwhile is forgotten */
+        buyers_for((int)random_below(&round->random, LATER_MS_MAX));
+        round->fault_us = now_us();
+    }
     flush(points[point].trigger);
 }
 
@@ -163,7 +168,7 @@ const struct fault *sweep_fault(size_t index)
     *fault = (struct fault){.name = names[index],
                             .modes = (1u << MODES) - 1,
                             .flags = ALONE | KILLS | instant |
-                                     (points[point].trigger == ALL_FLUSHED ? (unsigned)FORGETS : 0u),
+                                     (points[point].trigger >= ALL_FLUSHED ? (unsigned)FORGETS : 0u),
                             .prepare = prepare_point,
                             .inject = arm_point,
                             .heal = heal_point,
