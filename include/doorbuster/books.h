@@ -5,6 +5,8 @@
 #include "doorbuster/gate_books.h"
 #include "doorbuster/store.h"
 
+#include <cjson/cJSON.h>
+
 struct books {
     struct store_product product; /* the store's side, at `position` */
     int64_t stock;                /* the store's figure; of a bundle what its components allow */
@@ -25,6 +27,11 @@ enum books_status books_read(struct store *reader, redisContext *redis, int64_t 
 /* How many can be had by the store: of a bundle, what its components allow. `component_stocks` (NULL: not wanted) are filled in of a bundle. */
 enum store_status books_store_stock(struct store *store, const struct store_product *product, int64_t *stock,
                                     int64_t component_stocks[BUNDLE_COMPONENTS_MAX]);
+
+/* The product as the gate is to have it. */
+struct gate_product books_gate_product(const struct store_product *product);
+/* What a bundle is made of, as the API shows it: [{product_id, quantity}]. The caller's. */
+cJSON *books_components_json(const struct store_product *product);
 
 /* Waits until the store has the log up to there, or until `deadline_us` (clock_monotonic_us()): false. */
 bool books_await_recorded(struct store *reader, struct log_position position, int64_t deadline_us);

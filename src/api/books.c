@@ -51,10 +51,10 @@ static enum books_status read_store_side(struct store *reader, int64_t product_i
                                        : BOOKS_STORE_FAILED;
 }
 
-static struct gate_product gate_side_of(const struct store_product *product)
+struct gate_product books_gate_product(const struct store_product *product)
 {
     struct gate_product gate = {.id = product->id,
-                                .stock = product->planned_stock,
+                                .stock = product->stock,
                                 .price = product->price,
                                 .limit = product->per_customer_limit,
                                 .starts_at_ms = product->starts_at_ms,
@@ -62,6 +62,18 @@ static struct gate_product gate_side_of(const struct store_product *product)
                                 .component_count = product->component_count};
     memcpy(gate.components, product->components, sizeof gate.components);
     return gate;
+}
+
+cJSON *books_components_json(const struct store_product *product)
+{
+    cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < product->component_count; i++) {
+        cJSON *component = cJSON_CreateObject();
+        cJSON_AddNumberToObject(component, "product_id", (double)product->components[i].product_id);
+        cJSON_AddNumberToObject(component, "quantity", (double)product->components[i].quantity);
+        cJSON_AddItemToArray(list, component);
+    }
+    return list;
 }
 
 /* Each component by itself, at the position that the store was read at. */
@@ -81,7 +93,7 @@ static bool read_component_equality(redisContext *redis, struct books *books)
 
 static bool read_gate_side(redisContext *redis, struct books *books)
 {
-    const struct gate_product product = gate_side_of(&books->product);
+    const struct gate_product product = books_gate_product(&books->product);
     if (!gate_read_stock(redis, &product, books->position, &books->gate)) {
         return false;
     }
@@ -153,7 +165,7 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
                                   .cause = STOCK_OPENING,
                                   .actor = actor,
                                   .note = "opening stock"};
-    const struct gate_product opening = gate_side_of(product);
+    const struct gate_product opening = books_gate_product(product);
     struct gate_change_result result;
     if (gate_change_stock(redis, &change, &opening, clock_left_ms(deadline_us), &result) >= GATE_CLOSED) {
         return CATALOG_REDIS_FAILED;

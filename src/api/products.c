@@ -60,17 +60,6 @@ static void add_integer_or_null(cJSON *json, const char *name, bool known, int64
     }
 }
 
-static void add_components(cJSON *json, const struct store_product *product)
-{
-    cJSON *list = cJSON_AddArrayToObject(json, "components");
-    for (size_t i = 0; i < product->component_count; i++) {
-        cJSON *component = cJSON_CreateObject();
-        cJSON_AddNumberToObject(component, "product_id", (double)product->components[i].product_id);
-        cJSON_AddNumberToObject(component, "quantity", (double)product->components[i].quantity);
-        cJSON_AddItemToArray(list, component);
-    }
-}
-
 /* `stock` is the store's figure, derived of a bundle; `gate` is NULL where Redis was not asked: in lists. */
 static cJSON *product_to_json(const struct store_product *product, int64_t stock,
                               const struct gate_stock *gate)
@@ -87,7 +76,7 @@ static cJSON *product_to_json(const struct store_product *product, int64_t stock
     add_time_or_null(json, "starts_at", product->starts_at_ms);
     add_time_or_null(json, "ends_at", product->ends_at_ms);
     if (product->component_count > 0) {
-        add_components(json, product);
+        cJSON_AddItemToObject(json, "components", books_components_json(product));
     }
     cJSON_AddNumberToObject(json, "sold", (double)product->sold);
     cJSON_AddNumberToObject(json, "cancelled", (double)product->cancelled);

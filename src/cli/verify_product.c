@@ -2,6 +2,7 @@
  * same position of the log. A bundle has no stock of its own. One thread, blocking, reads only; within the audit's snapshot. */
 #include "verify.h"
 
+#include "doorbuster/books.h"
 #include "doorbuster/check.h"
 #include "doorbuster/gate_books.h"
 
@@ -145,8 +146,7 @@ static void compare_sides(struct verify_book *book, const struct gate_stock *gat
 
 static bool read_redis(struct audit *audit, const struct store_product *product, struct gate_stock *gate)
 {
-    struct gate_product asked = {.id = product->id, .component_count = product->component_count};
-    memcpy(asked.components, product->components, sizeof asked.components);
+    struct gate_product asked = books_gate_product(product);
     return audit->redis != NULL && gate_read_stock(audit->redis, &asked, audit->position.recorded, gate);
 }
 
@@ -192,17 +192,6 @@ static bool check_books(struct audit *audit, const struct store_product *product
 }
 
 /* --- the whole product ------------------------------------------------------------------------------------------------------------------ */
-static void add_components(cJSON *json, const struct store_product *product)
-{
-    cJSON *list = cJSON_AddArrayToObject(json, "components");
-    for (size_t i = 0; i < product->component_count; i++) {
-        cJSON *component = cJSON_CreateObject();
-        cJSON_AddNumberToObject(component, "product_id", (double)product->components[i].product_id);
-        cJSON_AddNumberToObject(component, "quantity", (double)product->components[i].quantity);
-        cJSON_AddItemToArray(list, component);
-    }
-}
-
 /* `gate` is NULL if Redis's side is unknown. */
 static cJSON *product_json(const struct store_product *product, const struct gate_stock *gate)
 {
@@ -212,7 +201,7 @@ static cJSON *product_json(const struct store_product *product, const struct gat
     cJSON_AddNumberToObject(json, "price", (double)product->price);
     cJSON_AddBoolToObject(json, "is_bundle", is_bundle(product));
     if (is_bundle(product)) {
-        add_components(json, product);
+        cJSON_AddItemToObject(json, "components", books_components_json(product));
     }
     cJSON_AddNumberToObject(json, "opening", (double)product->opening);
     cJSON_AddNumberToObject(json, "restocked", (double)product->restocked);

@@ -10,6 +10,7 @@
  * Killed at any point, the next attach starts from the beginning: until the last step nothing can be sold. Owns nothing of its own. */
 #include "attach.h"
 
+#include "doorbuster/books.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
@@ -112,22 +113,9 @@ static bool each_product(struct recorder *recorder, product_step step)
     return ok;
 }
 
-static struct gate_product gate_product_of(const struct store_product *product)
-{
-    struct gate_product out = {.id = product->id,
-                               .stock = product->stock,
-                               .price = product->price,
-                               .limit = product->per_customer_limit,
-                               .starts_at_ms = product->starts_at_ms,
-                               .ends_at_ms = product->ends_at_ms,
-                               .component_count = product->component_count};
-    memcpy(out.components, product->components, sizeof out.components);
-    return out;
-}
-
 static bool put_product(struct recorder *recorder, const struct store_product *product)
 {
-    struct gate_product wanted = gate_product_of(product);
+    struct gate_product wanted = books_gate_product(product);
     return !product->opened || gate_put_product(recorder->redis, &wanted);
 }
 
@@ -287,7 +275,7 @@ static bool open_if_planned(struct recorder *recorder, const struct store_produc
                                   .delta = product->planned_stock,
                                   .cause = STOCK_OPENING,
                                   .note = "opened by the recorder"};
-    struct gate_product opening = gate_product_of(product);
+    struct gate_product opening = books_gate_product(product);
     struct gate_change_result result;
     if (gate_change_stock(recorder->redis, &change, &opening, OPENING_PATIENCE_MS, &result) != GATE_FAILED) {
         return true;
@@ -330,7 +318,7 @@ static bool same_books(const struct store_product *product, const struct gate_st
 static bool compare_product(struct recorder *recorder, const struct store_product *product, bool closed)
 {
     struct gate_stock gate;
-    struct gate_product wanted = gate_product_of(product);
+    struct gate_product wanted = books_gate_product(product);
     if (!gate_read_stock(recorder->redis, &wanted, recorder->recorded, &gate)) {
         return redis_failed("comparing the books");
     }
