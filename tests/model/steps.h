@@ -1,0 +1,87 @@
+/* A step of a sequence: one operation, as it is generated, printed, read back and made smaller. It names products, orders and users by number,
+ * and the number means something whatever came before: p3 is product 3 if there are three, else one of those that there are; p0 and o0 never
+ * exist. So a sequence still makes sense after steps were left out.
+ *
+ * As text, one step a line (a '#' begins a comment):
+ *   open stock 5 price 100 limit 2 window none|open|ahead|over [planned] [of 2 p1 3 p2]
+ *   buy u1 2 p1 3 p2 key 4 , u2 1 p1             one call to the gate; at most STEP_CARTS carts
+ *   cancel o3 by owner|other|admin [void]        void: the recorder attaches between reading the order and asking the gate
+ *   restock p1 5 [key 2]    withdraw p1 5 [key 2]    price p1 300 [key 2]
+ *   attach                  the recorder attaches to a sound Redis
+ *   forget all|scripts|head|log                  Redis loses that; then an attach
+ *   trim                    the recorder drops what it has recorded from the log
+ *   tamper p1 7             somebody adds so much to the stock in Redis by hand; then an attach
+ * A line may end in "; unrecorded": the recorder is slow, and the next steps come before it has recorded this one. */
+#ifndef DOORBUSTER_TEST_STEPS_H
+#define DOORBUSTER_TEST_STEPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define STEP_CARTS 6
+#define STEP_LINES 5
+#define STEPS_MAX 120
+#define STEP_TEXT_BYTES 1024
+
+enum step_kind {
+    STEP_OPEN,
+    STEP_BUY,
+    STEP_CANCEL,
+    STEP_RESTOCK,
+    STEP_WITHDRAW,
+    STEP_PRICE,
+    STEP_ATTACH,
+    STEP_FORGET,
+    STEP_TRIM,
+    STEP_TAMPER,
+    STEP_KINDS
+};
+enum step_window { WINDOW_NONE, WINDOW_OPEN, WINDOW_AHEAD, WINDOW_OVER, STEP_WINDOWS };
+enum step_canceller { BY_OWNER, BY_OTHER, BY_ADMIN, STEP_CANCELLERS };
+enum step_loss { LOSE_ALL, LOSE_SCRIPTS, LOSE_HEAD, LOSE_LOG, STEP_LOSSES };
+
+struct step_line {
+    int product, quantity;
+};
+struct step_cart {
+    int user, key; /* key 0: none */
+    int line_count;
+    struct step_line lines[STEP_LINES];
+};
+
+struct step {
+    enum step_kind kind;
+    bool unrecorded;
+    /* STEP_OPEN */
+    int64_t stock, price, limit; /* price: of STEP_PRICE too */
+    enum step_window window;
+    bool planned;
+    int component_count;
+    struct step_line components[3];
+    /* STEP_BUY */
+    int cart_count;
+    struct step_cart carts[STEP_CARTS];
+    /* the others */
+    int order, product, key;
+    int64_t units; /* STEP_RESTOCK, STEP_WITHDRAW, STEP_TAMPER */
+    enum step_canceller by;
+    bool is_void;
+    enum step_loss loss;
+};
+
+struct sequence {
+    struct step steps[STEPS_MAX];
+    size_t count;
+};
+
+/* The same seed gives the same steps. */
+void sequence_make(struct sequence *sequence, uint64_t seed, size_t count);
+void step_format(const struct step *step, char out[STEP_TEXT_BYTES]);
+bool step_parse(const char *text, struct step *out);
+void sequence_print(const struct sequence *sequence, FILE *to);
+/* False: `error` says which line cannot be read. */
+bool sequence_read(struct sequence *sequence, FILE *from, char *error, size_t error_bytes);
+
+#endif

@@ -1,0 +1,48 @@
+/* One sequence, carried out on the real thing and on the model side by side, and compared after each step. */
+#ifndef DOORBUSTER_TEST_TRIAL_H
+#define DOORBUSTER_TEST_TRIAL_H
+
+#include "model.h"
+#include "steps.h"
+#include "world.h"
+
+#define TRIAL_FAILURE_BYTES 1024
+
+struct trial {
+    struct world *world;
+    struct model now;      /* what Redis must have */
+    struct model recorded; /* what the store must have: `now` as it was when the recorder last recorded */
+    struct model_answer answers[WORLD_PURCHASES]; /* of the world's purchases, by index */
+    struct log_position change_positions[1 + MODEL_KEYS], cancel_positions[1 + MODEL_ORDERS];
+    int64_t compared_orders; /* up to here, since they were recorded */
+    size_t step;             /* how many were carried out */
+    char failure[TRIAL_FAILURE_BYTES];
+};
+
+/* False: ->failure says what differs, after how many steps. The world is then as it was left, but usable. */
+bool trial_run(struct trial *trial, struct world *world, const struct sequence *sequence, enum model_fault fault);
+
+/* --- for the files of the trial --------------------------------------------------------------------------------------------- */
+/* Are they equal? Else the failure is "<what>: <found>, but the model says <wanted>". */
+bool trial_equal(struct trial *trial, int64_t found, int64_t wanted, const char *what, ...)
+    __attribute__((format(printf, 4, 5)));
+bool trial_fail(struct trial *trial, const char *what, ...) __attribute__((format(printf, 2, 3)));
+const char *trial_key(int key); /* "key-3"; NULL for 0 */
+
+/* Carries one step out on both, and compares what was answered. */
+bool trial_step(struct trial *trial, const struct step *step);
+/* The recorder catches up; all that was bought is confirmed. */
+bool trial_record(struct trial *trial);
+/* Redis loses all, and the recorder attaches. */
+bool trial_rebuild(struct trial *trial);
+
+/* The purchase at that index, as it was decided or answered. */
+bool compare_answer(struct trial *trial, size_t index, bool is_recorded);
+/* Redis: live, and at the store's position. */
+bool compare_gate(struct trial *trial);
+/* The store: the products' books, and the orders recorded since the last time. */
+bool compare_store(struct trial *trial);
+/* Every order, every key, the audits of the store, the recorder's own comparison. */
+bool compare_all(struct trial *trial);
+
+#endif

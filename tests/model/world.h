@@ -1,0 +1,55 @@
+/* The real thing: a redis-server, a store in a folder (in memory if there is /dev/shm), a worker's gate on its loop, and the recorder's own
+ * functions, all driven from the test's one thread. Nothing here knows what should come out. */
+#ifndef DOORBUSTER_TEST_WORLD_H
+#define DOORBUSTER_TEST_WORLD_H
+
+#include "redis_fixture.h"
+
+#include "attach.h"
+
+#include "doorbuster/gate.h"
+#include "doorbuster/gate_books.h"
+#include "doorbuster/store.h"
+
+#define WORLD_PURCHASES 720 /* of a sequence */
+
+/* One purchase: what the gate has of it, and whether it was answered. */
+struct world_purchase {
+    struct gate_purchase gate;
+    struct order_part more[CART_LINES_MAX - 1];
+    bool answered;
+};
+
+struct world {
+    struct redis_fixture redis;
+    char folder[FOLDER_BYTES];
+    redisContext *books; /* a pool thread's connection */
+    uv_loop_t loop;
+    /* of the sequence */
+    struct gate *gate;
+    struct recorder *recorder;
+    struct world_purchase *purchases;
+    size_t purchase_count, answer_count;
+    struct gate_purchase *settling; /* given to settle_cb */
+};
+
+void world_start(struct world *world);
+void world_end(struct world *world);
+
+/* An empty Redis, a new store with the users 1 to `users`, the gate open and ready. False: `error` says what does not work. */
+bool world_begin(struct world *world, int64_t users, char *error, size_t error_bytes);
+void world_finish(struct world *world);
+
+/* Puts a purchase into the gate; world_decide() sends all of them as one call and turns until each is decided: refused, or reserved. */
+struct world_purchase *world_submit(struct world *world, const struct sale_order *order);
+bool world_decide(struct world *world);
+/* Everything in the log into the store, and the workers told; every purchase is answered afterwards. */
+bool world_record(struct world *world);
+/* A new epoch, and a gate that has heard of it. */
+bool world_attach(struct world *world);
+/* Turns until every purchase has its answer. */
+bool world_answer_all(struct world *world);
+/* What was published is heard by the gate. */
+void world_listen(struct world *world);
+
+#endif
