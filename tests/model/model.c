@@ -21,7 +21,7 @@ const char *const model_fault_names[MODEL_FAULTS] = {
     [MODEL_COUNTS_RESTOCKS_TWICE] = "a restock is written down twice",
 };
 
-const char *const model_result_names[] = {"done",   "unknown", "not yours", "done before",
+const char *const model_result_names[MODEL_RESULTS] = {"done",   "unknown", "not yours", "done before",
                                           "closed", "short",   "full"};
 
 void model_start(struct model *model, enum model_fault fault)
@@ -405,6 +405,18 @@ static void open_product(struct model *model, struct model_product *product)
     model->audit_rows++;
 }
 
+/* What a bundle is made of is written down in order of product id, however it was asked for. */
+static void sort_components(struct model_product *bundle)
+{
+    for (size_t i = 1; i < bundle->component_count; i++) {
+        for (size_t j = i; j > 0 && bundle->components[j].product < bundle->components[j - 1].product; j--) {
+            struct model_line lower = bundle->components[j];
+            bundle->components[j] = bundle->components[j - 1];
+            bundle->components[j - 1] = lower;
+        }
+    }
+}
+
 enum model_result model_open(struct model *model, const struct model_product *product)
 {
     for (size_t i = 0; i < product->component_count; i++) {
@@ -415,6 +427,7 @@ enum model_result model_open(struct model *model, const struct model_product *pr
     }
     struct model_product *added = &model->products[++model->product_count];
     *added = *product;
+    sort_components(added);
     if (product->opened) {
         open_product(model, added);
     }

@@ -123,8 +123,8 @@ void model_buy(struct model *model, const struct model_cart *carts, size_t count
                struct model_answer *answers);
 
 /* --- the rest ------------------------------------------------------------------------------------------------------------------- */
-enum model_result { MODEL_DONE, MODEL_UNKNOWN, MODEL_NOT_YOURS, MODEL_DONE_BEFORE, MODEL_CLOSED, MODEL_SHORT, MODEL_FULL };
-extern const char *const model_result_names[];
+enum model_result { MODEL_DONE, MODEL_UNKNOWN, MODEL_NOT_YOURS, MODEL_DONE_BEFORE, MODEL_CLOSED, MODEL_SHORT, MODEL_FULL, MODEL_RESULTS };
+extern const char *const model_result_names[MODEL_RESULTS];
 
 /* Orders above `recorded` are not known to the store yet, and so to nobody. */
 enum model_result model_cancel(struct model *model, int64_t order, int64_t actor, int64_t recorded);

@@ -69,6 +69,29 @@ static void report_failure(uint64_t seed)
     fflush(stdout);
 }
 
+static void report_coverage(void)
+{
+    static const char *const kinds[STEP_KINDS] = {
+        [STEP_OPEN] = "opened",     [STEP_CANCEL] = "cancelled", [STEP_RESTOCK] = "restocked",
+        [STEP_WITHDRAW] = "withdrawn", [STEP_PRICE] = "priced",  [STEP_ATTACH] = "attached"};
+    static const char *const refusals[REFUSALS] = {
+        "sold", "insufficient stock", "limit", "not on sale", "rejected", "already ordered", "not open", "over"};
+    printf("model: %" PRIu64 " steps; purchases:", trial.steps);
+    for (int i = 0; i < REFUSALS; i++) {
+        printf(" %s %" PRIu64 ",", refusals[i], trial.purchases[i]);
+    }
+    printf(" of the sold carts %" PRIu64 "\n", trial.carts_sold);
+    for (int kind = 0; kind < STEP_KINDS; kind++) {
+        for (int i = 0; kinds[kind] != NULL && i < MODEL_RESULTS; i++) {
+            if (trial.results[kind][i] > 0) {
+                printf("%s %s: %s %" PRIu64, i == 0 ? "model:" : ";", kinds[kind], model_result_names[i],
+                       trial.results[kind][i]);
+            }
+        }
+        printf("%s", kinds[kind] != NULL ? "\n" : "");
+    }
+}
+
 static int run_random(void)
 {
     int64_t next_report_us = now_us() + REPORT_EVERY_US, begun_us = now_us();
@@ -88,6 +111,7 @@ static int run_random(void)
             fflush(stdout);
         }
     }
+    report_coverage();
     printf("model: %s after %" PRId64 " s\n", failed ? "a difference" : "no difference",
            (now_us() - begun_us) / 1000000);
     return failed;

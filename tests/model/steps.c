@@ -27,15 +27,15 @@ static bool one_in(struct maker *maker, int n)
     return below(maker, n) == 0;
 }
 
-/* One in fifteen is none that there is. */
+/* One in forty is none that there is. */
 static int some_product(struct maker *maker)
 {
-    return maker->products == 0 || one_in(maker, 15) ? 0 : 1 + below(maker, maker->products);
+    return maker->products == 0 || one_in(maker, 40) ? 0 : 1 + below(maker, maker->products);
 }
 
 static int some_key(struct maker *maker)
 {
-    return one_in(maker, 3) ? 1 + below(maker, KEYS) : 0;
+    return one_in(maker, 2) ? 1 + below(maker, one_in(maker, 2) ? 2 : KEYS) : 0;
 }
 
 static int some_quantity(struct maker *maker)
@@ -45,16 +45,16 @@ static int some_quantity(struct maker *maker)
 
 static enum step_window some_window(struct maker *maker)
 {
-    return one_in(maker, 4) ? (enum step_window)below(maker, STEP_WINDOWS) : WINDOW_NONE;
+    return one_in(maker, 6) ? (enum step_window)below(maker, STEP_WINDOWS) : WINDOW_NONE;
 }
 
 static void make_open(struct maker *maker, struct step *step)
 {
-    step->stock = one_in(maker, 8) ? 0 : one_in(maker, 3) ? 50 + below(maker, 2000) : 1 + below(maker, 12);
+    step->stock = one_in(maker, 8) ? 0 : one_in(maker, 2) ? 20 + below(maker, 2000) : 1 + below(maker, 12);
     step->price = 1 + below(maker, 1000);
-    step->limit = one_in(maker, 3) ? 1 + below(maker, 8) : 0;
+    step->limit = one_in(maker, 2) ? 1 + below(maker, 8) : 0;
     step->window = some_window(maker);
-    step->planned = one_in(maker, 8);
+    step->planned = one_in(maker, 12);
     if (maker->products > 0 && one_in(maker, 3)) {
         step->component_count = 1 + below(maker, 3);
         for (int i = 0; i < step->component_count; i++) {
@@ -140,7 +140,9 @@ static void make_step(struct maker *maker, struct step *step)
 
 void sequence_make(struct sequence *sequence, uint64_t seed, size_t count)
 {
-    struct maker maker = {.random = seed * UINT64_C(0x9e3779b97f4a7c15)};
+    /* Hashed once: the streams of neighbouring seeds must not be the same one, shifted. */
+    struct maker maker = {.random = (uint64_t)random_next(&seed) << 32};
+    maker.random |= random_next(&seed);
     sequence->count = count;
     for (size_t i = 0; i < count; i++) {
         make_step(&maker, &sequence->steps[i]);

@@ -39,6 +39,7 @@ const char *trial_key(int key)
 
 static bool run_step(struct trial *trial, const struct step *step)
 {
+    trial->steps++;
     if (!trial_step(trial, step) || !compare_gate(trial)) {
         return false;
     }

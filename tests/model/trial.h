@@ -16,6 +16,8 @@ struct trial {
     struct log_position change_positions[1 + MODEL_KEYS], cancel_positions[1 + MODEL_ORDERS];
     int64_t compared_orders; /* up to here, since they were recorded */
     size_t step;             /* how many were carried out */
+    /* Over all trials: so that whoever reads the report sees that everything came up. */
+    uint64_t purchases[REFUSALS], carts_sold, results[STEP_KINDS][MODEL_RESULTS], steps;
     char failure[TRIAL_FAILURE_BYTES];
 };
 

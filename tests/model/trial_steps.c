@@ -61,6 +61,7 @@ static bool attach(struct trial *trial)
         return false;
     }
     model_attach(&trial->now);
+    trial->results[STEP_ATTACH][MODEL_DONE]++;
     return true;
 }
 
@@ -185,6 +186,7 @@ static bool open_product(struct trial *trial, const struct step *step)
     if (wanted != MODEL_DONE) {
         snprintf(added.name, sizeof added.name, "no product");
     }
+    trial->results[STEP_OPEN][wanted]++;
     enum store_status status = store_add_product(trial->world->recorder->store, &added);
     if (!trial_equal(trial, status, wanted == MODEL_DONE ? STORE_OK : STORE_NOT_FOUND, "status of adding a product")) {
         return false;
@@ -234,6 +236,8 @@ static bool buy(struct trial *trial, const struct step *step)
     }
     model_buy(&trial->now, carts, count, clock_wall_ms(), &trial->answers[first]);
     for (size_t i = first; i < first + count; i++) {
+        trial->purchases[-trial->answers[i].refusal]++;
+        trial->carts_sold += trial->answers[i].refusal == REFUSAL_NONE && carts[i - first].line_count > 1;
         if (!compare_answer(trial, i, false)) {
             return false;
         }
@@ -342,6 +346,7 @@ static bool cancel(struct trial *trial, const struct step *step)
         return false;
     }
     enum model_result wanted = model_cancel(&trial->now, id, cancelling.actor, trial->recorded.order_count);
+    trial->results[STEP_CANCEL][wanted]++;
     if (found != wanted) {
         return trial_fail(trial, "cancelling order %" PRId64 ": %s, but the model says %s", id,
                           model_result_names[found], model_result_names[wanted]);
@@ -420,6 +425,7 @@ static bool change(struct trial *trial, const struct step *step)
         found = change_stock(trial, product, delta, step->key, &result);
         wanted = model_change_stock(&trial->now, product, delta, step->key, &done);
     }
+    trial->results[step->kind][wanted]++;
     world_listen(trial->world);
     return compare_change(trial, step->key, wanted, &done, found, &result);
 }

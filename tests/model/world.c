@@ -14,7 +14,8 @@
 
 #define MEMORY_FOLDER "/dev/shm"
 #define PATIENCE_MS 10000 /* the gate itself answers within 5 s */
-#define SPEAK_EVERY_US 100000
+#define SPEAK_EVERY_US 5000
+#define TICK_MS 1
 
 /* recorder.c wants it; nobody waits for readiness here. */
 void supervisor_tell_ready(const struct server_shared *shared)
@@ -42,6 +43,11 @@ static void empty_folder(const char *path)
     closedir(folder);
 }
 
+static void tick_cb(uv_timer_t *handle)
+{
+    (void)handle; /* so that the loop turns */
+}
+
 void world_start(struct world *world)
 {
     memset(world, 0, sizeof *world);
@@ -49,12 +55,16 @@ void world_start(struct world *world)
     world->books = redis_fixture_connect(&world->redis);
     make_folder(world->folder);
     assert_int_equal(uv_loop_init(&world->loop), 0);
+    uv_timer_init(&world->loop, &world->tick);
+    uv_timer_start(&world->tick, tick_cb, TICK_MS, TICK_MS);
+    uv_unref((uv_handle_t *)&world->tick);
     world->purchases = calloc(WORLD_PURCHASES, sizeof *world->purchases);
     assert_non_null(world->purchases);
 }
 
 void world_end(struct world *world)
 {
+    uv_close((uv_handle_t *)&world->tick, NULL);
     uv_run(&world->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&world->loop), 0);
     redisFree(world->books);

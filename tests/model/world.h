@@ -25,6 +25,7 @@ struct world {
     char folder[FOLDER_BYTES];
     redisContext *books; /* a pool thread's connection */
     uv_loop_t loop;
+    uv_timer_t tick;
     /* of the sequence */
     struct gate *gate;
     struct recorder *recorder;
