@@ -22,6 +22,7 @@ if [ $# -eq 0 ]; then
     docker-compose config --quiet && echo "docker-compose.yml is accepted" || failed=1
     echo "== the demo, shortened"
     scripts/demo.sh -t 15s || failed=1
+    scripts/demo.sh -t 10s --scenario v2_multi || failed=1
     echo "== no failpoint in the release build"
     "$build/bin/server" --failpoints >"$build/failpoints"
     found=0

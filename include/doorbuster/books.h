@@ -26,11 +26,12 @@ enum books_status books_read(struct store *reader, redisContext *redis, int64_t 
 enum store_status books_store_stock(struct store *store, const struct store_product *product, int64_t *stock,
                                     int64_t component_stocks[BUNDLE_COMPONENTS_MAX]);
 
-/* Waits until the store has the log up to there; false: not for 5 s. */
-bool books_await_recorded(struct store *reader, struct log_position position);
+/* Waits until the store has the log up to there, or until `deadline_us` (clock_monotonic_us()): false. */
+bool books_await_recorded(struct store *reader, struct log_position position, int64_t deadline_us);
 
 /* Adds a product and opens its sale: row in the store, opening through the log, and waits until that is recorded. `product` as for
- * store_add_product; filled in on success. `actor`: the admin's user id, 0 for the tools. CATALOG_NO_COMPONENT: see STORE_NOT_FOUND there. */
+ * store_add_product; filled in on success. `actor`: the admin's user id, 0 for the tools. CATALOG_NO_COMPONENT: see STORE_NOT_FOUND there.
+ * CATALOG_NOT_RECORDED: not by `deadline_us`. */
 enum catalog_status {
     CATALOG_ADDED,
     CATALOG_NAME_TAKEN,
@@ -40,11 +41,11 @@ enum catalog_status {
     CATALOG_NOT_RECORDED
 };
 enum catalog_status catalog_add(struct store *writer, redisContext *redis, struct store_product *product,
-                                int64_t actor);
+                                int64_t actor, int64_t deadline_us);
 
 /* Takes what is left of the product's stock off sale, through the log, and waits until that is recorded. A bundle has none of its own: nothing
  * is done. */
 enum catalog_status catalog_withdraw_all(struct store *reader, redisContext *redis, int64_t product_id,
-                                         int64_t actor, const char *note);
+                                         int64_t actor, const char *note, int64_t deadline_us);
 
 #endif

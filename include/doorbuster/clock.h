@@ -9,6 +9,8 @@
 
 int64_t clock_wall_ms(void);      /* milliseconds since 1970-01-01T00:00:00Z */
 int64_t clock_monotonic_us(void); /* microseconds since some fixed moment; never goes back */
+/* Milliseconds until then, by clock_monotonic_us(), rounded up: 0 if it is past, at most an hour. */
+int clock_left_ms(int64_t deadline_us);
 
 /* RFC 3339 in UTC to the millisecond. `at_ms` from 0 to the end of year 9999; a moment outside shows as the nearer end. */
 void clock_rfc3339(int64_t at_ms, char out[CLOCK_RFC3339_BYTES]);

@@ -1,10 +1,12 @@
 /* Blocking work off the loop: a bounded queue in front of libuv's thread pool, at lower priority than the loop.
  *
- * Three queues, each with a limit of jobs running and of jobs waiting, so that a login storm cannot keep out a read:
+ * Four queues, each with a limit of jobs running and of jobs waiting, so that a login storm cannot keep out a read:
  *   WORK_PASSWORD  Argon2id: much processor time, 19 MiB each. At the lowest priority (nice 19): what the loop leaves over. A job
  *                  here must not hold a lock that anyone else waits for
  *   WORK_STORE     reads and writes of the store. A little below the loop (nice 5), for a write holds the lock that the recorder
  *                  waits for
+ *   WORK_CHANGE    changes of stock and prices, cancellations: they wait for their record, and while nothing is recorded nobody else shall
+ *                  wait behind them. At nice 5 too
  *   WORK_SETTLE    looking up purchases of which nobody knows whether they were recorded: reads only, never behind a write
  *
  * One pool a process. */
@@ -15,7 +17,7 @@
 #include <stddef.h>
 #include <uv.h>
 
-enum work_queue { WORK_PASSWORD, WORK_STORE, WORK_SETTLE, WORK_QUEUES };
+enum work_queue { WORK_PASSWORD, WORK_STORE, WORK_CHANGE, WORK_SETTLE, WORK_QUEUES };
 
 struct work_pool;
 

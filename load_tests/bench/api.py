@@ -72,6 +72,10 @@ def add_product(port: int, admin_token: str, name: str, stock: int) -> int:
     return must(ask(port, "POST", "/api/products", body, admin_token), 201, f"adding product {name}")["id"]
 
 
+def add_products(port: int, admin_token: str, name: str, count: int, stock: int) -> list[int]:
+    return [add_product(port, admin_token, f"{name} {number}", stock) for number in range(1, count + 1)]
+
+
 def buy(port: int, token: str, product_id: int) -> int:
     return ask(port, "POST", "/api/purchases", json.dumps({"product_id": product_id, "quantity": 1}), token)[0]
 

@@ -35,6 +35,8 @@ ROOT = HERE.parents[1]
 HUGE_STOCK = 1_000_000_000
 IDLE_CONNECTIONS = 10_000
 SPARE_FILES = 200
+SHELF_PRODUCTS = 64
+CART_LINES = 3
 STORM_CONNECTIONS = 64
 STORM_PAUSE_MS = 50            # 64 people, 20 tries a second each: many times what two cores can hash
 STORM_LEAD_SECONDS = 1.0       # until every hashing thread is busy
@@ -66,9 +68,12 @@ class Bench:
     token: str
     plenty: int              # product with a stock that never ends
     sold_out: int            # product without any
+    shelf: list[int]         # products with a stock that never ends, for carts
     workers: int
     confirmed: int = 0       # purchases that were told 201
     open_ended: int = 0      # connections that may have had one more on the way when a round ended
+    confirmed_units: int = 0    # a cart's lines are a unit each
+    open_ended_units: int = 0
     nginx_us: float = 0      # processor time of an answer of nginx's: how fast this machine is just now
 
 
@@ -99,10 +104,12 @@ def wrk_result(output: str) -> dict[str, Any]:
     raise Unmeasurable(f"wrk gave no result: {output.strip()[-300:]}")
 
 
-def run_wrk(bench: Bench, port: int, connections: int, product_id: int, watched: int) -> tuple[Load, dict[str, Any]]:
-    """`watched`: the process whose family's processor time counts."""
+def run_wrk(bench: Bench, port: int, connections: int, watched: int, products: list[int],
+            lines: int = 1) -> tuple[Load, dict[str, Any]]:
+    """`watched`: the process whose family's processor time counts. `lines`: of each purchase, of products at random."""
     pids = processes.family(watched)
-    command = wrk_command(port, connections, bench.plan.seconds, "purchases.lua", str(bench.tokens_file), str(product_id))
+    command = wrk_command(port, connections, bench.plan.seconds, "purchases.lua", str(bench.tokens_file), str(lines),
+                          *map(str, products))
     before = processes.cpu_seconds(pids)
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=bench.plan.seconds + 60,
                           check=False)
@@ -116,17 +123,19 @@ def run_wrk(bench: Bench, port: int, connections: int, product_id: int, watched:
     return load, result
 
 
-def purchases(bench: Bench, connections: int) -> Load:
-    load, result = run_wrk(bench, bench.port, connections, bench.plenty, bench.server.pid)
+def purchases(bench: Bench, connections: int, products: list[int] | None = None, lines: int = 1) -> Load:
+    load, result = run_wrk(bench, bench.port, connections, bench.server.pid, products or [bench.plenty], lines)
     if result["refused"]:
         raise Unmeasurable(f"{result['refused']} of {result['requests']} purchases were refused, though there is stock for all")
     bench.confirmed += result["requests"]
     bench.open_ended += connections
+    bench.confirmed_units += result["requests"] * lines
+    bench.open_ended_units += connections * lines
     return load
 
 
 def refusals(bench: Bench, port: int, watched: int) -> Load:
-    load, result = run_wrk(bench, port, 64, bench.sold_out, watched)
+    load, result = run_wrk(bench, port, 64, watched, [bench.sold_out])
     if result["refused"] != result["requests"]:
         raise Unmeasurable(f"{result['requests'] - result['refused']} purchases of a sold-out product were not refused")
     return load
@@ -215,6 +224,22 @@ def measure_purchases(bench: Bench) -> list[Row]:
     ]
 
 
+def measure_carts(bench: Bench) -> list[Row]:
+    single, spread, carts = [], [], []
+    for _ in range(bench.plan.rounds):
+        single.append(purchases(bench, 64))
+        spread.append(purchases(bench, 64, bench.shelf))
+        carts.append(purchases(bench, 64, bench.shelf, CART_LINES))
+    against = mid(single, lambda x: x.rate)
+    return [
+        table.at_least(f"confirmed carts of {CART_LINES} lines, 64 connections", mid(carts, lambda x: x.rate), against, 0.5, "/s",
+                       "single purchases"),
+        table.at_least(f"single purchases of {SHELF_PRODUCTS} products at random", mid(spread, lambda x: x.rate), against, 0.8, "/s",
+                       "of one product"),
+        Row(f"p99 of carts of {CART_LINES} lines, 64 connections flat out", f"{mid(carts, lambda x: x.p99_ms):.1f} ms"),
+    ]
+
+
 def our_processes(bench: Bench) -> list[int]:
     """The server's own, without its Redis: that one holds no connection of a buyer."""
     return [pid for pid in processes.family(bench.server.pid) if not processes.program(pid).startswith("redis")]
@@ -283,15 +308,20 @@ def measure_truth(bench: Bench, verify: Path) -> list[Row]:
                           text=True, timeout=300, check=False)
     try:
         report = json.loads(done.stdout)
-        sold = next(product["sold"] for product in report["products"] if product["id"] == bench.plenty)
+        orders = report["orders"] - 1  # without that of the last one
+        units = sum(product["sold"] for product in report["products"] if product["id"] in (bench.plenty, *bench.shelf))
         failed = [check["name"] for check in report["checks"] if not check["ok"]]
-    except (ValueError, KeyError, StopIteration) as error:
+    except (ValueError, KeyError) as error:
         raise Unmeasurable(f"verify could not check (exit {done.returncode}): {(done.stderr or done.stdout).strip()[:200]}") from error
     # When a round ends, wrk hangs up on purchases that are on their way; those may be sold without having been counted.
-    agrees = bench.confirmed <= sold <= bench.confirmed + bench.open_ended
-    return [Row("purchases in the store after all this", f"{sold:,}", f"{bench.confirmed:,} were confirmed",
-                goal=f"all; {len(report['checks'])} checks of verify" + (f"; FAILED: {', '.join(failed)}" if failed else ""),
-                ok=agrees and report["ok"] and done.returncode == 0)]
+    all_orders = bench.confirmed <= orders <= bench.confirmed + bench.open_ended
+    all_units = bench.confirmed_units <= units <= bench.confirmed_units + bench.open_ended_units
+    return [
+        Row("purchases in the store after all this", f"{orders:,}", f"{bench.confirmed:,} were confirmed",
+            goal=f"all; {len(report['checks'])} checks of verify" + (f"; FAILED: {', '.join(failed)}" if failed else ""),
+            ok=all_orders and report["ok"] and done.returncode == 0),
+        Row("units in these purchases", f"{units:,}", f"{bench.confirmed_units:,} were confirmed", goal="all", ok=all_units),
+    ]
 
 
 # --- the run ------------------------------------------------------------------------------------------------------------------------------
@@ -308,12 +338,14 @@ def prepare(plan: Plan, folder: Path, bin_folder: Path, workers: int, server: Pr
     people = api.register(port, plan.people)
     plenty = api.add_product(port, admin_token, "Bench: plenty", HUGE_STOCK)
     sold_out = api.add_product(port, admin_token, "Bench: the last one", 1)
+    shelf = api.add_products(port, admin_token, "Bench: shelf", SHELF_PRODUCTS, HUGE_STOCK)
     if (status := api.buy(port, people[0].token, sold_out)) != 201:
         raise Unmeasurable(f"the last unit could not be bought: {status}")
     tokens_file, names_file = folder / "tokens", folder / "names"
     tokens_file.write_text("".join(f"{person.token}\n" for person in people))
     names_file.write_text("".join(f"{person.name}\n" for person in people))
-    return Bench(plan, folder, port, server, admin_token, tokens_file, names_file, people[0].token, plenty, sold_out, workers)
+    return Bench(plan, folder, port, server, admin_token, tokens_file, names_file, people[0].token, plenty, sold_out, shelf,
+                 workers)
 
 
 def measure(bench: Bench, bin_folder: Path) -> list[Row]:
@@ -322,6 +354,7 @@ def measure(bench: Bench, bin_folder: Path) -> list[Row]:
         ("idle connections", lambda: measure_idle(bench)),
         ("sold-out answers against nginx", lambda: measure_sold_out(bench)),
         ("purchases against redis-benchmark", lambda: measure_purchases(bench)),
+        ("carts against single purchases", lambda: measure_carts(bench)),
         ("purchases during a login storm", lambda: measure_storm(bench)),
         ("the store", lambda: measure_truth(bench, bin_folder / "verify")),
     ]
@@ -357,7 +390,7 @@ def describe(plan: Plan, folder: Path, workers: int) -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 5 minutes. Exit 1 if "
+    parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 6 minutes. Exit 1 if "
                                      "something could not be measured; a missed goal is printed, not an error.")
     parser.add_argument("--quick", action="store_true", help="about a minute; good for a first look, not for a comparison")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="worker processes (default: processors)")

@@ -1,15 +1,39 @@
--- wrk: purchases of one unit, by the people whose tokens are in a file, in turn.
---   wrk … -s purchases.lua URL -- TOKENS_FILE PRODUCT_ID
+-- wrk: purchases of one unit a line, by the people whose tokens are in a file, in turn, of products at random.
+--   wrk … -s purchases.lua URL -- TOKENS_FILE LINES PRODUCT_ID…
+-- LINES 1: single purchases; more: carts of that many different products.
 -- The requests are put together once, before the clock starts: wrk shares the machine with the server.
 
+local PREPARED = 1024 -- as many whatever is bought, or the figures would tell of wrk's memory
 local prepared = {}
 local turn = 0
 
+local function read_tokens(path)
+  local tokens = {}
+  for token in io.lines(path) do tokens[#tokens + 1] = token end
+  return tokens
+end
+
+-- Puts `count` different products, at random, at the front.
+local function shuffle(products, count)
+  for i = 1, count do
+    local other = math.random(i, #products)
+    products[i], products[other] = products[other], products[i]
+  end
+end
+
+local function body_of(products, lines)
+  shuffle(products, lines)
+  local items = {}
+  for i = 1, lines do items[i] = string.format('{"product_id":%d,"quantity":1}', products[i]) end
+  return lines == 1 and items[1] or '{"items":[' .. table.concat(items, ",") .. "]}"
+end
+
 function init(args)
-  local body = string.format('{"product_id":%d,"quantity":1}', tonumber(args[2]))
-  for token in io.lines(args[1]) do
-    local headers = { ["Authorization"] = "Bearer " .. token, ["Content-Type"] = "application/json" }
-    prepared[#prepared + 1] = wrk.format("POST", "/api/purchases", headers, body)
+  local tokens, lines, products = read_tokens(args[1]), tonumber(args[2]), {}
+  for i = 3, #args do products[#products + 1] = tonumber(args[i]) end
+  for i = 1, PREPARED do
+    local headers = { ["Authorization"] = "Bearer " .. tokens[(i - 1) % #tokens + 1], ["Content-Type"] = "application/json" }
+    prepared[i] = wrk.format("POST", "/api/purchases", headers, body_of(products, lines))
   end
 end
 

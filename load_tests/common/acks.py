@@ -17,11 +17,13 @@ class Acks:
         else:
             handle, self.path = tempfile.mkstemp(prefix="doorbuster-acks-")
             self._file = os.fdopen(handle, "w", encoding="ascii", buffering=1)
-        self._file.write("# order user product quantity\n")
+        self._file.write("# order user product quantity, and for each further line of a cart product quantity\n")
 
     def note(self, order: dict[str, Any]) -> None:
         """The body of a 201. One without these figures is a fault that its judge counts; after close() nobody reads it."""
-        figures = [order.get(name) for name in ("id", "user_id", "product_id", "quantity")]
+        figures = [order.get("id"), order.get("user_id")]
+        for line in order.get("items", [order]):
+            figures += [line.get("product_id"), line.get("quantity")]
         if all(isinstance(figure, int) for figure in figures) and not self._file.closed:
             self._file.write(" ".join(map(str, figures)) + "\n")
 

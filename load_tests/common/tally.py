@@ -58,31 +58,20 @@ class Histogram:
 
 @dataclass
 class Tally:
-    """One run. Whoever calls `unexpected` gives the sentence that a person will read at the end."""
+    """One run, whatever is sold. Whoever calls `unexpected` gives the sentence that a person will read at the end."""
 
-    product_id: int = 0
-    product_name: str = ""
-    one_each: bool = True        # the product is limited to one unit a customer
-    stock_at_start: int = 0
     started_at: float = field(default_factory=time.monotonic)
     last_answer_at: float = 0.0
 
     people_started: int = 0      # users that Locust has started
     people_asked: int = 0        # of those: sent at least one purchase
-    people_bought: int = 0       # of those: hold at least one unit
-    people_refused: int = 0      # of those: were told "sold out" without ever having got one
 
-    bought: int = 0              # purchases that were told 201
-    refused_sold_out: int = 0    # answers 400 "Insufficient stock"
     refused_limit: int = 0       # answers 409, customer limit
     throttled: int = 0           # answers 429; asked again after a pause
     settled_by_orders: int = 0   # purchases whose answer was lost and which were found among the buyer's orders
-    unanswered: int = 0          # purchases whose outcome nobody was told
     oversold: int = 0            # answers with a negative stock
     mismatches: int = 0          # stock answers in which the two books differ
     stock_readings: int = 0
-    last_stock: int | None = None
-    first_sold_out_at: float | None = None  # when the first "sold out" had arrived
 
     order_ids: set[int] = field(default_factory=set)
     unexpected_count: Counter[str] = field(default_factory=Counter)   # kind of fault -> how often
@@ -115,6 +104,24 @@ class Tally:
 
     def requests_per_second(self) -> float:
         return self.all_requests.count / self.seconds()
+
+
+@dataclass
+class OneProductTally(Tally):
+    """A run in which everyone wants one unit of one product."""
+
+    product_id: int = 0
+    product_name: str = ""
+    one_each: bool = True        # the product is limited to one unit a customer
+    stock_at_start: int = 0
+
+    people_bought: int = 0       # of those who asked: hold at least one unit
+    people_refused: int = 0      # of those who asked: were told "sold out" without ever having got one
+
+    bought: int = 0              # purchases that were told 201
+    refused_sold_out: int = 0    # answers 400 "Insufficient stock"
+    unanswered: int = 0          # purchases whose outcome nobody was told
+    first_sold_out_at: float | None = None  # when the first "sold out" had arrived
 
     def expected_successes(self) -> int:
         """Everyone wants one unit, so as many are sold as there are people or units, whichever is less."""

@@ -9,6 +9,7 @@
 static const struct work_limits limits[WORK_QUEUES] = {
     [WORK_PASSWORD] = {.running_max = 1, .waiting_max = 512},
     [WORK_STORE] = {.running_max = 4, .waiting_max = 2048},
+    [WORK_CHANGE] = {.running_max = 4, .waiting_max = 1024},
     [WORK_SETTLE] = {.running_max = 1, .waiting_max = 4096},
 };
 

@@ -9,9 +9,7 @@
 #include <time.h>
 
 #define READ_TRIES 5
-#define RECORD_TIMEOUT_MS 5000
 #define RECORD_POLL_MS 2
-#define GATE_PATIENCE_MS 5000
 
 enum store_status books_store_stock(struct store *store, const struct store_product *product, int64_t *stock,
                                     int64_t component_stocks[BUNDLE_COMPONENTS_MAX])
@@ -124,9 +122,8 @@ static bool product_is_open(struct store *store, const void *product_id)
 }
 
 static bool wait_until(bool (*is_so)(struct store *store, const void *what), struct store *store,
-                       const void *what)
+                       const void *what, int64_t deadline_us)
 {
-    int64_t deadline_us = clock_monotonic_us() + (int64_t)RECORD_TIMEOUT_MS * 1000;
     while (!is_so(store, what)) {
         if (clock_monotonic_us() > deadline_us) {
             return false;
@@ -136,13 +133,13 @@ static bool wait_until(bool (*is_so)(struct store *store, const void *what), str
     return true;
 }
 
-bool books_await_recorded(struct store *reader, struct log_position position)
+bool books_await_recorded(struct store *reader, struct log_position position, int64_t deadline_us)
 {
-    return wait_until(position_is_recorded, reader, &position);
+    return wait_until(position_is_recorded, reader, &position, deadline_us);
 }
 
 enum catalog_status catalog_add(struct store *writer, redisContext *redis, struct store_product *product,
-                                int64_t actor)
+                                int64_t actor, int64_t deadline_us)
 {
     enum store_status status = store_add_product(writer, product);
     if (status != STORE_OK) {
@@ -158,11 +155,11 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
                                   .note = "opening stock"};
     const struct gate_product opening = gate_side_of(product);
     struct gate_change_result result;
-    if (gate_change_stock(redis, &change, &opening, GATE_PATIENCE_MS, &result) >= GATE_CLOSED) {
+    if (gate_change_stock(redis, &change, &opening, clock_left_ms(deadline_us), &result) >= GATE_CLOSED) {
         return CATALOG_REDIS_FAILED;
     }
     /* Opened by us, or by the recorder, which was faster. */
-    if (!wait_until(product_is_open, writer, &product->id)) {
+    if (!wait_until(product_is_open, writer, &product->id, deadline_us)) {
         return CATALOG_NOT_RECORDED;
     }
     return store_find_product(writer, product->id, product) == STORE_OK ? CATALOG_ADDED
@@ -170,7 +167,7 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
 }
 
 static enum catalog_status withdraw_stock(struct store *reader, redisContext *redis, int64_t product_id,
-                                          int64_t actor, const char *note)
+                                          int64_t actor, const char *note, int64_t deadline_us)
 {
     const struct gate_product product = {.id = product_id};
     struct gate_stock now;
@@ -182,7 +179,8 @@ static enum catalog_status withdraw_stock(struct store *reader, redisContext *re
         struct stock_change change = {
             .product_id = product_id, .delta = -now.available, .cause = STOCK_WITHDRAWAL, .actor = actor};
         snprintf(change.note, sizeof change.note, "%s", note);
-        enum gate_change changed = gate_change_stock(redis, &change, NULL, GATE_PATIENCE_MS, &result);
+        enum gate_change changed =
+            gate_change_stock(redis, &change, NULL, clock_left_ms(deadline_us), &result);
         if (changed == GATE_CLOSED) {
             break;
         }
@@ -190,16 +188,16 @@ static enum catalog_status withdraw_stock(struct store *reader, redisContext *re
             return CATALOG_REDIS_FAILED;
         }
     }
-    return books_await_recorded(reader, result.position) ? CATALOG_ADDED : CATALOG_NOT_RECORDED;
+    return books_await_recorded(reader, result.position, deadline_us) ? CATALOG_ADDED : CATALOG_NOT_RECORDED;
 }
 
 enum catalog_status catalog_withdraw_all(struct store *reader, redisContext *redis, int64_t product_id,
-                                         int64_t actor, const char *note)
+                                         int64_t actor, const char *note, int64_t deadline_us)
 {
     struct store_product product;
     if (store_find_product(reader, product_id, &product) != STORE_OK) {
         return CATALOG_STORE_FAILED;
     }
     return product.component_count > 0 ? CATALOG_ADDED
-                                       : withdraw_stock(reader, redis, product_id, actor, note);
+                                       : withdraw_stock(reader, redis, product_id, actor, note, deadline_us);
 }

@@ -20,7 +20,6 @@ struct cancel_job {
     struct job job;
     struct jwt_claims claims;
     int64_t id;
-    bool too_much; /* there is no room in the stock for what would come back */
     struct full_order found;
 };
 
@@ -76,10 +75,6 @@ static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct gate
         return true;
     }
     enum gate_change changed = ask_gate(cancel, desk->redis, &pass, result, &is_void);
-    if (changed == GATE_FULL) {
-        cancel->too_much = true;
-        return true;
-    }
     return changed == GATE_CHANGED || changed == GATE_UNCHANGED ||
            (!is_void && give_up(&cancel->job, redis_failure()));
 }
@@ -101,10 +96,10 @@ static void cancel_work(struct job *job, struct desk *desk)
         }
         nanosleep(&(struct timespec){.tv_nsec = AGAIN_MS * 1000000}, NULL);
     }
-    if (cancel->too_much || cancel->found.order.state == ORDER_CANCELLED) {
-        return;
+    if (cancel->found.order.state == ORDER_CANCELLED) {
+        return; /* before we came */
     }
-    if (!books_await_recorded(desk->reader, result.position)) {
+    if (!books_await_recorded(desk->reader, result.position, job->deadline_us)) {
         give_up(job, "it is not recorded yet; it will be");
     } else if (read_own(cancel, desk->reader) && cancel->found.order.state != ORDER_CANCELLED) {
         give_up(job, "the store did not have it");
@@ -117,9 +112,6 @@ static void cancel_reply(struct job *job)
     const struct store_order *order = &cancel->found.order;
     if (job->outcome == JOB_NOT_FOUND) { /* not there, or not the caller's: the two must look alike */
         api_reply_not_found(job->request, "purchase", cancel->id);
-    } else if (cancel->too_much) {
-        http_reply_problem(job->request, &api_problems[PROBLEM_STOCK_LIMIT], NULL,
-                           "The stock has no room for what would come back.");
     } else {
         order_reply(job->request, 200, order, order_has_several_lines(&order->sale));
     }
@@ -134,5 +126,5 @@ void purchases_cancel(struct http_request *request, void *context)
     struct cancel_job *cancel = job_new(context, request, sizeof *cancel, cancel_work, cancel_reply);
     cancel->claims = claims;
     cancel->id = http_request_path_id(request);
-    job_start(&cancel->job, WORK_STORE);
+    job_start(&cancel->job, WORK_CHANGE);
 }

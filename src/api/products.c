@@ -117,7 +117,8 @@ static void create_work(struct job *job, struct desk *desk)
     if (!desk_needs_writer(desk, job) || !desk_needs_redis(desk, job)) {
         return;
     }
-    product->added = catalog_add(desk->writer, desk->redis, &product->books.product, product->actor);
+    product->added =
+        catalog_add(desk->writer, desk->redis, &product->books.product, product->actor, job->deadline_us);
     switch (product->added) {
     case CATALOG_ADDED:
         job_store_status(
@@ -279,7 +280,7 @@ void products_create(struct http_request *request, void *context)
         snprintf(product->name, sizeof product->name, "%s", name);
         snprintf(product->description, sizeof product->description, "%s", description);
         job->actor = claims.user_id;
-        job_start(&job->job, WORK_STORE);
+        job_start(&job->job, WORK_CHANGE);
     }
     cJSON_Delete(body);
 }

@@ -4,14 +4,17 @@
 #include "api_internal.h"
 
 #include "doorbuster/books.h"
+#include "doorbuster/check.h"
+#include "doorbuster/clock.h"
 #include "doorbuster/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define GATE_PATIENCE_MS 5000
 #define REASON_CHARACTERS_MAX 200
+#define AUDIT_ROWS_AT_ONCE 32
 
 enum change_finding {
     CHANGE_DONE,
@@ -45,7 +48,7 @@ static enum gate_change change_stock(struct change_job *change, redisContext *re
                                  .key = change->key,
                                  .key_bytes = change->key_bytes};
     memcpy(stock.note, change->reason, sizeof stock.note);
-    return gate_change_stock(redis, &stock, NULL, GATE_PATIENCE_MS, &change->result);
+    return gate_change_stock(redis, &stock, NULL, clock_left_ms(change->job.deadline_us), &change->result);
 }
 
 static enum gate_change change_price(struct change_job *change, redisContext *redis)
@@ -56,7 +59,7 @@ static enum gate_change change_price(struct change_job *change, redisContext *re
                                  .key = change->key,
                                  .key_bytes = change->key_bytes};
     memcpy(price.note, change->reason, sizeof price.note);
-    return gate_change_price(redis, &price, GATE_PATIENCE_MS, &change->result);
+    return gate_change_price(redis, &price, clock_left_ms(change->job.deadline_us), &change->result);
 }
 
 static void fail(struct change_job *change, const char *why)
@@ -105,11 +108,46 @@ static void ask_gate(struct change_job *change, redisContext *redis)
     }
 }
 
+static bool find_in_audit_log(struct change_job *change, struct store *reader, struct store_audit_row *rows)
+{
+    int64_t before = INT64_MAX;
+    size_t count = AUDIT_ROWS_AT_ONCE;
+    while (count == AUDIT_ROWS_AT_ONCE &&
+           job_store_status(
+               &change->job, reader,
+               store_audit_log(reader, before, change->product_id, rows, AUDIT_ROWS_AT_ONCE, &count))) {
+        for (size_t i = 0; i < count; i++) {
+            int later = log_position_compare(rows[i].position, change->result.position);
+            if (later <= 0) {
+                return later == 0 && rows[i].applied;
+            }
+            before = rows[i].seq;
+        }
+    }
+    return false;
+}
+
+/* That the store is past the change's position does not mean that it has the change: Redis may have forgotten it before it was recorded, and
+ * a later epoch is past everything. The audit log knows. */
+static void confirm(struct change_job *change, struct store *reader)
+{
+    struct store_audit_row *rows = malloc(AUDIT_ROWS_AT_ONCE * sizeof *rows);
+    CHECK(rows != NULL);
+    if (!books_await_recorded(reader, change->result.position, change->job.deadline_us)) {
+        fail(change, "it is not recorded yet; it will be");
+    } else if (!find_in_audit_log(change, reader, rows) && change->job.outcome == JOB_OK) {
+        fail(change, "Redis forgot it, or the store did not have it");
+    }
+    free(rows);
+}
+
 static void change_work(struct job *job, struct desk *desk)
 {
     struct change_job *change = (struct change_job *)job;
     struct store_product product;
+    struct store_position before;
     if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job) ||
+        !job_store_status(job, desk->reader, store_position(desk->reader, &before)) ||
         !job_store_status(job, desk->reader,
                           store_find_product(desk->reader, change->product_id, &product))) {
         return;
@@ -119,9 +157,10 @@ static void change_work(struct job *job, struct desk *desk)
         return;
     }
     ask_gate(change, desk->redis);
-    if (job->outcome == JOB_OK && (change->finding == CHANGE_DONE || change->finding == CHANGE_REPEATED) &&
-        !books_await_recorded(desk->reader, change->result.position)) {
-        fail(change, "it is not recorded yet; it will be");
+    bool is_new = log_position_compare(change->result.position, before.recorded) > 0;
+    if (job->outcome == JOB_OK &&
+        (change->finding == CHANGE_DONE || (change->finding == CHANGE_REPEATED && is_new))) {
+        confirm(change, desk->reader);
     }
 }
 
@@ -244,7 +283,7 @@ static void create(struct http_request *request, struct api *api, bool is_price)
     change->actor = claims.user_id;
     change->key = key;
     change->key_bytes = key_bytes;
-    job_start(&change->job, WORK_STORE);
+    job_start(&change->job, WORK_CHANGE);
 }
 
 void stock_changes_create(struct http_request *request, void *context)

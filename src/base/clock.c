@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#define LEFT_MS_MAX 3600000
 #define MS_PER_DAY INT64_C(86400000)
 #define RFC3339_MS_MAX INT64_C(253402300799999) /* 9999-12-31T23:59:59.999Z */
 
@@ -32,6 +33,13 @@ int64_t clock_monotonic_us(void)
     struct timespec now = read_clock(CLOCK_MONOTONIC);
 
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int clock_left_ms(int64_t deadline_us)
+{
+    int64_t left_ms = (deadline_us - clock_monotonic_us() + 999) / 1000;
+
+    return left_ms < 0 ? 0 : left_ms > LEFT_MS_MAX ? LEFT_MS_MAX : (int)left_ms;
 }
 
 static void put_digits(char *out, int digits, int64_t value)

@@ -5,6 +5,7 @@
 
 #include "doorbuster/books.h"
 #include "doorbuster/check.h"
+#include "doorbuster/clock.h"
 #include "doorbuster/password.h"
 #include "doorbuster/process.h"
 #include "doorbuster/sale.h"
@@ -18,6 +19,7 @@
 #define REDIS_TIMEOUT_MS 5000
 #define MADE_UP_PASSWORD_BYTES 15
 #define LIMIT_MAX 1000000
+#define PATIENCE_MS 10000
 
 /* A product of the scenario, and what the store has under its name. */
 struct candidate {
@@ -34,6 +36,12 @@ struct setup {
     bool reset;
     const char *admin_password; /* NULL: make one up */
 };
+
+/* How long the gate may be closed, and the record may take: until then. */
+static int64_t patience_us(void)
+{
+    return clock_monotonic_us() + (int64_t)PATIENCE_MS * 1000;
+}
 
 static bool complain(const char *what, const char *why)
 {
@@ -210,9 +218,9 @@ static bool retire_product(const struct setup *setup, const struct store_product
     char name[STORE_PRODUCT_NAME_BYTES];
     /* A bundle has no stock of its own to withdraw: it is sold out with its components. */
     if (product->component_count == 0 &&
-        !complain_catalog(
-            setup, "retiring the product",
-            catalog_withdraw_all(setup->store, setup->redis, product->id, 0, "retired by setup --reset"))) {
+        !complain_catalog(setup, "retiring the product",
+                          catalog_withdraw_all(setup->store, setup->redis, product->id, 0,
+                                               "retired by setup --reset", patience_us()))) {
         return false;
     }
     snprintf(name, sizeof name, "%.600s (retired %" PRId64 ")", product->name, product->id);
@@ -268,7 +276,8 @@ static bool add_product(struct setup *setup, struct candidate *candidate)
         CHECK(of->exists && of < candidate);
         product->components[i] = (struct bundle_component){of->product.id, wanted->components[i].quantity};
     }
-    if (!complain_catalog(setup, "adding the product", catalog_add(setup->store, setup->redis, product, 0))) {
+    if (!complain_catalog(setup, "adding the product",
+                          catalog_add(setup->store, setup->redis, product, 0, patience_us()))) {
         return false;
     }
     candidate->exists = candidate->fits = true;

@@ -22,10 +22,10 @@ static struct setting options[] = {
 static struct settings settings = {
     .program = "doorbuster-setup",
     .summary = "makes the admin account and the scenario's products on a running server",
-    .epilogue = "v2_multi has ten products and two bundles, the others one product. Running it again changes "
-                "nothing;\n"
-                "once a product has orders, --reset retires all of the scenario and opens new ones. "
-                "Exit codes: 0 done, 1 refused or failed, 2 a bad option or setting.",
+    .epilogue =
+        "v2_multi has ten products and two bundles, the others one product. Running it again changes "
+        "nothing;\nonce a product has orders, --reset retires all of the scenario and opens new ones.\n\n"
+        "Exit codes: 0 done, 1 refused or failed, 2 a bad option or setting.",
     .list = options,
     .count = sizeof options / sizeof options[0],
 };

@@ -58,6 +58,7 @@ enum sqlite_statement {
     SQL_KEYS,
     SQL_AUDIT_SALES,
     SQL_AUDIT_PARTS,
+    SQL_AUDIT_CANCELLED,
     SQL_AUDIT_CHANGES,
     SQL_AUDIT_PRICES,
     SQL_BUNDLES,
@@ -88,6 +89,7 @@ struct sqlite_books {
     int64_t *moved;  /* the products that the entry at hand has moved, room for half the capacity */
     size_t capacity; /* a power of two, or 0 */
     size_t used, moved_count;
+    struct sqlite_book nobody; /* of product 0: unknown */
 };
 
 /* The end of the audit log: what the next row builds on. */
@@ -175,6 +177,10 @@ enum store_status sqlite_find_requests(struct store *store, struct log_position 
                                        struct store_request *wanted, size_t count);
 enum store_status sqlite_orders_of(struct store *store, int64_t user_id, int64_t before,
                                    struct store_order *out, size_t max, size_t *count);
+
+/* What the bundle is made of, in order of product id; nothing of other products. */
+enum store_status sqlite_components(struct sqlite_store *store, int64_t bundle_id,
+                                    struct bundle_component out[BUNDLE_COMPONENTS_MAX], size_t *count);
 
 /* sqlite_record.c */
 enum store_status sqlite_position(struct store *store, struct store_position *out);

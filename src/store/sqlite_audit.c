@@ -82,9 +82,7 @@ static enum store_status count_rows(struct sqlite_store *store, enum sqlite_stat
 
 static void count_units(sqlite3_stmt *row, struct store_product_audit *audit)
 {
-    int64_t units = sqlite3_column_int64(row, 2);
-    audit->order_units += units;
-    audit->cancelled_units += sqlite3_column_int(row, 4) != 0 ? units : 0;
+    audit->order_units += sqlite3_column_int64(row, 2);
     if (audit->last_order_id < sqlite3_column_int64(row, 0)) {
         audit->last_order_id = sqlite3_column_int64(row, 0);
         audit->last_order_at_ms = sqlite3_column_int64(row, 3);
@@ -101,11 +99,16 @@ static void count_sale(sqlite3_stmt *row, struct sqlite_tally *tally)
 static void count_part(sqlite3_stmt *row, struct sqlite_tally *tally)
 {
     int64_t order_id = sqlite3_column_int64(row, 0);
-    bool is_in_first_line = sqlite3_column_int64(row, 5) == tally->product_id;
+    bool is_in_first_line = sqlite3_column_int64(row, 4) == tally->product_id;
     if (!is_in_first_line && tally->last_part_order_id != order_id)
         tally->audit.order_count++;
     tally->last_part_order_id = order_id;
     count_units(row, &tally->audit);
+}
+
+static void count_cancelled(sqlite3_stmt *row, struct sqlite_tally *tally)
+{
+    tally->audit.cancelled_units = sqlite3_column_int64(row, 1);
 }
 
 static void count_changes(sqlite3_stmt *row, struct sqlite_tally *tally)
@@ -132,11 +135,9 @@ static enum store_status count_all_products(struct sqlite_store *store)
         enum sqlite_statement statement;
         int product_column;
         void (*count)(sqlite3_stmt *row, struct sqlite_tally *tally);
-    } passes[] = {{SQL_AUDIT_SALES, 1, count_sale},
-                  {SQL_AUDIT_PARTS, 1, count_part},
-                  {SQL_AUDIT_OVER_LIMIT, 0, count_over_limit},
-                  {SQL_AUDIT_CHANGES, 0, count_changes},
-                  {SQL_AUDIT_PRICES, 0, count_price}};
+    } passes[] = {{SQL_AUDIT_SALES, 1, count_sale},          {SQL_AUDIT_PARTS, 1, count_part},
+                  {SQL_AUDIT_CANCELLED, 0, count_cancelled}, {SQL_AUDIT_OVER_LIMIT, 0, count_over_limit},
+                  {SQL_AUDIT_CHANGES, 0, count_changes},     {SQL_AUDIT_PRICES, 0, count_price}};
     if (store->tallies.rows != NULL)
         return STORE_OK;
     /* No product has id 0: marks "counted", even if there are no orders. */

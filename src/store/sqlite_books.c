@@ -85,18 +85,25 @@ static bool read_book(struct sqlite_store *store, struct sqlite_book *book)
 struct sqlite_book *sqlite_books_find(struct sqlite_books *books, int64_t product_id)
 {
     CHECK(product_id != 0);
+    if (books->capacity > 0) {
+        struct sqlite_book *found = find_slot(books, product_id);
+        if (found->product_id != 0)
+            return found;
+    }
     if (!grow_books(books))
         return NULL;
     struct sqlite_book *book = find_slot(books, product_id);
-    if (book->product_id == 0) {
-        *book = (struct sqlite_book){.product_id = product_id};
-        books->used++;
-    }
+    *book = (struct sqlite_book){.product_id = product_id};
+    books->used++;
     return book;
 }
 
 struct sqlite_book *sqlite_book_of(struct sqlite_store *store, int64_t product_id)
 {
+    if (product_id == 0) { /* no product's, and what marks a free slot */
+        store->books.nobody = (struct sqlite_book){0};
+        return &store->books.nobody;
+    }
     size_t used = store->books.used;
     struct sqlite_book *book = sqlite_books_find(&store->books, product_id);
     if (book == NULL) {

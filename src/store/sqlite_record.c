@@ -202,22 +202,58 @@ static void unsell_parts(struct sqlite_store *store, const struct sale_order *or
     }
 }
 
+/* What must stand behind a line: nothing, or, of a bundle, exactly what it is made of. Redis may have been told something else. */
+struct expected {
+    struct bundle_component components[BUNDLE_COMPONENTS_MAX];
+    size_t count, met;
+    int64_t bundles;
+};
+
+static bool is_expected(struct expected *expected, const struct order_part *component)
+{
+    if (expected->met == expected->count)
+        return false;
+    const struct bundle_component *next = &expected->components[expected->met++];
+    return component->product_id == next->product_id &&
+           component->quantity == next->quantity * expected->bundles;
+}
+
+/* Takes one part, *fits, if it is what must come here and there is so much of it. */
+static enum store_status sell_part(struct sqlite_store *store, const struct order_part *part,
+                                   struct expected *expected, bool *fits)
+{
+    struct sqlite_book *book = sqlite_book_of(store, part->product_id);
+    if (book == NULL)
+        return STORE_FAILED;
+    *fits = part->is_component ? is_expected(expected, part) && !book->is_bundle
+                               : expected->met == expected->count;
+    if (*fits && book->is_bundle) {
+        *expected = (struct expected){.bundles = part->quantity};
+        if (sqlite_components(store, part->product_id, expected->components, &expected->count) != STORE_OK)
+            return STORE_FAILED;
+    }
+    *fits = *fits && sqlite_book_sell(book, part->quantity);
+    return STORE_OK;
+}
+
 /* All parts or none. */
 static enum store_status sell_parts(struct sqlite_store *store, const struct sale_order *order, bool *sold)
 {
+    struct expected expected = {.count = 0};
     *sold = false;
     for (size_t i = 0; i < order_part_count(order); i++) {
         struct order_part part = order_part_at(order, i);
-        struct sqlite_book *book = sqlite_book_of(store, part.product_id);
-        if (book == NULL)
+        bool fits;
+        if (sell_part(store, &part, &expected, &fits) != STORE_OK)
             return STORE_FAILED;
-        bool fits = !(part.is_component && book->is_bundle) && sqlite_book_sell(book, part.quantity);
         if (!fits) {
             unsell_parts(store, order, i);
             return STORE_OK;
         }
     }
-    *sold = true;
+    *sold = expected.met == expected.count;
+    if (!*sold)
+        unsell_parts(store, order, order_part_count(order));
     return STORE_OK;
 }
 
@@ -234,12 +270,10 @@ static void move_parts(struct sqlite_store *store, const struct log_entry *entry
 
 static bool is_well_formed(const struct sale_order *order)
 {
-    for (size_t i = 0; i < order_part_count(order); i++) {
-        struct order_part part = order_part_at(order, i);
-        if (part.quantity <= 0 || part.product_id <= 0)
-            return false;
-    }
-    return true;
+    bool well_formed = order_part_count(order) <= ORDER_PARTS_MAX;
+    for (size_t i = 0; well_formed && i < order_part_count(order); i++)
+        well_formed = order_part_at(order, i).quantity > 0;
+    return well_formed;
 }
 
 static enum store_status apply_order(struct run *run, const struct log_entry *entry,
@@ -346,8 +380,8 @@ static enum store_status keep_misfit(struct run *run, const struct log_entry *en
              (unsigned long long)entry->position.n);
     for (size_t i = 0; i < cancel->part_count; i++) {
         const struct order_part *part = &cancel->parts[i];
-        if (part->product_id <= 0 || part->quantity <= 0)
-            continue;
+        if (part->product_id <= 0 || part->quantity <= 0 || part->quantity > PRODUCT_STOCK_MAX)
+            continue; /* a figure that no script writes */
         struct sqlite_book *book = sqlite_book_of(run->store, part->product_id);
         if (book == NULL)
             return STORE_FAILED;

@@ -201,16 +201,22 @@ enum store_status sqlite_update_user(struct store *base, int64_t id, enum user_r
 }
 
 /* --- products --- */
+enum store_status sqlite_components(struct sqlite_store *store, int64_t bundle_id,
+                                    struct bundle_component out[BUNDLE_COMPONENTS_MAX], size_t *count)
+{
+    sqlite3_stmt *statement = store->statements[SQL_COMPONENTS];
+    sqlite3_bind_int64(statement, 1, bundle_id);
+    sqlite3_bind_int64(statement, 2, BUNDLE_COMPONENTS_MAX);
+    return find_many(store, statement, read_component, out, sizeof *out, count,
+                     "reading a bundle's components");
+}
+
 /* A product and its components are written in one transaction and the components never change, so this needs no snapshot. */
 static enum store_status add_components(struct sqlite_store *store, struct store_product *product)
 {
-    if (product->component_count == 0)
-        return STORE_OK;
-    sqlite3_stmt *statement = store->statements[SQL_COMPONENTS];
-    sqlite3_bind_int64(statement, 1, product->id);
-    sqlite3_bind_int64(statement, 2, BUNDLE_COMPONENTS_MAX);
-    return find_many(store, statement, read_component, product->components, sizeof *product->components,
-                     &product->component_count, "reading a bundle's components");
+    return product->component_count == 0
+               ? STORE_OK
+               : sqlite_components(store, product->id, product->components, &product->component_count);
 }
 
 static enum store_status find_product(struct sqlite_store *store, sqlite3_stmt *statement,

@@ -473,7 +473,7 @@ static void test_a_refusal_does_not_pin_its_key(void **state)
     (void)state;
     open_product(1, 1, 1);
     expect_outcome(sell_one_keyed(5, 1, 2, "k"), REFUSAL_INSUFFICIENT_STOCK, 1, 0);
-    expect_outcome(sell_one_keyed(5, 99, 1, "k"), REFUSAL_NOT_ON_SALE, 0, 0);
+    expect_outcome(sell_one_keyed(5, 99, 1, "k"), REFUSAL_NOT_ON_SALE, 99, 0);
     assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), GATE_CHANGED);
     expect_outcome(sell_one_keyed(5, 1, 2, "k"), REFUSAL_CUSTOMER_LIMIT, 0, 1);
     expect_outcome(sell_one_keyed(5, 1, 1, "k"), 1, PRICE, 5);

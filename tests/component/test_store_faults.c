@@ -1,8 +1,8 @@
 /* The SQLite store on a disk that fails (src/store/faulty_vfs.c), with processes that die at every step, and on the bare machine
  * with a full file system and other programs in the way.
  *
- * Every test records the same kind of run: RUN_ENTRIES entries with RUN_ORDERS orders of one unit of product 1, so the number of
- * orders in the store says everything: position, stock, sums. assert_agrees() holds them all against each other. Processes are
+ * Every test records the same kind of run: SALE_ENTRIES entries with RUN_ORDERS orders of one unit of product 1, the last of them a cart with one
+ * of product 2, which a further entry cancels; so the number of orders in the store says everything: position, stock, sums, audit log. assert_agrees() holds them all against each other. Processes are
  * forked while this one has nothing open. */
 #include "doorbuster/store.h"
 
@@ -24,7 +24,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RUN_ENTRIES 2
+#define SALE_ENTRIES 2
+#define RUN_ENTRIES (SALE_ENTRIES + 1)
+#define RUN_ROWS                                                                                             \
+    (SALE_ENTRIES + 1 + 2) /* of the audit log: the sales, and both products' of the cancellation */
 #define RUN_ORDERS 60
 #define STOCK 1000000
 
@@ -100,6 +103,7 @@ static enum store_status record(struct fixture *f)
 {
     struct sale_order orders[RUN_ORDERS];
     struct log_entry entries[RUN_ENTRIES];
+    struct order_part chair = {.product_id = 2, .quantity = 1, .unit_price = 500};
     int64_t rejected[RUN_ORDERS];
     size_t rejected_count;
     struct store_position position = position_of(f->store);
@@ -113,12 +117,19 @@ static enum store_status record(struct fixture *f)
                                         .unit_price = 500,
                                         .remaining = STOCK - id};
     }
-    for (size_t i = 0; i < RUN_ENTRIES; i++)
+    orders[RUN_ORDERS - 1].more = &chair;
+    orders[RUN_ORDERS - 1].more_count = 1;
+    for (size_t i = 0; i < SALE_ENTRIES; i++)
         entries[i] = (struct log_entry){.position = {1, position.recorded.n + 1 + i},
                                         .kind = LOG_ENTRY_SALE,
                                         .at_ms = 1000 + (int64_t)position.recorded.n,
-                                        .orders = orders + i * RUN_ORDERS / RUN_ENTRIES,
-                                        .order_count = RUN_ORDERS / RUN_ENTRIES};
+                                        .orders = orders + i * RUN_ORDERS / SALE_ENTRIES,
+                                        .order_count = RUN_ORDERS / SALE_ENTRIES};
+    entries[SALE_ENTRIES] =
+        (struct log_entry){.position = {1, position.recorded.n + RUN_ENTRIES},
+                           .kind = LOG_ENTRY_CANCEL,
+                           .at_ms = 1000 + (int64_t)position.recorded.n,
+                           .cancel = {.order_id = orders[RUN_ORDERS - 1].id, .user_id = 1, .actor = 1}};
     return store_record(f->store, f->epoch, position.recorded, entries, RUN_ENTRIES, rejected, RUN_ORDERS,
                         &rejected_count);
 }
@@ -129,22 +140,42 @@ static void record_or_die(struct fixture *f)
         fail_msg("recording: %s", store_error(f->store));
 }
 
-/* One user, one product, on sale. */
+/* One user, two products, on sale. */
 static void open_shop(struct fixture *f)
 {
     struct store_user user = {.username = "ada", .password_hash = "hash"};
-    struct store_product product = {.name = "Lamp", .price = 500, .planned_stock = STOCK};
-    struct log_entry opening = {.position = {1, 1},
-                                .kind = LOG_ENTRY_STOCK,
-                                .at_ms = 1000,
-                                .stock = {.product_id = 1, .delta = STOCK, .remaining = STOCK}};
+    struct store_product products[2] = {{.name = "Lamp", .price = 500, .planned_stock = STOCK},
+                                        {.name = "Chair", .price = 500, .planned_stock = STOCK}};
+    struct log_entry openings[2];
     size_t rejected_count;
     attach(f);
     assert_int_equal(store_add_user(f->store, &user), STORE_OK);
-    assert_int_equal(store_add_product(f->store, &product), STORE_OK);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(store_add_product(f->store, &products[i]), STORE_OK);
+        openings[i] =
+            (struct log_entry){.position = {1, 1 + i},
+                               .kind = LOG_ENTRY_STOCK,
+                               .at_ms = 1000,
+                               .stock = {.product_id = products[i].id, .delta = STOCK, .remaining = STOCK}};
+    }
     assert_int_equal(
-        store_record(f->store, f->epoch, (struct log_position){0, 0}, &opening, 1, NULL, 0, &rejected_count),
+        store_record(f->store, f->epoch, (struct log_position){0, 0}, openings, 2, NULL, 0, &rejected_count),
         STORE_OK);
+}
+
+static void assert_product_agrees(struct store *store, int64_t id, int64_t sold, int64_t cancelled)
+{
+    struct store_product_audit sums;
+    struct store_product product;
+    assert_int_equal(store_audit_product(store, id, &sums), STORE_OK);
+    assert_int_equal(store_find_product(store, id, &product), STORE_OK);
+    assert_int_equal(sums.order_units, sold);
+    assert_int_equal(sums.cancelled_units, cancelled);
+    assert_int_equal(sums.opening_units, STOCK);
+    assert_int_equal(sums.logged_stock, STOCK - sold + cancelled);
+    assert_int_equal(product.sold, sold);
+    assert_int_equal(product.cancelled, cancelled);
+    assert_int_equal(product.stock, STOCK - sold + cancelled);
 }
 
 /* Everything a fresh reader sees fits together; the number of orders. */
@@ -152,22 +183,21 @@ static int64_t assert_agrees(const struct fixture *f)
 {
     struct store *store = open_or_die(f, STORE_READER);
     struct store_orders_audit orders;
-    struct store_product_audit sums;
-    struct store_product product;
+    struct store_chain_audit chain;
     assert_int_equal(store_audit_orders(store, &orders), STORE_OK);
-    assert_int_equal(store_audit_product(store, 1, &sums), STORE_OK);
-    assert_int_equal(store_find_product(store, 1, &product), STORE_OK);
+    assert_int_equal(store_audit_chain(store, &chain), STORE_OK);
     struct store_position position = position_of(store);
     struct store_orders_audit sound = {
         .count = orders.count, .first_id = orders.count > 0, .last_id = orders.count};
     assert_memory_equal(&orders, &sound, sizeof orders); /* no gaps, in order, nothing beyond the position */
     assert_int_equal(orders.count % RUN_ORDERS, 0);      /* whole runs */
-    assert_int_equal(position.recorded.n, 1 + orders.count / RUN_ORDERS * RUN_ENTRIES);
+    int64_t runs = orders.count / RUN_ORDERS;
+    assert_int_equal(position.recorded.n, 2 + runs * RUN_ENTRIES);
     assert_int_equal(position.last_order_id, orders.count);
-    assert_int_equal(sums.order_units, orders.count);
-    assert_int_equal(sums.opening_units, STOCK);
-    assert_int_equal(product.sold, orders.count);
-    assert_int_equal(product.stock, STOCK - orders.count);
+    assert_product_agrees(store, 1, orders.count, runs);
+    assert_product_agrees(store, 2, runs, runs);
+    assert_int_equal(chain.rows, 2 + runs * RUN_ROWS);
+    assert_int_equal(chain.first_gap + chain.first_forged + chain.first_off + chain.first_backwards, 0);
     store_close(&store);
     return orders.count;
 }

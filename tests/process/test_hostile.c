@@ -206,20 +206,26 @@ struct refused {
     const char *body;
 };
 
-/* Every body of the list gets its status. "PRODUCT" in it stands for the product's id. */
+/* "PRODUCT" stands for the product's id. */
+static void fill_in_product(const char *from, char *out, size_t out_bytes)
+{
+    static const char word[] = "PRODUCT";
+    size_t used = 0;
+    for (const char *mark; (mark = strstr(from, word)) != NULL; from = mark + strlen(word)) {
+        used += (size_t)snprintf(out + used, out_bytes - used, "%.*s%" PRId64, (int)(mark - from), from,
+                                 test.product);
+    }
+    snprintf(out + used, out_bytes - used, "%s", from);
+}
+
+/* Every body of the list gets its status. */
 static void each_is_refused(const char *target, enum who who, const char *media, const struct refused *list,
                             size_t count)
 {
     char headers[HEADERS_BYTES], body[4096];
     format_headers(headers, token_of(who), media);
     for (size_t i = 0; i < count; i++) {
-        const char *mark = strstr(list[i].body, "PRODUCT");
-        if (mark != NULL) {
-            snprintf(body, sizeof body, "%.*s%" PRId64 "%s", (int)(mark - list[i].body), list[i].body,
-                     test.product, mark + 7);
-        } else {
-            snprintf(body, sizeof body, "%s", list[i].body);
-        }
+        fill_in_product(list[i].body, body, sizeof body);
         struct http_answer answer = ask("POST", target, headers, body);
         check_problem(body, &answer, list[i].status);
         http_answer_free(&answer);
@@ -297,6 +303,35 @@ static void test_purchase_bodies(void **state)
         {422, "{\"product_id\":PRODUCT,\"quantity\":9007199254740993}"},
         {422, "{\"product_id\":PRODUCT,\"quantity\":18446744073709551617}"},
         {422, "{\"product_id\":PRODUCT,\"quantity\":-9223372036854775808}"},
+        {422, "{\"items\":[]}"},
+        {422, "{\"items\":{}}"},
+        {422, "{\"items\":\"x\"}"},
+        {422, "{\"items\":[1]}"},
+        {422, "{\"items\":[null]}"},
+        {422, "{\"items\":[{}]}"},
+        {422, "{\"items\":[{\"product_id\":PRODUCT}]}"},
+        {422, "{\"items\":[{\"quantity\":1}]}"},
+        {422, "{\"items\":[{\"product_id\":PRODUCT,\"quantity\":0}]}"},
+        {422, "{\"items\":[{\"product_id\":PRODUCT,\"quantity\":-1}]}"},
+        {422, "{\"items\":[{\"product_id\":PRODUCT,\"quantity\":1001}]}"},
+        {422,
+         "{\"items\":[{\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":-1}]}"},
+        {422,
+         "{\"items\":[{\"product_id\":PRODUCT,\"quantity\":600},{\"product_id\":PRODUCT,\"quantity\":401}]}"},
+        {422, "{\"items\":[{\"product_id\":PRODUCT,\"quantity\":1.5}]}"},
+        {422, "{\"items\":[{\"product_id\":\"PRODUCT\",\"quantity\":1}]}"},
+        {422, "{\"items\":[[{\"product_id\":PRODUCT,\"quantity\":1}]]}"},
+        {422, "{\"items\":[{\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":1},{"
+              "\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_"
+              "id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,"
+              "\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":"
+              "1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_"
+              "id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,"
+              "\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":"
+              "1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_"
+              "id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,\"quantity\":1},{\"product_id\":PRODUCT,"
+              "\"quantity\":1}]}"},
+        {422, "{\"product_id\":PRODUCT,\"quantity\":1,\"items\":[{\"product_id\":PRODUCT,\"quantity\":1}]}"},
         {422, "{\"product_id\":0,\"quantity\":1}"},
         {422, "{\"product_id\":-1,\"quantity\":1}"},
         {422, "{\"product_id\":1.5,\"quantity\":1}"},
@@ -459,6 +494,10 @@ static void expect_401(const char *what, const char *authorization)
     } calls[] = {{"POST", "/api/purchases", "{\"product_id\":1,\"quantity\":1}"},
                  {"GET", "/api/purchases/me", NULL},
                  {"GET", "/api/purchases/1", NULL},
+                 {"DELETE", "/api/purchases/1", NULL},
+                 {"POST", "/api/admin/products/1/stock", "{\"delta\":1,\"reason\":\"r\"}"},
+                 {"POST", "/api/admin/products/1/price", "{\"price\":1,\"reason\":\"r\"}"},
+                 {"GET", "/api/admin/audit", NULL},
                  {"GET", "/api/products", NULL},
                  {"GET", "/api/products/1", NULL},
                  {"GET", "/api/products/1/stock", NULL},
@@ -570,7 +609,7 @@ static void test_products(void **state)
         {422, "{\"name\":\"n\",\"price\":-1,\"stock\":1}"},
         {422, "{\"name\":\"n\",\"price\":1.5,\"stock\":1}"},
         {422, "{\"name\":\"n\",\"price\":\"1\",\"stock\":1}"},
-        {422, "{\"name\":\"n\",\"price\":1000000000001,\"stock\":1}"},
+        {422, "{\"name\":\"n\",\"price\":100000000001,\"stock\":1}"},
         {422, "{\"name\":\"n\",\"price\":9007199254740993,\"stock\":1}"},
         {422, "{\"name\":\"n\",\"price\":1,\"stock\":-1}"},
         {422, "{\"name\":\"n\",\"price\":1,\"stock\":0.5}"},
@@ -581,7 +620,22 @@ static void test_products(void **state)
         {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"per_customer_limit\":-1}"},
         {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"per_customer_limit\":\"1\"}"},
         {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"description\":7}"},
-        {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"starts_at\":\"2030-01-01T00:00:00Z\"}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"starts_at\":\"2030-01-01\"}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"starts_at\":\"2030-13-01T00:00:00Z\"}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"starts_at\":1893456000000}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"ends_at\":\"yesterday\"}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"starts_at\":\"2030-01-01T00:00:00Z\",\"ends_at\":"
+              "\"2030-01-01T00:00:00Z\"}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"components\":[{\"product_id\":1,\"quantity\":1}]}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"components\":{\"product_id\":1,\"quantity\":1}}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"components\":[1]}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"components\":[{\"product_id\":1}]}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"components\":[{\"product_id\":1,\"quantity\":0}]}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"components\":[{\"product_id\":1,\"quantity\":1001}]}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"components\":[{\"product_id\":0,\"quantity\":1}]}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"components\":[{\"product_id\":999,\"quantity\":1}]}"},
+        {422, "{\"name\":\"n\",\"price\":1,\"components\":[{\"product_id\":1,\"quantity\":1},{\"product_id\":"
+              "1,\"quantity\":1}]}"},
         {422, "{\"name\":\"n\",\"price\":1,\"stock\":1,\"components\":[]}"},
     };
     char headers[HEADERS_BYTES], body[512];
@@ -737,7 +791,7 @@ static void test_paths_and_methods(void **state)
         {405, "PUT", "/api/purchases", "POST"},
         {405, "DELETE", "/api/purchases", "POST"},
         {405, "PATCH", "/api/purchases", "POST"},
-        {405, "PUT", "/api/purchases/1", "GET, HEAD"},
+        {405, "PUT", "/api/purchases/1", "GET, HEAD, DELETE"},
         {405, "POST", "/api/purchases/me", "GET, HEAD"},
         {405, "DELETE", "/api/products", "GET, HEAD, POST"},
         {405, "POST", "/api/products/1", "GET, HEAD"},
@@ -772,6 +826,15 @@ static void test_paths_and_methods(void **state)
         {400, "GET", "/api/products/%00", NULL},
         {400, "GET", "/api/products/%zz", NULL},
         {400, "GET", "/api/products/%", NULL},
+        {404, "DELETE", "/api/purchases/1000000", NULL},
+        {404, "DELETE", "/api/purchases/0", NULL},
+        {405, "DELETE", "/api/purchases/me", "GET, HEAD"},
+        {405, "GET", "/api/admin/products/1/stock", "POST"},
+        {405, "DELETE", "/api/admin/products/1/price", "POST"},
+        {405, "DELETE", "/api/admin/audit", "GET, HEAD"},
+        {403, "POST", "/api/admin/products/1/stock", NULL},
+        {403, "POST", "/api/admin/products/1/price", NULL},
+        {403, "GET", "/api/admin/audit", NULL},
         {422, "GET", "/api/purchases/me?limit=0", NULL},
         {422, "GET", "/api/purchases/me?limit=-1", NULL},
         {422, "GET", "/api/purchases/me?limit=x", NULL},

@@ -20,6 +20,8 @@
 
 #define LINES_MS 30000
 
+#define STOCK_BY "HINCRBY {doorbuster}:product:%lld stock %lld"
+
 static struct tool_shop shop;
 
 static void sell(unsigned orders)
@@ -34,7 +36,7 @@ static void change_store(const char *sql)
 
 static void change_redis_stock(int64_t by)
 {
-    tool_shop_change_redis(&shop, "HINCRBY {doorbuster}:product:%lld stock %lld", shop.product, by);
+    tool_shop_change_redis(&shop, STOCK_BY, shop.product, by);
 }
 
 /* --- what clients were told
@@ -312,13 +314,13 @@ static bool was_asked_to_attach(void)
 
 /* The recorder stands still until verify has looked and asked, so that it cannot have healed anything by itself before; then it gets this
  * signal. Gives verify's exit code and what it said. */
-static int repair(int64_t edit, const char *more, int signal_number, char said[8192])
+static int repair_field(const char *edit, int64_t by, const char *more, int signal_number, char said[8192])
 {
     pid_t recorder = server_fixture_child(&shop.server, "doorbuster: recorder");
     FILE *out = tmpfile();
     assert_int_equal(kill(recorder, SIGSTOP), 0);
-    if (edit != 0) {
-        change_redis_stock(edit);
+    if (by != 0) {
+        tool_shop_change_redis(&shop, edit, shop.product, by);
         server_fixture_verify(&shop.server, 1);
     }
     const char *const argv[] = {program_path("verify"), "--data", shop.server.data, "--repair", more, NULL};
@@ -333,6 +335,11 @@ static int repair(int64_t edit, const char *more, int signal_number, char said[8
     said[fread(said, 1, 8191, out)] = '\0';
     fclose(out);
     return exit_code;
+}
+
+static int repair(int64_t stock_by, const char *more, int signal_number, char said[8192])
+{
+    return repair_field(STOCK_BY, stock_by, more, signal_number, said);
 }
 
 static void test_repair_mends_redis(void **state)
@@ -355,6 +362,16 @@ static void test_repair_mends_redis(void **state)
     cJSON_Delete(json);
     sell(1);
     assert_int_equal(shop.ledger.confirmed, 5);
+}
+
+/* Not only the stock. */
+static void test_repair_mends_a_price(void **state)
+{
+    char said[8192];
+    (void)state;
+    assert_int_equal(repair_field("HINCRBY {doorbuster}:product:%lld price %lld", 7, NULL, SIGCONT, said), 0);
+    assert_non_null(strstr(said, "(price): before Redis 12, store 12; now Redis 12, store 12: mended"));
+    server_fixture_verify(&shop.server, 0);
 }
 
 static void test_repair_without_need(void **state)
@@ -558,6 +575,7 @@ int main(void)
         TEST(test_watch_remembers),
         TEST(test_watch_json),
         TEST(test_repair_mends_redis),
+        TEST(test_repair_mends_a_price),
         TEST(test_repair_without_need),
         TEST(test_repair_sees_an_attach),
         TEST(test_repair_without_a_recorder),
