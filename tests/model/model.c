@@ -302,20 +302,6 @@ void model_buy(struct model *model, const struct model_cart *carts, size_t count
 }
 
 /* --- cancelling --------------------------------------------------------------------------------------------------------------------- */
-static bool has_room_for(const struct model *model, const struct model_order *order)
-{
-    for (int64_t product = 1; product <= model->product_count; product++) {
-        int64_t stock = model->products[product].stock;
-        for (size_t i = 0; i < order->part_count; i++) {
-            stock += order->parts[i].product == product ? order->parts[i].quantity : 0;
-        }
-        if (model->products[product].component_count == 0 && stock > PRODUCT_STOCK_MAX) {
-            return false;
-        }
-    }
-    return true;
-}
-
 enum model_result model_cancel(struct model *model, int64_t id, int64_t actor, int64_t recorded)
 {
     if (id < 1 || id > recorded) {
@@ -327,9 +313,6 @@ enum model_result model_cancel(struct model *model, int64_t id, int64_t actor, i
     }
     if (order->cancelled && model->fault != MODEL_CANCELS_TWICE) {
         return MODEL_DONE_BEFORE;
-    }
-    if (!has_room_for(model, order)) {
-        return MODEL_FULL;
     }
     for (size_t i = 0; i < order->part_count; i++) {
         struct model_product *product = &model->products[order->parts[i].product];

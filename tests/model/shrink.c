@@ -27,10 +27,8 @@ static bool keep_if_failing(struct shrinking *shrinking, const struct sequence *
         return false;
     }
     memcpy(shrinking->failure, shrinking->trial->failure, sizeof shrinking->failure);
-    *shrinking->best = *candidate;
-    if (shrinking->trial->step < candidate->count) { /* what came after the failure does not matter */
-        shrinking->best->count = shrinking->trial->step;
-    }
+    *shrinking->best = shrinking->trial->done;
+    shrinking->best->count = shrinking->trial->step; /* what came after the failure does not matter */
     return true;
 }
 
@@ -260,7 +258,8 @@ void shrink(struct trial *trial, struct world *world, struct sequence *sequence,
     struct shrinking shrinking = {
         .trial = trial, .world = world, .fault = fault, .best = sequence, .runs_left = runs_max};
     memcpy(shrinking.failure, trial->failure, sizeof shrinking.failure);
-    sequence->count = trial->step < sequence->count ? trial->step : sequence->count;
+    *sequence = trial->done;
+    sequence->count = trial->step;
     for (size_t stretch = sequence->count / 2; stretch > 0; stretch /= 2) {
         leave_out(&shrinking, stretch);
     }

@@ -37,7 +37,7 @@ const char *trial_key(int key)
     return names[key];
 }
 
-static bool run_step(struct trial *trial, const struct step *step)
+static bool run_step(struct trial *trial, struct step *step)
 {
     trial->steps++;
     if (!trial_step(trial, step) || !compare_gate(trial)) {
@@ -51,10 +51,10 @@ static bool compare_everything(struct trial *trial)
     return trial_record(trial) && compare_gate(trial) && compare_store(trial) && compare_all(trial);
 }
 
-static bool run_all(struct trial *trial, const struct sequence *sequence)
+static bool run_all(struct trial *trial)
 {
-    for (trial->step = 0; trial->step < sequence->count;) {
-        if (!run_step(trial, &sequence->steps[trial->step++]) ||
+    for (trial->step = 0; trial->step < trial->done.count;) {
+        if (!run_step(trial, &trial->done.steps[trial->step++]) ||
             (trial->step % COMPARE_ALL_EVERY == 0 && !compare_everything(trial))) {
             return false;
         }
@@ -65,13 +65,14 @@ static bool run_all(struct trial *trial, const struct sequence *sequence)
 bool trial_run(struct trial *trial, struct world *world, const struct sequence *sequence, enum model_fault fault)
 {
     trial->world = world;
+    trial->done = *sequence;
     trial->compared_orders = 0;
     trial->step = 0;
     trial->failure[0] = '\0';
     memset(trial->change_positions, 0, sizeof trial->change_positions);
     model_start(&trial->now, fault);
     model_start(&trial->recorded, fault);
-    bool held = world_begin(world, MODEL_ADMIN, trial->failure, sizeof trial->failure) && run_all(trial, sequence);
+    bool held = world_begin(world, MODEL_ADMIN, trial->failure, sizeof trial->failure) && run_all(trial);
     world_finish(world);
     return held;
 }

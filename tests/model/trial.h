@@ -15,7 +15,8 @@ struct trial {
     struct model_answer answers[WORLD_PURCHASES]; /* of the world's purchases, by index */
     struct log_position change_positions[1 + MODEL_KEYS], cancel_positions[1 + MODEL_ORDERS];
     int64_t compared_orders; /* up to here, since they were recorded */
-    size_t step;             /* how many were carried out */
+    struct sequence done;    /* the sequence, with numbers as they were understood */
+    size_t step;             /* how many of it were carried out */
     /* Over all trials: so that whoever reads the report sees that everything came up. */
     uint64_t purchases[REFUSALS], carts_sold, results[STEP_KINDS][MODEL_RESULTS], steps;
     char failure[TRIAL_FAILURE_BYTES];
@@ -32,7 +33,7 @@ bool trial_fail(struct trial *trial, const char *what, ...) __attribute__((forma
 const char *trial_key(int key); /* "key-3"; NULL for 0 */
 
 /* Carries one step out on both, and compares what was answered. */
-bool trial_step(struct trial *trial, const struct step *step);
+bool trial_step(struct trial *trial, struct step *step);
 /* The recorder catches up; all that was bought is confirmed. */
 bool trial_record(struct trial *trial);
 /* Redis loses all, and the recorder attaches. */

@@ -13,22 +13,16 @@
 #define PATIENCE_MS 1000
 #define LONG_MS INT64_C(4000000000) /* 46 days */
 
-/* p0 is none; others are counted around. */
-static int64_t product_of(const struct trial *trial, int number)
+/* 0 is none; others are counted around. The step is told, so that it reads as what was done. */
+static int64_t number_of(int *number, int64_t count)
 {
-    int64_t count = trial->now.product_count;
-    return number == 0 || count == 0 ? count + 50 : 1 + (number - 1) % count;
+    *number = *number == 0 || count == 0 ? 0 : (int)(1 + (*number - 1) % count);
+    return *number == 0 ? count + 50 : *number;
 }
 
-static int64_t order_of(const struct trial *trial, int number)
+static int64_t product_of(const struct trial *trial, int *number)
 {
-    int64_t count = trial->now.order_count;
-    return number == 0 || count == 0 ? count + 50 : 1 + (number - 1) % count;
-}
-
-static int64_t user_of(int number)
-{
-    return 1 + (number > 0 ? number - 1 : 0) % MODEL_USERS;
+    return number_of(number, trial->now.product_count);
 }
 
 static bool note_recorded(struct trial *trial)
@@ -83,9 +77,9 @@ bool trial_rebuild(struct trial *trial)
     return forget(trial, LOSE_ALL);
 }
 
-static bool tamper(struct trial *trial, const struct step *step)
+static bool tamper(struct trial *trial, struct step *step)
 {
-    int64_t id = product_of(trial, step->product);
+    int64_t id = product_of(trial, &step->product);
     struct recorder *recorder = trial->world->recorder;
     if (!model_knows(&trial->now, id) || model_is_bundle(&trial->now, id)) {
         return true;
@@ -116,13 +110,13 @@ static void set_window(const struct step *step, struct model_product *product)
                                                      : 0;
 }
 
-static struct model_product wanted_product(const struct trial *trial, const struct step *step)
+static struct model_product wanted_product(const struct trial *trial, struct step *step)
 {
     struct model_product product = {
         .opened = !step->planned, .price = step->price, .limit = step->limit, .planned = step->stock};
     set_window(step, &product);
     for (int i = 0; i < step->component_count; i++) {
-        int64_t id = product_of(trial, step->components[i].product);
+        int64_t id = product_of(trial, &step->components[i].product);
         bool is_there = false;
         for (size_t j = 0; j < product.component_count; j++) {
             is_there = is_there || product.components[j].product == id;
@@ -170,7 +164,7 @@ static bool open_at_gate(struct trial *trial, const struct store_product *added)
            trial_equal(trial, result.stock, added->planned_stock, "opening stock of %" PRId64, added->id);
 }
 
-static bool open_product(struct trial *trial, const struct step *step)
+static bool open_product(struct trial *trial, struct step *step)
 {
     if (trial->now.product_count == MODEL_PRODUCTS) {
         return true;
@@ -200,15 +194,16 @@ static bool open_product(struct trial *trial, const struct step *step)
 
 /* --- buying ------------------------------------------------------------------------------------------------------------------------ */
 /* The same cart for both: lines that do not fit are in neither. */
-static bool fill_cart(struct trial *trial, const struct step_cart *wish, struct model_cart *cart,
+static bool fill_cart(struct trial *trial, struct step_cart *wish, struct model_cart *cart,
                       struct sale_order *order)
 {
-    *cart = (struct model_cart){.user = user_of(wish->user), .key = wish->key};
+    wish->user += wish->user == 0; /* there is no buyer 0 */
+    *cart = (struct model_cart){.user = number_of(&wish->user, MODEL_USERS), .key = wish->key};
     order->user_id = cart->user;
     order->key = trial_key(wish->key);
     order->key_bytes = order->key != NULL ? strlen(order->key) : 0;
     for (int i = 0; i < wish->line_count; i++) {
-        int64_t product = product_of(trial, wish->lines[i].product), quantity = wish->lines[i].quantity;
+        int64_t product = product_of(trial, &wish->lines[i].product), quantity = wish->lines[i].quantity;
         bool fits = model_cart_add(cart, product, quantity);
         enum cart_fault fault = cart_add(order, product, quantity);
         if (!trial_equal(trial, fault, fits ? CART_FITS : CART_TOO_MANY_UNITS, "a line into a cart")) {
@@ -218,7 +213,7 @@ static bool fill_cart(struct trial *trial, const struct step_cart *wish, struct 
     return trial_equal(trial, (int64_t)order_part_count(order), (int64_t)cart->line_count, "lines of a cart");
 }
 
-static bool buy(struct trial *trial, const struct step *step)
+static bool buy(struct trial *trial, struct step *step)
 {
     struct world *world = trial->world;
     struct model_cart carts[STEP_CARTS];
@@ -329,9 +324,9 @@ static bool cancel_at_gate(struct trial *trial, const struct cancelling *cancell
     return true;
 }
 
-static bool cancel(struct trial *trial, const struct step *step)
+static bool cancel(struct trial *trial, struct step *step)
 {
-    int64_t id = order_of(trial, step->order);
+    int64_t id = number_of(&step->order, trial->now.order_count);
     int64_t owner = id <= trial->now.order_count ? trial->now.orders[id].user : 1;
     struct cancelling cancelling = {.order_id = id,
                                     .actor = step->by == BY_ADMIN   ? MODEL_ADMIN
@@ -410,9 +405,9 @@ static bool compare_change(struct trial *trial, int key, enum model_result wante
                        "position of a keyed change compared");
 }
 
-static bool change(struct trial *trial, const struct step *step)
+static bool change(struct trial *trial, struct step *step)
 {
-    int64_t product = product_of(trial, step->product);
+    int64_t product = product_of(trial, &step->product);
     int64_t delta = step->kind == STEP_WITHDRAW ? -step->units : step->units;
     struct gate_change_result result = {0};
     struct model_change done;
@@ -436,7 +431,7 @@ static bool trim(struct trial *trial)
     return gate_trim(recorder->redis, recorder->recorded) || trial_fail(trial, "trimming: %s", redis_failure());
 }
 
-bool trial_step(struct trial *trial, const struct step *step)
+bool trial_step(struct trial *trial, struct step *step)
 {
     switch (step->kind) {
     case STEP_OPEN:

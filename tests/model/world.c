@@ -219,19 +219,6 @@ bool world_begin(struct world *world, int64_t users, char *error, size_t error_b
     return world_attach(world) && speak(world) && turn_until(world, is_ready) && speak(world);
 }
 
-void world_finish(struct world *world)
-{
-    if (world->gate != NULL) {
-        turn_until(world, all_answered); /* in a sequence that failed some may wait; their deadline ends that */
-        gate_close_for_worker(&world->gate);
-        uv_run(&world->loop, UV_RUN_DEFAULT);
-    }
-    redisFree(world->recorder->redis);
-    store_close(&world->recorder->store);
-    free(world->recorder);
-    world->recorder = NULL;
-}
-
 static void answer_cb(struct gate_purchase *purchase, void *context)
 {
     struct world *world = context;
@@ -280,4 +267,19 @@ bool world_attach(struct world *world)
     bool attached = recorder_attach(world->recorder);
     world_listen(world);
     return attached;
+}
+
+void world_finish(struct world *world)
+{
+    if (world->gate != NULL) {
+        if (!world_record(world)) { /* in a sequence that failed some may wait; at the latest their deadline ends that */
+            turn_until(world, all_answered);
+        }
+        gate_close_for_worker(&world->gate);
+        uv_run(&world->loop, UV_RUN_DEFAULT);
+    }
+    redisFree(world->recorder->redis);
+    store_close(&world->recorder->store);
+    free(world->recorder);
+    world->recorder = NULL;
 }
