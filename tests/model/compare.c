@@ -8,7 +8,8 @@
 #include <string.h>
 
 /* --- answers -------------------------------------------------------------------------------------------------------------------- */
-static bool compare_sold(struct trial *trial, const struct purchase *purchase, const struct model_answer *answer)
+static bool compare_sold(struct trial *trial, const struct purchase *purchase,
+                         const struct model_answer *answer)
 {
     const struct sale_order *order = &purchase->order;
     if (!trial_equal(trial, order->id, answer->order, "order id")) {
@@ -16,17 +17,18 @@ static bool compare_sold(struct trial *trial, const struct purchase *purchase, c
     }
     for (size_t i = 0; i < order_part_count(order); i++) {
         struct order_part line = order_part_at(order, i);
-        if (!trial_equal(trial, line.unit_price, answer->unit_price[i], "order %" PRId64 ", price of line %zu",
-                         order->id, i) ||
-            !trial_equal(trial, line.remaining, answer->remaining[i], "order %" PRId64 ", remaining of line %zu",
-                         order->id, i)) {
+        if (!trial_equal(trial, line.unit_price, answer->unit_price[i],
+                         "order %" PRId64 ", price of line %zu", order->id, i) ||
+            !trial_equal(trial, line.remaining, answer->remaining[i],
+                         "order %" PRId64 ", remaining of line %zu", order->id, i)) {
             return false;
         }
     }
     return true;
 }
 
-static bool compare_short(struct trial *trial, const struct purchase *purchase, const struct model_answer *answer)
+static bool compare_short(struct trial *trial, const struct purchase *purchase,
+                          const struct model_answer *answer)
 {
     if (!trial_equal(trial, purchase->short_lines, answer->short_lines, "short lines (bits)")) {
         return false;
@@ -41,7 +43,8 @@ static bool compare_short(struct trial *trial, const struct purchase *purchase, 
     return true;
 }
 
-static bool compare_refused(struct trial *trial, const struct purchase *purchase, const struct model_answer *answer)
+static bool compare_refused(struct trial *trial, const struct purchase *purchase,
+                            const struct model_answer *answer)
 {
     switch (answer->refusal) {
     case REFUSAL_INSUFFICIENT_STOCK:
@@ -49,14 +52,16 @@ static bool compare_refused(struct trial *trial, const struct purchase *purchase
     case REFUSAL_ALREADY_ORDERED:
         return trial_equal(trial, purchase->figure, answer->order, "order that the key stands for");
     case REFUSAL_CUSTOMER_LIMIT:
-        if (!trial_equal(trial, purchase->requested, answer->requested, "units in the cart of a limited product") ||
+        if (!trial_equal(trial, purchase->requested, answer->requested,
+                         "units in the cart of a limited product") ||
             !trial_equal(trial, purchase->limit, answer->limit, "limit")) {
             return false;
         }
         break;
     case REFUSAL_NOT_OPEN:
     case REFUSAL_OVER:
-        if (!trial_equal(trial, purchase->wait_ms > 0, answer->refusal == REFUSAL_NOT_OPEN, "is there time to wait")) {
+        if (!trial_equal(trial, purchase->wait_ms > 0, answer->refusal == REFUSAL_NOT_OPEN,
+                         "is there time to wait")) {
             return false;
         }
         break;
@@ -64,7 +69,8 @@ static bool compare_refused(struct trial *trial, const struct purchase *purchase
         break;
     }
     return trial_equal(trial, purchase->refused_product_id, answer->product, "product of a refusal") &&
-           trial_equal(trial, purchase->figure, answer->figure, "figure of a refusal (%d)", (int)answer->refusal);
+           trial_equal(trial, purchase->figure, answer->figure, "figure of a refusal (%d)",
+                       (int)answer->refusal);
 }
 
 bool compare_answer(struct trial *trial, size_t index, bool is_recorded)
@@ -72,14 +78,16 @@ bool compare_answer(struct trial *trial, size_t index, bool is_recorded)
     const struct purchase *purchase = &trial->world->purchases[index].gate.purchase;
     const struct model_answer *answer = &trial->answers[index];
     bool sold = answer->refusal == REFUSAL_NONE;
-    enum purchase_state wanted = !sold ? PURCHASE_REFUSED : is_recorded ? PURCHASE_CONFIRMED : PURCHASE_RESERVED;
+    enum purchase_state wanted = !sold         ? PURCHASE_REFUSED
+                                 : is_recorded ? PURCHASE_CONFIRMED
+                                               : PURCHASE_RESERVED;
     if (sold && purchase->state == PURCHASE_REFUSED) {
         return trial_fail(trial, "a purchase is refused (%d), but the model sells order %" PRId64,
                           (int)purchase->refusal, answer->order);
     }
     if (!sold && purchase->state != PURCHASE_REFUSED) {
-        return trial_fail(trial, "order %" PRId64 " is sold, but the model refuses it (%d)", purchase->order.id,
-                          (int)answer->refusal);
+        return trial_fail(trial, "order %" PRId64 " is sold, but the model refuses it (%d)",
+                          purchase->order.id, (int)answer->refusal);
     }
     return trial_equal(trial, purchase->state, wanted, "state of a purchase") &&
            trial_equal(trial, purchase->refusal, answer->refusal, "refusal") &&
@@ -97,12 +105,13 @@ static struct gate_product gate_product_of(const struct model_product *product, 
     return out;
 }
 
-static bool compare_window(struct trial *trial, const struct gate_product *now, const struct model_product *model,
-                           int64_t id)
+static bool compare_window(struct trial *trial, const struct gate_product *now,
+                           const struct model_product *model, int64_t id)
 {
     return trial_equal(trial, now->price, model->price, "Redis: price of product %" PRId64, id) &&
            trial_equal(trial, now->limit, model->limit, "Redis: limit of product %" PRId64, id) &&
-           trial_equal(trial, now->starts_at_ms, model->starts_at, "Redis: opening of product %" PRId64, id) &&
+           trial_equal(trial, now->starts_at_ms, model->starts_at, "Redis: opening of product %" PRId64,
+                       id) &&
            trial_equal(trial, now->ends_at_ms, model->ends_at, "Redis: end of product %" PRId64, id) &&
            trial_equal(trial, (int64_t)now->component_count, (int64_t)model->component_count,
                        "Redis: components of product %" PRId64, id);
@@ -127,8 +136,9 @@ static bool compare_gate_product(struct trial *trial, int64_t id)
                        "Redis: available of product %" PRId64, id) &&
            trial_equal(trial, stock.stock_at, model_available(&trial->recorded, id),
                        "Redis: stock of product %" PRId64 " at the store's position", id) &&
-           (!recorded->opened || trial_equal(trial, stock.price_at, recorded->price,
-                                             "Redis: price of product %" PRId64 " at the store's position", id)) &&
+           (!recorded->opened ||
+            trial_equal(trial, stock.price_at, recorded->price,
+                        "Redis: price of product %" PRId64 " at the store's position", id)) &&
            trial_equal(trial, stock.in_flight, now->sold - recorded->sold,
                        "Redis: units of product %" PRId64 " in flight", id) &&
            compare_window(trial, &stock.now, now, id);
@@ -158,7 +168,8 @@ bool compare_gate(struct trial *trial)
         return trial_fail(trial, "reading the head: %s", redis_failure());
     }
     if (!trial_equal(trial, head.orders, trial->now.order_count, "Redis: last order id") ||
-        !trial_equal(trial, trial->world->recorder->attach_wanted, false, "does the recorder want to attach")) {
+        !trial_equal(trial, trial->world->recorder->attach_wanted, false,
+                     "does the recorder want to attach")) {
         return false;
     }
     for (int64_t id = 1; id <= trial->now.product_count; id++) {
@@ -178,10 +189,13 @@ static bool compare_book(struct trial *trial, const struct store_product *found,
     int64_t opening = model->opened ? model->planned : 0;
     return trial_equal(trial, found->id, id, "store: product id") &&
            trial_equal(trial, found->opened, model->opened, "store: is product %" PRId64 " open", id) &&
-           trial_equal(trial, found->stock, model->opened ? model->stock : 0, "store: stock of product %" PRId64, id) &&
+           trial_equal(trial, found->stock, model->opened ? model->stock : 0,
+                       "store: stock of product %" PRId64, id) &&
            trial_equal(trial, found->price, model->price, "store: price of product %" PRId64, id) &&
-           trial_equal(trial, found->opening, is_bundle ? 0 : opening, "store: opening of product %" PRId64, id) &&
-           trial_equal(trial, found->restocked, model->restocked, "store: restocked of product %" PRId64, id) &&
+           trial_equal(trial, found->opening, is_bundle ? 0 : opening, "store: opening of product %" PRId64,
+                       id) &&
+           trial_equal(trial, found->restocked, model->restocked, "store: restocked of product %" PRId64,
+                       id) &&
            trial_equal(trial, found->sold, model->sold, "store: sold of product %" PRId64, id) &&
            trial_equal(trial, found->cancelled, model->cancelled, "store: cancelled of product %" PRId64, id);
 }
@@ -189,14 +203,14 @@ static bool compare_book(struct trial *trial, const struct store_product *found,
 static bool compare_part(struct trial *trial, int64_t order, size_t i, const struct order_part *found,
                          const struct model_part *model)
 {
-    return trial_equal(trial, found->product_id, model->product, "store: order %" PRId64 ", part %zu: product", order,
-                       i) &&
-           trial_equal(trial, found->quantity, model->quantity, "store: order %" PRId64 ", part %zu: quantity", order,
-                       i) &&
-           trial_equal(trial, found->unit_price, model->unit_price, "store: order %" PRId64 ", part %zu: price",
-                       order, i) &&
-           trial_equal(trial, found->remaining, model->remaining, "store: order %" PRId64 ", part %zu: remaining",
-                       order, i) &&
+    return trial_equal(trial, found->product_id, model->product,
+                       "store: order %" PRId64 ", part %zu: product", order, i) &&
+           trial_equal(trial, found->quantity, model->quantity,
+                       "store: order %" PRId64 ", part %zu: quantity", order, i) &&
+           trial_equal(trial, found->unit_price, model->unit_price,
+                       "store: order %" PRId64 ", part %zu: price", order, i) &&
+           trial_equal(trial, found->remaining, model->remaining,
+                       "store: order %" PRId64 ", part %zu: remaining", order, i) &&
            trial_equal(trial, found->is_component, model->is_component,
                        "store: order %" PRId64 ", part %zu: is it a component", order, i);
 }
@@ -206,7 +220,8 @@ static bool compare_parts(struct trial *trial, int64_t id, const struct store_or
     const struct model_order *model = &trial->recorded.orders[id];
     struct order_part parts[ORDER_PARTS_MAX] = {order_part_at(&found->sale, 0)};
     size_t count;
-    if (store_order_parts(trial->world->recorder->store, id, parts + 1, ORDER_PARTS_MAX - 1, &count) != STORE_OK) {
+    if (store_order_parts(trial->world->recorder->store, id, parts + 1, ORDER_PARTS_MAX - 1, &count) !=
+        STORE_OK) {
         return trial_fail(trial, "store: reading the parts of order %" PRId64, id);
     }
     bool equal = trial_equal(trial, (int64_t)count + 1, (int64_t)model->part_count,
@@ -232,9 +247,13 @@ static bool compare_order(struct trial *trial, int64_t id)
                           found.idempotency_key, key);
     }
     return trial_equal(trial, found.sale.user_id, model->user, "store: buyer of order %" PRId64, id) &&
-           trial_equal(trial, found.state, model->cancelled ? ORDER_CANCELLED : ORDER_CONFIRMED,
+           trial_equal(trial, found.state,
+                       model->cancelled  ? ORDER_CANCELLED
+                       : model->rejected ? ORDER_REJECTED
+                                         : ORDER_CONFIRMED,
                        "store: state of order %" PRId64, id) &&
-           trial_equal(trial, found.cancelled_by, model->cancelled_by, "store: who cancelled order %" PRId64, id) &&
+           trial_equal(trial, found.cancelled_by, model->cancelled_by, "store: who cancelled order %" PRId64,
+                       id) &&
            compare_parts(trial, id, &found);
 }
 

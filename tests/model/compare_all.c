@@ -23,7 +23,8 @@ static bool compare_key(struct trial *trial, int64_t user, int key)
 
 static bool compare_change_key(struct trial *trial, int key)
 {
-    redisReply *reply = redis_ask(trial->world->books, "EXISTS {doorbuster}:change:%d:%s", MODEL_ADMIN, trial_key(key));
+    redisReply *reply =
+        redis_ask(trial->world->books, "EXISTS {doorbuster}:change:%d:%s", MODEL_ADMIN, trial_key(key));
     if (reply == NULL) {
         return trial_fail(trial, "reading a change's key: %s", redis_failure());
     }
@@ -53,14 +54,16 @@ static bool compare_orders_of(struct trial *trial, int64_t user)
 {
     static struct store_order orders[MODEL_ORDERS];
     size_t count, i = 0;
-    if (store_orders_of(trial->world->recorder->store, user, INT64_MAX, orders, MODEL_ORDERS, &count) != STORE_OK) {
+    if (store_orders_of(trial->world->recorder->store, user, INT64_MAX, orders, MODEL_ORDERS, &count) !=
+        STORE_OK) {
         return trial_fail(trial, "store: reading the orders of user %" PRId64, user);
     }
     for (int64_t id = trial->recorded.order_count; id >= 1; id--) {
         if (trial->recorded.orders[id].user != user) {
             continue;
         }
-        if (!trial_equal(trial, i < count ? orders[i].sale.id : 0, id, "store: order %zu of user %" PRId64, i, user)) {
+        if (!trial_equal(trial, i < count ? orders[i].sale.id : 0, id, "store: order %zu of user %" PRId64, i,
+                         user)) {
             return false;
         }
         i++;
@@ -81,7 +84,7 @@ static struct store_product_audit audit_of(const struct model *model, int64_t id
                                         .logged_price = product->logged_price};
     for (int64_t order = 1; order <= model->order_count; order++) {
         bool is_in = false;
-        for (size_t i = 0; i < model->orders[order].part_count; i++) {
+        for (size_t i = 0; !model->orders[order].rejected && i < model->orders[order].part_count; i++) {
             is_in = is_in || model->orders[order].parts[i].product == id;
         }
         audit.order_count += is_in;
@@ -97,33 +100,41 @@ static bool compare_product_audit(struct trial *trial, int64_t id)
     if (store_audit_product(trial->world->recorder->store, id, &found) != STORE_OK) {
         return trial_fail(trial, "auditing product %" PRId64, id);
     }
-    return trial_equal(trial, found.order_count, model.order_count, "audit of product %" PRId64 ": orders", id) &&
-           trial_equal(trial, found.order_units, model.order_units, "audit of product %" PRId64 ": units", id) &&
+    return trial_equal(trial, found.order_count, model.order_count, "audit of product %" PRId64 ": orders",
+                       id) &&
+           trial_equal(trial, found.order_units, model.order_units, "audit of product %" PRId64 ": units",
+                       id) &&
            trial_equal(trial, found.cancelled_units, model.cancelled_units,
                        "audit of product %" PRId64 ": cancelled units", id) &&
-           trial_equal(trial, found.opening_units, model.opening_units, "audit of product %" PRId64 ": opening", id) &&
-           trial_equal(trial, found.restock_units, model.restock_units, "audit of product %" PRId64 ": restocked",
-                       id) &&
-           trial_equal(trial, found.logged_stock, model.logged_stock, "audit of product %" PRId64 ": logged stock",
-                       id) &&
-           trial_equal(trial, found.logged_price, model.logged_price, "audit of product %" PRId64 ": logged price",
-                       id) &&
-           trial_equal(trial, found.over_limit_customers, 0, "audit of product %" PRId64 ": customers over the limit",
-                       id) &&
-           trial_equal(trial, found.last_order_id, model.last_order_id, "audit of product %" PRId64 ": last order", id);
+           trial_equal(trial, found.opening_units, model.opening_units,
+                       "audit of product %" PRId64 ": opening", id) &&
+           trial_equal(trial, found.restock_units, model.restock_units,
+                       "audit of product %" PRId64 ": restocked", id) &&
+           trial_equal(trial, found.logged_stock, model.logged_stock,
+                       "audit of product %" PRId64 ": logged stock", id) &&
+           trial_equal(trial, found.logged_price, model.logged_price,
+                       "audit of product %" PRId64 ": logged price", id) &&
+           trial_equal(trial, found.over_limit_customers, 0,
+                       "audit of product %" PRId64 ": customers over the limit", id) &&
+           trial_equal(trial, found.last_order_id, model.last_order_id,
+                       "audit of product %" PRId64 ": last order", id);
 }
 
 static bool compare_orders_audit(struct trial *trial)
 {
     struct store_orders_audit found;
+    int64_t rejected = 0;
     int64_t count = trial->recorded.order_count;
     if (store_audit_orders(trial->world->recorder->store, &found) != STORE_OK) {
         return trial_fail(trial, "auditing the orders");
     }
+    for (int64_t id = 1; id <= count; id++) {
+        rejected += trial->recorded.orders[id].rejected;
+    }
     return trial_equal(trial, found.count, count, "audit: orders") &&
            trial_equal(trial, found.first_id, count > 0, "audit: first order") &&
            trial_equal(trial, found.last_id, count, "audit: last order") &&
-           trial_equal(trial, found.rejected, 0, "audit: rejected orders") &&
+           trial_equal(trial, found.rejected, rejected, "audit: rejected orders") &&
            trial_equal(trial, found.first_gap, 0, "audit: first gap") &&
            trial_equal(trial, found.out_of_log_order, 0, "audit: orders out of log order") &&
            trial_equal(trial, found.out_of_time_order, 0, "audit: orders out of time order") &&
@@ -159,7 +170,8 @@ static bool compare_recorder(struct trial *trial)
 {
     struct recorder *recorder = trial->world->recorder;
     return (recorder_compare_books(recorder) || trial_fail(trial, "the recorder cannot compare the books")) &&
-           trial_equal(trial, recorder->attach_wanted, false, "does the recorder think that the books differ");
+           trial_equal(trial, recorder->attach_wanted, false,
+                       "does the recorder think that the books differ");
 }
 
 bool compare_all(struct trial *trial)

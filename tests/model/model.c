@@ -22,7 +22,7 @@ const char *const model_fault_names[MODEL_FAULTS] = {
 };
 
 const char *const model_result_names[MODEL_RESULTS] = {"done",   "unknown", "not yours", "done before",
-                                          "closed", "short",   "full"};
+                                                       "closed", "short",   "full"};
 
 void model_start(struct model *model, enum model_fault fault)
 {
@@ -61,7 +61,8 @@ int64_t model_available(const struct model *model, int64_t id)
     }
     int64_t most = INT64_MAX;
     for (size_t i = 0; i < product->component_count; i++) {
-        int64_t allows = model->products[product->components[i].product].stock / product->components[i].quantity;
+        int64_t allows =
+            model->products[product->components[i].product].stock / product->components[i].quantity;
         most = allows < most ? allows : most;
     }
     return most;
@@ -72,7 +73,8 @@ int64_t model_owned(const struct model *model, int64_t product, int64_t user)
     int64_t units = 0;
     for (int64_t id = 1; id <= model->order_count; id++) {
         const struct model_order *order = &model->orders[id];
-        bool counts = !order->cancelled || model->fault == MODEL_KEEPS_LIMIT_OF_CANCELLED;
+        bool counts =
+            (!order->cancelled && !order->rejected) || model->fault == MODEL_KEEPS_LIMIT_OF_CANCELLED;
         for (size_t i = 0; counts && order->user == user && i < order->part_count; i++) {
             units += order->parts[i].product == product ? order->parts[i].quantity : 0;
         }
@@ -188,7 +190,8 @@ static bool refuse_stock(struct model *model, const struct model_cart *cart, str
     return answer->short_lines != 0;
 }
 
-static bool refuse_limit(const struct model *model, const struct model_cart *cart, struct model_answer *answer)
+static bool refuse_limit(const struct model *model, const struct model_cart *cart,
+                         struct model_answer *answer)
 {
     struct wanted wanted = wanted_of(model, cart);
     for (size_t i = 0; i < wanted.count; i++) {
@@ -255,7 +258,8 @@ static void sell(struct model *model, const struct model_cart *cart, struct mode
     answer->short_lines = 0;
 }
 
-static void buy_one(struct model *model, const struct model_cart *cart, int64_t now_ms, struct model_answer *answer)
+static void buy_one(struct model *model, const struct model_cart *cart, int64_t now_ms,
+                    struct model_answer *answer)
 {
     *answer = (struct model_answer){0};
     int64_t earlier = model->ordered[cart->user][cart->key];
@@ -301,10 +305,24 @@ void model_buy(struct model *model, const struct model_cart *carts, size_t count
     model->audit_rows += products_in(model, before + 1, model->order_count);
 }
 
+void model_oversell(struct model *model, const struct model_cart *cart, struct model_answer *answer)
+{
+    const struct model_product *product = &model->products[cart->lines[0].product];
+    *answer = (struct model_answer){
+        .order = ++model->order_count, .unit_price = {product->price}, .remaining = {product->stock}};
+    model->orders[answer->order] =
+        (struct model_order){.user = cart->user, .key = cart->key, .rejected = true};
+    struct model_order *order = &model->orders[answer->order];
+    order->parts[order->part_count++] = (struct model_part){.product = cart->lines[0].product,
+                                                            .quantity = cart->lines[0].quantity,
+                                                            .unit_price = product->price,
+                                                            .remaining = product->stock};
+}
+
 /* --- cancelling --------------------------------------------------------------------------------------------------------------------- */
 enum model_result model_cancel(struct model *model, int64_t id, int64_t actor, int64_t recorded)
 {
-    if (id < 1 || id > recorded) {
+    if (id < 1 || id > recorded || model->orders[id].rejected) {
         return MODEL_UNKNOWN;
     }
     struct model_order *order = &model->orders[id];
@@ -326,7 +344,8 @@ enum model_result model_cancel(struct model *model, int64_t id, int64_t actor, i
 }
 
 /* --- changes ------------------------------------------------------------------------------------------------------------------------- */
-static enum model_result change_done(struct model *model, int key, struct model_change change, struct model_change *out)
+static enum model_result change_done(struct model *model, int key, struct model_change change,
+                                     struct model_change *out)
 {
     change.done = true;
     *out = change;
@@ -341,7 +360,8 @@ static bool was_done(const struct model *model, int key, struct model_change *ou
     return out->done && model->fault != MODEL_REPEATS_KEYED_CHANGES;
 }
 
-enum model_result model_change_stock(struct model *model, int64_t id, int64_t delta, int key, struct model_change *out)
+enum model_result model_change_stock(struct model *model, int64_t id, int64_t delta, int key,
+                                     struct model_change *out)
 {
     if (was_done(model, key, out)) {
         return MODEL_DONE_BEFORE;
@@ -362,7 +382,8 @@ enum model_result model_change_stock(struct model *model, int64_t id, int64_t de
                        (struct model_change){.product = id, .figure = delta, .stock = product->stock}, out);
 }
 
-enum model_result model_change_price(struct model *model, int64_t id, int64_t price, int key, struct model_change *out)
+enum model_result model_change_price(struct model *model, int64_t id, int64_t price, int key,
+                                     struct model_change *out)
 {
     if (was_done(model, key, out)) {
         return MODEL_DONE_BEFORE;
@@ -377,7 +398,8 @@ enum model_result model_change_price(struct model *model, int64_t id, int64_t pr
         product->price = price;
     }
     return change_done(
-        model, key, (struct model_change){.product = id, .figure = price, .stock = before, .is_price = true}, out);
+        model, key, (struct model_change){.product = id, .figure = price, .stock = before, .is_price = true},
+        out);
 }
 
 /* --- opening -------------------------------------------------------------------------------------------------------------------------- */

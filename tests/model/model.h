@@ -16,10 +16,10 @@
 #include "doorbuster/sale.h"
 
 #define MODEL_PRODUCTS 12
-#define MODEL_USERS 4     /* buyers, ids 1 to 4 */
-#define MODEL_ADMIN 5     /* the admin's user id */
-#define MODEL_KEYS 6      /* idempotency keys, 1 to 6; 0: none */
-#define MODEL_LINES 5     /* of a cart */
+#define MODEL_USERS 4 /* buyers, ids 1 to 4 */
+#define MODEL_ADMIN 5 /* the admin's user id */
+#define MODEL_KEYS 6  /* idempotency keys, 1 to 6; 0: none */
+#define MODEL_LINES 5 /* of a cart */
 #define MODEL_COMPONENTS 3
 #define MODEL_PARTS (MODEL_LINES * (1 + MODEL_COMPONENTS))
 #define MODEL_ORDERS 720
@@ -67,6 +67,7 @@ struct model_order {
     int key;
     struct model_part parts[MODEL_PARTS];
     size_t part_count;
+    bool rejected; /* Redis sold it and the store had not so many: it counts for nothing */
     bool cancelled;
     int64_t cancelled_by;
 };
@@ -122,15 +123,29 @@ struct model_answer {
 void model_buy(struct model *model, const struct model_cart *carts, size_t count, int64_t now_ms,
                struct model_answer *answers);
 
+/* Somebody has added to the stock in Redis by hand, and then a buyer takes more of a product than the store has. The order id is used up. */
+void model_oversell(struct model *model, const struct model_cart *cart, struct model_answer *answer);
+
 /* --- the rest ------------------------------------------------------------------------------------------------------------------- */
-enum model_result { MODEL_DONE, MODEL_UNKNOWN, MODEL_NOT_YOURS, MODEL_DONE_BEFORE, MODEL_CLOSED, MODEL_SHORT, MODEL_FULL, MODEL_RESULTS };
+enum model_result {
+    MODEL_DONE,
+    MODEL_UNKNOWN,
+    MODEL_NOT_YOURS,
+    MODEL_DONE_BEFORE,
+    MODEL_CLOSED,
+    MODEL_SHORT,
+    MODEL_FULL,
+    MODEL_RESULTS
+};
 extern const char *const model_result_names[MODEL_RESULTS];
 
 /* Orders above `recorded` are not known to the store yet, and so to nobody. */
 enum model_result model_cancel(struct model *model, int64_t order, int64_t actor, int64_t recorded);
 /* *out: what was done, now or earlier. */
-enum model_result model_change_stock(struct model *model, int64_t product, int64_t delta, int key, struct model_change *out);
-enum model_result model_change_price(struct model *model, int64_t product, int64_t price, int key, struct model_change *out);
+enum model_result model_change_stock(struct model *model, int64_t product, int64_t delta, int key,
+                                     struct model_change *out);
+enum model_result model_change_price(struct model *model, int64_t product, int64_t price, int key,
+                                     struct model_change *out);
 /* MODEL_UNKNOWN: a component cannot be one. `opened` of *product: at once; else it stays planned. */
 enum model_result model_open(struct model *model, const struct model_product *product);
 /* The recorder attaches: what was planned is opened. */

@@ -39,11 +39,48 @@ static struct world world;
 static struct trial trial;
 static struct sequence sequence;
 
+/* What the code under test logs is expected: somebody tampers with Redis. It goes into a file without a name, of the running sequence alone. */
+static int own_stderr = -1;
+
+static void hush(void)
+{
+    FILE *file = tmpfile();
+    own_stderr = dup(STDERR_FILENO);
+    assert_true(file != NULL && own_stderr >= 0 && dup2(fileno(file), STDERR_FILENO) >= 0);
+    fclose(file);
+}
+
+static void forget_log(void)
+{
+    if (own_stderr >= 0 && ftruncate(STDERR_FILENO, 0) == 0) {
+        lseek(STDERR_FILENO, 0, SEEK_SET);
+    }
+}
+
+/* From here on it is heard; `with_log`: also what was said since forget_log(). */
+static void unhush(bool with_log)
+{
+    char text[4096];
+    ssize_t bytes;
+    if (own_stderr < 0) {
+        return;
+    }
+    for (off_t at = 0; with_log && (bytes = pread(STDERR_FILENO, text, sizeof text, at)) > 0; at += bytes) {
+        if (write(own_stderr, text, (size_t)bytes) != bytes) {
+            break;
+        }
+    }
+    dup2(own_stderr, STDERR_FILENO);
+    close(own_stderr);
+    own_stderr = -1;
+}
+
 /* A CHECK of the code under test, or a sanitizer, ends the process: then at least it is known where. */
 static char where[128];
 
 static void abort_cb(int signal_number)
 {
+    unhush(true);
     ssize_t written = write(STDERR_FILENO, where, strlen(where));
     (void)written;
     signal(signal_number, SIG_DFL);
@@ -52,8 +89,10 @@ static void abort_cb(int signal_number)
 
 static bool run_seed(uint64_t seed, enum model_fault fault)
 {
-    snprintf(where, sizeof where, "model: aborted in the sequence of --seed %" PRIu64 " --sequences 1 --steps %d\n", seed,
+    snprintf(where, sizeof where,
+             "model: aborted in the sequence of --seed %" PRIu64 " --sequences 1 --steps %d\n", seed,
              (int)options.steps);
+    forget_log();
     sequence_make(&sequence, seed, (size_t)options.steps);
     return trial_run(&trial, &world, &sequence, fault);
 }
@@ -67,15 +106,18 @@ static void report_failure(uint64_t seed)
     printf("# shrunk from %d steps to %zu: %s\n", (int)options.steps, sequence.count, trial.failure);
     sequence_print(&sequence, stdout);
     fflush(stdout);
+    unhush(false);
+    trial_run(&trial, &world, &sequence, MODEL_HONEST); /* once more, for what it logs */
 }
 
 static void report_coverage(void)
 {
     static const char *const kinds[STEP_KINDS] = {
-        [STEP_OPEN] = "opened",     [STEP_CANCEL] = "cancelled", [STEP_RESTOCK] = "restocked",
-        [STEP_WITHDRAW] = "withdrawn", [STEP_PRICE] = "priced",  [STEP_ATTACH] = "attached"};
+        [STEP_OPEN] = "opened",        [STEP_CANCEL] = "cancelled", [STEP_RESTOCK] = "restocked",
+        [STEP_WITHDRAW] = "withdrawn", [STEP_PRICE] = "priced",     [STEP_ATTACH] = "attached"};
     static const char *const refusals[REFUSALS] = {
-        "sold", "insufficient stock", "limit", "not on sale", "rejected", "already ordered", "not open", "over"};
+        "sold",     "insufficient stock", "limit",    "not on sale",
+        "rejected", "already ordered",    "not open", "over"};
     printf("model: %" PRIu64 " steps; purchases:", trial.steps);
     for (int i = 0; i < REFUSALS; i++) {
         printf(" %s %" PRIu64 ",", refusals[i], trial.purchases[i]);
@@ -96,8 +138,8 @@ static int run_random(void)
 {
     int64_t next_report_us = now_us() + REPORT_EVERY_US, begun_us = now_us();
     int failed = 0;
-    printf("model: %" PRId64 " sequences of %" PRId64 " steps, --seed %" PRId64 "\n", options.sequences, options.steps,
-           options.seed);
+    printf("model: %" PRId64 " sequences of %" PRId64 " steps, --seed %" PRId64 "\n", options.sequences,
+           options.steps, options.seed);
     for (int64_t i = 0; i < options.sequences; i++) {
         uint64_t seed = (uint64_t)(options.seed + i);
         if (!run_seed(seed, MODEL_HONEST)) {
@@ -126,8 +168,8 @@ static bool finds(enum model_fault fault)
         }
         size_t steps = trial.step;
         shrink(&trial, &world, &sequence, fault, SELF_TEST_RUNS);
-        printf("ok: \"%s\": found in sequence %" PRIu64 " at step %zu, shrunk to %zu: %s\n", model_fault_names[fault],
-               i + 1, steps, sequence.count, trial.failure);
+        printf("ok: \"%s\": found in sequence %" PRIu64 " at step %zu, shrunk to %zu: %s\n",
+               model_fault_names[fault], i + 1, steps, sequence.count, trial.failure);
         sequence_print(&sequence, stdout);
         fflush(stdout);
         return sequence.count <= SELF_TEST_STEPS_MAX;
@@ -135,9 +177,33 @@ static bool finds(enum model_fault fault)
     return false;
 }
 
+/* What is printed must be readable: all steps of a sequence, written, read and written again. */
+static bool text_is_faithful(uint64_t seed)
+{
+    char once[STEP_TEXT_BYTES], again[STEP_TEXT_BYTES];
+    struct step step;
+    sequence_make(&sequence, seed, STEPS_MAX);
+    for (size_t i = 0; i < sequence.count; i++) {
+        step_format(&sequence.steps[i], once);
+        if (!step_parse(once, &step)) {
+            printf("FAILED: cannot be read: %s\n", once);
+            return false;
+        }
+        step_format(&step, again);
+        if (strcmp(once, again) != 0) {
+            printf("FAILED: \"%s\" is read as \"%s\"\n", once, again);
+            return false;
+        }
+    }
+    return true;
+}
+
 static int self_test(void)
 {
     int failed = 0;
+    for (uint64_t seed = 0; seed < SELF_TEST_SEQUENCES; seed++) {
+        failed |= !text_is_faithful(seed);
+    }
     for (enum model_fault fault = MODEL_HONEST + 1; fault < MODEL_FAULTS; fault++) {
         if (!finds(fault)) {
             printf("FAILED: \"%s\" was not found, or not made small\n", model_fault_names[fault]);
@@ -194,14 +260,15 @@ static bool read_options(int argc, char **argv)
         } else if (strcmp(argv[i], "--replay") == 0 && value != NULL) {
             options.replay_from = i + 1;
             return true;
-        } else if ((strcmp(argv[i], "--sequences") == 0 && take_number(value, 1, 1000000000, &options.sequences)) ||
+        } else if ((strcmp(argv[i], "--sequences") == 0 &&
+                    take_number(value, 1, 1000000000, &options.sequences)) ||
                    (strcmp(argv[i], "--seed") == 0 && take_number(value, 0, INT64_MAX / 2, &options.seed)) ||
                    (strcmp(argv[i], "--steps") == 0 && take_number(value, 1, STEPS_MAX, &options.steps))) {
             i++;
         } else {
             fprintf(stderr,
-                    "usage: %s [--sequences N] [--seed S] [--steps 1..%d] [--self-test] [--replay FILE…]\n", argv[0],
-                    STEPS_MAX);
+                    "usage: %s [--sequences N] [--seed S] [--steps 1..%d] [--self-test] [--replay FILE…]\n",
+                    argv[0], STEPS_MAX);
             return false;
         }
     }
@@ -218,7 +285,11 @@ int main(int argc, char **argv)
     signal(SIGABRT, abort_cb);
     log_set_level(LOG_ERROR);
     world_start(&world);
-    int result = options.replay_from > 0 ? replay_all(argc, argv) : options.self_test ? self_test() : run_random();
+    hush();
+    int result = options.replay_from > 0 ? replay_all(argc, argv)
+                 : options.self_test     ? self_test()
+                                         : run_random();
     world_end(&world);
+    unhush(result == 1 && options.replay_from > 0);
     return result;
 }

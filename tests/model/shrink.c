@@ -198,7 +198,8 @@ static bool drop_line(struct step *step, int i, int j)
 
 static bool one_of_line(struct step *step, int i, int j)
 {
-    return i < step->cart_count && j < step->carts[i].line_count && set_int(&step->carts[i].lines[j].quantity, 1);
+    return i < step->cart_count && j < step->carts[i].line_count &&
+           set_int(&step->carts[i].lines[j].quantity, 1);
 }
 
 static bool halve_line(struct step *step, int i, int j)
@@ -225,13 +226,20 @@ static bool simplify_steps(struct shrinking *shrinking)
         int i_max, j_max;
         bool again; /* as long as it goes */
     } ways[] = {
-        {drop_cart, STEP_CARTS, 1, true},   {drop_line, STEP_CARTS, STEP_LINES, true},
-        {drop_component, 3, 1, true},       {record_it, 1, 1, false},
-        {drop_flags, 1, 1, false},          {drop_window, 1, 1, false},
-        {drop_limit, 1, 1, false},          {by_owner, 1, 1, false},
-        {drop_cart_key, STEP_CARTS, 1, false}, {first_user, STEP_CARTS, 1, false},
-        {one_of_line, STEP_CARTS, STEP_LINES, false}, {halve_line, STEP_CARTS, STEP_LINES, true},
-        {one_of_component, 3, 1, false},    {halve_numbers, 1, 1, true},
+        {drop_cart, STEP_CARTS, 1, true},
+        {drop_line, STEP_CARTS, STEP_LINES, true},
+        {drop_component, 3, 1, true},
+        {record_it, 1, 1, false},
+        {drop_flags, 1, 1, false},
+        {drop_window, 1, 1, false},
+        {drop_limit, 1, 1, false},
+        {by_owner, 1, 1, false},
+        {drop_cart_key, STEP_CARTS, 1, false},
+        {first_user, STEP_CARTS, 1, false},
+        {one_of_line, STEP_CARTS, STEP_LINES, false},
+        {halve_line, STEP_CARTS, STEP_LINES, true},
+        {one_of_component, 3, 1, false},
+        {halve_numbers, 1, 1, true},
         {lower_numbers, 1, 1, true},
     };
     bool any = false;

@@ -96,13 +96,15 @@ static void make_change(struct maker *maker, struct step *step)
     step->key = some_key(maker);
     step->units = one_in(maker, 20) ? 999999980 + below(maker, 20) : 1 + below(maker, 10);
     step->price = 1 + below(maker, 1000);
+    step->user = 1 + below(maker, USERS);
 }
 
 static enum step_kind some_kind(struct maker *maker)
 {
     static const int weights[STEP_KINDS] = {
-        [STEP_OPEN] = 4,     [STEP_BUY] = 50,  [STEP_CANCEL] = 14, [STEP_RESTOCK] = 8, [STEP_WITHDRAW] = 5,
-        [STEP_PRICE] = 5,    [STEP_ATTACH] = 2, [STEP_FORGET] = 3, [STEP_TRIM] = 2,    [STEP_TAMPER] = 1,
+        [STEP_OPEN] = 4,     [STEP_BUY] = 50,   [STEP_CANCEL] = 14, [STEP_RESTOCK] = 8,
+        [STEP_WITHDRAW] = 5, [STEP_PRICE] = 5,  [STEP_ATTACH] = 2,  [STEP_FORGET] = 3,
+        [STEP_TRIM] = 2,     [STEP_TAMPER] = 1, [STEP_CUT] = 2,     [STEP_OVERSELL] = 1,
     };
     int sum = 0;
     for (int i = 0; i < STEP_KINDS; i++) {

@@ -8,7 +8,9 @@
  *   cancel o3 by owner|other|admin [void]        void: the recorder attaches between reading the order and asking the gate
  *   restock p1 5 [key 2]    withdraw p1 5 [key 2]    price p1 300 [key 2]
  *   attach                  the recorder attaches to a sound Redis
- *   forget all|scripts|head|log                  Redis loses that; then an attach
+ *   forget all|scripts|head|log|unrecorded       Redis loses that; then an attach. unrecorded: all, and the recorder had not caught up
+ *   cut                     the link that brings the gate its news
+ *   oversell u1 p1 [key 2]  somebody adds to the stock in Redis by hand, and u1 takes more than the store has
  *   trim                    the recorder drops what it has recorded from the log
  *   tamper p1 7             somebody adds so much to the stock in Redis by hand; then an attach
  * A line may end in "; unrecorded": the recorder is slow, and the next steps come before it has recorded this one. */
@@ -36,11 +38,13 @@ enum step_kind {
     STEP_FORGET,
     STEP_TRIM,
     STEP_TAMPER,
+    STEP_CUT,
+    STEP_OVERSELL,
     STEP_KINDS
 };
 enum step_window { WINDOW_NONE, WINDOW_OPEN, WINDOW_AHEAD, WINDOW_OVER, STEP_WINDOWS };
 enum step_canceller { BY_OWNER, BY_OTHER, BY_ADMIN, STEP_CANCELLERS };
-enum step_loss { LOSE_ALL, LOSE_SCRIPTS, LOSE_HEAD, LOSE_LOG, STEP_LOSSES };
+enum step_loss { LOSE_ALL, LOSE_SCRIPTS, LOSE_HEAD, LOSE_LOG, LOSE_UNRECORDED, STEP_LOSSES };
 
 struct step_line {
     int product, quantity;
@@ -64,7 +68,7 @@ struct step {
     int cart_count;
     struct step_cart carts[STEP_CARTS];
     /* the others */
-    int order, product, key;
+    int order, product, key, user;
     int64_t units; /* STEP_RESTOCK, STEP_WITHDRAW, STEP_TAMPER */
     enum step_canceller by;
     bool is_void;

@@ -7,11 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kind_words[STEP_KINDS] = {"open",  "buy",    "cancel", "restock", "withdraw",
-                                                   "price", "attach", "forget", "trim",    "tamper"};
+static const char *const kind_words[STEP_KINDS] = {"open",     "buy",    "cancel", "restock",
+                                                   "withdraw", "price",  "attach", "forget",
+                                                   "trim",     "tamper", "cut",    "oversell"};
 static const char *const window_words[STEP_WINDOWS] = {"none", "open", "ahead", "over"};
 static const char *const by_words[STEP_CANCELLERS] = {"owner", "other", "admin"};
-static const char *const loss_words[STEP_LOSSES] = {"all", "scripts", "head", "log"};
+static const char *const loss_words[STEP_LOSSES] = {"all", "scripts", "head", "log", "unrecorded"};
 
 /* --- writing ------------------------------------------------------------------------------------------------------------------ */
 struct writing {
@@ -39,8 +40,8 @@ static void add_lines(struct writing *writing, const struct step_line *lines, in
 
 static void add_open(struct writing *writing, const struct step *step)
 {
-    add(writing, " stock %" PRId64 " price %" PRId64 " limit %" PRId64 " window %s%s", step->stock, step->price,
-        step->limit, window_words[step->window], step->planned ? " planned" : "");
+    add(writing, " stock %" PRId64 " price %" PRId64 " limit %" PRId64 " window %s%s", step->stock,
+        step->price, step->limit, window_words[step->window], step->planned ? " planned" : "");
     if (step->component_count > 0) {
         add(writing, " of");
         add_lines(writing, step->components, step->component_count);
@@ -86,6 +87,10 @@ void step_format(const struct step *step, char out[STEP_TEXT_BYTES])
         break;
     case STEP_PRICE:
         add(&writing, " p%d %" PRId64, step->product, step->price);
+        add_key(&writing, step->key);
+        break;
+    case STEP_OVERSELL:
+        add(&writing, " u%d p%d", step->user, step->product);
         add_key(&writing, step->key);
         break;
     case STEP_FORGET:
@@ -243,6 +248,11 @@ bool step_parse(const char *text, struct step *out)
     case STEP_PRICE:
     case STEP_TAMPER:
         take_change(&reading, out);
+        break;
+    case STEP_OVERSELL:
+        out->user = (int)take_number(&reading, "u", 1000);
+        out->product = (int)take_number(&reading, "p", 1000);
+        out->key = take_key(&reading);
         break;
     case STEP_FORGET:
         out->loss = (enum step_loss)take_choice(&reading, loss_words, STEP_LOSSES);

@@ -33,7 +33,8 @@ bool trial_equal(struct trial *trial, int64_t found, int64_t wanted, const char 
 
 const char *trial_key(int key)
 {
-    static const char *const names[1 + MODEL_KEYS] = {NULL, "key-1", "key-2", "key-3", "key-4", "key-5", "key-6"};
+    static const char *const names[1 + MODEL_KEYS] = {NULL,    "key-1", "key-2", "key-3",
+                                                      "key-4", "key-5", "key-6"};
     return names[key];
 }
 
@@ -62,7 +63,8 @@ static bool run_all(struct trial *trial)
     return compare_everything(trial) && trial_rebuild(trial) && compare_everything(trial);
 }
 
-bool trial_run(struct trial *trial, struct world *world, const struct sequence *sequence, enum model_fault fault)
+bool trial_run(struct trial *trial, struct world *world, const struct sequence *sequence,
+               enum model_fault fault)
 {
     trial->world = world;
     trial->done = *sequence;

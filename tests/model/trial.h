@@ -13,6 +13,7 @@ struct trial {
     struct model now;      /* what Redis must have */
     struct model recorded; /* what the store must have: `now` as it was when the recorder last recorded */
     struct model_answer answers[WORLD_PURCHASES]; /* of the world's purchases, by index */
+    struct model_cart carts[WORLD_PURCHASES];     /* likewise */
     struct log_position change_positions[1 + MODEL_KEYS], cancel_positions[1 + MODEL_ORDERS];
     int64_t compared_orders; /* up to here, since they were recorded */
     struct sequence done;    /* the sequence, with numbers as they were understood */
@@ -23,7 +24,8 @@ struct trial {
 };
 
 /* False: ->failure says what differs, after how many steps. The world is then as it was left, but usable. */
-bool trial_run(struct trial *trial, struct world *world, const struct sequence *sequence, enum model_fault fault);
+bool trial_run(struct trial *trial, struct world *world, const struct sequence *sequence,
+               enum model_fault fault);
 
 /* --- for the files of the trial --------------------------------------------------------------------------------------------- */
 /* Are they equal? Else the failure is "<what>: <found>, but the model says <wanted>". */

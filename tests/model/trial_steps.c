@@ -39,7 +39,8 @@ static bool note_recorded(struct trial *trial)
 
 bool trial_record(struct trial *trial)
 {
-    return world_record(trial->world) ? note_recorded(trial) : trial_fail(trial, "the recorder does not record");
+    return world_record(trial->world) ? note_recorded(trial)
+                                      : trial_fail(trial, "the recorder does not record");
 }
 
 /* --- attaching ------------------------------------------------------------------------------------------------------------------ */
@@ -59,12 +60,55 @@ static bool attach(struct trial *trial)
     return true;
 }
 
+/* Whoever was reserved and not recorded is asked for again, in the same order, as if it had never been. */
+static bool ask_again(struct trial *trial)
+{
+    struct world *world = trial->world;
+    struct model_cart carts[WORLD_PURCHASES];
+    struct model_answer answers[WORLD_PURCHASES];
+    size_t count = 0;
+    for (size_t i = 0; i < world->purchase_count; i++) {
+        if (trial->answers[i].refusal == REFUSAL_NONE) {
+            carts[count++] = trial->carts[i];
+        }
+    }
+    if (!world_decide(world)) {
+        return trial_fail(trial, "a purchase that Redis forgot is not decided again");
+    }
+    model_buy(&trial->now, carts, count, clock_wall_ms(), answers);
+    count = 0;
+    for (size_t i = 0; i < world->purchase_count; i++) {
+        if (trial->answers[i].refusal == REFUSAL_NONE) {
+            trial->answers[i] = answers[count++];
+            if (!compare_answer(trial, i, false)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* What the store does not have was never promised: it is as if it had not been asked for. */
+static bool forget_unrecorded(struct trial *trial)
+{
+    redis_do(trial->world->books, "FLUSHALL");
+    if (!world_attach(trial->world)) {
+        return trial_fail(trial, "the recorder cannot attach to an empty Redis");
+    }
+    model_copy(&trial->now, &trial->recorded);
+    model_attach(&trial->now);
+    return ask_again(trial);
+}
+
 static bool forget(struct trial *trial, enum step_loss loss)
 {
     static const char *const commands[STEP_LOSSES] = {[LOSE_ALL] = "FLUSHALL",
                                                       [LOSE_SCRIPTS] = "SCRIPT FLUSH",
                                                       [LOSE_HEAD] = "DEL {doorbuster}:head",
                                                       [LOSE_LOG] = "DEL {doorbuster}:log"};
+    if (loss == LOSE_UNRECORDED) {
+        return forget_unrecorded(trial);
+    }
     if (loss != LOSE_SCRIPTS && !trial_record(trial)) { /* what is not recorded would be gone */
         return false;
     }
@@ -90,8 +134,8 @@ static bool tamper(struct trial *trial, struct step *step)
     int64_t units = 1 + step->units % 1000;
     redis_do(trial->world->books, "HINCRBY {doorbuster}:product:%" PRId64 " stock %" PRId64, id, units);
     if (!recorder_compare_books(recorder) || !recorder->attach_wanted) {
-        return trial_fail(trial, "the recorder did not notice that somebody changed the stock of product %" PRId64,
-                          id);
+        return trial_fail(
+            trial, "the recorder did not notice that somebody changed the stock of product %" PRId64, id);
     }
     trial->now.audit_rows++; /* the healing */
     bool attached = attach(trial);
@@ -159,7 +203,8 @@ static bool open_at_gate(struct trial *trial, const struct store_product *added)
                                    .component_count = added->component_count};
     memcpy(opening.components, added->components, sizeof opening.components);
     struct gate_change_result result;
-    enum gate_change changed = gate_change_stock(trial->world->books, &change, &opening, PATIENCE_MS, &result);
+    enum gate_change changed =
+        gate_change_stock(trial->world->books, &change, &opening, PATIENCE_MS, &result);
     return trial_equal(trial, changed, GATE_CHANGED, "opening product %" PRId64, added->id) &&
            trial_equal(trial, result.stock, added->planned_stock, "opening stock of %" PRId64, added->id);
 }
@@ -182,7 +227,8 @@ static bool open_product(struct trial *trial, struct step *step)
     }
     trial->results[STEP_OPEN][wanted]++;
     enum store_status status = store_add_product(trial->world->recorder->store, &added);
-    if (!trial_equal(trial, status, wanted == MODEL_DONE ? STORE_OK : STORE_NOT_FOUND, "status of adding a product")) {
+    if (!trial_equal(trial, status, wanted == MODEL_DONE ? STORE_OK : STORE_NOT_FOUND,
+                     "status of adding a product")) {
         return false;
     }
     if (wanted != MODEL_DONE) {
@@ -216,8 +262,8 @@ static bool fill_cart(struct trial *trial, struct step_cart *wish, struct model_
 static bool buy(struct trial *trial, struct step *step)
 {
     struct world *world = trial->world;
-    struct model_cart carts[STEP_CARTS];
     size_t first = world->purchase_count, count = (size_t)step->cart_count;
+    struct model_cart *carts = &trial->carts[first];
     for (size_t i = 0; i < count; i++) {
         struct order_part more[CART_LINES_MAX - 1];
         struct sale_order order = {.more = more};
@@ -232,12 +278,70 @@ static bool buy(struct trial *trial, struct step *step)
     model_buy(&trial->now, carts, count, clock_wall_ms(), &trial->answers[first]);
     for (size_t i = first; i < first + count; i++) {
         trial->purchases[-trial->answers[i].refusal]++;
-        trial->carts_sold += trial->answers[i].refusal == REFUSAL_NONE && carts[i - first].line_count > 1;
+        trial->carts_sold += trial->answers[i].refusal == REFUSAL_NONE && trial->carts[i].line_count > 1;
         if (!compare_answer(trial, i, false)) {
             return false;
         }
     }
     return true;
+}
+
+static bool can_oversell(const struct trial *trial, int64_t id, int64_t user)
+{
+    if (!model_knows(&trial->now, id) || model_is_bundle(&trial->now, id)) {
+        return false;
+    }
+    const struct model_product *product = &trial->now.products[id];
+    int64_t now_ms = clock_wall_ms(), quantity = product->stock + 1;
+    return quantity <= PURCHASE_QUANTITY_MAX && now_ms >= product->starts_at &&
+           (product->ends_at == 0 || now_ms < product->ends_at) &&
+           (product->limit == 0 || model_owned(&trial->now, id, user) + quantity <= product->limit);
+}
+
+/* Redis believes that it has so many, sells them, and the store does not have them. */
+static bool sell_too_many(struct trial *trial, const struct model_cart *cart)
+{
+    struct sale_order order = {.user_id = cart->user,
+                               .product_id = cart->lines[0].product,
+                               .quantity = cart->lines[0].quantity,
+                               .key = trial_key(cart->key)};
+    order.key_bytes = order.key != NULL ? strlen(order.key) : 0;
+    redis_do(trial->world->books, "HINCRBY {doorbuster}:product:%" PRId64 " stock %" PRId64, order.product_id,
+             order.quantity);
+    size_t index = trial->world->purchase_count;
+    redis_do(trial->world->books, "PUBLISH {doorbuster}:stock any"); /* a sold-out mark would be the answer */
+    world_listen(trial->world);
+    world_submit(trial->world, &order);
+    if (!world_decide(trial->world)) {
+        return trial_fail(trial, "a purchase is not decided");
+    }
+    model_oversell(&trial->now, cart, &trial->answers[index]);
+    if (!compare_answer(trial, index, false)) {
+        return false;
+    }
+    trial->answers[index] = (struct model_answer){.refusal = REFUSAL_REJECTED};
+    return true;
+}
+
+static bool oversell(struct trial *trial, struct step *step)
+{
+    step->user += step->user == 0;
+    struct model_cart cart = {.user = number_of(&step->user, MODEL_USERS), .key = step->key, .line_count = 1};
+    struct recorder *recorder = trial->world->recorder;
+    int64_t id = product_of(trial, &step->product);
+    if (!trial_record(trial)) {
+        return false;
+    }
+    if (!can_oversell(trial, id, cart.user) || trial->now.ordered[cart.user][cart.key] != 0) {
+        return true;
+    }
+    cart.lines[0] = (struct model_line){id, trial->now.products[id].stock + 1};
+    trial->purchases[-REFUSAL_REJECTED]++;
+    return sell_too_many(trial, &cart) &&
+           trial_equal(trial, recorder_record(recorder, 0), RECORDED_SOME,
+                       "recording an order that does not fit") &&
+           trial_equal(trial, recorder->attach_wanted, true, "does the recorder want to attach") &&
+           attach(trial);
 }
 
 /* --- cancelling ---------------------------------------------------------------------------------------------------------------------- */
@@ -261,12 +365,13 @@ static bool read_order(struct trial *trial, struct cancelling *cancelling, enum 
     if (status != STORE_OK && status != STORE_NOT_FOUND) {
         return trial_fail(trial, "reading order %" PRId64 ": %s", cancelling->order_id, store_error(store));
     }
-    bool may = status == STORE_OK && (cancelling->actor == MODEL_ADMIN ||
-                                      cancelling->actor == cancelling->order.sale.user_id);
-    *out = status == STORE_NOT_FOUND                        ? MODEL_UNKNOWN
-           : !may                                           ? MODEL_NOT_YOURS
-           : cancelling->order.state == ORDER_CANCELLED     ? MODEL_DONE_BEFORE
-                                                            : MODEL_DONE;
+    bool is_there = status == STORE_OK && cancelling->order.state != ORDER_REJECTED;
+    bool may =
+        is_there && (cancelling->actor == MODEL_ADMIN || cancelling->actor == cancelling->order.sale.user_id);
+    *out = !is_there                                    ? MODEL_UNKNOWN
+           : !may                                       ? MODEL_NOT_YOURS
+           : cancelling->order.state == ORDER_CANCELLED ? MODEL_DONE_BEFORE
+                                                        : MODEL_DONE;
     if (*out == MODEL_DONE) {
         cancelling->parts[0] = order_part_at(&cancelling->order.sale, 0);
         status = store_order_parts(store, cancelling->order_id, cancelling->parts + 1, ORDER_PARTS_MAX - 1,
@@ -315,7 +420,8 @@ static bool cancel_at_gate(struct trial *trial, const struct cancelling *cancell
     } else if (changed == GATE_UNCHANGED) {
         *out = MODEL_DONE_BEFORE;
         return trial_equal(trial, log_position_compare(*position, result.position), 0,
-                           "position of the cancellation of order %" PRId64 " compared", cancelling->order_id);
+                           "position of the cancellation of order %" PRId64 " compared",
+                           cancelling->order_id);
     } else if (changed == GATE_FULL) {
         *out = MODEL_FULL;
     } else {
@@ -346,7 +452,8 @@ static bool cancel(struct trial *trial, struct step *step)
         return trial_fail(trial, "cancelling order %" PRId64 ": %s, but the model says %s", id,
                           model_result_names[found], model_result_names[wanted]);
     }
-    trial->compared_orders = found == MODEL_DONE && id <= trial->compared_orders ? id - 1 : trial->compared_orders;
+    trial->compared_orders =
+        found == MODEL_DONE && id <= trial->compared_orders ? id - 1 : trial->compared_orders;
     world_listen(trial->world);
     return true;
 }
@@ -377,12 +484,14 @@ static enum gate_change change_price(struct trial *trial, int64_t product, int64
     return gate_change_price(trial->world->books, &change, PATIENCE_MS, result);
 }
 
-static bool compare_change(struct trial *trial, int key, enum model_result wanted, const struct model_change *model,
-                           enum gate_change found, const struct gate_change_result *result)
+static bool compare_change(struct trial *trial, int key, enum model_result wanted,
+                           const struct model_change *model, enum gate_change found,
+                           const struct gate_change_result *result)
 {
     static const enum gate_change same[] = {
-        [MODEL_DONE] = GATE_CHANGED, [MODEL_DONE_BEFORE] = GATE_UNCHANGED, [MODEL_CLOSED] = GATE_CLOSED,
-        [MODEL_SHORT] = GATE_SHORT,  [MODEL_FULL] = GATE_FULL,
+        [MODEL_DONE] = GATE_CHANGED,  [MODEL_DONE_BEFORE] = GATE_UNCHANGED,
+        [MODEL_CLOSED] = GATE_CLOSED, [MODEL_SHORT] = GATE_SHORT,
+        [MODEL_FULL] = GATE_FULL,
     };
     if (found == GATE_FAILED) {
         return trial_fail(trial, "a change failed: %s", redis_failure());
@@ -428,7 +537,8 @@ static bool change(struct trial *trial, struct step *step)
 static bool trim(struct trial *trial)
 {
     const struct recorder *recorder = trial->world->recorder;
-    return gate_trim(recorder->redis, recorder->recorded) || trial_fail(trial, "trimming: %s", redis_failure());
+    return gate_trim(recorder->redis, recorder->recorded) ||
+           trial_fail(trial, "trimming: %s", redis_failure());
 }
 
 bool trial_step(struct trial *trial, struct step *step)
@@ -448,6 +558,11 @@ bool trial_step(struct trial *trial, struct step *step)
         return trim(trial);
     case STEP_TAMPER:
         return tamper(trial, step);
+    case STEP_CUT:
+        return world_cut(trial->world) ||
+               trial_fail(trial, "the gate is not ready again after its news were cut");
+    case STEP_OVERSELL:
+        return oversell(trial, step);
     default:
         return change(trial, step);
     }

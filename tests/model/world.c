@@ -91,7 +91,8 @@ static enum gate_finding find_in_store(struct world *world, const struct sale_or
     struct store_order found;
     switch (store_find_order(world->recorder->store, order->id, &found)) {
     case STORE_OK:
-        return found.sale.request != order->request || found.sale.user_id != order->user_id ? GATE_NOT_IN_STORE
+        return found.sale.request != order->request || found.sale.user_id != order->user_id
+                   ? GATE_NOT_IN_STORE
                : found.state == ORDER_REJECTED ? GATE_REJECTED_BY_STORE
                                                : GATE_IN_STORE;
     case STORE_NOT_FOUND:
@@ -122,10 +123,9 @@ static void settle_all(struct world *world)
 static bool speak(struct world *world)
 {
     const struct recorder *recorder = world->recorder;
-    return gate_announce(world->books,
-                         &(struct gate_announcement){.store_id = recorder->store_id,
-                                                     .epoch = recorder->open_epoch,
-                                                     .recorded = recorder->recorded});
+    return gate_announce(world->books, &(struct gate_announcement){.store_id = recorder->store_id,
+                                                                   .epoch = recorder->open_epoch,
+                                                                   .recorded = recorder->recorded});
 }
 
 static bool all_decided(const struct world *world)
@@ -262,6 +262,13 @@ bool world_record(struct world *world)
     return result == RECORDED_NOTHING && !world->recorder->attach_wanted && world_answer_all(world);
 }
 
+bool world_cut(struct world *world)
+{
+    redis_do(world->books, "CLIENT KILL TYPE pubsub");
+    world_listen(world);
+    return turn_until(world, is_ready);
+}
+
 bool world_attach(struct world *world)
 {
     bool attached = recorder_attach(world->recorder);
@@ -272,7 +279,8 @@ bool world_attach(struct world *world)
 void world_finish(struct world *world)
 {
     if (world->gate != NULL) {
-        if (!world_record(world)) { /* in a sequence that failed some may wait; at the latest their deadline ends that */
+        if (!world_record(
+                world)) { /* in a sequence that failed some may wait; at the latest their deadline ends that */
             turn_until(world, all_answered);
         }
         gate_close_for_worker(&world->gate);

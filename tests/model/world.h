@@ -46,6 +46,8 @@ struct world_purchase *world_submit(struct world *world, const struct sale_order
 bool world_decide(struct world *world);
 /* Everything in the log into the store, and the workers told; every purchase is answered afterwards. */
 bool world_record(struct world *world);
+/* The link with the gate's news breaks, and is there again. */
+bool world_cut(struct world *world);
 /* A new epoch, and a gate that has heard of it. */
 bool world_attach(struct world *world);
 /* Turns until every purchase has its answer. */
