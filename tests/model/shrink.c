@@ -46,12 +46,55 @@ static bool without(struct shrinking *shrinking, size_t from, size_t count)
     return kept;
 }
 
+static void close_gap(int *number, int gap)
+{
+    *number -= *number > gap;
+}
+
+/* What names the products behind the `gap`th names those before them from here on. */
+static void close_product_gap(struct step *step, int gap)
+{
+    close_gap(&step->product, gap);
+    for (int i = 0; i < step->component_count; i++) {
+        close_gap(&step->components[i].product, gap);
+    }
+    for (int i = 0; i < step->cart_count; i++) {
+        for (int j = 0; j < step->carts[i].line_count; j++) {
+            close_gap(&step->carts[i].lines[j].product, gap);
+        }
+    }
+}
+
+/* A product less, and the others keep their places in the story. */
+static bool without_product(struct shrinking *shrinking, size_t at)
+{
+    if (shrinking->best->steps[at].kind != STEP_OPEN) {
+        return false;
+    }
+    struct sequence *candidate = malloc(sizeof *candidate);
+    assert_non_null(candidate);
+    *candidate = *shrinking->best;
+    int gap = 0;
+    for (size_t i = 0; i <= at; i++) {
+        gap += candidate->steps[i].kind == STEP_OPEN;
+    }
+    candidate->count--;
+    for (size_t i = at; i < candidate->count; i++) {
+        candidate->steps[i] = candidate->steps[i + 1];
+        close_product_gap(&candidate->steps[i], gap);
+    }
+    bool kept = keep_if_failing(shrinking, candidate);
+    free(candidate);
+    return kept;
+}
+
 /* From the end: what comes late hangs on what came before. */
 static bool leave_out(struct shrinking *shrinking, size_t stretch)
 {
     bool any = false;
     for (size_t end = shrinking->best->count; end >= stretch && stretch > 0; end--) {
-        if (end <= shrinking->best->count && without(shrinking, end - stretch, stretch)) {
+        if (end <= shrinking->best->count && (without(shrinking, end - stretch, stretch) ||
+                                              (stretch == 1 && without_product(shrinking, end - 1)))) {
             any = true;
             end -= stretch - 1;
         }
@@ -132,6 +175,15 @@ static bool lower_numbers(struct step *step, int i, int j)
     bool differs = step->units > 1 || step->stock > 0;
     step->units -= step->units > 1;
     step->stock -= step->stock > 0;
+    return differs;
+}
+
+static bool lower_order(struct step *step, int i, int j)
+{
+    (void)i;
+    (void)j;
+    bool differs = step->order > 1;
+    step->order -= differs;
     return differs;
 }
 
@@ -241,6 +293,7 @@ static bool simplify_steps(struct shrinking *shrinking)
         {one_of_component, 3, 1, false},
         {halve_numbers, 1, 1, true},
         {lower_numbers, 1, 1, true},
+        {lower_order, 1, 1, true},
     };
     bool any = false;
     for (size_t way = 0; way < sizeof ways / sizeof ways[0]; way++) {
