@@ -118,7 +118,9 @@ static void report_coverage(void)
     static const char *const refusals[REFUSALS] = {
         "sold",     "insufficient stock", "limit",    "not on sale",
         "rejected", "already ordered",    "not open", "over"};
-    printf("model: %" PRIu64 " steps; purchases:", trial.steps);
+    printf("model: %" PRIu64 " steps, of the recorder %" PRIu64 " failed and %" PRIu64
+           " were too late; purchases:",
+           trial.steps, world.failures, world.fenced);
     for (int i = 0; i < REFUSALS; i++) {
         printf(" %s %" PRIu64 ",", refusals[i], trial.purchases[i]);
     }

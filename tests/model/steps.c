@@ -102,9 +102,9 @@ static void make_change(struct maker *maker, struct step *step)
 static enum step_kind some_kind(struct maker *maker)
 {
     static const int weights[STEP_KINDS] = {
-        [STEP_OPEN] = 4,     [STEP_BUY] = 50,   [STEP_CANCEL] = 14, [STEP_RESTOCK] = 8,
-        [STEP_WITHDRAW] = 5, [STEP_PRICE] = 5,  [STEP_ATTACH] = 2,  [STEP_FORGET] = 3,
-        [STEP_TRIM] = 2,     [STEP_TAMPER] = 1, [STEP_CUT] = 2,     [STEP_OVERSELL] = 1,
+        [STEP_OPEN] = 4,  [STEP_BUY] = 50,     [STEP_CANCEL] = 14, [STEP_RESTOCK] = 8, [STEP_WITHDRAW] = 5,
+        [STEP_PRICE] = 5, [STEP_ATTACH] = 2,   [STEP_FORGET] = 3,  [STEP_TRIM] = 2,    [STEP_TAMPER] = 1,
+        [STEP_CUT] = 2,   [STEP_OVERSELL] = 1, [STEP_FAIL] = 4,    [STEP_RESTART] = 2,
     };
     int sum = 0;
     for (int i = 0; i < STEP_KINDS; i++) {
@@ -131,6 +131,9 @@ static void make_step(struct maker *maker, struct step *step)
         break;
     case STEP_CANCEL:
         make_cancel(maker, step);
+        break;
+    case STEP_FAIL:
+        step->point = below(maker, STEP_POINTS);
         break;
     case STEP_FORGET:
         step->loss = (enum step_loss)below(maker, STEP_LOSSES);

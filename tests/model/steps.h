@@ -9,6 +9,8 @@
  *   restock p1 5 [key 2]    withdraw p1 5 [key 2]    price p1 300 [key 2]
  *   attach                  the recorder attaches to a sound Redis
  *   forget all|scripts|head|log|unrecorded       Redis loses that; then an attach. unrecorded: all, and the recorder had not caught up
+ *   fail store.commit       that step of the recorder or of an attach fails once (failpoint.h); then attaches until one succeeds
+ *   restart                 another recorder takes over; the old one is not dead, and goes on once there is something to record
  *   cut                     the link that brings the gate its news
  *   oversell u1 p1 [key 2]  somebody adds to the stock in Redis by hand, and u1 takes more than the store has
  *   trim                    the recorder drops what it has recorded from the log
@@ -26,6 +28,9 @@
 #define STEP_LINES 5
 #define STEPS_MAX 120
 #define STEP_TEXT_BYTES 1024
+#define STEP_POINTS 17
+#define STEP_POINT_REBUILD 14 /* those from here on are passed only when Redis is rebuilt */
+extern const char *const step_points[STEP_POINTS];
 
 enum step_kind {
     STEP_OPEN,
@@ -40,6 +45,8 @@ enum step_kind {
     STEP_TAMPER,
     STEP_CUT,
     STEP_OVERSELL,
+    STEP_FAIL,
+    STEP_RESTART,
     STEP_KINDS
 };
 enum step_window { WINDOW_NONE, WINDOW_OPEN, WINDOW_AHEAD, WINDOW_OVER, STEP_WINDOWS };
@@ -73,6 +80,7 @@ struct step {
     enum step_canceller by;
     bool is_void;
     enum step_loss loss;
+    int point; /* STEP_FAIL: of step_points */
 };
 
 struct sequence {

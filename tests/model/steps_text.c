@@ -7,12 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kind_words[STEP_KINDS] = {"open",     "buy",    "cancel", "restock",
-                                                   "withdraw", "price",  "attach", "forget",
-                                                   "trim",     "tamper", "cut",    "oversell"};
+static const char *const kind_words[STEP_KINDS] = {"open",  "buy",      "cancel", "restock", "withdraw",
+                                                   "price", "attach",   "forget", "trim",    "tamper",
+                                                   "cut",   "oversell", "fail",   "restart"};
 static const char *const window_words[STEP_WINDOWS] = {"none", "open", "ahead", "over"};
 static const char *const by_words[STEP_CANCELLERS] = {"owner", "other", "admin"};
 static const char *const loss_words[STEP_LOSSES] = {"all", "scripts", "head", "log", "unrecorded"};
+
+const char *const step_points[STEP_POINTS] = {
+    "recorder.read", "store.begun",    "store.commit",  "store.committed",  "recorder.announce",
+    "vfs.write",     "vfs.full",       "vfs.sync",      "attach.begin",     "attach.epoch",
+    "attach.closed", "attach.drained", "attach.opened", "attach.announced", "attach.wiped",
+    "attach.filled", "attach.rebuilt",
+};
 
 /* --- writing ------------------------------------------------------------------------------------------------------------------ */
 struct writing {
@@ -92,6 +99,9 @@ void step_format(const struct step *step, char out[STEP_TEXT_BYTES])
     case STEP_OVERSELL:
         add(&writing, " u%d p%d", step->user, step->product);
         add_key(&writing, step->key);
+        break;
+    case STEP_FAIL:
+        add(&writing, " %s", step_points[step->point]);
         break;
     case STEP_FORGET:
         add(&writing, " %s", loss_words[step->loss]);
@@ -253,6 +263,9 @@ bool step_parse(const char *text, struct step *out)
         out->user = (int)take_number(&reading, "u", 1000);
         out->product = (int)take_number(&reading, "p", 1000);
         out->key = take_key(&reading);
+        break;
+    case STEP_FAIL:
+        out->point = take_choice(&reading, step_points, STEP_POINTS);
         break;
     case STEP_FORGET:
         out->loss = (enum step_loss)take_choice(&reading, loss_words, STEP_LOSSES);

@@ -44,9 +44,9 @@ bool trial_record(struct trial *trial)
 }
 
 /* --- attaching ------------------------------------------------------------------------------------------------------------------ */
-static bool attach(struct trial *trial)
+static bool after_attach(struct trial *trial, bool attached)
 {
-    if (!world_attach(trial->world)) {
+    if (!attached) {
         return trial_fail(trial, "the recorder cannot attach");
     }
     if (!world_answer_all(trial->world)) {
@@ -98,6 +98,23 @@ static bool forget_unrecorded(struct trial *trial)
     model_copy(&trial->now, &trial->recorded);
     model_attach(&trial->now);
     return ask_again(trial);
+}
+
+static bool attach(struct trial *trial)
+{
+    return after_attach(trial, world_attach(trial->world));
+}
+
+/* Whatever fails where, it comes to the same as an attach. */
+static bool fail_once(struct trial *trial, int point)
+{
+    if (point >= STEP_POINT_REBUILD) {
+        if (!trial_record(trial)) {
+            return false;
+        }
+        redis_do(trial->world->books, "FLUSHALL");
+    }
+    return after_attach(trial, world_fail(trial->world, step_points[point]));
 }
 
 static bool forget(struct trial *trial, enum step_loss loss)
@@ -558,6 +575,10 @@ bool trial_step(struct trial *trial, struct step *step)
         return trim(trial);
     case STEP_TAMPER:
         return tamper(trial, step);
+    case STEP_FAIL:
+        return fail_once(trial, step->point);
+    case STEP_RESTART:
+        return after_attach(trial, world_restart(trial->world));
     case STEP_CUT:
         return world_cut(trial->world) ||
                trial_fail(trial, "the gate is not ready again after its news were cut");

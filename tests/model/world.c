@@ -6,6 +6,10 @@
 
 #include "server.h"
 
+#ifdef DOORBUSTER_FAILPOINTS
+#include "failpoints.h"
+#endif
+
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +20,7 @@
 #define PATIENCE_MS 10000 /* the gate itself answers within 5 s */
 #define SPEAK_EVERY_US 5000
 #define TICK_MS 1
+#define ATTACH_TRIES 4
 
 /* recorder.c wants it; nobody waits for readiness here. */
 void supervisor_tell_ready(const struct server_shared *shared)
@@ -43,6 +48,58 @@ static void empty_folder(const char *path)
     closedir(folder);
 }
 
+/* --- failpoints ------------------------------------------------------------------------------------------------------------------- */
+#ifdef DOORBUSTER_FAILPOINTS
+static struct failpoint_page *failpoints;
+
+static void failpoints_start(const struct world *world)
+{
+    char path[FOLDER_BYTES + 32];
+    snprintf(path, sizeof path, "%s/failpoints", world->redis.folder);
+    failpoints = failpoints_file_make(path);
+    setenv("DOORBUSTER_FAILPOINT_FILE", path, 1);
+    failpoint_init(0, NULL);
+}
+
+static void failpoints_end(void)
+{
+    failpoints_file_close(&failpoints);
+}
+
+static void arm(const char *failpoint)
+{
+    char spec[64];
+    snprintf(spec, sizeof spec, "%s:error", failpoint);
+    failpoints_arm(failpoints, spec);
+}
+
+/* How often did it fire? */
+static uint64_t disarm(void)
+{
+    failpoints_disarm(failpoints);
+    return failpoints_fired(failpoints);
+}
+#else
+static void failpoints_start(const struct world *world)
+{
+    (void)world;
+}
+
+static void failpoints_end(void)
+{
+}
+
+static void arm(const char *failpoint)
+{
+    (void)failpoint;
+}
+
+static uint64_t disarm(void)
+{
+    return 0;
+}
+#endif
+
 static void tick_cb(uv_timer_t *handle)
 {
     (void)handle; /* so that the loop turns */
@@ -53,6 +110,7 @@ void world_start(struct world *world)
     memset(world, 0, sizeof *world);
     redis_fixture_start(&world->redis, false);
     world->books = redis_fixture_connect(&world->redis);
+    failpoints_start(world);
     make_folder(world->folder);
     assert_int_equal(uv_loop_init(&world->loop), 0);
     uv_timer_init(&world->loop, &world->tick);
@@ -68,6 +126,7 @@ void world_end(struct world *world)
     uv_run(&world->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&world->loop), 0);
     redisFree(world->books);
+    failpoints_end();
     redis_fixture_end(&world->redis);
     empty_folder(world->folder);
     rmdir(world->folder);
@@ -193,12 +252,29 @@ static bool add_users(struct world *world, int64_t users, char *error, size_t er
     return true;
 }
 
-static bool open_store(struct world *world, char *error, size_t error_bytes)
+static bool open_store(const struct world *world, struct recorder *recorder, char *error, size_t error_bytes)
 {
     char url[FOLDER_BYTES + 32];
-    empty_folder(world->folder);
     snprintf(url, sizeof url, "sqlite:%s/store.db", world->folder);
-    return store_open(&world->recorder->store, url, STORE_WRITER, error, error_bytes) == STORE_OK;
+    return store_open(&recorder->store, url, STORE_WRITER, error, error_bytes) == STORE_OK;
+}
+
+static struct recorder *new_recorder(const struct world *world)
+{
+    struct recorder *recorder = calloc(1, sizeof *recorder);
+    assert_non_null(recorder);
+    recorder->redis = redis_fixture_connect(&world->redis);
+    return recorder;
+}
+
+static void free_recorder(struct recorder **recorder)
+{
+    if (*recorder != NULL) {
+        redisFree((*recorder)->redis);
+        store_close(&(*recorder)->store);
+        free(*recorder);
+        *recorder = NULL;
+    }
 }
 
 bool world_begin(struct world *world, int64_t users, char *error, size_t error_bytes)
@@ -206,13 +282,13 @@ bool world_begin(struct world *world, int64_t users, char *error, size_t error_b
     redis_do(world->books, "FLUSHALL");
     redis_do(world->books, "SCRIPT FLUSH");
     world->purchase_count = world->answer_count = 0;
-    world->recorder = calloc(1, sizeof *world->recorder);
-    assert_non_null(world->recorder);
-    world->recorder->redis = redis_fixture_connect(&world->redis);
+    empty_folder(world->folder);
+    world->recorder = new_recorder(world);
     struct gate_settings settings = {
         .loop = &world->loop, .redis = world->redis.address, .settle_cb = settle_cb, .context = world};
     world->gate = gate_open_for_worker(&settings);
-    if (!open_store(world, error, error_bytes) || !add_users(world, users, error, error_bytes)) {
+    if (!open_store(world, world->recorder, error, error_bytes) ||
+        !add_users(world, users, error, error_bytes)) {
         return false;
     }
     snprintf(error, error_bytes, "the gate does not become ready");
@@ -253,9 +329,24 @@ bool world_answer_all(struct world *world)
     return turn_until(world, all_answered);
 }
 
+/* Somebody else has the store now: it may say and do what it likes, nothing comes of it. */
+static bool overtaken_is_fenced(struct world *world)
+{
+    if (world->overtaken == NULL) {
+        return true;
+    }
+    enum record_result result = recorder_record(world->overtaken, 0);
+    world->fenced += result == RECORD_FAILED;
+    free_recorder(&world->overtaken);
+    return result != RECORDED_SOME;
+}
+
 bool world_record(struct world *world)
 {
     enum record_result result;
+    if (!overtaken_is_fenced(world)) {
+        return false;
+    }
     do {
         result = recorder_record(world->recorder, 0);
     } while (result == RECORDED_SOME && !world->recorder->attach_wanted);
@@ -267,6 +358,44 @@ bool world_cut(struct world *world)
     redis_do(world->books, "CLIENT KILL TYPE pubsub");
     world_listen(world);
     return turn_until(world, is_ready);
+}
+
+/* As in recorder.c: what does not work is opened anew, and then it attaches again. */
+static bool attach_at_last(struct world *world)
+{
+    char error[512];
+    struct recorder *recorder = world->recorder;
+    bool attached = false;
+    for (int try = 0; !attached && try < ATTACH_TRIES; try++) {
+        if (recorder->redis->err != 0) {
+            redisFree(recorder->redis);
+            recorder->redis = redis_fixture_connect(&world->redis);
+        }
+        attached = (recorder->store != NULL || open_store(world, recorder, error, sizeof error)) &&
+                   recorder_attach(recorder);
+    }
+    return attached;
+}
+
+bool world_fail(struct world *world, const char *failpoint)
+{
+    arm(failpoint);
+    while (recorder_record(world->recorder, 0) == RECORDED_SOME) {
+    }
+    bool attached = attach_at_last(world);
+    world->failures += disarm();
+    world_listen(world);
+    return attached;
+}
+
+bool world_restart(struct world *world)
+{
+    free_recorder(&world->overtaken);
+    world->overtaken = world->recorder;
+    world->recorder = new_recorder(world);
+    bool attached = attach_at_last(world);
+    world_listen(world);
+    return attached;
 }
 
 bool world_attach(struct world *world)
@@ -286,8 +415,6 @@ void world_finish(struct world *world)
         gate_close_for_worker(&world->gate);
         uv_run(&world->loop, UV_RUN_DEFAULT);
     }
-    redisFree(world->recorder->redis);
-    store_close(&world->recorder->store);
-    free(world->recorder);
-    world->recorder = NULL;
+    free_recorder(&world->recorder);
+    free_recorder(&world->overtaken);
 }

@@ -29,8 +29,11 @@ struct world {
     /* of the sequence */
     struct gate *gate;
     struct recorder *recorder;
+    struct recorder *overtaken; /* another took over, and it does not know; or NULL */
     struct world_purchase *purchases;
     size_t purchase_count, answer_count;
+    uint64_t failures,
+        fenced; /* how often a failpoint fired, a recorder was told that it is overtaken: since the start */
     struct gate_purchase *settling; /* given to settle_cb */
 };
 
@@ -48,6 +51,11 @@ bool world_decide(struct world *world);
 bool world_record(struct world *world);
 /* The link with the gate's news breaks, and is there again. */
 bool world_cut(struct world *world);
+/* What is armed at this failpoint fails once: first in recording what there is, then in attaching, again and again until it works. Without
+ * failpoints in the build it is an attach. */
+bool world_fail(struct world *world, const char *failpoint);
+/* Another recorder takes over. */
+bool world_restart(struct world *world);
 /* A new epoch, and a gate that has heard of it. */
 bool world_attach(struct world *world);
 /* Turns until every purchase has its answer. */
