@@ -19,8 +19,8 @@
 #define MODEL_USERS 4 /* buyers, ids 1 to 4 */
 #define MODEL_ADMIN 5 /* the admin's user id */
 #define MODEL_KEYS 6  /* idempotency keys, 1 to 6; 0: none */
-#define MODEL_LINES 5 /* of a cart */
-#define MODEL_COMPONENTS 3
+#define MODEL_LINES 8 /* of a cart */
+#define MODEL_COMPONENTS 5
 #define MODEL_PARTS (MODEL_LINES * (1 + MODEL_COMPONENTS))
 #define MODEL_ORDERS 720
 

@@ -203,7 +203,7 @@ static bool drop_component(struct step *step, int i, int j)
         return false;
     }
     memmove(&step->components[i], &step->components[i + 1],
-            (size_t)(2 - i) * sizeof step->components[0]); /* there are 3 */
+            (size_t)(STEP_COMPONENTS - 1 - i) * sizeof step->components[0]);
     step->component_count--;
     return true;
 }
@@ -280,7 +280,7 @@ static bool simplify_steps(struct shrinking *shrinking)
     } ways[] = {
         {drop_cart, STEP_CARTS, 1, true},
         {drop_line, STEP_CARTS, STEP_LINES, true},
-        {drop_component, 3, 1, true},
+        {drop_component, STEP_COMPONENTS, 1, true},
         {record_it, 1, 1, false},
         {drop_flags, 1, 1, false},
         {drop_window, 1, 1, false},
@@ -290,7 +290,7 @@ static bool simplify_steps(struct shrinking *shrinking)
         {first_user, STEP_CARTS, 1, false},
         {one_of_line, STEP_CARTS, STEP_LINES, false},
         {halve_line, STEP_CARTS, STEP_LINES, true},
-        {one_of_component, 3, 1, false},
+        {one_of_component, STEP_COMPONENTS, 1, false},
         {halve_numbers, 1, 1, true},
         {lower_numbers, 1, 1, true},
         {lower_order, 1, 1, true},

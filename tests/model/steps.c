@@ -56,7 +56,7 @@ static void make_open(struct maker *maker, struct step *step)
     step->window = some_window(maker);
     step->planned = one_in(maker, 12);
     if (maker->products > 0 && one_in(maker, 3)) {
-        step->component_count = 1 + below(maker, 3);
+        step->component_count = 1 + below(maker, one_in(maker, 4) ? STEP_COMPONENTS : 3);
         for (int i = 0; i < step->component_count; i++) {
             step->components[i] = (struct step_line){some_product(maker), 1 + below(maker, 3)};
         }
@@ -68,7 +68,7 @@ static void make_cart(struct maker *maker, struct step_cart *cart)
 {
     cart->user = 1 + below(maker, USERS);
     cart->key = some_key(maker);
-    cart->line_count = one_in(maker, 2) ? 1 : 1 + below(maker, STEP_LINES);
+    cart->line_count = one_in(maker, 2) ? 1 : 1 + below(maker, one_in(maker, 4) ? STEP_LINES : 4);
     for (int i = 0; i < cart->line_count; i++) {
         cart->lines[i] = (struct step_line){some_product(maker), some_quantity(maker)};
     }
@@ -103,8 +103,8 @@ static enum step_kind some_kind(struct maker *maker)
 {
     static const int weights[STEP_KINDS] = {
         [STEP_OPEN] = 4,  [STEP_BUY] = 50,     [STEP_CANCEL] = 14, [STEP_RESTOCK] = 8, [STEP_WITHDRAW] = 5,
-        [STEP_PRICE] = 5, [STEP_ATTACH] = 2,   [STEP_FORGET] = 3,  [STEP_TRIM] = 2,    [STEP_TAMPER] = 1,
-        [STEP_CUT] = 2,   [STEP_OVERSELL] = 1, [STEP_FAIL] = 4,    [STEP_RESTART] = 2,
+        [STEP_PRICE] = 5, [STEP_ATTACH] = 2,   [STEP_FORGET] = 4,  [STEP_TRIM] = 2,    [STEP_TAMPER] = 1,
+        [STEP_CUT] = 2,   [STEP_OVERSELL] = 1, [STEP_FAIL] = 4,    [STEP_RESTART] = 2, [STEP_REMEMBER] = 3,
     };
     int sum = 0;
     for (int i = 0; i < STEP_KINDS; i++) {

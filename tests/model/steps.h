@@ -8,9 +8,10 @@
  *   cancel o3 by owner|other|admin [void]        void: the recorder attaches between reading the order and asking the gate
  *   restock p1 5 [key 2]    withdraw p1 5 [key 2]    price p1 300 [key 2]
  *   attach                  the recorder attaches to a sound Redis
- *   forget all|scripts|head|log|unrecorded       Redis loses that; then an attach. unrecorded: all, and the recorder had not caught up
+ *   forget all|scripts|head|log|unrecorded|since       Redis loses that; then an attach. unrecorded: all, and the recorder had not caught up
  *   fail store.commit       that step of the recorder or of an attach fails once (failpoint.h); then attaches until one succeeds
  *   restart                 another recorder takes over; the old one is not dead, and goes on once there is something to record
+ *   remember                Redis writes down what it has; "forget since" brings that back, as an old replica or a snapshot would
  *   cut                     the link that brings the gate its news
  *   oversell u1 p1 [key 2]  somebody adds to the stock in Redis by hand, and u1 takes more than the store has
  *   trim                    the recorder drops what it has recorded from the log
@@ -25,7 +26,8 @@
 #include <stdio.h>
 
 #define STEP_CARTS 6
-#define STEP_LINES 5
+#define STEP_LINES 8
+#define STEP_COMPONENTS 5
 #define STEPS_MAX 120
 #define STEP_TEXT_BYTES 1024
 #define STEP_POINTS 17
@@ -47,11 +49,12 @@ enum step_kind {
     STEP_OVERSELL,
     STEP_FAIL,
     STEP_RESTART,
+    STEP_REMEMBER,
     STEP_KINDS
 };
 enum step_window { WINDOW_NONE, WINDOW_OPEN, WINDOW_AHEAD, WINDOW_OVER, STEP_WINDOWS };
 enum step_canceller { BY_OWNER, BY_OTHER, BY_ADMIN, STEP_CANCELLERS };
-enum step_loss { LOSE_ALL, LOSE_SCRIPTS, LOSE_HEAD, LOSE_LOG, LOSE_UNRECORDED, STEP_LOSSES };
+enum step_loss { LOSE_ALL, LOSE_SCRIPTS, LOSE_HEAD, LOSE_LOG, LOSE_UNRECORDED, LOSE_SINCE, STEP_LOSSES };
 
 struct step_line {
     int product, quantity;
@@ -70,7 +73,7 @@ struct step {
     enum step_window window;
     bool planned;
     int component_count;
-    struct step_line components[3];
+    struct step_line components[STEP_COMPONENTS];
     /* STEP_BUY */
     int cart_count;
     struct step_cart carts[STEP_CARTS];

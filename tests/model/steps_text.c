@@ -9,10 +9,10 @@
 
 static const char *const kind_words[STEP_KINDS] = {"open",  "buy",      "cancel", "restock", "withdraw",
                                                    "price", "attach",   "forget", "trim",    "tamper",
-                                                   "cut",   "oversell", "fail",   "restart"};
+                                                   "cut",   "oversell", "fail",   "restart", "remember"};
 static const char *const window_words[STEP_WINDOWS] = {"none", "open", "ahead", "over"};
 static const char *const by_words[STEP_CANCELLERS] = {"owner", "other", "admin"};
-static const char *const loss_words[STEP_LOSSES] = {"all", "scripts", "head", "log", "unrecorded"};
+static const char *const loss_words[STEP_LOSSES] = {"all", "scripts", "head", "log", "unrecorded", "since"};
 
 const char *const step_points[STEP_POINTS] = {
     "recorder.read", "store.begun",    "store.commit",  "store.committed",  "recorder.announce",
@@ -206,7 +206,8 @@ static void take_open(struct reading *reading, struct step *step)
     reading->failed = !take_word(reading, "window") || reading->failed;
     step->window = (enum step_window)take_choice(reading, window_words, STEP_WINDOWS);
     step->planned = take_word(reading, "planned");
-    step->component_count = take_word(reading, "of") ? take_lines(reading, step->components, 3) : 0;
+    step->component_count =
+        take_word(reading, "of") ? take_lines(reading, step->components, STEP_COMPONENTS) : 0;
 }
 
 static void take_carts(struct reading *reading, struct step *step)

@@ -129,7 +129,11 @@ static bool forget(struct trial *trial, enum step_loss loss)
     if (loss != LOSE_SCRIPTS && !trial_record(trial)) { /* what is not recorded would be gone */
         return false;
     }
-    redis_do(trial->world->books, commands[loss], NULL);
+    if (loss == LOSE_SINCE) {
+        world_turn_back(trial->world);
+    } else {
+        redis_do(trial->world->books, commands[loss], NULL);
+    }
     return attach(trial);
 }
 
@@ -579,6 +583,9 @@ bool trial_step(struct trial *trial, struct step *step)
         return fail_once(trial, step->point);
     case STEP_RESTART:
         return after_attach(trial, world_restart(trial->world));
+    case STEP_REMEMBER:
+        world_remember(trial->world);
+        return true;
     case STEP_CUT:
         return world_cut(trial->world) ||
                trial_fail(trial, "the gate is not ready again after its news were cut");

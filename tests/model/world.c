@@ -415,6 +415,7 @@ void world_finish(struct world *world)
         gate_close_for_worker(&world->gate);
         uv_run(&world->loop, UV_RUN_DEFAULT);
     }
+    world_forget_keys(world);
     free_recorder(&world->recorder);
     free_recorder(&world->overtaken);
 }

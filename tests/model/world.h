@@ -20,6 +20,13 @@ struct world_purchase {
     bool answered;
 };
 
+#define WORLD_KEYS 400 /* in Redis at once */
+struct world_key {
+    char *name, *payload;
+    size_t payload_bytes;
+    int64_t ttl_ms;
+};
+
 struct world {
     struct redis_fixture redis;
     char folder[FOLDER_BYTES];
@@ -34,6 +41,8 @@ struct world {
     size_t purchase_count, answer_count;
     uint64_t failures,
         fenced; /* how often a failpoint fired, a recorder was told that it is overtaken: since the start */
+    struct world_key keys[WORLD_KEYS]; /* remembered */
+    size_t key_count;
     struct gate_purchase *settling; /* given to settle_cb */
 };
 
@@ -51,6 +60,10 @@ bool world_decide(struct world *world);
 bool world_record(struct world *world);
 /* The link with the gate's news breaks, and is there again. */
 bool world_cut(struct world *world);
+/* What Redis has now, and Redis as it was then (empty, if that never was), without its scripts. */
+void world_remember(struct world *world);
+void world_forget_keys(struct world *world);
+void world_turn_back(struct world *world);
 /* What is armed at this failpoint fails once: first in recording what there is, then in attaching, again and again until it works. Without
  * failpoints in the build it is an attach. */
 bool world_fail(struct world *world, const char *failpoint);
