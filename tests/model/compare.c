@@ -267,6 +267,57 @@ static bool compare_orders(struct trial *trial, int64_t first)
     return true;
 }
 
+static bool compare_row_note(struct trial *trial, const struct model_row *model,
+                             const struct store_audit_row *found)
+{
+    char note[64] = "";
+    if (model->first_order == 0) {
+        return true; /* an admin's own words */
+    }
+    if (model->first_order == model->last_order) {
+        snprintf(note, sizeof note, "order %" PRId64, model->first_order);
+    } else {
+        snprintf(note, sizeof note, "orders %" PRId64 " to %" PRId64, model->first_order, model->last_order);
+    }
+    return strcmp(found->note, note) == 0 ||
+           trial_fail(trial, "audit log: note \"%s\", but the model says \"%s\"", found->note, note);
+}
+
+/* The product's newest row. */
+static bool compare_row(struct trial *trial, int64_t id)
+{
+    const struct model_row *model = &trial->recorded.products[id].row;
+    struct store *store = trial->world->recorder->store;
+    struct store_audit_row found;
+    size_t count;
+    if (store_audit_log(store, INT64_MAX, id, &found, 1, &count) != STORE_OK) {
+        return trial_fail(trial, "reading the audit log: %s", store_error(store));
+    }
+    if (!trial_equal(trial, (int64_t)count, model->cause != NULL, "audit log: rows of product %" PRId64,
+                     id)) {
+        return false;
+    }
+    if (count == 0) {
+        return true;
+    }
+    if (strcmp(found.cause, model->cause) != 0 ||
+        strcmp(found.key, model->key > 0 ? trial_key(model->key) : "") != 0) {
+        return trial_fail(
+            trial, "audit log: \"%s\" of product %" PRId64 " with the key \"%s\", but the model says \"%s\"",
+            found.cause, id, found.key, model->cause);
+    }
+    return trial_equal(trial, found.applied, true, "audit log: is it applied") &&
+           trial_equal(trial, found.delta, model->delta, "audit log: %s of product %" PRId64 ": delta",
+                       found.cause, id) &&
+           trial_equal(trial, found.from, model->from, "audit log: %s of product %" PRId64 ": from",
+                       found.cause, id) &&
+           trial_equal(trial, found.to, model->to, "audit log: %s of product %" PRId64 ": to", found.cause,
+                       id) &&
+           trial_equal(trial, found.actor, model->actor, "audit log: %s of product %" PRId64 ": actor",
+                       found.cause, id) &&
+           compare_row_note(trial, model, &found);
+}
+
 bool compare_store(struct trial *trial)
 {
     static struct store_product products[MODEL_PRODUCTS + 1];
@@ -282,7 +333,7 @@ bool compare_store(struct trial *trial)
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        if (!compare_book(trial, &products[i], (int64_t)i + 1)) {
+        if (!compare_book(trial, &products[i], (int64_t)i + 1) || !compare_row(trial, (int64_t)i + 1)) {
             return false;
         }
     }

@@ -279,20 +279,76 @@ static void buy_one(struct model *model, const struct model_cart *cart, int64_t 
     sell(model, cart, answer);
 }
 
-/* How many products did these orders move? */
-static int64_t products_in(const struct model *model, int64_t first, int64_t last)
+/* --- the audit log --------------------------------------------------------------------------------------------------------------- */
+/* Of a bundle's stock nothing is written down, for it has none. */
+static void write_row(struct model *model, int64_t id, struct model_row row)
 {
-    int64_t moved = 0;
+    struct model_product *product = &model->products[id];
+    if (product->component_count > 0 && strcmp(row.cause, "price") != 0) {
+        row.from = row.to = 0;
+    }
+    product->row = row;
+    model->audit_rows++;
+}
+
+static void write_stock_row(struct model *model, int64_t id, const char *cause, int64_t delta, int64_t actor,
+                            int key)
+{
+    int64_t stock = model->products[id].stock;
+    write_row(
+        model, id,
+        (struct model_row){
+            .cause = cause, .delta = delta, .from = stock - delta, .to = stock, .actor = actor, .key = key});
+}
+
+static int64_t units_in(const struct model_order *order, int64_t product)
+{
+    int64_t units = 0;
+    for (size_t i = 0; i < order->part_count; i++) {
+        units += order->parts[i].product == product ? order->parts[i].quantity : 0;
+    }
+    return units;
+}
+
+/* One row for each product that these orders have sold. */
+static void write_sale(struct model *model, int64_t first, int64_t last)
+{
     for (int64_t product = 1; product <= model->product_count; product++) {
-        bool is_in = false;
+        struct model_row row = {.cause = "sale", .to = model->products[product].stock};
         for (int64_t id = first; id <= last; id++) {
-            for (size_t i = 0; i < model->orders[id].part_count; i++) {
-                is_in = is_in || model->orders[id].parts[i].product == product;
+            const struct model_order *order = &model->orders[id];
+            int64_t units = units_in(order, product);
+            if (units > 0) {
+                bool is_first = row.first_order == 0;
+                row.actor = is_first || row.actor == order->user ? order->user : 0;
+                row.first_order = is_first ? id : row.first_order;
+                row.last_order = id;
+                row.delta -= units;
             }
         }
-        moved += is_in;
+        row.from = row.to - row.delta;
+        if (row.first_order != 0) {
+            write_row(model, product, row);
+        }
     }
-    return moved;
+}
+
+static void write_cancellation(struct model *model, int64_t id)
+{
+    const struct model_order *order = &model->orders[id];
+    for (int64_t product = 1; product <= model->product_count; product++) {
+        int64_t units = units_in(order, product), stock = model->products[product].stock;
+        if (units > 0) {
+            write_row(model, product,
+                      (struct model_row){.cause = "cancel",
+                                         .delta = units,
+                                         .from = stock - units,
+                                         .to = stock,
+                                         .actor = order->cancelled_by,
+                                         .first_order = id,
+                                         .last_order = id});
+        }
+    }
 }
 
 void model_buy(struct model *model, const struct model_cart *carts, size_t count, int64_t now_ms,
@@ -302,7 +358,7 @@ void model_buy(struct model *model, const struct model_cart *carts, size_t count
     for (size_t i = 0; i < count; i++) {
         buy_one(model, &carts[i], now_ms, &answers[i]);
     }
-    model->audit_rows += products_in(model, before + 1, model->order_count);
+    write_sale(model, before + 1, model->order_count);
 }
 
 void model_oversell(struct model *model, const struct model_cart *cart, struct model_answer *answer)
@@ -339,7 +395,7 @@ enum model_result model_cancel(struct model *model, int64_t id, int64_t actor, i
     }
     order->cancelled = true;
     order->cancelled_by = actor;
-    model->audit_rows += products_in(model, id, id);
+    write_cancellation(model, id);
     return MODEL_DONE;
 }
 
@@ -350,7 +406,6 @@ static enum model_result change_done(struct model *model, int key, struct model_
     change.done = true;
     *out = change;
     model->changed[key] = key > 0 ? change : (struct model_change){0};
-    model->audit_rows++;
     return MODEL_DONE;
 }
 
@@ -377,6 +432,7 @@ enum model_result model_change_stock(struct model *model, int64_t id, int64_t de
         return MODEL_FULL;
     }
     product->stock += delta;
+    write_stock_row(model, id, delta < 0 ? "withdrawal" : "restock", delta, MODEL_ADMIN, key);
     product->restocked += model->fault == MODEL_COUNTS_RESTOCKS_TWICE ? 2 * delta : delta;
     return change_done(model, key,
                        (struct model_change){.product = id, .figure = delta, .stock = product->stock}, out);
@@ -394,6 +450,13 @@ enum model_result model_change_price(struct model *model, int64_t id, int64_t pr
     struct model_product *product = &model->products[id];
     int64_t before = product->price;
     product->logged_price = price;
+    write_row(model, id,
+              (struct model_row){.cause = "price",
+                                 .delta = price - before,
+                                 .from = before,
+                                 .to = price,
+                                 .actor = MODEL_ADMIN,
+                                 .key = key});
     if (model->fault != MODEL_KEEPS_THE_OLD_PRICE) {
         product->price = price;
     }
@@ -403,11 +466,12 @@ enum model_result model_change_price(struct model *model, int64_t id, int64_t pr
 }
 
 /* --- opening -------------------------------------------------------------------------------------------------------------------------- */
-static void open_product(struct model *model, struct model_product *product)
+static void open_product(struct model *model, int64_t id, int64_t actor)
 {
+    struct model_product *product = &model->products[id];
     product->opened = true;
     product->stock = product->planned;
-    model->audit_rows++;
+    write_stock_row(model, id, "opening", product->planned, actor, 0);
 }
 
 /* What a bundle is made of is written down in order of product id, however it was asked for. */
@@ -434,7 +498,7 @@ enum model_result model_open(struct model *model, const struct model_product *pr
     *added = *product;
     sort_components(added);
     if (product->opened) {
-        open_product(model, added);
+        open_product(model, model->product_count, MODEL_ADMIN);
     }
     return MODEL_DONE;
 }
@@ -443,7 +507,12 @@ void model_attach(struct model *model)
 {
     for (int64_t id = 1; id <= model->product_count; id++) {
         if (!model->products[id].opened) {
-            open_product(model, &model->products[id]);
+            open_product(model, id, 0);
         }
     }
+}
+
+void model_heal(struct model *model, int64_t product)
+{
+    write_stock_row(model, product, "healing", 0, 0, 0);
 }

@@ -48,6 +48,15 @@ struct model_line {
     int64_t product, quantity;
 };
 
+/* A product's newest row in the audit log. */
+struct model_row {
+    const char *cause; /* NULL: it has none */
+    int64_t delta, from, to;
+    int64_t actor; /* of a sale its buyer, if there was one alone */
+    int key;
+    int64_t first_order, last_order; /* of a sale or a cancellation */
+};
+
 struct model_product {
     bool opened; /* else only planned: not on sale until the recorder attaches */
     int64_t stock, planned, price, limit, starts_at, ends_at; /* stock of a bundle: 0 */
@@ -55,6 +64,7 @@ struct model_product {
     size_t component_count;
     int64_t sold, cancelled, restocked; /* so far, in units */
     int64_t logged_price;               /* of the last price change, 0: none */
+    struct model_row row;
 };
 
 struct model_part {
@@ -150,5 +160,7 @@ enum model_result model_change_price(struct model *model, int64_t product, int64
 enum model_result model_open(struct model *model, const struct model_product *product);
 /* The recorder attaches: what was planned is opened. */
 void model_attach(struct model *model);
+/* Somebody changed a product's stock in Redis by hand, and it was put right. */
+void model_heal(struct model *model, int64_t product);
 
 #endif

@@ -48,10 +48,15 @@ static enum step_window some_window(struct maker *maker)
     return one_in(maker, 6) ? (enum step_window)below(maker, STEP_WINDOWS) : WINDOW_NONE;
 }
 
+static int64_t some_price(struct maker *maker)
+{
+    return one_in(maker, 10) ? INT64_C(100000000000) - below(maker, 2) : 1 + below(maker, 1000);
+}
+
 static void make_open(struct maker *maker, struct step *step)
 {
     step->stock = one_in(maker, 8) ? 0 : one_in(maker, 2) ? 20 + below(maker, 2000) : 1 + below(maker, 12);
-    step->price = 1 + below(maker, 1000);
+    step->price = some_price(maker);
     step->limit = one_in(maker, 2) ? 1 + below(maker, 8) : 0;
     step->window = some_window(maker);
     step->planned = one_in(maker, 12);
@@ -95,7 +100,7 @@ static void make_change(struct maker *maker, struct step *step)
     step->product = some_product(maker);
     step->key = some_key(maker);
     step->units = one_in(maker, 20) ? 999999980 + below(maker, 20) : 1 + below(maker, 10);
-    step->price = 1 + below(maker, 1000);
+    step->price = some_price(maker);
     step->user = 1 + below(maker, USERS);
 }
 

@@ -201,7 +201,7 @@ static int take_lines(struct reading *reading, struct step_line *lines, int max)
 static void take_open(struct reading *reading, struct step *step)
 {
     step->stock = take_named(reading, "stock", INT64_C(1000000000));
-    step->price = take_named(reading, "price", INT64_C(1000000000));
+    step->price = take_named(reading, "price", INT64_C(100000000000));
     step->limit = take_named(reading, "limit", 1000000);
     reading->failed = !take_word(reading, "window") || reading->failed;
     step->window = (enum step_window)take_choice(reading, window_words, STEP_WINDOWS);
@@ -231,7 +231,7 @@ static void take_cancel(struct reading *reading, struct step *step)
 static void take_change(struct reading *reading, struct step *step)
 {
     step->product = (int)take_number(reading, "p", 1000);
-    step->units = step->price = take_number(reading, "", INT64_C(1000000000));
+    step->units = step->price = take_number(reading, "", INT64_C(100000000000));
     step->key = take_key(reading);
 }
 

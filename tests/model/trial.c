@@ -33,8 +33,17 @@ bool trial_equal(struct trial *trial, int64_t found, int64_t wanted, const char 
 
 const char *trial_key(int key)
 {
-    static const char *const names[1 + MODEL_KEYS] = {NULL,    "key-1", "key-2", "key-3",
-                                                      "key-4", "key-5", "key-6"};
+    static const char *const names[1 + MODEL_KEYS] = {NULL,
+                                                      "1",
+                                                      "2:1",
+                                                      "%s%d\\\"'",
+                                                      "key",
+                                                      "------------------------------------------------------"
+                                                      "-----------------------------------------------"
+                                                      "------------------------------------------------------"
+                                                      "-----------------------------------------------"
+                                                      "-----------------------------------------------------",
+                                                      "{doorbuster}"};
     return names[key];
 }
 

@@ -32,7 +32,7 @@ bool trial_run(struct trial *trial, struct world *world, const struct sequence *
 bool trial_equal(struct trial *trial, int64_t found, int64_t wanted, const char *what, ...)
     __attribute__((format(printf, 4, 5)));
 bool trial_fail(struct trial *trial, const char *what, ...) __attribute__((format(printf, 2, 3)));
-const char *trial_key(int key); /* "key-3"; NULL for 0 */
+const char *trial_key(int key); /* each awkward in its own way; one as long as can be. NULL for 0 */
 
 /* Carries one step out on both, and compares what was answered. */
 bool trial_step(struct trial *trial, struct step *step);
