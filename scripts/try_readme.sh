@@ -54,10 +54,14 @@ port=$(sed -n 's/.*ready on http:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' "$work/serv
 bash -euo pipefail -c "$(section 3)" >"$work/tools.log" || { cat "$work/tools.log" >&2; fail "setup or verify failed"; }
 expect "$work/tools.log" "Black Friday Limited Edition"
 expect "$work/tools.log" "every book equal"
-bash -euo pipefail -c "$(section 4)" >"$work/calls.log"
+bash -euo pipefail -c "$(section 4; section 5)" >"$work/calls.log"
 expect "$work/calls.log" '"username":"kim"'
 expect "$work/calls.log" '"remaining_stock":99'
 expect "$work/calls.log" '"synced":true'
-bash -euo pipefail -c "$(section 5)" >"$work/chaos.log" 2>&1 || { cat "$work/chaos.log" >&2; fail "chaos found something"; }
+expect "$work/calls.log" '"items":[{"product_id":4,"quantity":2,'
+expect "$work/calls.log" '"cancelled_at":'
+expect "$work/calls.log" '"delta":50,"reason":"a pallet was found","stock":150,'
+expect "$work/calls.log" '"cause":"restock","delta":50,"from":100,"to":150,'
+bash -euo pipefail -c "$(section 6)" >"$work/chaos.log" 2>&1 || { cat "$work/chaos.log" >&2; fail "chaos found something"; }
 expect "$work/chaos.log" "0 violations"
 echo "README.md's commands work."

@@ -46,11 +46,11 @@
 #define ASK_ATTACH_EVERY_US 500000
 #define DAMAGE_PAUSE_US 20000
 #define EXPIRE_EVERY_US 100000
-#define NUMBERS_EACH 4 /* of a purchase in a call */
+#define FIELDS_MIN 4 /* of a purchase in a call */
 #define FIELDS_MAX                                                                                           \
-    6 /* these, its idempotency key if any of the call has one, its further lines if any is a cart */
-#define LINE_BYTES (2 * TEXT_INT64_BYTES) /* "product:quantity " */
-#define ARGUMENTS_FIXED 9                 /* EVALSHA sha 5 key key key key key fields */
+    6 /* these, its idempotency key if any of the call has one, the number of its further lines if any is a cart */
+#define ARGUMENTS_MAX (GATE_BATCH_MAX * FIELDS_MAX + 2 * SALES_LOG_LINES_MAX)
+#define ARGUMENTS_FIXED 9 /* EVALSHA sha 5 key key key key key fields */
 #define REPLY_FIXED 2
 #define REPLY_EACH 3
 
@@ -430,11 +430,10 @@ static void call_cb(const redisReply *reply, void *context)
 /* The command's words; they lie here until the next call. */
 struct call_arguments {
     int argc;
-    const char *argv[ARGUMENTS_FIXED + GATE_BATCH_MAX * FIELDS_MAX];
-    size_t argv_bytes[ARGUMENTS_FIXED + GATE_BATCH_MAX * FIELDS_MAX];
-    char numbers[GATE_BATCH_MAX * NUMBERS_EACH][TEXT_INT64_BYTES];
-    char lines[SALES_LOG_LINES_MAX * LINE_BYTES];
-    size_t lines_used;
+    const char *argv[ARGUMENTS_FIXED + ARGUMENTS_MAX];
+    size_t argv_bytes[ARGUMENTS_FIXED + ARGUMENTS_MAX];
+    char numbers[ARGUMENTS_MAX][TEXT_INT64_BYTES];
+    size_t numbers_used;
 };
 
 static void add_argument(struct call_arguments *arguments, const char *text, size_t bytes)
@@ -443,29 +442,29 @@ static void add_argument(struct call_arguments *arguments, const char *text, siz
     arguments->argv_bytes[arguments->argc++] = bytes;
 }
 
-/* The lines of a cart behind its first, "product:quantity product:quantity …"; nothing of others. */
-static void add_lines(struct call_arguments *arguments, const struct sale_order *order)
+static void add_number(struct call_arguments *arguments, int64_t number)
 {
-    char *begin = arguments->lines + arguments->lines_used, *at = begin;
-    for (size_t i = 0; i < order->more_count; i++) {
-        at += text_from_int64(order->more[i].product_id, at);
-        *at++ = ':';
-        at += text_from_int64(order->more[i].quantity, at);
-        *at++ = ' ';
-    }
-    arguments->lines_used += (size_t)(at - begin);
-    add_argument(arguments, begin, (size_t)(at - begin));
+    char *text = arguments->numbers[arguments->numbers_used++];
+    add_argument(arguments, text, text_from_int64(number, text));
 }
 
-static void add_purchase(struct call_arguments *arguments, size_t i, const struct sale_order *order,
-                         int fields)
+/* The lines of a cart behind its first; of others their number is 0. */
+static void add_lines(struct call_arguments *arguments, const struct sale_order *order)
 {
-    const int64_t values[NUMBERS_EACH] = {order->request, order->user_id, order->product_id, order->quantity};
-    for (size_t j = 0; j < NUMBERS_EACH; j++) {
-        char *text = arguments->numbers[i * NUMBERS_EACH + j];
-        add_argument(arguments, text, text_from_int64(values[j], text));
+    add_number(arguments, (int64_t)order->more_count);
+    for (size_t i = 0; i < order->more_count; i++) {
+        add_number(arguments, order->more[i].product_id);
+        add_number(arguments, order->more[i].quantity);
     }
-    if (fields > NUMBERS_EACH) {
+}
+
+static void add_purchase(struct call_arguments *arguments, const struct sale_order *order, int fields)
+{
+    add_number(arguments, order->request);
+    add_number(arguments, order->user_id);
+    add_number(arguments, order->product_id);
+    add_number(arguments, order->quantity);
+    if (fields > FIELDS_MIN) {
         add_argument(arguments, order->key != NULL ? order->key : "", order->key_bytes);
     }
     if (fields == FIELDS_MAX) {
@@ -476,10 +475,10 @@ static void add_purchase(struct call_arguments *arguments, size_t i, const struc
 /* Calls without any key or cart do not pay for them. */
 static int fields_of(const struct call *call)
 {
-    int fields = NUMBERS_EACH;
+    int fields = FIELDS_MIN;
     for (size_t i = 0; i < call->count; i++) {
         const struct sale_order *order = &call->purchases[i]->purchase.order;
-        int own = order->more_count > 0 ? FIELDS_MAX : order->key != NULL ? FIELDS_MAX - 1 : NUMBERS_EACH;
+        int own = order->more_count > 0 ? FIELDS_MAX : order->key != NULL ? FIELDS_MAX - 1 : FIELDS_MIN;
         fields = own > fields ? own : fields;
     }
     return fields;
@@ -494,12 +493,12 @@ static struct call_arguments *write_arguments(const struct call *call)
         "EVALSHA",         call->gate->sell_sha, "5",           KEY_HEAD, KEY_LOG, KEY_PRODUCT_PREFIX,
         KEY_BUYERS_PREFIX, KEY_ORDERED_PREFIX,   digits[fields]};
     arguments.argc = 0;
-    arguments.lines_used = 0;
+    arguments.numbers_used = 0;
     for (size_t i = 0; i < ARGUMENTS_FIXED; i++) {
         add_argument(&arguments, fixed[i], strlen(fixed[i]));
     }
     for (size_t i = 0; i < call->count; i++) {
-        add_purchase(&arguments, i, &call->purchases[i]->purchase.order, fields);
+        add_purchase(&arguments, &call->purchases[i]->purchase.order, fields);
     }
     return &arguments;
 }

@@ -17,8 +17,10 @@
 
 #include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
+#include "doorbuster/text.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char doing[] = "recording sales";
 
@@ -105,7 +107,7 @@ static void begin_row(struct store_audit_row *row, const struct log_entry *entry
 {
     *row = (struct store_audit_row){
         .at_ms = entry->at_ms, .position = entry->position, .product_id = product_id};
-    snprintf(row->cause, sizeof row->cause, "%s", cause);
+    memcpy(row->cause, cause, strlen(cause) + 1);
 }
 
 static enum store_status append_row(struct run *run, struct store_audit_row *row)
@@ -113,6 +115,15 @@ static enum store_status append_row(struct run *run, struct store_audit_row *row
     return sqlite_chain_append(&run->chain, run->store->statements[SQL_ADD_AUDIT_ROW], row)
                ? STORE_OK
                : sqlite_fail(run->store, doing);
+}
+
+/* "order 42", "orders 42 to 97". */
+static void name_orders(char out[SALES_LOG_NOTE_BYTES], int64_t first, int64_t last)
+{
+    char *at = stpcpy(out, first == last ? "order " : "orders ");
+    at += text_from_int64(first, at);
+    if (first != last)
+        text_from_int64(last, stpcpy(at, " to "));
 }
 
 /* A row for each product that the entry moved, in the order of their first mention. `actor` 0: the buyer, if it is one. */
@@ -130,11 +141,7 @@ static enum store_status append_moves(struct run *run, const struct log_entry *e
         row.to = book->stock;
         row.from = applied && !book->is_bundle ? book->stock - book->moved : book->stock;
         row.actor = actor != 0 ? actor : book->user_id;
-        if (book->first_order_id == book->last_order_id)
-            snprintf(row.note, sizeof row.note, "order %lld", (long long)book->first_order_id);
-        else
-            snprintf(row.note, sizeof row.note, "orders %lld to %lld", (long long)book->first_order_id,
-                     (long long)book->last_order_id);
+        name_orders(row.note, book->first_order_id, book->last_order_id);
         status = append_row(run, &row);
     }
     sqlite_books_settle(books);

@@ -35,19 +35,28 @@ static void open_plain(int64_t id, int64_t stock, int64_t price, int64_t limit)
 static const struct gate_product bundle_of_1_and_2 = {
     .id = 9, .price = 250, .components = {{1, 1}, {2, 2}}, .component_count = 2};
 
-/* One purchase; `more` are the cart's further lines as sell.lua takes them. The caller frees the reply: entry, time, and three. */
+/* One purchase; `more` are the cart's further lines, "product:quantity …". The caller frees the reply: entry, time, and three. */
 static redisReply *sell_keyed(int64_t user, int64_t product, int64_t quantity, const char *more,
                               const char *key)
 {
     static int64_t request;
     struct gate_head head;
+    char command[1024];
+    long lines = 0, id, units;
+    int bytes;
     assert_true(gate_read_head(redis, &head));
-    redisReply *reply =
-        redis_ask(redis,
-                  "EVALSHA %s 5 " HEAD
-                  " {doorbuster}:log {doorbuster}:product: {doorbuster}:buyers: {doorbuster}:idem: 6 "
-                  "%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %s %s",
-                  head.scripts[GATE_SCRIPT_SELL], ++request, user, product, quantity, key, more);
+    for (const char *at = more; sscanf(at, " %ld:%ld%n", &id, &units, &bytes) == 2; at += bytes) {
+        lines++;
+    }
+    int used = snprintf(command, sizeof command,
+                        "EVALSHA %s 5 " HEAD
+                        " {doorbuster}:log {doorbuster}:product: {doorbuster}:buyers: {doorbuster}:idem: 6 "
+                        "%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %%s %ld",
+                        head.scripts[GATE_SCRIPT_SELL], ++request, user, product, quantity, lines);
+    for (const char *at = more; sscanf(at, " %ld:%ld%n", &id, &units, &bytes) == 2; at += bytes) {
+        used += snprintf(command + used, sizeof command - (size_t)used, " %ld %ld", id, units);
+    }
+    redisReply *reply = redis_ask(redis, command, key);
     if (reply == NULL) {
         fail_msg("selling: %s", redis_failure());
     }

@@ -23,7 +23,7 @@ for i = 4, #ARGV, 2 do
     local product = products[id] or load(id)
     if not product.known then
         damaged = damaged or id -- an order was made of it
-    elseif not product.components then
+    elseif product.stock then
         product.stock = product.stock + units
     end
     if not product.back then
@@ -33,7 +33,7 @@ for i = 4, #ARGV, 2 do
     product.back = product.back + units
 end
 for _, product in ipairs(all) do
-    if product.limit > 0 and owned_by(product, user) < product.back then
+    if product.known and product.limit > 0 and owned_by(product, user) < product.back then
         damaged = product.id
     end
 end
@@ -52,9 +52,9 @@ end
 redis.call('HSET', KEYS[1], 'at', now_ms())
 redis.call('SET', KEYS[5], entry, 'EX', MARK_LIFETIME_S)
 for _, product in ipairs(all) do
-    if not product.components then
-        redis.call('HSET', KEYS[3] .. product.id, 'stock', product.stock)
-        redis.call('HDEL', KEYS[3] .. product.id, 'sold_out')
+    if product.stock then
+        redis.call('HSET', product.key, 'stock', product.stock)
+        redis.call('HDEL', product.key, 'sold_out')
     end
     if product.limit > 0 then
         redis.call('HSET', KEYS[4] .. product.id, user, product.owned[user] - product.back)

@@ -48,35 +48,49 @@ local function load_components(text)
     return components
 end
 
+local function is_sound(stock, price, limit, starts, ends, components)
+    return (components or is_whole(stock, 10)) and is_whole(price, 13) and (limit == '0' or is_whole(limit, 13)) and
+        (starts == '0' or is_whole(starts, 15)) and (ends == '0' or is_whole(ends, 15))
+end
+
+local NONE = {} -- the components of all that is no bundle
+
+-- `known`: it is on sale. `stock`: not of a bundle, which has `components`.
 function load(id)
-    local fields = redis.call('HMGET', KEYS[3] .. id, 'stock', 'price', 'limit', 'sold_out', 'starts', 'ends', 'components')
-    local is_bundle = fields[7]
-    local known = fields[1] or fields[2] -- neither: not on sale
-    if known and not ((is_bundle or is_whole(fields[1], 10)) and is_whole(fields[2], 13) and is_whole(fields[3] or '0', 13) and
-        is_whole(fields[5] or '0', 15) and is_whole(fields[6] or '0', 15)) then
-        damaged, known = id, false
-    end
-    local product = {
-        id = id,
-        known = known,
-        stock = known and not is_bundle and tonumber(fields[1]), -- missing means closed, never zero
-        price = fields[2],
-        price_number = tonumber(fields[2]),
-        limit = tonumber(fields[3] or '0') or 0,
-        sold_out = fields[4],
-        starts = tonumber(fields[5] or '0') or 0,
-        ends = tonumber(fields[6] or '0') or 0,
-        owned = {}, -- by user: units after what was decided so far
-        buyers = {} -- user, units, user, units …: what HSET will be given
-    }
+    local key = KEYS[3] .. id
+    local fields = redis.call('HMGET', key, 'stock', 'price', 'limit', 'sold_out', 'starts', 'ends', 'components')
+    local stock, price, components = fields[1], fields[2], fields[7]
+    local limit, starts, ends = fields[3] or '0', fields[5] or '0', fields[6] or '0'
+    local product = {id = id, key = key, components = NONE}
     products[id] = product
-    product.components = known and is_bundle and load_components(is_bundle)
+    if not (stock or price) then
+        return product -- missing means closed, never zero
+    end
+    if not is_sound(stock, price, limit, starts, ends, components) then
+        damaged = id
+        return product
+    end
+    product.known = true
+    product.price, product.price_number = price, tonumber(price)
+    product.sold_out = fields[4]
+    product.starts, product.ends = tonumber(starts), tonumber(ends)
+    product.limit = tonumber(limit)
+    if product.limit > 0 then
+        product.owned = {} -- by user: units after what was decided so far
+        product.buyers = {} -- user, units, user, units …: what HSET will be given
+    end
+    if components then
+        product.components = load_components(components)
+    else
+        product.stock = tonumber(stock)
+        product.is_simple = product.starts == 0 and product.ends == 0 -- nothing but stock and limit to look at
+    end
     return product
 end
 
 -- How many can be had; of a bundle, as many as its components allow.
 local function available(product)
-    if not product.components then
+    if product.stock then
         return product.stock
     end
     local most

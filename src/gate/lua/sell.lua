@@ -3,7 +3,7 @@
 --
 -- KEYS  as in common.lua, and 5 prefix of idempotency keys ("{doorbuster}:idem:")
 -- ARGV  1 fields of a purchase: 4, 5 if any of the call has a key, 6 if any is a cart; then for each purchase:
---         request, user, product, quantity[, key or ""[, further lines of the cart, "product:quantity product:quantity …", or ""]]
+--         request, user, product, quantity[, key or ""[, number of further lines of the cart, and for each: product, quantity]]
 -- Gives {entry id, time in ms, and for each purchase three:}
 --   sold                  order, unit price, remaining      of a cart: order, {unit price, remaining, …} line by line, 0
 --   insufficient stock    -1, available, 0                  of a cart: -1, {line from 0, available, …} of those that cannot be had, 0
@@ -42,17 +42,18 @@ local function take(product, units)
 end
 
 local function own(product, user, units)
+    local buyers = product.buyers
     product.owned[user] = units
-    product.buyers[#product.buyers + 1] = user
-    product.buyers[#product.buyers + 1] = units
+    buyers[#buyers + 1] = user
+    buyers[#buyers + 1] = units
 end
 
 -- Is the product on sale at all, and is it time? Else the refusal.
-local function refuse_to_open(product)
+local function refuse_product(product)
     if not product.known then
         return -3, tonumber(product.id), 0
     end
-    if now_ms() < product.starts then
+    if product.starts > 0 and now_ms() < product.starts then
         return -6, {tonumber(product.id), product.starts, product.starts - now_ms()}, 0
     end
     if product.ends > 0 and now_ms() >= product.ends then
@@ -60,11 +61,22 @@ local function refuse_to_open(product)
     end
 end
 
--- One line of a product that is no bundle: nearly all purchases.
+-- A bundle is on sale while all that it is made of is.
+local function refuse_to_open(product)
+    local outcome, second, third = refuse_product(product)
+    for _, component in ipairs(product.components) do
+        if not outcome then
+            outcome, second, third = refuse_product(component.product)
+        end
+    end
+    return outcome, second, third
+end
+
+-- One line of a product that is on sale and no bundle: nearly all purchases. `key` as it stands in the log, with its blank; or nothing.
 local function decide_one(request, user, product, quantity_text, key)
     local quantity = tonumber(quantity_text)
-    if product.starts > 0 or product.ends > 0 then
-        local outcome, second, third = refuse_to_open(product)
+    if not product.is_simple then
+        local outcome, second, third = refuse_product(product)
         if outcome then
             return outcome, second, third
         end
@@ -82,141 +94,170 @@ local function decide_one(request, user, product, quantity_text, key)
     end
     order = order + 1
     take(product, quantity)
-    log[#log + 1] = format('%d %s %s %s %s %s %d%s', order, request, user, product.id, quantity_text, product.price,
-        product.stock, key)
+    local line = format('%d %s %s %s %s %s %d', order, request, user, product.id, quantity_text, product.price, product.stock)
+    log[#log + 1] = key == '' and line or line .. key
     return order, product.price_number, product.stock
 end
 
--- What the lines take of each product, components too: for the limits.
-local function sum_up(lines)
-    local units, all = {}, {}
+-- --- carts and bundles: all lines or none. `wanted` and `units` are side by side: line i is units[i] of wanted[i].
+
+-- What the lines take of products with a limit, components too.
+local function sum_limited(wanted, units)
+    local sums, limited = {}, {}
     local function add(product, quantity)
-        if not units[product] then
-            all[#all + 1] = product
-        end
-        units[product] = (units[product] or 0) + quantity
-    end
-    for _, line in ipairs(lines) do
-        add(line.product, line.quantity)
-        for _, component in ipairs(line.product.components or {}) do
-            add(component.product, component.quantity * line.quantity)
+        if product.limit > 0 then
+            if not sums[product] then
+                limited[#limited + 1] = product
+            end
+            sums[product] = (sums[product] or 0) + quantity
         end
     end
-    return units, all
+    for i, product in ipairs(wanted) do
+        add(product, units[i])
+        for _, component in ipairs(product.components) do
+            add(component.product, component.quantity * units[i])
+        end
+    end
+    return sums, limited
 end
 
--- Takes each line that can be had beside those before it, and notes how many there were of the others. `stock` is all that changes.
-local function try_lines(lines)
-    local short = {}
-    for i, line in ipairs(lines) do
-        local product = line.product
+-- Refused if it is more than this customer may have; else noted.
+local function refuse_over_limit(user, wanted, units)
+    local sums, limited = sum_limited(wanted, units)
+    for _, product in ipairs(limited) do
+        local owned = owned_by(product, user)
+        if owned + sums[product] > product.limit then
+            return -2, {tonumber(product.id), sums[product], owned, product.limit}
+        end
+    end
+    for _, product in ipairs(limited) do
+        touch(product)
+        own(product, user, owned_by(product, user) + sums[product])
+    end
+end
+
+local function move_stock(product, quantity)
+    if product.stock then
+        product.stock = product.stock + quantity
+    end
+    for _, component in ipairs(product.components) do
+        component.product.stock = component.product.stock + component.quantity * quantity
+    end
+end
+
+-- What the log says of a line that was just taken. Gives what is left.
+local function write_line(begin, product, quantity, key)
+    local left = available(product)
+    log[#log + 1] = format('%s %s %d %s %d%s', begin, product.id, quantity, product.price, left, key)
+    for _, component in ipairs(product.components) do
+        log[#log + 1] = format('- %s %d %d', component.product.id, component.quantity * quantity, component.product.stock)
+    end
+    return left
+end
+
+-- Takes and writes down each line that can be had beside those before it. Gives price and what is left of each; and, if there are any, the lines
+-- that cannot: line from 0, how many there were.
+local function try_lines(request, user, wanted, units, key)
+    local answer, short = {}, nil
+    local begin = format('%d %s %s', order + 1, request, user)
+    for i = 1, #wanted do
+        local product, quantity = wanted[i], units[i]
         local have = available(product)
-        if have < line.quantity then
+        if have < quantity then
+            short = short or {}
             short[#short + 1] = i - 1
             short[#short + 1] = have
-        elseif product.components then
-            for _, component in ipairs(product.components) do
-                component.product.stock = component.product.stock - component.quantity * line.quantity
-            end
         else
-            product.stock = product.stock - line.quantity
+            move_stock(product, -quantity)
+            answer[2 * i - 1], answer[2 * i] = product.price_number, write_line(begin, product, quantity, key)
         end
+        begin, key = '+', ''
     end
-    return short
+    return answer, short
 end
 
-local function note_short(lines, short)
-    for i = 1, #short, 2 do
-        local product = lines[short[i] + 1].product
-        if not product.components then
-            note_sold_out(product)
+-- Undoes try_lines(), of which the log was `length` long before.
+local function put_back(wanted, units, short, length)
+    local next_short = 1
+    for i, product in ipairs(wanted) do
+        if short[next_short] == i - 1 then
+            next_short = next_short + 2
+        else
+            move_stock(product, units[i])
         end
-        for _, component in ipairs(product.components or {}) do
+    end
+    for i = #log, length + 1, -1 do
+        log[i] = nil
+    end
+end
+
+local function note_short(wanted, short)
+    for i = 1, #short, 2 do
+        local product = wanted[short[i] + 1]
+        note_sold_out(product)
+        for _, component in ipairs(product.components) do
             note_sold_out(component.product)
         end
     end
 end
 
--- The lines are had: takes them, writes them down. Gives price and remaining of each.
-local function sell_lines(request, user, lines, key)
-    local answer = {}
-    order = order + 1
-    for i, line in ipairs(lines) do
-        local product = line.product
-        for _, component in ipairs(product.components or {}) do
-            take(component.product, component.quantity * line.quantity)
-        end
-        if not product.components then
-            take(product, line.quantity)
-        end
-        local begin = i == 1 and format('%d %s %s', order, request, user) or '+'
-        log[#log + 1] = format('%s %s %d %s %d%s', begin, product.id, line.quantity, product.price, available(product),
-            i == 1 and key or '')
-        for _, component in ipairs(product.components or {}) do
-            log[#log + 1] = format('- %s %d %d', component.product.id, component.quantity * line.quantity,
-                component.product.stock)
-        end
-        answer[#answer + 1] = product.price_number
-        answer[#answer + 1] = available(product)
+local function note_sold(product)
+    if product.stock then
+        take(product, 0)
     end
-    return answer
+    for _, component in ipairs(product.components) do
+        take(component.product, 0)
+    end
 end
 
--- All lines or none.
-local function decide_lines(request, user, lines, key)
-    local units, all = sum_up(lines)
-    for _, product in ipairs(all) do
-        local outcome, second, third = refuse_to_open(product)
-        if outcome then
-            return outcome, second, third
+local function decide_lines(request, user, wanted, units, key)
+    local has_limit
+    for i = 1, #wanted do
+        local product = wanted[i]
+        if not product.is_simple then
+            local outcome, second, third = refuse_to_open(product)
+            if outcome then
+                return outcome, second, third
+            end
         end
+        has_limit = has_limit or product.limit > 0 or product.components ~= NONE
     end
-    local before = {}
-    for _, product in ipairs(all) do
-        before[product] = product.stock
-    end
-    local short = try_lines(lines)
-    for _, product in ipairs(all) do
-        product.stock = before[product]
-    end
-    if #short > 0 then
-        note_short(lines, short)
+    local length = #log
+    local answer, short = try_lines(request, user, wanted, units, key)
+    if short then
+        put_back(wanted, units, short, length)
+        note_short(wanted, short)
         return -1, short, 0
     end
-    for _, product in ipairs(all) do
-        if product.limit > 0 and owned_by(product, user) + units[product] > product.limit then
-            return -2, {tonumber(product.id), units[product], owned_by(product, user), product.limit}, 0
-        end
+    local outcome, second
+    if has_limit then
+        outcome, second = refuse_over_limit(user, wanted, units)
     end
-    for _, product in ipairs(all) do
-        if product.limit > 0 then
-            touch(product)
-            own(product, user, owned_by(product, user) + units[product])
-        end
+    if outcome then
+        put_back(wanted, units, NONE, length)
+        return outcome, second, 0
     end
-    return order + 1, sell_lines(request, user, lines, key), 0
+    order = order + 1
+    for i = 1, #wanted do
+        note_sold(wanted[i])
+    end
+    return order, answer, 0
 end
 
-local function read_lines(product, quantity_text, more)
-    local lines = {{product = product, quantity = tonumber(quantity_text)}}
-    for id, quantity in string.gmatch(more, '(%d+):(%d+)') do
-        lines[#lines + 1] = {product = products[id] or load(id), quantity = tonumber(quantity)}
+-- `at`: where the further lines stand in ARGV, behind their number.
+local function decide_cart(request, user, product, quantity_text, key, at)
+    local wanted, units = {product}, {tonumber(quantity_text)}
+    for i = 1, tonumber(ARGV[at]) do
+        local id = ARGV[at + 2 * i - 1]
+        wanted[i + 1] = products[id] or load(id)
+        units[i + 1] = tonumber(ARGV[at + 2 * i])
     end
-    return lines
+    return decide_lines(request, user, wanted, units, key)
 end
 
--- `key`: as it stands in the log, with its blank; or nothing.
-local function decide(request, user, product, quantity_text, key, more)
-    if more ~= '' then
-        return decide_lines(request, user, read_lines(product, quantity_text, more), key)
-    end
-    if not product.known then
-        return -3, tonumber(product.id), 0
-    end
-    if not product.components then
-        return decide_one(request, user, product, quantity_text, key)
-    end
-    local outcome, second, third = decide_lines(request, user, read_lines(product, quantity_text, ''), key)
+-- Alone, a bundle is answered like any single purchase.
+local function decide_bundle(request, user, product, quantity_text, key)
+    local outcome, second, third = decide_lines(request, user, {product}, {tonumber(quantity_text)}, key)
     if outcome > 0 then
         return outcome, second[1], second[2]
     elseif outcome == -1 then
@@ -225,8 +266,19 @@ local function decide(request, user, product, quantity_text, key, more)
     return outcome, second, third
 end
 
+local function decide(request, user, product, quantity_text, key, cart_at)
+    if cart_at then
+        return decide_cart(request, user, product, quantity_text, key, cart_at)
+    elseif not product.known then
+        return -3, tonumber(product.id), 0
+    elseif product.stock then
+        return decide_one(request, user, product, quantity_text, key)
+    end
+    return decide_bundle(request, user, product, quantity_text, key)
+end
+
 -- A refusal is not kept: the same key may ask again.
-local function decide_once(request, user, product, quantity_text, key, more)
+local function decide_once(request, user, product, quantity_text, key, cart_at)
     local name = KEYS[5] .. user .. ':' .. key
     local earlier = ordered[name] or redis.call('GET', name)
     if earlier then
@@ -235,7 +287,7 @@ local function decide_once(request, user, product, quantity_text, key, more)
         end
         return -5, tonumber(earlier) or 0, 0
     end
-    local outcome, second, third = decide(request, user, product, quantity_text, ' ' .. key, more)
+    local outcome, second, third = decide(request, user, product, quantity_text, ' ' .. key, cart_at)
     if outcome > 0 then
         ordered[name] = outcome
         new_keys[#new_keys + 1] = name
@@ -243,14 +295,18 @@ local function decide_once(request, user, product, quantity_text, key, more)
     return outcome, second, third
 end
 
-local out, fields = 2, tonumber(ARGV[1])
-for i = 2, #ARGV, fields do
+local i, out, fields, count = 2, 2, tonumber(ARGV[1]), #ARGV
+while i <= count do
     local id = ARGV[i + 2]
     local product = products[id] or load(id)
-    local key, more = fields > 4 and ARGV[i + 4] or '', fields > 5 and ARGV[i + 5] or ''
-    local decide_it = key ~= '' and decide_once or decide
-    reply[out + 1], reply[out + 2], reply[out + 3] = decide_it(ARGV[i], ARGV[i + 1], product, ARGV[i + 3], key, more)
-    out = out + 3
+    local key, cart_at = fields > 4 and ARGV[i + 4] or '', nil
+    local decide_it, next_i = key ~= '' and decide_once or decide, i + fields
+    if fields == 6 and ARGV[i + 5] ~= '0' then
+        cart_at = i + 5
+        next_i = next_i + 2 * tonumber(ARGV[cart_at])
+    end
+    reply[out + 1], reply[out + 2], reply[out + 3] = decide_it(ARGV[i], ARGV[i + 1], product, ARGV[i + 3], key, cart_at)
+    i, out = next_i, out + 3
 end
 
 if damaged then
@@ -267,12 +323,12 @@ if #touched > 0 then
     end
     for _, product in ipairs(touched) do
         if product.sold then
-            redis.call('HSET', KEYS[3] .. product.id, 'stock', product.stock)
+            redis.call('HSET', product.key, 'stock', product.stock)
         end
         if product.sold_out_is_new then
-            redis.call('HSET', KEYS[3] .. product.id, 'sold_out', product.sold_out .. ' ' .. now_ms())
+            redis.call('HSET', product.key, 'sold_out', product.sold_out .. ' ' .. now_ms())
         end
-        if #product.buyers > 0 then
+        if product.buyers and #product.buyers > 0 then
             redis.call('HSET', KEYS[4] .. product.id, unpack(product.buyers))
         end
     end

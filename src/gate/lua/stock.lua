@@ -35,7 +35,7 @@ if is_opening then
         return {false, available(product), tonumber(id), figure, 0, 0}
     end
     product.stock = 0
-elseif not product.known or (product.components and what ~= 'healing' and not is_price) then
+elseif not product.known or (not product.stock and what ~= 'healing' and not is_price) then
     return redis.error_reply('CLOSED no such product, or it is a bundle')
 end
 
@@ -62,22 +62,22 @@ end
 local after = is_price and product.price_number or stock
 redis.call('HSET', KEYS[1], 'at', now_ms())
 if is_opening then
-    redis.call('HSET', KEYS[3] .. id, 'price', ARGV[7], 'limit', ARGV[8], 'starts', ARGV[9], 'ends', ARGV[10])
+    redis.call('HSET', product.key, 'price', ARGV[7], 'limit', ARGV[8], 'starts', ARGV[9], 'ends', ARGV[10])
     if ARGV[11] ~= '' then
-        redis.call('HSET', KEYS[3] .. id, 'components', ARGV[11])
+        redis.call('HSET', product.key, 'components', ARGV[11])
     else
-        redis.call('HSET', KEYS[3] .. id, 'stock', stock)
+        redis.call('HSET', product.key, 'stock', stock)
     end
 elseif is_price then
-    redis.call('HSET', KEYS[3] .. id, 'price', ARGV[3])
-elseif not product.components then
-    redis.call('HSET', KEYS[3] .. id, 'stock', stock)
+    redis.call('HSET', product.key, 'price', ARGV[3])
+elseif product.stock then
+    redis.call('HSET', product.key, 'stock', stock)
 end
 if key ~= '' then
     redis.call('SET', key_name, entry .. ' ' .. id .. ' ' .. ARGV[3] .. ' ' .. after .. ' ' .. kind, 'EX', KEY_LIFETIME_S)
 end
 if delta > 0 or what == 'healing' then
-    redis.call('HDEL', KEYS[3] .. id, 'sold_out')
+    redis.call('HDEL', product.key, 'sold_out')
     redis.call('PUBLISH', KEYS[6], id)
 end
 return {entry, after, tonumber(id), figure, 1, is_price and 1 or 0}

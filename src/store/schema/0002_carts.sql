@@ -77,7 +77,8 @@ CREATE TABLE audit_log (
     log_epoch       INTEGER NOT NULL CHECK (log_epoch >= 0),
     log_n           INTEGER NOT NULL CHECK (log_n >= 0),
     product_id      INTEGER NOT NULL,
-    cause           TEXT    NOT NULL CHECK (cause IN ('sale', 'cancel', 'opening', 'restock', 'withdrawal', 'healing', 'price')),
+    cause           TEXT    NOT NULL CHECK (cause = 'sale' OR cause = 'cancel' OR cause = 'opening' OR cause = 'restock'
+        OR cause = 'withdrawal' OR cause = 'healing' OR cause = 'price'), -- not IN (…): that makes SQLite fill a table for each row
     delta           INTEGER NOT NULL,
     from_figure     INTEGER NOT NULL, -- stock, or price
     to_figure       INTEGER NOT NULL,
