@@ -87,6 +87,15 @@ static void abort_cb(int signal_number)
     raise(signal_number);
 }
 
+/* Told to stop: after this sequence, so that nothing is left behind. */
+static volatile sig_atomic_t stopping;
+
+static void stop_cb(int signal_number)
+{
+    (void)signal_number;
+    stopping = 1;
+}
+
 static bool run_seed(uint64_t seed, enum model_fault fault)
 {
     snprintf(where, sizeof where,
@@ -139,25 +148,28 @@ static void report_coverage(void)
 static int run_random(void)
 {
     int64_t next_report_us = now_us() + REPORT_EVERY_US, begun_us = now_us();
+    int64_t played = 0;
     int failed = 0;
     printf("model: %" PRId64 " sequences of %" PRId64 " steps, --seed %" PRId64 "\n", options.sequences,
            options.steps, options.seed);
-    for (int64_t i = 0; i < options.sequences; i++) {
+    for (int64_t i = 0; i < options.sequences && !stopping && !failed; i++, played++) {
         uint64_t seed = (uint64_t)(options.seed + i);
-        if (!run_seed(seed, MODEL_HONEST)) {
+        bool held = run_seed(seed, MODEL_HONEST);
+        if (stopping) {
+            break; /* our redis-server may have been told to stop as well */
+        }
+        if (!held) {
             report_failure(seed);
             failed = 1;
-            break;
-        }
-        if (now_us() > next_report_us) {
+        } else if (now_us() > next_report_us) {
             next_report_us = now_us() + REPORT_EVERY_US;
             printf("model: %" PRId64 " sequences, no difference\n", i + 1);
             fflush(stdout);
         }
     }
     report_coverage();
-    printf("model: %s after %" PRId64 " s\n", failed ? "a difference" : "no difference",
-           (now_us() - begun_us) / 1000000);
+    printf("model: %" PRId64 " sequences: %s after %" PRId64 " s\n", played,
+           failed ? "a difference" : "no difference", (now_us() - begun_us) / 1000000);
     return failed;
 }
 
@@ -285,6 +297,8 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGABRT, abort_cb);
+    signal(SIGINT, stop_cb);
+    signal(SIGTERM, stop_cb);
     log_set_level(LOG_ERROR);
     world_start(&world);
     hush();

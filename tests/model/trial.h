@@ -34,12 +34,24 @@ bool trial_equal(struct trial *trial, int64_t found, int64_t wanted, const char 
 bool trial_fail(struct trial *trial, const char *what, ...) __attribute__((format(printf, 2, 3)));
 const char *trial_key(int key); /* each awkward in its own way; one as long as can be. NULL for 0 */
 
+/* The step's number of something, made one that there is; 0: none, then an id that does not exist. The step is told, so that it reads as what was
+ * done. */
+int64_t trial_number(int *number, int64_t count);
+int64_t trial_product(const struct trial *trial, int *number);
+
 /* Carries one step out on both, and compares what was answered. */
 bool trial_step(struct trial *trial, struct step *step);
 /* The recorder catches up; all that was bought is confirmed. */
 bool trial_record(struct trial *trial);
-/* Redis loses all, and the recorder attaches. */
-bool trial_rebuild(struct trial *trial);
+/* A new epoch: all is recorded, all is answered, what was planned is open. */
+bool trial_attach(struct trial *trial);
+bool trial_after_attach(struct trial *trial, bool attached); /* if the attach was made otherwise */
+/* Redis loses something or all, and the recorder attaches. */
+bool trial_forget(struct trial *trial, enum step_loss loss);
+bool trial_tamper(struct trial *trial, struct step *step);
+bool trial_oversell(struct trial *trial, struct step *step);
+bool trial_fail_once(struct trial *trial, int point);
+bool trial_cancel(struct trial *trial, struct step *step);
 
 /* The purchase at that index, as it was decided or answered. */
 bool compare_answer(struct trial *trial, size_t index, bool is_recorded);
