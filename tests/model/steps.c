@@ -102,13 +102,14 @@ static void make_change(struct maker *maker, struct step *step)
     step->units = one_in(maker, 20) ? 999999980 + below(maker, 20) : 1 + below(maker, 10);
     step->price = some_price(maker);
     step->user = 1 + below(maker, USERS);
+    step->edit = (enum step_edit)below(maker, STEP_EDITS);
 }
 
 static enum step_kind some_kind(struct maker *maker)
 {
     static const int weights[STEP_KINDS] = {
         [STEP_OPEN] = 4,  [STEP_BUY] = 50,     [STEP_CANCEL] = 14, [STEP_RESTOCK] = 8, [STEP_WITHDRAW] = 5,
-        [STEP_PRICE] = 5, [STEP_ATTACH] = 2,   [STEP_FORGET] = 4,  [STEP_TRIM] = 2,    [STEP_TAMPER] = 1,
+        [STEP_PRICE] = 5, [STEP_ATTACH] = 2,   [STEP_FORGET] = 4,  [STEP_TRIM] = 2,    [STEP_TAMPER] = 2,
         [STEP_CUT] = 2,   [STEP_OVERSELL] = 1, [STEP_FAIL] = 4,    [STEP_RESTART] = 2, [STEP_REMEMBER] = 3,
     };
     int sum = 0;

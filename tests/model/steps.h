@@ -15,7 +15,7 @@
  *   cut                     the link that brings the gate its news
  *   oversell u1 p1 [key 2]  somebody adds to the stock in Redis by hand, and u1 takes more than the store has
  *   trim                    the recorder drops what it has recorded from the log
- *   tamper p1 7             somebody adds so much to the stock in Redis by hand; then an attach
+ *   tamper p1 7 stock|price|limit|opening|all    somebody adds so much to that in Redis by hand, or takes the product away; the recorder notices
  * A line may end in "; unrecorded": the recorder is slow, and the next steps come before it has recorded this one. */
 #ifndef DOORBUSTER_TEST_STEPS_H
 #define DOORBUSTER_TEST_STEPS_H
@@ -54,6 +54,7 @@ enum step_kind {
 };
 enum step_window { WINDOW_NONE, WINDOW_OPEN, WINDOW_AHEAD, WINDOW_OVER, STEP_WINDOWS };
 enum step_canceller { BY_OWNER, BY_OTHER, BY_ADMIN, STEP_CANCELLERS };
+enum step_edit { EDIT_STOCK, EDIT_PRICE, EDIT_LIMIT, EDIT_OPENING, EDIT_ALL, STEP_EDITS };
 enum step_loss { LOSE_ALL, LOSE_SCRIPTS, LOSE_HEAD, LOSE_LOG, LOSE_UNRECORDED, LOSE_SINCE, STEP_LOSSES };
 
 struct step_line {
@@ -83,6 +84,7 @@ struct step {
     enum step_canceller by;
     bool is_void;
     enum step_loss loss;
+    enum step_edit edit;
     int point; /* STEP_FAIL: of step_points */
 };
 

@@ -12,6 +12,7 @@ static const char *const kind_words[STEP_KINDS] = {"open",  "buy",      "cancel"
                                                    "cut",   "oversell", "fail",   "restart", "remember"};
 static const char *const window_words[STEP_WINDOWS] = {"none", "open", "ahead", "over"};
 static const char *const by_words[STEP_CANCELLERS] = {"owner", "other", "admin"};
+static const char *const edit_words[STEP_EDITS] = {"stock", "price", "limit", "opening", "all"};
 static const char *const loss_words[STEP_LOSSES] = {"all", "scripts", "head", "log", "unrecorded", "since"};
 
 const char *const step_points[STEP_POINTS] = {
@@ -90,7 +91,11 @@ void step_format(const struct step *step, char out[STEP_TEXT_BYTES])
     case STEP_WITHDRAW:
     case STEP_TAMPER:
         add(&writing, " p%d %" PRId64, step->product, step->units);
-        add_key(&writing, step->kind != STEP_TAMPER ? step->key : 0);
+        if (step->kind == STEP_TAMPER) {
+            add(&writing, " %s", edit_words[step->edit]);
+        } else {
+            add_key(&writing, step->key);
+        }
         break;
     case STEP_PRICE:
         add(&writing, " p%d %" PRId64, step->product, step->price);
@@ -232,6 +237,9 @@ static void take_change(struct reading *reading, struct step *step)
 {
     step->product = (int)take_number(reading, "p", 1000);
     step->units = step->price = take_number(reading, "", INT64_C(100000000000));
+    if (step->kind == STEP_TAMPER) {
+        step->edit = (enum step_edit)take_choice(reading, edit_words, STEP_EDITS);
+    }
     step->key = take_key(reading);
 }
 

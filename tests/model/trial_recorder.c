@@ -120,26 +120,57 @@ bool trial_forget(struct trial *trial, enum step_loss loss)
     return trial_attach(trial);
 }
 
+static void edit(struct trial *trial, int64_t id, enum step_edit edit, int64_t units)
+{
+    static const char *const fields[STEP_EDITS] = {"stock", "price", "limit", "starts", NULL};
+    if (edit == EDIT_ALL) {
+        redis_do(trial->world->books, "DEL {doorbuster}:product:%" PRId64, id);
+    } else {
+        redis_do(trial->world->books, "HINCRBY {doorbuster}:product:%" PRId64 " %s %" PRId64, id,
+                 fields[edit], units);
+    }
+}
+
+static bool is_made_of(const struct model_product *bundle, int64_t id)
+{
+    for (size_t i = 0; i < bundle->component_count; i++) {
+        if (bundle->components[i].product == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A bundle whose component is gone is off sale as well. */
+static void heal(struct trial *trial, int64_t id, enum step_edit edit)
+{
+    model_heal(&trial->now, id);
+    for (int64_t bundle = 1; bundle <= trial->now.product_count; bundle++) {
+        if (edit == EDIT_ALL && trial->recorded.products[bundle].opened &&
+            is_made_of(&trial->now.products[bundle], id)) {
+            model_heal(&trial->now, bundle);
+        }
+    }
+}
+
 bool trial_tamper(struct trial *trial, struct step *step)
 {
     int64_t id = trial_product(trial, &step->product);
     struct recorder *recorder = trial->world->recorder;
-    if (!model_knows(&trial->now, id) || model_is_bundle(&trial->now, id)) {
+    if (!model_knows(&trial->now, id) || (step->edit == EDIT_STOCK && model_is_bundle(&trial->now, id))) {
         return true;
     }
     if (!trial_record(trial)) {
         return false;
     }
-    int64_t units = 1 + step->units % 1000;
-    redis_do(trial->world->books, "HINCRBY {doorbuster}:product:%" PRId64 " stock %" PRId64, id, units);
+    edit(trial, id, step->edit, 1 + step->units % 1000);
     if (!recorder_compare_books(recorder) || !recorder->attach_wanted) {
-        return trial_fail(
-            trial, "the recorder did not notice that somebody changed the stock of product %" PRId64, id);
+        return trial_fail(trial, "the recorder did not notice that somebody edited product %" PRId64, id);
     }
     if (!trial_attach(trial)) {
         return false;
     }
-    model_heal(&trial->now, id);
+    heal(trial, id, step->edit);
     return true;
 }
 
