@@ -139,6 +139,7 @@ static bool drop_flags(struct step *step, int i, int j)
     (void)i;
     (void)j;
     bool planned = clear(&step->planned), is_void = clear(&step->is_void);
+    planned = clear(&step->is_lost) || planned;
     return set_int(&step->key, 0) || planned || is_void;
 }
 

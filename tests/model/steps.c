@@ -83,6 +83,7 @@ static void make_cart(struct maker *maker, struct step_cart *cart)
 static void make_buy(struct maker *maker, struct step *step)
 {
     step->cart_count = one_in(maker, 2) ? 1 : 1 + below(maker, STEP_CARTS);
+    step->is_lost = one_in(maker, 25);
     for (int i = 0; i < step->cart_count; i++) {
         make_cart(maker, &step->carts[i]);
     }

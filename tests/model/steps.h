@@ -5,6 +5,7 @@
  * As text, one step a line (a '#' begins a comment):
  *   open stock 5 price 100 limit 2 window none|open|ahead|over [planned] [of 2 p1 3 p2]
  *   buy u1 2 p1 3 p2 key 4 , u2 1 p1             one call to the gate; at most STEP_CARTS carts
+ *   buy u1 2 p1 lost                             the gate does not get the answer: it is in doubt until the recorder has attached
  *   cancel o3 by owner|other|admin [void]        void: the recorder attaches between reading the order and asking the gate
  *   restock p1 5 [key 2]    withdraw p1 5 [key 2]    price p1 300 [key 2]
  *   attach                  the recorder attaches to a sound Redis
@@ -77,6 +78,7 @@ struct step {
     struct step_line components[STEP_COMPONENTS];
     /* STEP_BUY */
     int cart_count;
+    bool is_lost;
     struct step_cart carts[STEP_CARTS];
     /* the others */
     int order, product, key, user;

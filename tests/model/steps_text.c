@@ -83,6 +83,7 @@ void step_format(const struct step *step, char out[STEP_TEXT_BYTES])
         break;
     case STEP_BUY:
         add_carts(&writing, step);
+        add(&writing, "%s", step->is_lost ? " lost" : "");
         break;
     case STEP_CANCEL:
         add(&writing, " o%d by %s%s", step->order, by_words[step->by], step->is_void ? " void" : "");
@@ -223,6 +224,7 @@ static void take_carts(struct reading *reading, struct step *step)
         cart->line_count = take_lines(reading, cart->lines, STEP_LINES);
         cart->key = take_key(reading);
     } while (step->cart_count < STEP_CARTS && take_word(reading, ","));
+    step->is_lost = take_word(reading, "lost");
 }
 
 static void take_cancel(struct reading *reading, struct step *step)

@@ -51,6 +51,8 @@ bool trial_forget(struct trial *trial, enum step_loss loss);
 bool trial_tamper(struct trial *trial, struct step *step);
 bool trial_oversell(struct trial *trial, struct step *step);
 bool trial_fail_once(struct trial *trial, int point);
+/* The purchases from `first` on were submitted; their answer is lost. */
+bool trial_lose_answer(struct trial *trial, size_t first);
 bool trial_cancel(struct trial *trial, struct step *step);
 
 /* The purchase at that index, as it was decided or answered. */

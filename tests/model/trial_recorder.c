@@ -71,6 +71,40 @@ static bool ask_again(struct trial *trial)
     return true;
 }
 
+/* The attach settles it: what was sold is found in the store; what was not is asked again, behind all that was, and by then what was planned is
+ * open. */
+bool trial_lose_answer(struct trial *trial, size_t first)
+{
+    struct world *world = trial->world;
+    struct model_cart again[STEP_CARTS];
+    struct model_answer answers[STEP_CARTS];
+    size_t count = 0, asked = 0;
+    if (!world_lose_answer(world) || !world_attach(world) || !world_decide(world)) {
+        return trial_fail(trial, "purchases in doubt are not settled");
+    }
+    model_buy(&trial->now, &trial->carts[first], world->purchase_count - first, clock_wall_ms(),
+              &trial->answers[first]);
+    model_copy(&trial->recorded, &trial->now);
+    model_attach(&trial->now);
+    for (size_t i = first; i < world->purchase_count; i++) {
+        if (trial->answers[i].refusal != REFUSAL_NONE) {
+            again[count++] = trial->carts[i];
+        } else if (!compare_answer(trial, i, true)) {
+            return false;
+        }
+    }
+    model_buy(&trial->now, again, count, clock_wall_ms(), answers);
+    for (size_t i = first; i < world->purchase_count; i++) {
+        if (trial->answers[i].refusal != REFUSAL_NONE) {
+            trial->answers[i] = answers[asked++];
+            if (!compare_answer(trial, i, false)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 /* What the store does not have was never promised: it is as if it had not been asked for. */
 static bool forget_unrecorded(struct trial *trial)
 {

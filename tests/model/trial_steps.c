@@ -132,6 +132,9 @@ static bool fill_cart(struct trial *trial, struct step_cart *wish, struct model_
 static bool buy(struct trial *trial, struct step *step)
 {
     struct world *world = trial->world;
+    if (step->is_lost && !trial_record(trial)) { /* so that nothing else is in the gate */
+        return false;
+    }
     size_t first = world->purchase_count, count = (size_t)step->cart_count;
     struct model_cart *carts = &trial->carts[first];
     for (size_t i = 0; i < count; i++) {
@@ -141,6 +144,9 @@ static bool buy(struct trial *trial, struct step *step)
             return false;
         }
         world_submit(world, &order);
+    }
+    if (step->is_lost && world_can_fail() && world->answer_count == 0) {
+        return trial_lose_answer(trial, first);
     }
     if (!world_decide(world)) {
         return trial_fail(trial, "a purchase is not decided");

@@ -66,6 +66,11 @@ static void failpoints_end(void)
     failpoints_file_close(&failpoints);
 }
 
+bool world_can_fail(void)
+{
+    return true;
+}
+
 static void arm(const char *failpoint)
 {
     char spec[64];
@@ -87,6 +92,11 @@ static void failpoints_start(const struct world *world)
 
 static void failpoints_end(void)
 {
+}
+
+bool world_can_fail(void)
+{
+    return false;
 }
 
 static void arm(const char *failpoint)
@@ -145,8 +155,50 @@ static bool settle_cb(void *context, struct gate_purchase *list)
     return true;
 }
 
-static enum gate_finding find_in_store(struct world *world, const struct sale_order *order)
+static void take_found(struct purchase *purchase, const struct store_order *found,
+                       const struct order_part *parts, size_t count)
 {
+    struct order_part *more = purchase->order.more;
+    for (size_t i = 0; i < purchase->order.more_count; i++) {
+        for (size_t j = 0; j < count; j++) {
+            if (!parts[j].is_component && parts[j].product_id == more[i].product_id) {
+                more[i] = parts[j];
+            }
+        }
+    }
+    purchase->order.id = found->sale.id;
+    purchase->order.unit_price = found->sale.unit_price;
+    purchase->order.remaining = found->sale.remaining;
+    purchase->at_ms = found->at_ms;
+    purchase->position = found->position;
+}
+
+/* Its answer was lost: it has no order id yet. */
+static enum gate_finding find_doubtful(struct world *world, struct purchase *purchase)
+{
+    struct store *store = world->recorder->store;
+    struct store_request wanted = {.request = purchase->order.request, .user_id = purchase->order.user_id};
+    struct order_part parts[ORDER_PARTS_MAX];
+    size_t count;
+    if (store_find_requests(store, purchase->position, &wanted, 1) != STORE_OK) {
+        return GATE_STORE_UNREADABLE;
+    }
+    if (!wanted.found) {
+        return GATE_NOT_IN_STORE;
+    }
+    if (store_order_parts(store, wanted.order.sale.id, parts, ORDER_PARTS_MAX, &count) != STORE_OK) {
+        return GATE_STORE_UNREADABLE;
+    }
+    take_found(purchase, &wanted.order, parts, count);
+    return GATE_IN_STORE;
+}
+
+static enum gate_finding find_in_store(struct world *world, struct purchase *purchase)
+{
+    const struct sale_order *order = &purchase->order;
+    if (purchase->state == PURCHASE_ASKED) {
+        return find_doubtful(world, purchase);
+    }
     struct store_order found;
     switch (store_find_order(world->recorder->store, order->id, &found)) {
     case STORE_OK:
@@ -174,7 +226,7 @@ static void settle_all(struct world *world)
     while (backwards != NULL) {
         struct gate_purchase *purchase = backwards;
         backwards = purchase->next;
-        gate_settled(world->gate, purchase, find_in_store(world, &purchase->purchase.order));
+        gate_settled(world->gate, purchase, find_in_store(world, &purchase->purchase));
     }
 }
 
@@ -322,6 +374,21 @@ struct world_purchase *world_submit(struct world *world, const struct sale_order
 bool world_decide(struct world *world)
 {
     return turn_until(world, all_decided);
+}
+
+bool world_lose_answer(struct world *world)
+{
+    int64_t deadline_us = deadline_in(PATIENCE_MS);
+    arm("gate.reply");
+    while (!world->recorder->attach_wanted && now_us() < deadline_us) {
+        gate_turn(world->gate);
+        uv_run(&world->loop, UV_RUN_ONCE);
+        if (recorder_record(world->recorder, 0) >= RECORD_FAILED) {
+            break;
+        }
+    }
+    world->failures += disarm();
+    return world->recorder->attach_wanted;
 }
 
 bool world_answer_all(struct world *world)

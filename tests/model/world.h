@@ -56,6 +56,10 @@ void world_finish(struct world *world);
 /* Puts a purchase into the gate; world_decide() sends all of them as one call and turns until each is decided: refused, or reserved. */
 struct world_purchase *world_submit(struct world *world, const struct sale_order *order);
 bool world_decide(struct world *world);
+/* The answer to what was submitted is lost on its way, and the recorder has heard that the gate wants a new epoch; all of it is recorded, nothing
+ * is attached yet. */
+bool world_can_fail(void); /* has the build failpoints? */
+bool world_lose_answer(struct world *world);
 /* Everything in the log into the store, and the workers told; every purchase is answered afterwards. */
 bool world_record(struct world *world);
 /* The link with the gate's news breaks, and is there again. */
