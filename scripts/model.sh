@@ -2,7 +2,7 @@
 # Plays random sequences of everything that a sale can be asked for, on a real Redis and store, against a simple model of a sale, and compares
 # the two after each step: tests/model/model_main.c and model.h say how.
 #
-#   scripts/model.sh                            3000 sequences, about 6 minutes
+#   scripts/model.sh                            3000 sequences, about 12 minutes on 2 busy cores
 #   scripts/model.sh --sequences N --seed S     sequence i has the seed S + i; a seed gives the same steps on every machine
 #   scripts/model.sh --steps N                  so long (40 is usual)
 #   scripts/model.sh --replay FILE…             what was printed by a failure, or tests/model/regressions/*.steps
