@@ -37,11 +37,12 @@
 #define LOG_EPOCH_MAX                                                                                        \
     UINT64_C(1000000000000000)   /* above the milliseconds that Redis makes ids of; beyond, it is not ours */
 #define SALES_LOG_ORDERS_MAX 256 /* orders in one entry; so in one call to the gate */
-#define SALES_LOG_LINES_MAX 512  /* lines of their carts; likewise */
+#define SALES_LOG_LINES_MAX                                                                                  \
+    256 /* lines of their carts; likewise. All of them bundles of ten: 14 ms of Redis's time */
 #define SALES_LOG_PARTS_MAX                                                                                  \
     (SALES_LOG_LINES_MAX * (1 + BUNDLE_COMPONENTS_MAX)) /* with the components of their bundles */
-#define SALES_LOG_NOTE_BYTES 801 /* a change's note: 200 code points, terminated */
-#define LOG_ATTACH_WORD "attach" /* the kind of LOG_ENTRY_ATTACH */
+#define SALES_LOG_NOTE_BYTES 801                        /* a change's note: 200 code points, terminated */
+#define LOG_ATTACH_WORD "attach"                        /* the kind of LOG_ENTRY_ATTACH */
 #define LOG_REBUILD_WORD "rebuild: " /* how its note begins if Redis is to be filled anew */
 #define SALES_LOG_POSITION_BYTES 42  /* "18446744073709551615-18446744073709551615", terminated */
 

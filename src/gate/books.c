@@ -16,6 +16,8 @@
 #include <time.h>
 
 #define HEAD_RETRY_MS 20
+#define ASK_MENDING_EVERY_US 500000
+#define REDIS_FAILURE_BYTES 256
 #define COUNTER_END INT64_C(100000000000000) /* beyond, Lua would print 1e+14 */
 #define ANNOUNCE_BYTES_MAX (256 * 1024)      /* every order of a run rejected */
 
@@ -421,12 +423,33 @@ static enum gate_change classify_failure(void)
                                                 : GATE_FAILED;
 }
 
-/* The gate is being opened anew, or mended. */
-static bool is_reopening(void)
+/* A script found damage: the recorder shall fill Redis anew. Not at every try: mending takes it a moment. */
+static void ask_for_mending(redisContext *redis, const char *damage)
 {
-    const char *failure = redis_failure();
-    return text_begins_with(failure, "STALE") || text_begins_with(failure, "NOSCRIPT") ||
-           text_begins_with(failure, "DAMAGED");
+    static _Thread_local int64_t next_us;
+    char why[SALES_LOG_NOTE_BYTES];
+    struct gate_head head;
+    if (clock_monotonic_us() < next_us) {
+        return;
+    }
+    next_us = clock_monotonic_us() + ASK_MENDING_EVERY_US;
+    snprintf(why, sizeof why, LOG_REBUILD_WORD "a script found %.*s", (int)strcspn(damage, "\n"), damage);
+    log_error("gate: %s: asking for a rebuild", damage);
+    if (!gate_read_head(redis, &head) || !gate_ask_attach(redis, head.epoch, why)) {
+        log_warn("gate: asking for a rebuild: %s", redis_failure());
+    }
+}
+
+/* Is the gate being opened anew, or mended? Then the same will work in a moment. */
+static bool is_reopening(redisContext *redis)
+{
+    char failure[REDIS_FAILURE_BYTES];
+    snprintf(failure, sizeof failure, "%s", redis_failure());
+    bool is_damaged = text_begins_with(failure, "DAMAGED");
+    if (is_damaged) {
+        ask_for_mending(redis, failure);
+    }
+    return is_damaged || text_begins_with(failure, "STALE") || text_begins_with(failure, "NOSCRIPT");
 }
 
 /* What stock.lua is given, by an admin or the system. */
@@ -471,8 +494,9 @@ static enum gate_change change_by_script(redisContext *redis, const struct chang
     int64_t deadline_us = clock_monotonic_us() + (int64_t)patience_ms * 1000;
     redisReply *reply;
     while ((reply = call_stock_script(redis, words)) == NULL) {
-        if (!is_reopening() || clock_monotonic_us() >= deadline_us) {
-            return classify_failure();
+        enum gate_change failure = classify_failure();
+        if (!is_reopening(redis) || clock_monotonic_us() >= deadline_us) {
+            return failure;
         }
         nanosleep(&(struct timespec){.tv_nsec = HEAD_RETRY_MS * 1000000}, NULL);
     }
@@ -561,7 +585,7 @@ enum gate_change gate_cancel(redisContext *redis, const struct gate_pass *pass,
     CHECK(cancel->part_count >= 1 && cancel->part_count <= ORDER_PARTS_MAX);
     *result = (struct gate_change_result){0};
     redisReply *reply = call_cancel_script(redis, pass, cancel);
-    *is_void = reply == NULL && is_reopening();
+    *is_void = reply == NULL && is_reopening(redis);
     if (reply == NULL) {
         return GATE_FAILED;
     }

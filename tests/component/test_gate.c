@@ -955,7 +955,7 @@ static void test_lines_are_bounded_in_a_call(void **state)
     for (int i = 0; i < CARTS; i++) {
         assert_int_equal(state_of(probes[i]), i < CARTS - 5 ? PURCHASE_CONFIRMED : PURCHASE_REFUSED);
     }
-    assert_int_equal(counted(METRICS_gate_calls), 3); /* 25 carts of 20 lines are 500 of at most 512 */
+    assert_int_equal(counted(METRICS_gate_calls), 5); /* 12 carts of 20 lines are 240 of at most 256 */
     assert_int_equal(live_stock(CART_LINES_MAX), 0);
 }
 

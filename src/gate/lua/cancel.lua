@@ -7,7 +7,7 @@
 -- Gives {entry id, done}: done is 0 if the order was cancelled already; the entry is that one's.
 -- Errors: as in common.lua.
 
-local MARK_LIFETIME_S = 3600
+local MARK_LIFETIME_S = 86400 -- longer than anybody stands still between asking the store and calling this
 
 local earlier = redis.call('GET', KEYS[5])
 if earlier then

@@ -21,14 +21,19 @@ if not (is_whole(head[2], 14) and is_whole(head[3], 14)) then
 end
 local damaged -- the product that is
 
--- In milliseconds. Never back, also when the machine's clock is.
-local now
-local function now_ms()
-    if not now then
-        local clock = redis.call('TIME')
-        now = math.max(clock[1] * 1000 + math.floor(clock[2] / 1000), tonumber(head[3]))
+-- Milliseconds since 1970, as the machine has it: for sale windows.
+local clock
+local function clock_ms()
+    if not clock then
+        local time = redis.call('TIME')
+        clock = time[1] * 1000 + math.floor(time[2] / 1000)
     end
-    return now
+    return clock
+end
+
+-- The log's time never goes back, also when the machine's does.
+local function now_ms()
+    return math.max(clock_ms(), tonumber(head[3]))
 end
 
 -- The entry's id; false: the log is gone. To be called before all other writes: it is the one that can be refused for another reason than

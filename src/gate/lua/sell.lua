@@ -53,10 +53,10 @@ local function refuse_product(product)
     if not product.known then
         return -3, tonumber(product.id), 0
     end
-    if product.starts > 0 and now_ms() < product.starts then
-        return -6, {tonumber(product.id), product.starts, product.starts - now_ms()}, 0
+    if product.starts > 0 and clock_ms() < product.starts then
+        return -6, {tonumber(product.id), product.starts, product.starts - clock_ms()}, 0
     end
-    if product.ends > 0 and now_ms() >= product.ends then
+    if product.ends > 0 and clock_ms() >= product.ends then
         return -7, {tonumber(product.id), product.ends, 0}, 0
     end
 end
@@ -319,7 +319,7 @@ if #touched > 0 then
             return redis.error_reply('DAMAGED the log is gone')
         end
         reply[2] = now_ms()
-        redis.call('HSET', KEYS[1], 'orders', order, 'at', now_ms())
+        redis.call('HSET', KEYS[1], 'orders', order, 'at', reply[2])
     end
     for _, product in ipairs(touched) do
         if product.sold then
