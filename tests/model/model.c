@@ -18,6 +18,7 @@ const char *const model_fault_names[MODEL_FAULTS] = {
     [MODEL_IGNORES_WINDOWS_OF_COMPONENTS] = "a component's window does not count",
     [MODEL_WITHDRAWS_BELOW_ZERO] = "more can be withdrawn than there is",
     [MODEL_REPEATS_KEYED_CHANGES] = "a repeated change is made again",
+    [MODEL_KEEPS_WHAT_WAS_NEVER_RECORDED] = "what Redis forgot before it was recorded still counts",
     [MODEL_COUNTS_RESTOCKS_TWICE] = "a restock is written down twice",
 };
 

@@ -40,6 +40,7 @@ enum model_fault {
     MODEL_WITHDRAWS_BELOW_ZERO,
     MODEL_REPEATS_KEYED_CHANGES,
     MODEL_COUNTS_RESTOCKS_TWICE,
+    MODEL_KEEPS_WHAT_WAS_NEVER_RECORDED,
     MODEL_FAULTS
 };
 extern const char *const model_fault_names[MODEL_FAULTS];

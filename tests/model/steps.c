@@ -110,7 +110,7 @@ static enum step_kind some_kind(struct maker *maker)
 {
     static const int weights[STEP_KINDS] = {
         [STEP_OPEN] = 4,  [STEP_BUY] = 50,     [STEP_CANCEL] = 14, [STEP_RESTOCK] = 8, [STEP_WITHDRAW] = 5,
-        [STEP_PRICE] = 5, [STEP_ATTACH] = 2,   [STEP_FORGET] = 4,  [STEP_TRIM] = 2,    [STEP_TAMPER] = 2,
+        [STEP_PRICE] = 5, [STEP_ATTACH] = 2,   [STEP_FORGET] = 6,  [STEP_TRIM] = 2,    [STEP_TAMPER] = 2,
         [STEP_CUT] = 2,   [STEP_OVERSELL] = 1, [STEP_FAIL] = 4,    [STEP_RESTART] = 2, [STEP_REMEMBER] = 3,
     };
     int sum = 0;
@@ -143,7 +143,7 @@ static void make_step(struct maker *maker, struct step *step)
         step->point = below(maker, STEP_POINTS);
         break;
     case STEP_FORGET:
-        step->loss = (enum step_loss)below(maker, STEP_LOSSES);
+        step->loss = one_in(maker, 3) ? LOSE_UNRECORDED : (enum step_loss)below(maker, STEP_LOSSES);
         break;
     default:
         make_change(maker, step);

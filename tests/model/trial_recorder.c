@@ -112,7 +112,9 @@ static bool forget_unrecorded(struct trial *trial)
     if (!world_attach(trial->world)) {
         return trial_fail(trial, "the recorder cannot attach to an empty Redis");
     }
-    model_copy(&trial->now, &trial->recorded);
+    if (trial->now.fault != MODEL_KEEPS_WHAT_WAS_NEVER_RECORDED) {
+        model_copy(&trial->now, &trial->recorded);
+    }
     model_attach(&trial->now);
     return ask_again(trial);
 }
