@@ -43,6 +43,13 @@ bool trial_after_attach(struct trial *trial, bool attached)
     return true;
 }
 
+/* Sold, but not confirmed: who lost an answer and was found in the store is done with. */
+static bool was_reserved(const struct trial *trial, size_t i)
+{
+    return trial->answers[i].refusal == REFUSAL_NONE &&
+           trial->world->purchases[i].gate.purchase.state != PURCHASE_CONFIRMED;
+}
+
 /* Whoever was reserved and not recorded is asked for again, in the same order, as if it had never been. */
 static bool ask_again(struct trial *trial)
 {
@@ -51,7 +58,7 @@ static bool ask_again(struct trial *trial)
     struct model_answer answers[WORLD_PURCHASES];
     size_t count = 0;
     for (size_t i = 0; i < world->purchase_count; i++) {
-        if (trial->answers[i].refusal == REFUSAL_NONE) {
+        if (was_reserved(trial, i)) {
             carts[count++] = trial->carts[i];
         }
     }
@@ -61,7 +68,7 @@ static bool ask_again(struct trial *trial)
     model_buy(&trial->now, carts, count, clock_wall_ms(), answers);
     count = 0;
     for (size_t i = 0; i < world->purchase_count; i++) {
-        if (trial->answers[i].refusal == REFUSAL_NONE) {
+        if (was_reserved(trial, i)) {
             trial->answers[i] = answers[count++];
             if (!compare_answer(trial, i, false)) {
                 return false;
