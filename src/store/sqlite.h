@@ -40,6 +40,7 @@ enum sqlite_statement {
     SQL_ORDERS_BACKWARDS,
     SQL_ORDER_PARTS,
     SQL_LAST_ORDER_BEFORE,
+    SQL_DATA_VERSION,
     SQL_POSITION,
     SQL_RAISE_EPOCH,
     SQL_MOVE_POSITION,
@@ -82,14 +83,15 @@ struct sqlite_book {
     int64_t user_id; /* 0: several */
 };
 
-/* Open addressing, linear probing; never more than half full. Kept between runs so that a run allocates
- * nothing. */
+/* Open addressing, linear probing; never more than half full. Kept between runs, so that a run allocates nothing, and reads a book again only
+ * if another connection has written meanwhile. */
 struct sqlite_books {
     struct sqlite_book *slots;
     int64_t *moved;  /* the products that the entry at hand has moved, room for half the capacity */
     size_t capacity; /* a power of two, or 0 */
     size_t used, moved_count;
     struct sqlite_book nobody; /* of product 0: unknown */
+    int64_t data_version;      /* of the database that they were read from */
 };
 
 /* The end of the audit log: what the next row builds on. */
@@ -208,7 +210,9 @@ void sqlite_books_move(struct sqlite_books *books, struct sqlite_book *book, int
                        int64_t user_id);
 void sqlite_books_settle(struct sqlite_books *books); /* the entry is done */
 enum store_status sqlite_books_write(struct sqlite_store *store, const char *doing);
-void sqlite_books_forget(struct sqlite_books *books);
+/* In the transaction, before anything else: forgets them if another connection has written anything since they were read. */
+enum store_status sqlite_books_begin(struct sqlite_store *store, const char *doing);
+void sqlite_books_forget(struct sqlite_books *books); /* the run was not committed */
 void sqlite_books_free(struct sqlite_books *books);
 
 /* sqlite_audit_log.c */

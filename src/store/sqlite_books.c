@@ -1,7 +1,7 @@
 /* The products' books while a run of log entries is applied to them: pure arithmetic, but for reading a book at its first mention and
- * writing back those that changed.
+ * writing back those that changed. They are kept from one run to the next, until another connection writes into the database.
  *
- * Runs in the recorder process only, inside its transaction. Owns the table in struct sqlite_store, which is kept between runs. Fails by a
+ * Runs in the recorder process only, inside its transaction. Owns the table in struct sqlite_store. Fails by a
  * sentence in store_error() when the store does or memory is out; what does not fit a book is an answer, not a failure. */
 #include "sqlite.h"
 
@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BOOKS_MIN 64 /* slots */
+#define BOOKS_MIN 64        /* slots */
+#define BOOKS_KEPT_MAX 4096 /* from one run to the next: each run looks at all of them */
 
 static struct sqlite_book *find_slot(struct sqlite_books *books, int64_t product_id)
 {
@@ -61,6 +62,21 @@ void sqlite_books_forget(struct sqlite_books *books)
 }
 
 /* --- the store's side --- */
+enum store_status sqlite_books_begin(struct sqlite_store *store, const char *doing)
+{
+    struct sqlite_books *books = &store->books;
+    sqlite3_stmt *row = store->statements[SQL_DATA_VERSION];
+    bool is_read = sqlite3_step(row) == SQLITE_ROW;
+    int64_t version = is_read ? sqlite3_column_int64(row, 0) : 0;
+    sqlite3_reset(row);
+    if (!is_read)
+        return sqlite_fail(store, doing);
+    if (version != books->data_version || books->used > BOOKS_KEPT_MAX)
+        sqlite_books_forget(books);
+    books->data_version = version;
+    return STORE_OK;
+}
+
 static bool read_book(struct sqlite_store *store, struct sqlite_book *book)
 {
     sqlite3_stmt *row = store->statements[SQL_READ_BOOK];
@@ -104,13 +120,12 @@ struct sqlite_book *sqlite_book_of(struct sqlite_store *store, int64_t product_i
         store->books.nobody = (struct sqlite_book){0};
         return &store->books.nobody;
     }
-    size_t used = store->books.used;
     struct sqlite_book *book = sqlite_books_find(&store->books, product_id);
     if (book == NULL) {
         sqlite_refuse(store, "reading a book in %s failed: out of memory", store->path);
         return NULL;
     }
-    if (store->books.used == used || read_book(store, book))
+    if (book->known || read_book(store, book))
         return book;
     sqlite_fail(store, "reading a book");
     return NULL;
@@ -136,8 +151,10 @@ static bool write_book(struct sqlite_store *store, const struct sqlite_book *boo
 enum store_status sqlite_books_write(struct sqlite_store *store, const char *doing)
 {
     for (size_t i = 0; i < store->books.capacity; i++) {
-        if (store->books.slots[i].changed && !write_book(store, &store->books.slots[i]))
+        struct sqlite_book *book = &store->books.slots[i];
+        if (book->changed && !write_book(store, book))
             return sqlite_fail(store, doing);
+        book->changed = false;
     }
     return STORE_OK;
 }

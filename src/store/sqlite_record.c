@@ -3,7 +3,7 @@
  * Runs in the recorder process only (positions: anywhere). Owns nothing: the table of books is sqlite_books.c's.
  *
  * A run is one transaction: the position moves by compare-and-set first, so that a recorder that was fenced
- * off does no work; each product's book is read at its first mention, entries are applied to it in log order,
+ * off does no work; each product's book is read at its first mention (in this run, or one before it), entries are applied to it in log order,
  * and it is written back once. Order ids only rise; the first id is compared with the last in the store.
  *
  * An order takes all its parts or none. Behind each entry the audit log gets one row for each product that it moved, chained to the row before
@@ -489,6 +489,8 @@ static enum store_status apply_run(struct run *run, uint64_t epoch, struct log_p
     if (status == STORE_OK)
         status = sqlite_position(&run->store->base, &position);
     if (status == STORE_OK)
+        status = sqlite_books_begin(run->store, doing);
+    if (status == STORE_OK)
         status = sqlite_chain_read(run->store, &run->chain);
     if (status != STORE_OK)
         return status;
@@ -535,6 +537,7 @@ enum store_status sqlite_record(struct store *base, uint64_t epoch, struct log_p
     status = sqlite_write_end(store, status, doing);
     if (status == STORE_OK && failpoint("store.committed"))
         status = fail_for_a_test(store);
-    sqlite_books_forget(&store->books);
+    if (status != STORE_OK)
+        sqlite_books_forget(&store->books);
     return status;
 }

@@ -64,6 +64,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         " WHERE order_id = ?1 ORDER BY part LIMIT ?2",
     [SQL_LAST_ORDER_BEFORE] = "SELECT max(id) FROM orders WHERE id < ?1",
 
+    [SQL_DATA_VERSION] = "PRAGMA data_version", /* changes when another connection has written anything */
     [SQL_POSITION] =
         "SELECT epoch, recorded_epoch, recorded_n, (SELECT max(id) FROM orders), store_id FROM state WHERE one = 1",
     [SQL_RAISE_EPOCH] = "UPDATE state SET epoch = ?2 WHERE one = 1 AND epoch = ?1",
