@@ -176,19 +176,26 @@ static bool is_of_change(const struct audit *audit, const struct store_audit_row
     buyers_key(wish, key);
     return wish->kind == WISH_CHANGE && row->actor == buyers_user(wish->person) &&
            strcmp(row->key, key) == 0 && row->product_id == audit->round->products[wish->lines[0].product] &&
-           row->delta == wish->lines[0].quantity &&
-           (wish->keyed ||
-            (!wish->matched && (wish->outcome != CONFIRMED || same_position(wish->position, row->position))));
+           row->delta == wish->lines[0].quantity;
 }
 
+/* By the key. Without one it is that which was told this entry, else any whose outcome nobody knows. */
 static struct wish *find_change(const struct audit *audit, const struct store_audit_row *row)
 {
+    struct wish *unknown = NULL;
     for (size_t i = 0; i < history.wish_count; i++) {
-        if (is_of_change(audit, row, &history.wishes[i])) {
-            return &history.wishes[i];
+        struct wish *wish = &history.wishes[i];
+        if (!is_of_change(audit, row, wish)) {
+            continue;
+        }
+        if (wish->keyed || (wish->outcome == CONFIRMED && same_position(wish->position, row->position))) {
+            return wish;
+        }
+        if (wish->outcome == UNKNOWN && !wish->matched) {
+            unknown = wish;
         }
     }
-    return NULL;
+    return unknown;
 }
 
 static void apply_change(struct walk *walk, const struct store_audit_row *row)
