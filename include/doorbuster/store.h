@@ -162,7 +162,9 @@ enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_
  * STORE_FENCED: the position or the epoch in the store is not `from`/`epoch` any more; nothing was changed.
  * A sale whose product is unknown or whose stock would fall below 0 is recorded as ORDER_REJECTED and changes no stock; the ids of
  * such orders go to rejected[0..*rejected_count), room for `rejected_max` (CHECKed: at least all orders of the run). Of a cart all or nothing.
- * A price counts for the product's row from its entry on. A cancellation gives back what the order in the store took, once: of an order that is
+ * A sale at another price than the product has at that point of the log is rejected too: the log says in which order prices and sales came.
+ * A price counts for the product's row from its entry on. A restock above PRODUCT_STOCK_MAX and a price that is none do not fit; a cancellation
+ * may lift the stock above it. A cancellation gives back what the order in the store took, once: of an order that is
  * not there, was rejected or is cancelled already it changes nothing.
  * What our scripts never write must not stop the recorder for ever, so it is logged and passed over: an order whose id is not above
  * all before it (or whose quantity is not positive) is rejected without a row; a change or cancellation that does not fit is kept in the audit log
