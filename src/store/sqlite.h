@@ -60,7 +60,6 @@ enum sqlite_statement {
     SQL_AUDIT_PARTS,
     SQL_AUDIT_CANCELLED,
     SQL_AUDIT_CHANGES,
-    SQL_AUDIT_PRICES,
     SQL_BUNDLES,
     SQL_AUDIT_OVER_LIMIT,
     SQL_AUDIT_ORDERS,
@@ -112,6 +111,7 @@ struct sqlite_tally {
 struct sqlite_tallies {
     struct sqlite_tally *rows; /* NULL: nothing was counted yet */
     size_t count;
+    int64_t audit_seq; /* the audit log's rows up to here are in them */
 };
 
 struct sqlite_store {
@@ -126,6 +126,7 @@ struct sqlite_store {
     bool log_is_sound;    /* nothing that failed to reach the disk can be in the write-ahead log */
     struct sqlite_books books;
     struct sqlite_tallies tallies; /* held from the first question of a snapshot to its end */
+    struct sqlite_tallies walked;  /* held from a walk along the chain to the end of the next snapshot */
 };
 
 struct sqlite_store *sqlite_of(struct store *store);
@@ -231,6 +232,8 @@ enum store_status sqlite_audit_product(struct store *store, int64_t product_id,
                                        struct store_product_audit *out);
 enum store_status sqlite_audit_orders(struct store *store, struct store_orders_audit *out);
 void sqlite_audit_forget(struct sqlite_store *store);
+/* Counts a row of the audit log that was applied; `to` is the figure afterwards. */
+void sqlite_tally_log_row(struct sqlite_tally *tally, const char *cause, int64_t delta, int64_t to);
 /* The tally of a product, made if it has none yet; it moves when another is made. NULL: out of memory. */
 struct sqlite_tally *sqlite_tally_of(struct sqlite_tallies *tallies, int64_t product_id);
 void sqlite_tallies_free(struct sqlite_tallies *tallies);

@@ -2,8 +2,8 @@
  *
  * Runs on pool threads, in the recorder (buyers, keys) and in `verify`. Owns the per-product counts of a snapshot:
  * the first question about a product counts all products in one pass each over the orders, their parts and the audit log, further ones in the
- * same snapshot read that. There is no index by product: it would cost every purchase, and only audits would
- * use it. */
+ * same snapshot read that. Of the audit log, what a walk along its chain has counted before the snapshot is not read again. There is no index
+ * by product: it would cost every purchase, and only audits would use it. */
 #include "sqlite.h"
 
 #include <stdlib.h>
@@ -21,6 +21,7 @@ void sqlite_tallies_free(struct sqlite_tallies *tallies)
 void sqlite_audit_forget(struct sqlite_store *store)
 {
     sqlite_tallies_free(&store->tallies);
+    sqlite_tallies_free(&store->walked);
 }
 
 /* Where product_id is among the tallies, or where it would be inserted. */
@@ -111,17 +112,38 @@ static void count_cancelled(sqlite3_stmt *row, struct sqlite_tally *tally)
     tally->audit.cancelled_units = sqlite3_column_int64(row, 1);
 }
 
-static void count_changes(sqlite3_stmt *row, struct sqlite_tally *tally)
+/* A sum that overflows is no log of ours: it wraps, and the book does not agree with it. */
+static void add_units(int64_t *sum, int64_t units)
 {
-    bool is_bundle = sqlite3_column_int(row, 4) != 0;
-    tally->audit.opening_units = sqlite3_column_int64(row, 1);
-    tally->audit.restock_units = sqlite3_column_int64(row, 2);
-    tally->audit.logged_stock = is_bundle ? 0 : sqlite3_column_int64(row, 3);
+    (void)__builtin_add_overflow(*sum, units, sum);
 }
 
-static void count_price(sqlite3_stmt *row, struct sqlite_tally *tally)
+void sqlite_tally_log_row(struct sqlite_tally *tally, const char *cause, int64_t delta, int64_t to)
 {
-    tally->audit.logged_price = sqlite3_column_int64(row, 1);
+    struct store_product_audit *audit = &tally->audit;
+    if (strcmp(cause, "price") == 0) {
+        audit->logged_price = to;
+        return;
+    }
+    add_units(&audit->logged_stock, delta);
+    if (strcmp(cause, "opening") == 0)
+        add_units(&audit->opening_units, delta);
+    else if (strcmp(cause, "sale") != 0 && strcmp(cause, "cancel") != 0)
+        add_units(&audit->restock_units, delta);
+}
+
+static void count_change(sqlite3_stmt *row, struct sqlite_tally *tally)
+{
+    const char *cause = (const char *)sqlite3_column_text(row, 1);
+    sqlite_tally_log_row(tally, cause == NULL ? "" : cause, sqlite3_column_int64(row, 2),
+                         sqlite3_column_int64(row, 3));
+}
+
+/* It has no stock, though its rows say how many were sold. */
+static void count_bundle(sqlite3_stmt *row, struct sqlite_tally *tally)
+{
+    (void)row;
+    tally->audit.logged_stock = 0;
 }
 
 static void count_over_limit(sqlite3_stmt *row, struct sqlite_tally *tally)
@@ -137,9 +159,12 @@ static enum store_status count_all_products(struct sqlite_store *store)
         void (*count)(sqlite3_stmt *row, struct sqlite_tally *tally);
     } passes[] = {{SQL_AUDIT_SALES, 1, count_sale},          {SQL_AUDIT_PARTS, 1, count_part},
                   {SQL_AUDIT_CANCELLED, 0, count_cancelled}, {SQL_AUDIT_OVER_LIMIT, 0, count_over_limit},
-                  {SQL_AUDIT_CHANGES, 0, count_changes},     {SQL_AUDIT_PRICES, 0, count_price}};
+                  {SQL_AUDIT_CHANGES, 0, count_change},      {SQL_BUNDLES, 0, count_bundle}};
     if (store->tallies.rows != NULL)
         return STORE_OK;
+    store->tallies = store->walked;
+    store->walked = (struct sqlite_tallies){0};
+    sqlite3_bind_int64(store->statements[SQL_AUDIT_CHANGES], 1, store->tallies.audit_seq);
     /* No product has id 0: marks "counted", even if there are no orders. */
     enum store_status status =
         sqlite_tally_of(&store->tallies, 0) != NULL

@@ -91,7 +91,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_AUDIT_LOG] =
         "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq < ?1 AND (?2 = 0 OR product_id = ?2)"
         " ORDER BY seq DESC LIMIT ?3",
-    [SQL_AUDIT_CHAIN] = "SELECT " AUDIT_COLUMNS " FROM audit_log ORDER BY seq",
+    [SQL_AUDIT_CHAIN] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
     [SQL_CHANGE_KEYS] =
         "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1"
         " ORDER BY at_ms, seq",
@@ -116,12 +116,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "  CROSS JOIN order_parts ON order_parts.order_id = cancellations.order_id WHERE state = 0)"
         " GROUP BY product_id",
     [SQL_AUDIT_CHANGES] =
-        "SELECT product_id, ifnull(sum(delta) FILTER (WHERE cause = 'opening'), 0),"
-        " ifnull(sum(delta) FILTER (WHERE cause IN ('restock', 'withdrawal', 'healing')), 0),"
-        " ifnull(sum(delta) FILTER (WHERE cause <> 'price'), 0),"
-        " (SELECT is_bundle FROM products WHERE products.id = product_id)"
-        " FROM audit_log WHERE applied = 1 GROUP BY product_id",
-    [SQL_AUDIT_PRICES] = "SELECT product_id, to_figure, max(seq) FROM audit_log WHERE applied = 1 AND cause = 'price' GROUP BY product_id",
+        "SELECT product_id, cause, delta, to_figure FROM audit_log WHERE seq > ?1 AND applied = 1 ORDER BY seq",
     [SQL_BUNDLES] = "SELECT id FROM products WHERE is_bundle = 1 ORDER BY id",
     [SQL_AUDIT_OVER_LIMIT] =
         "SELECT bought.product_id, count(*) FROM"

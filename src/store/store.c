@@ -261,6 +261,7 @@ enum store_status store_audit_log(struct store *store, int64_t before, int64_t p
 
 enum store_status store_audit_chain(struct store *store, struct store_chain_audit *out)
 {
+    CHECK(!store->in_snapshot);
     return store->driver->audit_chain(store, out);
 }
 

@@ -1050,6 +1050,76 @@ static void test_figures_that_do_not_follow_are_found(void **state)
     assert_int_equal(audit_chain(f).first_backwards, 9);
 }
 
+static void assert_logged(struct fixture *f, bool after_a_walk)
+{
+    struct store_product products[10];
+    struct store_product_audit logged[10];
+    size_t count;
+    assert_ok(f, store_products(f->store, 0, products, 10, &count));
+    assert_ok(f, store_snapshot_begin(f->store));
+    for (size_t i = 0; i < count; i++)
+        logged[i] = audit_product(f, products[i].id);
+    store_snapshot_end(f->store);
+    for (size_t i = 0; i < count; i++) {
+        if (logged[i].opening_units != products[i].opening ||
+            logged[i].restock_units != products[i].restocked || logged[i].logged_stock != products[i].stock ||
+            (logged[i].logged_price != 0 && logged[i].logged_price != products[i].price))
+            fail_msg("product %" PRId64 "%s", products[i].id, after_a_walk ? " after a walk" : "");
+    }
+    assert_int_equal(logged[CHAIR - 1].logged_price, 190);
+}
+
+/* What a walk along the chain has counted is not read again; what came behind it is, and both are the snapshot's then. */
+static void test_a_walk_leaves_its_counts_to_the_next_snapshot(void **state)
+{
+    struct fixture *f = *state;
+    fill_log(f);
+    audit_chain(f);
+    assert_logged(f, true);
+    struct store_chain_audit before = audit_chain(f);
+    struct order_part more[2];
+    set_parts(more, 1);
+    struct sale_order order = cart_of(f, ADA, SET, 1, more, 2);
+    struct log_entry entries[4] = {price_entry(f, CHAIR, 190, 180), price_entry(f, CHAIR, 180, 190),
+                                   sale_entry(f, &order, 1), stock_entry(f, LAMP, 3, STOCK_RESTOCK)};
+    record(f, entries, 4);
+    assert_logged(f, true);
+    assert_logged(f, false); /* by then the walk is forgotten */
+    assert_int_equal(audit_chain(f).rows, before.rows + 6);
+    assert_agrees(f);
+}
+
+/* A walk reads so many rows at a time. */
+static void test_a_chain_longer_than_is_read_at_once(void **state)
+{
+    enum { MANY = 40000, FAULTS = 3 };
+    static const int64_t at[FAULTS] = {20000, 20001, 40003};
+    struct fixture *f = *state;
+    struct log_entry *entries = calloc(MANY, sizeof *entries);
+    assert_non_null(entries);
+    for (int i = 0; i < MANY; i++)
+        entries[i] = stock_entry(f, LAMP, 1, STOCK_RESTOCK);
+    record(f, entries, MANY);
+    free(entries);
+    struct store_chain_audit chain = audit_chain(f);
+    assert_int_equal(chain.rows, MANY + 5);
+    assert_memory_equal(chain.head, last_row(f, 0).hash, sizeof chain.head);
+    assert_agrees(f);
+    assert_true(edit(f, DROP_TRIGGERS));
+    for (int i = 0; i < FAULTS; i++) {
+        char sql[128];
+        snprintf(sql, sizeof sql, "UPDATE audit_log SET actor = actor + 1 WHERE seq = %" PRId64, at[i]);
+        assert_true(edit(f, sql));
+        assert_int_equal(audit_chain(f).first_forged, at[i]);
+        snprintf(sql, sizeof sql, "UPDATE audit_log SET actor = actor - 1 WHERE seq = %" PRId64, at[i]);
+        assert_true(edit(f, sql));
+    }
+    assert_true(edit(f, "DELETE FROM audit_log WHERE seq BETWEEN 15000 AND 36000")); /* a whole stretch */
+    chain = audit_chain(f);
+    assert_int_equal(chain.rows, MANY + 5 - 21001);
+    assert_int_equal(chain.first_gap, 15000);
+}
+
 static void test_a_run_that_fails_leaves_the_chain(void **state)
 {
     struct fixture *f = *state;
@@ -1361,6 +1431,8 @@ int main(void)
 #define CLOSED(test) cmocka_unit_test_setup_teardown(test, set_up_closed, tear_down)
     const struct CMUnitTest tests[] = {
         SHOP(test_a_price_that_the_book_does_not_have),
+        SHOP(test_a_walk_leaves_its_counts_to_the_next_snapshot),
+        SHOP(test_a_chain_longer_than_is_read_at_once),
         SHOP(test_stock_beyond_what_a_product_holds),
         SHOP(test_a_bundle_and_its_window_come_back),
         SHOP(test_a_bundle_of_what_cannot_be_in_one),
