@@ -250,6 +250,8 @@ struct store_product_audit {      /* of one product */
     int64_t order_count;          /* orders with it among their parts: confirmed ones and cancelled ones */
     int64_t order_units;          /* SUM(quantity) over these parts */
     int64_t cancelled_units;      /* of these, in cancelled orders */
+    int64_t component_units;      /* of these, taken by bundles */
+    int64_t bundled_units;        /* what the bundles in orders are made of: it must be so many */
     int64_t opening_units;        /* SUM(delta) of its `opening` rows in the audit log */
     int64_t restock_units;        /* of `restock`, `withdrawal` and `healing` */
     int64_t logged_stock;         /* its stock, worked out from the audit log alone */

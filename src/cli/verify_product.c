@@ -66,6 +66,10 @@ static void check_sums(struct audit *audit, const struct store_product *product,
                  "product %" PRId64 ": %" PRId64 " units in cancelled orders, the book says %" PRId64
                  " cancelled",
                  product->id, sums->cancelled_units, product->cancelled);
+    audit_report(
+        audit, "bundles took their components", audit_holds(sums->component_units == sums->bundled_units),
+        "product %" PRId64 ": %" PRId64 " units taken by bundles, those in orders are made of %" PRId64,
+        product->id, sums->component_units, sums->bundled_units);
     audit_report(audit, "customer limit", audit_holds(sums->over_limit_customers == 0),
                  product->per_customer_limit > 0
                      ? "product %" PRId64 ": %" PRId64 " customers have more than %" PRId64

@@ -81,9 +81,15 @@ static enum store_status count_rows(struct sqlite_store *store, enum sqlite_stat
     return status;
 }
 
+/* A sum that overflows is of no units that were ever sold: it wraps, and the book does not agree with it. */
+static void add_units(int64_t *sum, int64_t units)
+{
+    (void)__builtin_add_overflow(*sum, units, sum);
+}
+
 static void count_units(sqlite3_stmt *row, struct store_product_audit *audit)
 {
-    audit->order_units += sqlite3_column_int64(row, 2);
+    add_units(&audit->order_units, sqlite3_column_int64(row, 2));
     if (audit->last_order_id < sqlite3_column_int64(row, 0)) {
         audit->last_order_id = sqlite3_column_int64(row, 0);
         audit->last_order_at_ms = sqlite3_column_int64(row, 3);
@@ -104,18 +110,14 @@ static void count_part(sqlite3_stmt *row, struct sqlite_tally *tally)
     if (!is_in_first_line && tally->last_part_order_id != order_id)
         tally->audit.order_count++;
     tally->last_part_order_id = order_id;
+    if (sqlite3_column_int(row, 5) != 0)
+        add_units(&tally->audit.component_units, sqlite3_column_int64(row, 2));
     count_units(row, &tally->audit);
 }
 
 static void count_cancelled(sqlite3_stmt *row, struct sqlite_tally *tally)
 {
     tally->audit.cancelled_units = sqlite3_column_int64(row, 1);
-}
-
-/* A sum that overflows is no log of ours: it wraps, and the book does not agree with it. */
-static void add_units(int64_t *sum, int64_t units)
-{
-    (void)__builtin_add_overflow(*sum, units, sum);
 }
 
 void sqlite_tally_log_row(struct sqlite_tally *tally, const char *cause, int64_t delta, int64_t to)
@@ -151,6 +153,29 @@ static void count_over_limit(sqlite3_stmt *row, struct sqlite_tally *tally)
     tally->audit.over_limit_customers = sqlite3_column_int64(row, 1);
 }
 
+/* What all bundles in orders take of each product, by what they are made of: their units are counted before. */
+static enum store_status count_components(struct sqlite_store *store)
+{
+    sqlite3_stmt *row = store->statements[SQL_AUDIT_COMPONENTS];
+    enum store_status status = STORE_OK;
+    int code = SQLITE_DONE;
+    while (status == STORE_OK && (code = sqlite3_step(row)) == SQLITE_ROW) {
+        struct sqlite_tally *bundle = sqlite_tally_of(&store->tallies, sqlite3_column_int64(row, 1));
+        int64_t units = bundle != NULL ? bundle->audit.order_units : 0;
+        struct sqlite_tally *tally = sqlite_tally_of(&store->tallies, sqlite3_column_int64(row, 0));
+        if (bundle == NULL || tally == NULL)
+            status = sqlite_refuse(store, "%s in %s failed: out of memory", doing, store->path);
+        else if (__builtin_mul_overflow(units, sqlite3_column_int64(row, 2), &units))
+            tally->audit.bundled_units = INT64_MAX; /* no orders of ours */
+        else
+            add_units(&tally->audit.bundled_units, units);
+    }
+    if (status == STORE_OK && code != SQLITE_DONE)
+        status = sqlite_fail(store, doing);
+    sqlite3_reset(row);
+    return status;
+}
+
 static enum store_status count_all_products(struct sqlite_store *store)
 {
     static const struct {
@@ -172,6 +197,8 @@ static enum store_status count_all_products(struct sqlite_store *store)
             : sqlite_refuse(store, "%s in %s failed: out of memory", doing, store->path);
     for (size_t i = 0; i < sizeof passes / sizeof passes[0] && status == STORE_OK; i++)
         status = count_rows(store, passes[i].statement, passes[i].product_column, passes[i].count);
+    if (status == STORE_OK)
+        status = count_components(store);
     if (status != STORE_OK)
         sqlite_audit_forget(store);
     return status;

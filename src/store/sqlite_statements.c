@@ -102,10 +102,10 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "SELECT id, user_id, at_ms, idempotency_key FROM orders"
         " WHERE id >= ?1 AND at_ms >= ?2 AND state = 0 AND idempotency_key IS NOT NULL ORDER BY id",
     [SQL_AUDIT_SALES] = "SELECT id, product_id, quantity, at_ms FROM orders WHERE state = 0 ORDER BY id",
-    /* The last column: the product of the order's first line. */
+    /* The fifth column: the product of the order's first line. */
     [SQL_AUDIT_PARTS] =
-        "SELECT orders.id, order_parts.product_id, order_parts.quantity, orders.at_ms, orders.product_id"
-        " FROM order_parts CROSS JOIN orders ON orders.id = order_parts.order_id"
+        "SELECT orders.id, order_parts.product_id, order_parts.quantity, orders.at_ms, orders.product_id,"
+        " is_component FROM order_parts CROSS JOIN orders ON orders.id = order_parts.order_id"
         " WHERE state = 0 ORDER BY order_parts.order_id, part",
     [SQL_AUDIT_CANCELLED] =
         "SELECT product_id, sum(quantity) FROM"
@@ -117,6 +117,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         " GROUP BY product_id",
     [SQL_AUDIT_CHANGES] =
         "SELECT product_id, cause, delta, to_figure FROM audit_log WHERE seq > ?1 AND applied = 1 ORDER BY seq",
+    [SQL_AUDIT_COMPONENTS] = "SELECT product_id, bundle_id, quantity FROM bundle_components ORDER BY product_id",
     [SQL_BUNDLES] = "SELECT id FROM products WHERE is_bundle = 1 ORDER BY id",
     [SQL_AUDIT_OVER_LIMIT] =
         "SELECT bought.product_id, count(*) FROM"

@@ -272,6 +272,7 @@ static void assert_agrees(struct fixture *f)
         struct store_product_audit audit = audit_product(f, products[i].id);
         assert_int_equal(audit.order_units, products[i].sold);
         assert_int_equal(audit.cancelled_units, products[i].cancelled);
+        assert_int_equal(audit.component_units, audit.bundled_units);
         assert_int_equal(audit.opening_units, products[i].opening);
         assert_int_equal(audit.restock_units, products[i].restocked);
         assert_int_equal(audit.logged_stock, products[i].stock);
@@ -487,7 +488,15 @@ static void test_a_component_of_two_bundles_is_counted_together(void **state)
     assert_int_equal(audit.order_count, 1); /* one order, two parts */
     assert_int_equal(audit.order_units, 10);
     assert_int_equal(audit.last_order_id, 2);
+    assert_int_equal(audit.component_units, 10);
+    assert_int_equal(audit.bundled_units, 10);
+    assert_int_equal(audit_product(f, SET).component_units + audit_product(f, SET).bundled_units, 0);
     assert_agrees(f);
+    assert_true(edit(f, "UPDATE bundle_components SET quantity = 3 WHERE product_id = 2"));
+    assert_int_equal(audit_product(f, CHAIR).component_units, 10);
+    assert_int_equal(audit_product(f, CHAIR).bundled_units, 15);
+    assert_true(edit(f, "UPDATE order_parts SET is_component = 0 WHERE product_id = 2"));
+    assert_int_equal(audit_product(f, CHAIR).component_units, 0);
 }
 
 static void test_a_shortage_rolls_the_whole_cart_back(void **state)
