@@ -225,6 +225,10 @@ size_t store_audit_text(const struct store_audit_row *row, char out[STORE_AUDIT_
 /* The newest first, those with a seq below `before` (INT64_MAX: all), of one product (0: of all), at most `max`. */
 enum store_status store_audit_log(struct store *store, int64_t before, int64_t product_id,
                                   struct store_audit_row *out, size_t max, size_t *count);
+/* The row that the entry at this position wrote for the product. STORE_NOT_FOUND: none, for Redis forgot the entry before it was recorded, or it
+ * did not move the product. Quick however long the log is: positions rise with seq. */
+enum store_status store_audit_row_at(struct store *store, struct log_position position, int64_t product_id,
+                                     struct store_audit_row *out);
 
 struct store_chain_audit { /* one pass over the audit log */
     int64_t rows;

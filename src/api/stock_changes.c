@@ -4,17 +4,14 @@
 #include "api_internal.h"
 
 #include "doorbuster/books.h"
-#include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define REASON_CHARACTERS_MAX 200
-#define AUDIT_ROWS_AT_ONCE 32
 
 enum change_finding {
     CHANGE_DONE,
@@ -108,46 +105,29 @@ static void ask_gate(struct change_job *change, redisContext *redis)
     }
 }
 
-static bool find_in_audit_log(struct change_job *change, struct store *reader, struct store_audit_row *rows)
+static bool is_applied(struct change_job *change, struct store *reader)
 {
-    int64_t before = INT64_MAX;
-    size_t count = AUDIT_ROWS_AT_ONCE;
-    while (count == AUDIT_ROWS_AT_ONCE &&
-           job_store_status(
-               &change->job, reader,
-               store_audit_log(reader, before, change->product_id, rows, AUDIT_ROWS_AT_ONCE, &count))) {
-        for (size_t i = 0; i < count; i++) {
-            int later = log_position_compare(rows[i].position, change->result.position);
-            if (later <= 0) {
-                return later == 0 && rows[i].applied;
-            }
-            before = rows[i].seq;
-        }
-    }
-    return false;
+    struct store_audit_row row;
+    enum store_status status = store_audit_row_at(reader, change->result.position, change->product_id, &row);
+    return status != STORE_NOT_FOUND && job_store_status(&change->job, reader, status) && row.applied;
 }
 
 /* That the store is past the change's position does not mean that it has the change: Redis may have forgotten it before it was recorded, and
- * a later epoch is past everything. The audit log knows. */
+ * a later epoch is past everything; and what Redis did may not have fitted the book. The audit log knows, of an earlier change too. */
 static void confirm(struct change_job *change, struct store *reader)
 {
-    struct store_audit_row *rows = malloc(AUDIT_ROWS_AT_ONCE * sizeof *rows);
-    CHECK(rows != NULL);
     if (!books_await_recorded(reader, change->result.position, change->job.deadline_us)) {
         fail(change, "it is not recorded yet; it will be");
-    } else if (!find_in_audit_log(change, reader, rows) && change->job.outcome == JOB_OK) {
+    } else if (!is_applied(change, reader) && change->job.outcome == JOB_OK) {
         fail(change, "Redis forgot it, or the store did not have it");
     }
-    free(rows);
 }
 
 static void change_work(struct job *job, struct desk *desk)
 {
     struct change_job *change = (struct change_job *)job;
     struct store_product product;
-    struct store_position before;
     if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job) ||
-        !job_store_status(job, desk->reader, store_position(desk->reader, &before)) ||
         !job_store_status(job, desk->reader,
                           store_find_product(desk->reader, change->product_id, &product))) {
         return;
@@ -157,9 +137,7 @@ static void change_work(struct job *job, struct desk *desk)
         return;
     }
     ask_gate(change, desk->redis);
-    bool is_new = log_position_compare(change->result.position, before.recorded) > 0;
-    if (job->outcome == JOB_OK &&
-        (change->finding == CHANGE_DONE || (change->finding == CHANGE_REPEATED && is_new))) {
+    if (job->outcome == JOB_OK && (change->finding == CHANGE_DONE || change->finding == CHANGE_REPEATED)) {
         confirm(change, desk->reader);
     }
 }

@@ -51,6 +51,8 @@ enum sqlite_statement {
     SQL_LAST_AUDIT_ROW,
     SQL_ADD_AUDIT_ROW,
     SQL_AUDIT_LOG,
+    SQL_AUDIT_ROW_FROM,
+    SQL_AUDIT_ROWS_FROM,
     SQL_AUDIT_CHAIN,
     SQL_CHANGE_KEYS,
     SQL_BUYERS,
@@ -219,6 +221,8 @@ enum store_status sqlite_chain_read(struct sqlite_store *store, struct sqlite_ch
 bool sqlite_chain_append(struct sqlite_chain *chain, sqlite3_stmt *statement, struct store_audit_row *row);
 enum store_status sqlite_audit_log(struct store *store, int64_t before, int64_t product_id,
                                    struct store_audit_row *out, size_t max, size_t *count);
+enum store_status sqlite_audit_row_at(struct store *store, struct log_position position, int64_t product_id,
+                                      struct store_audit_row *out);
 enum store_status sqlite_audit_chain(struct store *store, struct store_chain_audit *out);
 enum store_status sqlite_each_change_key(struct store *store, int64_t since_ms, store_change_key_cb cb,
                                          void *context);

@@ -119,6 +119,73 @@ enum store_status sqlite_audit_log(struct store *base, int64_t before, int64_t p
     return status;
 }
 
+/* --- one entry's rows --- */
+/* Is there a row with this number or a higher one, and is the first such of an entry before `position`? */
+static enum store_status is_before(struct sqlite_store *store, int64_t seq, struct log_position position,
+                                   bool *before)
+{
+    sqlite3_stmt *row = store->statements[SQL_AUDIT_ROW_FROM];
+    sqlite3_bind_int64(row, 1, seq);
+    int code = sqlite3_step(row);
+    struct log_position found = {(uint64_t)sqlite3_column_int64(row, 1),
+                                 (uint64_t)sqlite3_column_int64(row, 2)};
+    *before = code == SQLITE_ROW && log_position_compare(found, position) < 0;
+    enum store_status status =
+        code == SQLITE_ROW || code == SQLITE_DONE ? STORE_OK : sqlite_fail(store, reading);
+    sqlite3_reset(row);
+    return status;
+}
+
+/* The first row of an entry at `position` or later; one behind the last row if there is none. */
+static enum store_status first_row_from(struct sqlite_store *store, struct log_position position,
+                                        int64_t *seq)
+{
+    struct sqlite_chain end;
+    enum store_status status = sqlite_chain_read(store, &end);
+    int64_t low = 1, high = end.seq + 1;
+    while (status == STORE_OK && low < high) {
+        bool before = false;
+        int64_t middle = low + (high - low) / 2;
+        status = is_before(store, middle, position, &before);
+        if (before)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *seq = low;
+    return status;
+}
+
+static enum store_status find_row(struct sqlite_store *store, int64_t first, struct log_position position,
+                                  int64_t product_id, struct store_audit_row *out)
+{
+    sqlite3_stmt *rows = store->statements[SQL_AUDIT_ROWS_FROM];
+    enum store_status status = STORE_NOT_FOUND;
+    int code = SQLITE_DONE;
+    sqlite3_bind_int64(rows, 1, first);
+    while (status == STORE_NOT_FOUND && (code = sqlite3_step(rows)) == SQLITE_ROW) {
+        read_row(rows, out);
+        if (log_position_compare(out->position, position) != 0)
+            break;
+        if (out->product_id == product_id)
+            status = STORE_OK;
+    }
+    if (code != SQLITE_ROW && code != SQLITE_DONE)
+        status = sqlite_fail(store, reading);
+    sqlite3_reset(rows);
+    return status;
+}
+
+/* No snapshot: rows are only added behind. */
+enum store_status sqlite_audit_row_at(struct store *base, struct log_position position, int64_t product_id,
+                                      struct store_audit_row *out)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    int64_t first;
+    enum store_status status = first_row_from(store, position, &first);
+    return status == STORE_OK ? find_row(store, first, position, product_id, out) : status;
+}
+
 /* --- walking the chain --- */
 static void note_first(int64_t *first, bool is_fault, int64_t seq)
 {

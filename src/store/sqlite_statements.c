@@ -91,6 +91,8 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_AUDIT_LOG] =
         "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq < ?1 AND (?2 = 0 OR product_id = ?2)"
         " ORDER BY seq DESC LIMIT ?3",
+    [SQL_AUDIT_ROW_FROM] = "SELECT seq, log_epoch, log_n FROM audit_log WHERE seq >= ?1 ORDER BY seq LIMIT 1",
+    [SQL_AUDIT_ROWS_FROM] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq >= ?1 ORDER BY seq",
     [SQL_AUDIT_CHAIN] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
     [SQL_CHANGE_KEYS] =
         "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1"

@@ -824,6 +824,45 @@ static void test_pages_of_the_audit_log(void **state)
     assert_int_equal(count, 0);
 }
 
+static void assert_row_at(struct fixture *f, uint64_t n, int64_t product, int64_t seq)
+{
+    struct store_audit_row row;
+    enum store_status status = store_audit_row_at(f->store, (struct log_position){1, n}, product, &row);
+    if (status != (seq > 0 ? STORE_OK : STORE_NOT_FOUND) || (seq > 0 && row.seq != seq))
+        fail_msg("1-%d, product %d: status %d", (int)n, (int)product, (int)status);
+}
+
+static void test_the_row_of_an_entry(void **state)
+{
+    struct fixture *f = *state; /* five openings, 1-1 to 1-5 */
+    struct order_part more[2] = {{CHAIR, 1, 200, 9, false}, {TABLE, 1, 300, 9, false}};
+    struct sale_order order = cart_of(f, ADA, LAMP, 1, more, 2);
+    sell(f, &order);
+    f->position.n += 10; /* forgotten by Redis before they were recorded */
+    struct log_entry entries[3] = {stock_entry(f, CHAIR, 1, STOCK_RESTOCK), price_entry(f, LAMP, 100, 90),
+                                   stock_entry(f, LAMP, -900, STOCK_WITHDRAWAL)};
+    record(f, entries, 3);
+    for (int64_t seq = 1; seq <= 5; seq++)
+        assert_row_at(f, (uint64_t)seq, seq, seq);
+    for (int64_t i = 0; i < 3; i++)
+        assert_row_at(f, 6, LAMP + i, 6 + i);
+    assert_row_at(f, 17, CHAIR, 9);
+    assert_row_at(f, 18, LAMP, 10);
+    assert_row_at(f, 19, LAMP, 11);
+    assert_row_at(f, 0, LAMP, 0);
+    assert_row_at(f, 1, CHAIR, 0); /* another product's */
+    assert_row_at(f, 6, SET, 0);
+    assert_row_at(f, 12, LAMP, 0);
+    assert_row_at(f, 20, LAMP, 0);
+    struct store_audit_row row, same;
+    size_t count;
+    assert_ok(f, store_audit_row_at(f->store, entries[2].position, LAMP, &row));
+    assert_false(row.applied);
+    assert_ok(f, store_audit_log(f->store, INT64_MAX, LAMP, &same, 1, &count));
+    assert_memory_equal(row.hash, same.hash, sizeof row.hash);
+    assert_string_equal(row.note, same.note);
+}
+
 static void test_what_is_hashed(void **state)
 {
     (void)state;
@@ -921,6 +960,7 @@ static void test_an_empty_chain(void **state)
     struct fixture *f = *state;
     open_store(f);
     struct store_chain_audit chain = audit_chain(f), nothing = {0};
+    assert_row_at(f, 1, LAMP, 0);
     assert_memory_equal(&chain, &nothing, sizeof chain);
 }
 
@@ -1440,6 +1480,7 @@ int main(void)
 #define CLOSED(test) cmocka_unit_test_setup_teardown(test, set_up_closed, tear_down)
     const struct CMUnitTest tests[] = {
         SHOP(test_a_price_that_the_book_does_not_have),
+        SHOP(test_the_row_of_an_entry),
         SHOP(test_a_walk_leaves_its_counts_to_the_next_snapshot),
         SHOP(test_a_chain_longer_than_is_read_at_once),
         SHOP(test_stock_beyond_what_a_product_holds),
