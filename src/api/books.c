@@ -171,9 +171,13 @@ static enum catalog_status withdraw_stock(struct store *reader, redisContext *re
 {
     const struct gate_product product = {.id = product_id};
     struct gate_stock now;
+    struct store_position at; /* Redis sends the log from there along */
     struct gate_change_result result = {.stock = 1};
     while (result.stock > 0) { /* buyers may be faster than we are */
-        if (!gate_read_stock(redis, &product, result.position, &now)) {
+        if (store_position(reader, &at) != STORE_OK) {
+            return CATALOG_STORE_FAILED;
+        }
+        if (!gate_read_stock(redis, &product, at.recorded, &now)) {
             return CATALOG_REDIS_FAILED;
         }
         /* Cancellations may have brought more back than one change can take. */

@@ -72,12 +72,17 @@ static bool is_same_change(const struct change_job *change)
            change->result.figure == change->figure;
 }
 
-static void note_available(struct change_job *change, redisContext *redis)
+/* Read at the store's position, or Redis would send the whole log along. */
+static void note_available(struct change_job *change, struct desk *desk)
 {
     const struct gate_product product = {.id = change->product_id};
+    struct store_position now;
     struct gate_stock stock;
     change->finding = CHANGE_SHORT;
-    if (gate_read_stock(redis, &product, (struct log_position){0}, &stock)) {
+    if (!job_store_status(&change->job, desk->reader, store_position(desk->reader, &now))) {
+        return;
+    }
+    if (gate_read_stock(desk->redis, &product, now.recorded, &stock)) {
         change->available = stock.available;
     } else {
         fail(change, redis_failure());
@@ -85,16 +90,16 @@ static void note_available(struct change_job *change, redisContext *redis)
 }
 
 /* The gate knows the product if it is open, and so does the store: what is left is a sale that is being opened anew. */
-static void ask_gate(struct change_job *change, redisContext *redis)
+static void ask_gate(struct change_job *change, struct desk *desk)
 {
-    switch (change->is_price ? change_price(change, redis) : change_stock(change, redis)) {
+    switch (change->is_price ? change_price(change, desk->redis) : change_stock(change, desk->redis)) {
     case GATE_CHANGED:
         break;
     case GATE_UNCHANGED:
         change->finding = is_same_change(change) ? CHANGE_REPEATED : CHANGE_KEY_REUSED;
         break;
     case GATE_SHORT:
-        note_available(change, redis);
+        note_available(change, desk);
         break;
     case GATE_FULL:
         change->finding = CHANGE_FULL;
@@ -136,7 +141,7 @@ static void change_work(struct job *job, struct desk *desk)
         change->finding = CHANGE_OF_BUNDLE;
         return;
     }
-    ask_gate(change, desk->redis);
+    ask_gate(change, desk);
     if (job->outcome == JOB_OK && (change->finding == CHANGE_DONE || change->finding == CHANGE_REPEATED)) {
         confirm(change, desk->reader);
     }
