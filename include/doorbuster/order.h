@@ -50,7 +50,7 @@ struct sale_order {
 /* The parts of an order, the first line among them. */
 size_t order_part_count(const struct sale_order *order);
 struct order_part order_part_at(const struct sale_order *order, size_t i);
-/* What the buyer pays: quantity x unit price over all parts. */
+/* What the buyer pays: quantity x unit price over all parts; INT64_MAX if that is beyond all figures. */
 int64_t order_total_price(const struct sale_order *order);
 /* Do the two have the same lines, in whatever order? Components and prices do not count. */
 bool order_has_same_lines(const struct sale_order *a, const struct sale_order *b);

@@ -17,7 +17,7 @@
 
 #define RUN_MAX 1000
 #define PRODUCTS 5
-#define STOCK 2000000000
+#define STOCK PRODUCT_STOCK_MAX
 
 struct bench {
     struct store *store;

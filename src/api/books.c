@@ -183,13 +183,19 @@ static enum catalog_status withdraw_stock(struct store *reader, redisContext *re
 {
     const struct gate_product product = {.id = product_id};
     struct gate_stock now;
+    struct store_position at; /* Redis sends the log from there along */
     struct gate_change_result result = {.stock = 1};
     while (result.stock > 0) { /* buyers may be faster than we are */
-        if (!gate_read_stock(redis, &product, result.position, &now)) {
+        if (store_position(reader, &at) != STORE_OK) {
+            return CATALOG_STORE_FAILED;
+        }
+        if (!gate_read_stock(redis, &product, at.recorded, &now)) {
             return CATALOG_REDIS_FAILED;
         }
+        /* Cancellations may have brought more back than one change can take. */
+        int64_t units = now.available < PRODUCT_STOCK_MAX ? now.available : PRODUCT_STOCK_MAX;
         struct stock_change change = {
-            .product_id = product_id, .delta = -now.available, .cause = STOCK_WITHDRAWAL, .actor = actor};
+            .product_id = product_id, .delta = -units, .cause = STOCK_WITHDRAWAL, .actor = actor};
         snprintf(change.note, sizeof change.note, "%s", note);
         enum gate_change changed =
             gate_change_stock(redis, &change, NULL, clock_left_ms(deadline_us), &result);

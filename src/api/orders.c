@@ -31,12 +31,15 @@ static void append(struct text *text, const char *format, ...)
     text->used += (size_t)wrote;
 }
 
+/* No more than a cart has: a store from before the log's entries were bounded may hold others. */
 static void append_items(struct text *text, const struct sale_order *order)
 {
     const char *separator = "";
-    for (size_t i = 0; i < order_part_count(order); i++) {
+    size_t left = CART_LINES_MAX;
+    for (size_t i = 0; i < order_part_count(order) && left > 0; i++) {
         struct order_part part = order_part_at(order, i);
         if (!part.is_component) {
+            left--;
             append(text,
                    "%s{\"product_id\":%" PRId64 ",\"quantity\":%" PRId64 ",\"unit_price\":%" PRId64
                    ",\"remaining_stock\":%" PRId64 "}",
@@ -65,8 +68,8 @@ size_t order_format(const struct sale_order *order, int64_t at_ms, int64_t cance
         append(&text,
                "{\"id\":%" PRId64 ",\"user_id\":%" PRId64 ",\"product_id\":%" PRId64 ",\"quantity\":%" PRId64
                ",\"total_price\":%" PRId64 ",\"remaining_stock\":%" PRId64 ",\"purchased_at\":\"%s\"%s",
-               order->id, order->user_id, order->product_id, order->quantity,
-               order->quantity * order->unit_price, order->remaining, at, end);
+               order->id, order->user_id, order->product_id, order->quantity, order_total_price(order),
+               order->remaining, at, end);
     }
     return text.used;
 }

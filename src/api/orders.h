@@ -4,8 +4,9 @@
 
 #include "api_internal.h"
 
-#define ORDER_BYTES 384 /* of one line, as text */
-#define ORDER_CART_BYTES (ORDER_BYTES + CART_LINES_MAX * 128)
+#define ORDER_BYTES 384      /* of one line, as text, whatever its figures */
+#define ORDER_LINE_BYTES 144 /* of each in a cart, likewise */
+#define ORDER_CART_BYTES (ORDER_BYTES + CART_LINES_MAX * ORDER_LINE_BYTES)
 
 /* An order from the store with all that it has, components too. */
 struct full_order {
@@ -20,7 +21,8 @@ bool order_is_visible(const struct store_order *order, const struct jwt_claims *
 /* Was a cart of several products bought? Components do not count. */
 bool order_has_several_lines(const struct sale_order *order);
 /* As JSON: with its lines under `items`, or as the one product that it is. Components are not shown. `cancelled_at_ms` 0: it was not. Returns
- * the length; CHECKs that it fits. */
+ * the length. ORDER_CART_BYTES, or ORDER_BYTES, is room enough for any order, even one that no script has written: of more lines than a cart
+ * has the first are shown, and a price beyond all figures as the largest. */
 size_t order_format(const struct sale_order *order, int64_t at_ms, int64_t cancelled_at_ms, bool as_cart,
                     char *out, size_t out_bytes);
 /* On the loop's thread: answers with the order. */

@@ -4,19 +4,15 @@
 #include "api_internal.h"
 
 #include "doorbuster/books.h"
-#include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/failpoint.h"
 #include "doorbuster/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define REASON_CHARACTERS_MAX 200
-#define AUDIT_ROWS_AT_ONCE 32
-#define KEY_SLACK_MS 60000 /* between Redis's clock, which ends a key, and ours */
 
 enum change_finding {
     CHANGE_DONE,
@@ -38,7 +34,6 @@ struct change_job {
     enum change_finding finding;
     struct gate_change_result result;
     int64_t available; /* CHANGE_SHORT */
-    bool is_applied;
 };
 
 /* --- the work ---------------------------------------------------------------------------------------------------------------------------- */
@@ -78,12 +73,17 @@ static bool is_same_change(const struct change_job *change)
            change->result.figure == change->figure;
 }
 
-static void note_available(struct change_job *change, redisContext *redis)
+/* Read at the store's position, or Redis would send the whole log along. */
+static void note_available(struct change_job *change, struct desk *desk)
 {
     const struct gate_product product = {.id = change->product_id};
+    struct store_position now;
     struct gate_stock stock;
     change->finding = CHANGE_SHORT;
-    if (gate_read_stock(redis, &product, (struct log_position){0}, &stock)) {
+    if (!job_store_status(&change->job, desk->reader, store_position(desk->reader, &now))) {
+        return;
+    }
+    if (gate_read_stock(desk->redis, &product, now.recorded, &stock)) {
         change->available = stock.available;
     } else {
         fail(change, redis_failure());
@@ -91,16 +91,16 @@ static void note_available(struct change_job *change, redisContext *redis)
 }
 
 /* The gate knows the product if it is open, and so does the store: what is left is a sale that is being opened anew. */
-static void ask_gate(struct change_job *change, redisContext *redis)
+static void ask_gate(struct change_job *change, struct desk *desk)
 {
-    switch (change->is_price ? change_price(change, redis) : change_stock(change, redis)) {
+    switch (change->is_price ? change_price(change, desk->redis) : change_stock(change, desk->redis)) {
     case GATE_CHANGED:
         break;
     case GATE_UNCHANGED:
         change->finding = is_same_change(change) ? CHANGE_REPEATED : CHANGE_KEY_REUSED;
         break;
     case GATE_SHORT:
-        note_available(change, redis);
+        note_available(change, desk);
         break;
     case GATE_FULL:
         change->finding = CHANGE_FULL;
@@ -111,56 +111,22 @@ static void ask_gate(struct change_job *change, redisContext *redis)
     }
 }
 
-static bool find_in_audit_log(struct change_job *change, struct store *reader, struct store_audit_row *rows)
+static bool is_applied(struct change_job *change, struct store *reader)
 {
-    int64_t before = INT64_MAX;
-    size_t count = AUDIT_ROWS_AT_ONCE;
-    while (count == AUDIT_ROWS_AT_ONCE &&
-           job_store_status(
-               &change->job, reader,
-               store_audit_log(reader, before, change->product_id, rows, AUDIT_ROWS_AT_ONCE, &count))) {
-        for (size_t i = 0; i < count; i++) {
-            int later = log_position_compare(rows[i].position, change->result.position);
-            if (later <= 0) {
-                return later == 0 && rows[i].applied;
-            }
-            before = rows[i].seq;
-        }
-    }
-    return false;
-}
-
-static bool is_keyed_change_cb(void *context, const struct store_change_key *key)
-{
-    struct change_job *change = context;
-    change->is_applied = log_position_compare(key->position, change->result.position) == 0;
-    return !change->is_applied;
-}
-
-/* The applied changes with a key are few, and have an index. A key lives for a day: what it stands for is not older. */
-static bool find_keyed(struct change_job *change, struct store *reader)
-{
-    int64_t since_ms = clock_wall_ms() - IDEMPOTENCY_KEY_LIFETIME_MS - KEY_SLACK_MS;
-    change->is_applied = false;
-    return job_store_status(&change->job, reader,
-                            store_each_change_key(reader, since_ms, is_keyed_change_cb, change)) &&
-           change->is_applied;
+    struct store_audit_row row;
+    enum store_status status = store_audit_row_at(reader, change->result.position, change->product_id, &row);
+    return status != STORE_NOT_FOUND && job_store_status(&change->job, reader, status) && row.applied;
 }
 
 /* That the store is past the change's position does not mean that it has the change: Redis may have forgotten it before it was recorded, and
- * a later epoch is past everything; or it did not fit the store, and its key has not been taken back yet. The audit log knows. */
+ * a later epoch is past everything; and what Redis did may not have fitted the book. The audit log knows, of an earlier change too. */
 static void confirm(struct change_job *change, struct store *reader)
 {
-    struct store_audit_row *rows = malloc(AUDIT_ROWS_AT_ONCE * sizeof *rows);
-    CHECK(rows != NULL);
-    bool has_key = change->key != NULL;
     if (!books_await_recorded(reader, change->result.position, change->job.deadline_us)) {
         fail(change, "it is not recorded yet; it will be");
-    } else if (!(has_key ? find_keyed(change, reader) : find_in_audit_log(change, reader, rows)) &&
-               change->job.outcome == JOB_OK) {
+    } else if (!is_applied(change, reader) && change->job.outcome == JOB_OK) {
         fail(change, "Redis forgot it, or the store did not have it");
     }
-    free(rows);
 }
 
 static void change_work(struct job *job, struct desk *desk)
@@ -176,7 +142,7 @@ static void change_work(struct job *job, struct desk *desk)
         change->finding = CHANGE_OF_BUNDLE;
         return;
     }
-    ask_gate(change, desk->redis);
+    ask_gate(change, desk);
     if (job->outcome != JOB_OK || (change->finding != CHANGE_DONE && change->finding != CHANGE_REPEATED)) {
         return;
     }

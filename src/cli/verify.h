@@ -51,6 +51,7 @@ struct audit {
     struct store_orders_audit orders;
     struct store_chain_audit chain;
     bool chain_read;
+    char chain_error[512]; /* why not */
     struct verify_tail tail;
     struct verify_book *books;
     size_t book_count, books_room;
@@ -58,7 +59,8 @@ struct audit {
 
 /* --- one pass (verify_checks.c) -------------------------------------------------------------------------------------------------- */
 /* `audit` as its owner set it up: the connections, what is asked for; everything found starts empty. False: the store cannot be read;
- * said on stderr. The snapshot is open until audit_end(), so that more may be checked in it. */
+ * said on stderr. The snapshot is open until audit_end(), so that more may be checked in it. The audit log, which may take long, is read before
+ * the snapshot begins, for an open snapshot keeps a recorder that starts from tidying up the store, and so from opening the sale. */
 bool audit_begin(struct audit *audit);
 void audit_check(struct audit *audit);
 void audit_end(struct audit *audit);

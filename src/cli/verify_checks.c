@@ -124,14 +124,21 @@ void audit_format_hash(const unsigned char *hash, char out[VERIFY_HASH_BYTES])
     }
 }
 
+static void read_chain(struct audit *audit)
+{
+    audit->chain_read = store_audit_chain(audit->store, &audit->chain) == STORE_OK;
+    if (!audit->chain_read) {
+        snprintf(audit->chain_error, sizeof audit->chain_error, "%s", store_error(audit->store));
+    }
+}
+
 static void check_chain(struct audit *audit)
 {
     static const char name[] = "audit log";
-    struct store_chain_audit *chain = &audit->chain;
+    const struct store_chain_audit *chain = &audit->chain;
     char head[VERIFY_HASH_BYTES], faults[256] = "";
-    audit->chain_read = store_audit_chain(audit->store, chain) == STORE_OK;
     if (!audit->chain_read) {
-        audit_report_store_failure(audit, name);
+        audit_report(audit, name, UNKNOWN, "%s", audit->chain_error);
         return;
     }
     add_row(faults, sizeof faults, chain->first_gap, "is missing");
@@ -147,6 +154,9 @@ static void check_chain(struct audit *audit)
 bool audit_begin(struct audit *audit)
 {
     audit_clear(audit);
+    if (!audit->quick) {
+        read_chain(audit);
+    }
     if (store_snapshot_begin(audit->store) != STORE_OK ||
         store_position(audit->store, &audit->position) != STORE_OK) {
         fprintf(stderr, VERIFY_PROGRAM ": %s\n", store_error(audit->store));

@@ -42,7 +42,7 @@ struct pass {
 /* --- what a full pass found, and a quick one does not look at -------------------------------------------------------------------------- */
 static bool is_checked_each_pass(const char *name)
 {
-    static const char *const names[] = {"stock arithmetic", "stock not negative", "Redis = store",
+    static const char *const names[] = {"stock arithmetic", "stock and price in range", "Redis = store",
                                         "orders = log", "products"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(names[i], name) == 0) {

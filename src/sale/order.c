@@ -21,9 +21,14 @@ struct order_part order_part_at(const struct sale_order *order, size_t i)
 
 int64_t order_total_price(const struct sale_order *order)
 {
-    int64_t total = order->quantity * order->unit_price;
-    for (size_t i = 0; i < order->more_count; i++) {
-        total += order->more[i].quantity * order->more[i].unit_price; /* a component's is 0 */
+    int64_t total = 0;
+    for (size_t i = 0; i < order_part_count(order); i++) {
+        struct order_part part = order_part_at(order, i); /* a component's price is 0 */
+        int64_t price;
+        if (__builtin_mul_overflow(part.quantity, part.unit_price, &price) ||
+            __builtin_add_overflow(total, price, &total)) {
+            return INT64_MAX; /* an order from before the log's figures were bounded */
+        }
     }
     return total;
 }

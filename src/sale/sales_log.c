@@ -39,6 +39,10 @@ bool log_position_parse(const char *text, size_t bytes, struct log_position *out
     return true;
 }
 
+/* A figure beyond what any script writes would get into the store, and Redis filled from that would be damaged for ever. */
+#define AT_MS_MAX INT64_C(99999999999999)
+#define COMPONENT_UNITS_MAX (PURCHASE_QUANTITY_MAX * INT64_C(1000)) /* of all bundles in one line */
+
 /* What is left to read of a payload. */
 struct cursor {
     const char *at, *end;
@@ -97,8 +101,9 @@ static bool take_order(struct cursor *cursor, struct sale_order *order)
            take_number(cursor, ' ', INT64_MIN, INT64_MAX, &order->request) &&
            take_number(cursor, ' ', 1, INT64_MAX, &order->user_id) &&
            take_number(cursor, ' ', 1, INT64_MAX, &order->product_id) &&
-           take_number(cursor, ' ', 1, INT64_MAX, &order->quantity) &&
-           take_number(cursor, ' ', 0, INT64_MAX, &order->unit_price) && take_remaining(cursor, order);
+           take_number(cursor, ' ', 1, PURCHASE_QUANTITY_MAX, &order->quantity) &&
+           take_number(cursor, ' ', 0, PRODUCT_PRICE_MAX, &order->unit_price) &&
+           take_remaining(cursor, order);
 }
 
 /* "+ product quantity unit_price remaining", or "- product units remaining". */
@@ -109,24 +114,31 @@ static bool take_part(struct cursor *cursor, struct order_part *part)
         return false;
     }
     cursor->at += 2;
+    int64_t units_max = part->is_component ? COMPONENT_UNITS_MAX : PURCHASE_QUANTITY_MAX;
     return take_number(cursor, ' ', 1, INT64_MAX, &part->product_id) &&
-           take_number(cursor, ' ', 1, INT64_MAX, &part->quantity) &&
-           (part->is_component || take_number(cursor, ' ', 0, INT64_MAX, &part->unit_price)) &&
+           take_number(cursor, ' ', 1, units_max, &part->quantity) &&
+           (part->is_component || take_number(cursor, ' ', 0, PRODUCT_PRICE_MAX, &part->unit_price)) &&
            take_number(cursor, '\n', INT64_MIN, INT64_MAX, &part->remaining);
 }
 
 /* The parts behind an order's first line. */
 static bool take_parts(struct cursor *cursor, struct log_room *room, struct sale_order *order)
 {
+    size_t lines = 1, components = 0; /* components: of the last line */
     order->more = NULL;
     order->more_count = 0;
     while (cursor->at < cursor->end && (*cursor->at == '+' || *cursor->at == '-')) {
-        if (room->parts_used == room->parts_max || order_part_count(order) == ORDER_PARTS_MAX ||
-            !take_part(cursor, &room->parts[room->parts_used])) {
+        struct order_part *part = &room->parts[room->parts_used];
+        if (room->parts_used == room->parts_max || !take_part(cursor, part)) {
+            return false;
+        }
+        components = part->is_component ? components + 1 : 0;
+        lines += !part->is_component;
+        if (lines > CART_LINES_MAX || components > BUNDLE_COMPONENTS_MAX) {
             return false;
         }
         if (order->more == NULL) {
-            order->more = &room->parts[room->parts_used];
+            order->more = part;
         }
         room->parts_used++;
         order->more_count++;
@@ -167,7 +179,7 @@ static bool decode_cancel(struct cursor *cursor, struct log_room *room, struct l
         }
         *part = (struct order_part){0};
         if (!take_number(cursor, ' ', 1, INT64_MAX, &part->product_id) ||
-            !take_number(cursor, ' ', 1, INT64_MAX, &part->quantity) ||
+            !take_number(cursor, ' ', 1, COMPONENT_UNITS_MAX, &part->quantity) ||
             !take_number(cursor, '\n', INT64_MIN, INT64_MAX, &part->remaining)) {
             return false;
         }
@@ -226,7 +238,7 @@ static bool decode_stock(struct cursor *cursor, struct log_entry *out)
     struct stock_change *change = &out->stock;
     out->kind = LOG_ENTRY_STOCK;
     return take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) &&
-           take_number(cursor, ' ', INT64_MIN, INT64_MAX, &change->delta) &&
+           take_number(cursor, ' ', -PRODUCT_STOCK_MAX, PRODUCT_STOCK_MAX, &change->delta) &&
            take_number(cursor, ' ', INT64_MIN, INT64_MAX, &change->remaining) &&
            take_cause(cursor, &change->cause) && take_number(cursor, ' ', 0, INT64_MAX, &change->actor) &&
            take_note(cursor, change->note) && take_key_line(cursor, &change->key, &change->key_bytes);
@@ -237,8 +249,8 @@ static bool decode_price(struct cursor *cursor, struct log_entry *out)
     struct price_change *change = &out->price;
     out->kind = LOG_ENTRY_PRICE;
     return take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) &&
-           take_number(cursor, ' ', 1, INT64_MAX, &change->from) &&
-           take_number(cursor, ' ', 1, INT64_MAX, &change->to) &&
+           take_number(cursor, ' ', 1, PRODUCT_PRICE_MAX, &change->from) &&
+           take_number(cursor, ' ', 1, PRODUCT_PRICE_MAX, &change->to) &&
            take_number(cursor, ' ', 0, INT64_MAX, &change->actor) && take_note(cursor, change->note) &&
            take_key_line(cursor, &change->key, &change->key_bytes);
 }
@@ -279,7 +291,7 @@ bool log_kind_is_ours(const char *kind, size_t bytes)
 static bool decode_kind(enum log_entry_kind kind, struct cursor *cursor, struct log_room *room,
                         struct log_entry *out)
 {
-    if (kind < LOG_ENTRY_ATTACH && !take_number(cursor, '\n', 0, INT64_MAX, &out->at_ms)) {
+    if (kind < LOG_ENTRY_ATTACH && !take_number(cursor, '\n', 0, AT_MS_MAX, &out->at_ms)) {
         return false;
     }
     switch (kind) {

@@ -97,8 +97,7 @@ static void count_run(struct recorder *recorder, size_t count)
     if (recorder->rejected_count > 0) {
         metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
         log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
-                  "stock than the store; it "
-                  "is filled anew from the store",
+                  "stock than the store, or another price; it is filled anew from the store",
                   recorder->rejected_count, (long long)recorder->rejected[0]);
         recorder->attach_wanted = recorder->rebuild_wanted = true;
     }

@@ -50,6 +50,8 @@ struct store_driver {
 
     enum store_status (*audit_log)(struct store *store, int64_t before, int64_t product_id,
                                    struct store_audit_row *out, size_t max, size_t *count);
+    enum store_status (*audit_row_at)(struct store *store, struct log_position position, int64_t product_id,
+                                      struct store_audit_row *out);
     enum store_status (*audit_chain)(struct store *store, struct store_chain_audit *out);
 
     enum store_status (*snapshot_begin)(struct store *store);

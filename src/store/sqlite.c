@@ -547,6 +547,7 @@ const struct store_driver sqlite_driver = {
     .each_key = sqlite_each_key,
     .each_change_key = sqlite_each_change_key,
     .audit_log = sqlite_audit_log,
+    .audit_row_at = sqlite_audit_row_at,
     .audit_chain = sqlite_audit_chain,
     .snapshot_begin = snapshot_begin,
     .snapshot_end = snapshot_end,

@@ -52,6 +52,8 @@ enum sqlite_statement {
     SQL_LAST_AUDIT_ROW,
     SQL_ADD_AUDIT_ROW,
     SQL_AUDIT_LOG,
+    SQL_AUDIT_ROW_FROM,
+    SQL_AUDIT_ROWS_FROM,
     SQL_AUDIT_CHAIN,
     SQL_CHANGE_KEYS,
     SQL_BUYERS,
@@ -61,8 +63,8 @@ enum sqlite_statement {
     SQL_AUDIT_PARTS,
     SQL_AUDIT_CANCELLED,
     SQL_AUDIT_CHANGES,
-    SQL_AUDIT_PRICES,
     SQL_BUNDLES,
+    SQL_AUDIT_COMPONENTS,
     SQL_AUDIT_OVER_LIMIT,
     SQL_AUDIT_ORDERS,
     SQL_STATEMENTS
@@ -114,6 +116,7 @@ struct sqlite_tally {
 struct sqlite_tallies {
     struct sqlite_tally *rows; /* NULL: nothing was counted yet */
     size_t count;
+    int64_t audit_seq; /* the audit log's rows up to here are in them */
 };
 
 struct sqlite_store {
@@ -128,6 +131,7 @@ struct sqlite_store {
     bool log_is_sound;    /* nothing that failed to reach the disk can be in the write-ahead log */
     struct sqlite_books books;
     struct sqlite_tallies tallies; /* held from the first question of a snapshot to its end */
+    struct sqlite_tallies walked;  /* held from a walk along the chain to the end of the next snapshot */
 };
 
 struct sqlite_store *sqlite_of(struct store *store);
@@ -221,6 +225,8 @@ enum store_status sqlite_chain_read(struct sqlite_store *store, struct sqlite_ch
 bool sqlite_chain_append(struct sqlite_chain *chain, sqlite3_stmt *statement, struct store_audit_row *row);
 enum store_status sqlite_audit_log(struct store *store, int64_t before, int64_t product_id,
                                    struct store_audit_row *out, size_t max, size_t *count);
+enum store_status sqlite_audit_row_at(struct store *store, struct log_position position, int64_t product_id,
+                                      struct store_audit_row *out);
 enum store_status sqlite_audit_chain(struct store *store, struct store_chain_audit *out);
 enum store_status sqlite_each_change_key(struct store *store, int64_t since_ms, store_change_key_cb cb,
                                          void *context);
@@ -235,6 +241,8 @@ enum store_status sqlite_audit_product(struct store *store, int64_t product_id,
                                        struct store_product_audit *out);
 enum store_status sqlite_audit_orders(struct store *store, struct store_orders_audit *out);
 void sqlite_audit_forget(struct sqlite_store *store);
+/* Counts a row of the audit log that was applied; `to` is the figure afterwards. */
+void sqlite_tally_log_row(struct sqlite_tally *tally, const char *cause, int64_t delta, int64_t to);
 /* The tally of a product, made if it has none yet; it moves when another is made. NULL: out of memory. */
 struct sqlite_tally *sqlite_tally_of(struct sqlite_tallies *tallies, int64_t product_id);
 void sqlite_tallies_free(struct sqlite_tallies *tallies);

@@ -2,8 +2,8 @@
  *
  * Runs on pool threads, in the recorder (buyers, keys) and in `verify`. Owns the per-product counts of a snapshot:
  * the first question about a product counts all products in one pass each over the orders, their parts and the audit log, further ones in the
- * same snapshot read that. There is no index by product: it would cost every purchase, and only audits would
- * use it. */
+ * same snapshot read that. Of the audit log, what a walk along its chain has counted before the snapshot is not read again. There is no index
+ * by product: it would cost every purchase, and only audits would use it. */
 #include "sqlite.h"
 
 #include <stdlib.h>
@@ -21,6 +21,7 @@ void sqlite_tallies_free(struct sqlite_tallies *tallies)
 void sqlite_audit_forget(struct sqlite_store *store)
 {
     sqlite_tallies_free(&store->tallies);
+    sqlite_tallies_free(&store->walked);
 }
 
 /* Where product_id is among the tallies, or where it would be inserted. */
@@ -80,9 +81,15 @@ static enum store_status count_rows(struct sqlite_store *store, enum sqlite_stat
     return status;
 }
 
+/* A sum that overflows is of no units that were ever sold: it wraps, and the book does not agree with it. */
+static void add_units(int64_t *sum, int64_t units)
+{
+    (void)__builtin_add_overflow(*sum, units, sum);
+}
+
 static void count_units(sqlite3_stmt *row, struct store_product_audit *audit)
 {
-    audit->order_units += sqlite3_column_int64(row, 2);
+    add_units(&audit->order_units, sqlite3_column_int64(row, 2));
     if (audit->last_order_id < sqlite3_column_int64(row, 0)) {
         audit->last_order_id = sqlite3_column_int64(row, 0);
         audit->last_order_at_ms = sqlite3_column_int64(row, 3);
@@ -103,6 +110,8 @@ static void count_part(sqlite3_stmt *row, struct sqlite_tally *tally)
     if (!is_in_first_line && tally->last_part_order_id != order_id)
         tally->audit.order_count++;
     tally->last_part_order_id = order_id;
+    if (sqlite3_column_int(row, 5) != 0)
+        add_units(&tally->audit.component_units, sqlite3_column_int64(row, 2));
     count_units(row, &tally->audit);
 }
 
@@ -111,22 +120,60 @@ static void count_cancelled(sqlite3_stmt *row, struct sqlite_tally *tally)
     tally->audit.cancelled_units = sqlite3_column_int64(row, 1);
 }
 
-static void count_changes(sqlite3_stmt *row, struct sqlite_tally *tally)
+void sqlite_tally_log_row(struct sqlite_tally *tally, const char *cause, int64_t delta, int64_t to)
 {
-    bool is_bundle = sqlite3_column_int(row, 4) != 0;
-    tally->audit.opening_units = sqlite3_column_int64(row, 1);
-    tally->audit.restock_units = sqlite3_column_int64(row, 2);
-    tally->audit.logged_stock = is_bundle ? 0 : sqlite3_column_int64(row, 3);
+    struct store_product_audit *audit = &tally->audit;
+    if (strcmp(cause, "price") == 0) {
+        audit->logged_price = to;
+        return;
+    }
+    add_units(&audit->logged_stock, delta);
+    if (strcmp(cause, "opening") == 0)
+        add_units(&audit->opening_units, delta);
+    else if (strcmp(cause, "sale") != 0 && strcmp(cause, "cancel") != 0)
+        add_units(&audit->restock_units, delta);
 }
 
-static void count_price(sqlite3_stmt *row, struct sqlite_tally *tally)
+static void count_change(sqlite3_stmt *row, struct sqlite_tally *tally)
 {
-    tally->audit.logged_price = sqlite3_column_int64(row, 1);
+    const char *cause = (const char *)sqlite3_column_text(row, 1);
+    sqlite_tally_log_row(tally, cause == NULL ? "" : cause, sqlite3_column_int64(row, 2),
+                         sqlite3_column_int64(row, 3));
+}
+
+/* It has no stock, though its rows say how many were sold. */
+static void count_bundle(sqlite3_stmt *row, struct sqlite_tally *tally)
+{
+    (void)row;
+    tally->audit.logged_stock = 0;
 }
 
 static void count_over_limit(sqlite3_stmt *row, struct sqlite_tally *tally)
 {
     tally->audit.over_limit_customers = sqlite3_column_int64(row, 1);
+}
+
+/* What all bundles in orders take of each product, by what they are made of: their units are counted before. */
+static enum store_status count_components(struct sqlite_store *store)
+{
+    sqlite3_stmt *row = store->statements[SQL_AUDIT_COMPONENTS];
+    enum store_status status = STORE_OK;
+    int code = SQLITE_DONE;
+    while (status == STORE_OK && (code = sqlite3_step(row)) == SQLITE_ROW) {
+        struct sqlite_tally *bundle = sqlite_tally_of(&store->tallies, sqlite3_column_int64(row, 1));
+        int64_t units = bundle != NULL ? bundle->audit.order_units : 0;
+        struct sqlite_tally *tally = sqlite_tally_of(&store->tallies, sqlite3_column_int64(row, 0));
+        if (bundle == NULL || tally == NULL)
+            status = sqlite_refuse(store, "%s in %s failed: out of memory", doing, store->path);
+        else if (__builtin_mul_overflow(units, sqlite3_column_int64(row, 2), &units))
+            tally->audit.bundled_units = INT64_MAX; /* no orders of ours */
+        else
+            add_units(&tally->audit.bundled_units, units);
+    }
+    if (status == STORE_OK && code != SQLITE_DONE)
+        status = sqlite_fail(store, doing);
+    sqlite3_reset(row);
+    return status;
 }
 
 static enum store_status count_all_products(struct sqlite_store *store)
@@ -137,9 +184,12 @@ static enum store_status count_all_products(struct sqlite_store *store)
         void (*count)(sqlite3_stmt *row, struct sqlite_tally *tally);
     } passes[] = {{SQL_AUDIT_SALES, 1, count_sale},          {SQL_AUDIT_PARTS, 1, count_part},
                   {SQL_AUDIT_CANCELLED, 0, count_cancelled}, {SQL_AUDIT_OVER_LIMIT, 0, count_over_limit},
-                  {SQL_AUDIT_CHANGES, 0, count_changes},     {SQL_AUDIT_PRICES, 0, count_price}};
+                  {SQL_AUDIT_CHANGES, 0, count_change},      {SQL_BUNDLES, 0, count_bundle}};
     if (store->tallies.rows != NULL)
         return STORE_OK;
+    store->tallies = store->walked;
+    store->walked = (struct sqlite_tallies){0};
+    sqlite3_bind_int64(store->statements[SQL_AUDIT_CHANGES], 1, store->tallies.audit_seq);
     /* No product has id 0: marks "counted", even if there are no orders. */
     enum store_status status =
         sqlite_tally_of(&store->tallies, 0) != NULL
@@ -147,6 +197,8 @@ static enum store_status count_all_products(struct sqlite_store *store)
             : sqlite_refuse(store, "%s in %s failed: out of memory", doing, store->path);
     for (size_t i = 0; i < sizeof passes / sizeof passes[0] && status == STORE_OK; i++)
         status = count_rows(store, passes[i].statement, passes[i].product_column, passes[i].count);
+    if (status == STORE_OK)
+        status = count_components(store);
     if (status != STORE_OK)
         sqlite_audit_forget(store);
     return status;

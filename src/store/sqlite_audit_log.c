@@ -1,13 +1,15 @@
 /* The audit log in SQLite: appending to its chain, reading it, walking the whole chain.
  *
  * Appending runs in the recorder inside its transaction, reading on pool threads, in the recorder (keys of changes, for rebuilding Redis)
- * and in `verify`. Owns nothing but the tallies of a walk. There is no index by product, so a page of one product that has few rows may
+ * and in `verify`. A walk leaves its tallies to the connection's next snapshot (sqlite_audit.c). There is no index by product, so a page of one product that has few rows may
  * read the whole log. A failed statement is a sentence in store_error(). */
 #include "sqlite.h"
 
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+
+#define WALK_ROWS 20000 /* read at once: 0.1 s */
 
 static const char reading[] = "reading the audit log";
 
@@ -117,6 +119,73 @@ enum store_status sqlite_audit_log(struct store *base, int64_t before, int64_t p
     return status;
 }
 
+/* --- one entry's rows --- */
+/* Is there a row with this number or a higher one, and is the first such of an entry before `position`? */
+static enum store_status is_before(struct sqlite_store *store, int64_t seq, struct log_position position,
+                                   bool *before)
+{
+    sqlite3_stmt *row = store->statements[SQL_AUDIT_ROW_FROM];
+    sqlite3_bind_int64(row, 1, seq);
+    int code = sqlite3_step(row);
+    struct log_position found = {(uint64_t)sqlite3_column_int64(row, 1),
+                                 (uint64_t)sqlite3_column_int64(row, 2)};
+    *before = code == SQLITE_ROW && log_position_compare(found, position) < 0;
+    enum store_status status =
+        code == SQLITE_ROW || code == SQLITE_DONE ? STORE_OK : sqlite_fail(store, reading);
+    sqlite3_reset(row);
+    return status;
+}
+
+/* The first row of an entry at `position` or later; one behind the last row if there is none. */
+static enum store_status first_row_from(struct sqlite_store *store, struct log_position position,
+                                        int64_t *seq)
+{
+    struct sqlite_chain end;
+    enum store_status status = sqlite_chain_read(store, &end);
+    int64_t low = 1, high = end.seq + 1;
+    while (status == STORE_OK && low < high) {
+        bool before = false;
+        int64_t middle = low + (high - low) / 2;
+        status = is_before(store, middle, position, &before);
+        if (before)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *seq = low;
+    return status;
+}
+
+static enum store_status find_row(struct sqlite_store *store, int64_t first, struct log_position position,
+                                  int64_t product_id, struct store_audit_row *out)
+{
+    sqlite3_stmt *rows = store->statements[SQL_AUDIT_ROWS_FROM];
+    enum store_status status = STORE_NOT_FOUND;
+    int code = SQLITE_DONE;
+    sqlite3_bind_int64(rows, 1, first);
+    while (status == STORE_NOT_FOUND && (code = sqlite3_step(rows)) == SQLITE_ROW) {
+        read_row(rows, out);
+        if (log_position_compare(out->position, position) != 0)
+            break;
+        if (out->product_id == product_id)
+            status = STORE_OK;
+    }
+    if (code != SQLITE_ROW && code != SQLITE_DONE)
+        status = sqlite_fail(store, reading);
+    sqlite3_reset(rows);
+    return status;
+}
+
+/* No snapshot: rows are only added behind. */
+enum store_status sqlite_audit_row_at(struct store *base, struct log_position position, int64_t product_id,
+                                      struct store_audit_row *out)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    int64_t first;
+    enum store_status status = first_row_from(store, position, &first);
+    return status == STORE_OK ? find_row(store, first, position, product_id, out) : status;
+}
+
 /* --- walking the chain --- */
 static void note_first(int64_t *first, bool is_fault, int64_t seq)
 {
@@ -144,23 +213,24 @@ static bool follows(struct sqlite_tally *tally, const struct store_audit_row *ro
 }
 
 static enum store_status check_row(struct sqlite_store *store, const struct store_audit_row *row,
-                                   const struct store_audit_row *previous, struct sqlite_tallies *tallies,
-                                   struct store_chain_audit *out)
+                                   const struct store_audit_row *previous, struct store_chain_audit *out)
 {
     unsigned char hash[STORE_AUDIT_HASH_BYTES];
     hash_row(previous->hash, row, hash);
-    struct sqlite_tally *tally = sqlite_tally_of(tallies, row->product_id);
+    struct sqlite_tally *tally = sqlite_tally_of(&store->walked, row->product_id);
     if (tally == NULL)
         return sqlite_refuse(store, "%s in %s failed: out of memory", reading, store->path);
     note_first(&out->first_gap, row->seq != previous->seq + 1, previous->seq + 1);
     note_first(&out->first_forged, memcmp(hash, row->hash, sizeof hash) != 0, row->seq);
     note_first(&out->first_off, !follows(tally, row), row->seq);
     note_first(&out->first_backwards, log_position_compare(row->position, previous->position) < 0, row->seq);
+    if (row->applied)
+        sqlite_tally_log_row(tally, row->cause, row->delta, row->to);
     out->rows++;
     return STORE_OK;
 }
 
-static enum store_status mark_bundles(struct sqlite_store *store, struct sqlite_tallies *tallies)
+static enum store_status mark_bundles(struct sqlite_store *store)
 {
     sqlite3_stmt *row = store->statements[SQL_BUNDLES];
     enum store_status status = STORE_OK;
@@ -169,7 +239,7 @@ static enum store_status mark_bundles(struct sqlite_store *store, struct sqlite_
         struct sqlite_tally *tally = NULL;
         if (code != SQLITE_ROW)
             status = sqlite_fail(store, reading);
-        else if ((tally = sqlite_tally_of(tallies, sqlite3_column_int64(row, 0))) == NULL)
+        else if ((tally = sqlite_tally_of(&store->walked, sqlite3_column_int64(row, 0))) == NULL)
             status = sqlite_refuse(store, "%s in %s failed: out of memory", reading, store->path);
         else
             tally->is_bundle = true;
@@ -178,21 +248,39 @@ static enum store_status mark_bundles(struct sqlite_store *store, struct sqlite_
     return status;
 }
 
-static enum store_status walk(struct sqlite_store *store, struct sqlite_tallies *tallies,
-                              struct store_chain_audit *out)
+/* The next rows, at most WALK_ROWS, behind *previous; those behind `last` are newer than the walk. *previous becomes the last one read. */
+static enum store_status walk_some(struct sqlite_store *store, int64_t last, struct store_audit_row *previous,
+                                   struct store_chain_audit *out)
 {
     sqlite3_stmt *statement = store->statements[SQL_AUDIT_CHAIN];
-    struct store_audit_row row, previous = {0};
-    enum store_status status = mark_bundles(store, tallies);
+    struct store_audit_row row;
+    enum store_status status = STORE_OK;
     int code = SQLITE_DONE;
+    sqlite3_bind_int64(statement, 1, previous->seq);
+    sqlite3_bind_int64(statement, 2, last);
+    sqlite3_bind_int64(statement, 3, WALK_ROWS);
     while (status == STORE_OK && (code = sqlite3_step(statement)) == SQLITE_ROW) {
         read_row(statement, &row);
-        status = check_row(store, &row, &previous, tallies, out);
-        previous = row;
+        status = check_row(store, &row, previous, out);
+        *previous = row;
     }
     if (status == STORE_OK && code != SQLITE_DONE)
         status = sqlite_fail(store, reading);
-    sqlite3_reset(statement);
+    sqlite3_reset(statement); /* ends the read, so that the write-ahead log can be tidied up in between */
+    return status;
+}
+
+/* Bundles are read after the last row's number, so that each that has a row is known. */
+static enum store_status walk(struct sqlite_store *store, struct store_chain_audit *out)
+{
+    struct store_audit_row previous = {0};
+    struct sqlite_chain end;
+    enum store_status status = sqlite_chain_read(store, &end);
+    if (status == STORE_OK)
+        status = mark_bundles(store);
+    while (status == STORE_OK && previous.seq < end.seq)
+        status = walk_some(store, end.seq, &previous, out);
+    store->walked.audit_seq = end.seq;
     memcpy(out->head, previous.hash, sizeof out->head);
     return status;
 }
@@ -200,14 +288,11 @@ static enum store_status walk(struct sqlite_store *store, struct sqlite_tallies 
 enum store_status sqlite_audit_chain(struct store *base, struct store_chain_audit *out)
 {
     struct sqlite_store *store = sqlite_of(base);
-    struct sqlite_tallies tallies = {0};
     *out = (struct store_chain_audit){0};
-    enum store_status status = sqlite_read_begin(store);
+    sqlite_tallies_free(&store->walked);
+    enum store_status status = walk(store, out);
     if (status != STORE_OK)
-        return status;
-    status = walk(store, &tallies, out);
-    sqlite_tallies_free(&tallies);
-    sqlite_read_end(store);
+        sqlite_tallies_free(&store->walked);
     return status;
 }
 

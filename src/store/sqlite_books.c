@@ -204,6 +204,7 @@ void sqlite_book_take_back(struct sqlite_book *book, int64_t quantity)
     book->stock -= book->is_bundle ? 0 : quantity;
 }
 
+/* Only cancellations may lift the stock above what it can be filled up to. */
 bool sqlite_book_change_stock(struct sqlite_book *book, const struct stock_change *change)
 {
     bool is_opening = change->cause == STOCK_OPENING;
@@ -213,7 +214,7 @@ bool sqlite_book_change_stock(struct sqlite_book *book, const struct stock_chang
     if (!book->known || (book->is_bundle && !suits_a_bundle) ||
         __builtin_add_overflow(*sum, change->delta, &new_sum) ||
         __builtin_add_overflow(book->stock, change->delta, &new_stock) || new_stock < 0 ||
-        (is_opening && new_sum < 0))
+        (change->delta > 0 && new_stock > PRODUCT_STOCK_MAX) || (is_opening && new_sum < 0))
         return false;
     *sum = new_sum;
     book->stock = new_stock;

@@ -225,7 +225,7 @@ static bool is_expected(struct expected *expected, const struct order_part *comp
            component->quantity == next->quantity * expected->bundles;
 }
 
-/* Takes one part, *fits, if it is what must come here and there is so much of it. */
+/* Takes one part, *fits, if it is what must come here, at its price, and there is so much of it. */
 static enum store_status sell_part(struct sqlite_store *store, const struct order_part *part,
                                    struct expected *expected, bool *fits)
 {
@@ -239,7 +239,8 @@ static enum store_status sell_part(struct sqlite_store *store, const struct orde
         if (sqlite_components(store, part->product_id, expected->components, &expected->count) != STORE_OK)
             return STORE_FAILED;
     }
-    *fits = *fits && sqlite_book_sell(book, part->quantity);
+    *fits = *fits && part->unit_price == (part->is_component ? 0 : book->price) &&
+            sqlite_book_sell(book, part->quantity);
     return STORE_OK;
 }
 
@@ -446,7 +447,7 @@ static enum store_status apply_price_change(struct run *run, const struct log_en
     begin_row(&row, entry, change->product_id, "price");
     set_reason(&row, change->actor, change->note, change->key, change->key_bytes);
     row.from = book->price;
-    row.applied = book->known && change->to > 0;
+    row.applied = book->known && change->to > 0 && change->to <= PRODUCT_PRICE_MAX;
     if (row.applied) {
         book->price = change->to;
         sqlite_book_touch(book, entry->at_ms);

@@ -92,7 +92,9 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_AUDIT_LOG] =
         "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq < ?1 AND (?2 = 0 OR product_id = ?2)"
         " ORDER BY seq DESC LIMIT ?3",
-    [SQL_AUDIT_CHAIN] = "SELECT " AUDIT_COLUMNS " FROM audit_log ORDER BY seq",
+    [SQL_AUDIT_ROW_FROM] = "SELECT seq, log_epoch, log_n FROM audit_log WHERE seq >= ?1 ORDER BY seq LIMIT 1",
+    [SQL_AUDIT_ROWS_FROM] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq >= ?1 ORDER BY seq",
+    [SQL_AUDIT_CHAIN] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
     [SQL_CHANGE_KEYS] =
         "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1"
         " ORDER BY at_ms, seq",
@@ -103,10 +105,10 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "SELECT id, user_id, at_ms, idempotency_key FROM orders"
         " WHERE id >= ?1 AND at_ms >= ?2 AND state = 0 AND idempotency_key IS NOT NULL ORDER BY id",
     [SQL_AUDIT_SALES] = "SELECT id, product_id, quantity, at_ms FROM orders WHERE state = 0 ORDER BY id",
-    /* The last column: the product of the order's first line. */
+    /* The fifth column: the product of the order's first line. */
     [SQL_AUDIT_PARTS] =
-        "SELECT orders.id, order_parts.product_id, order_parts.quantity, orders.at_ms, orders.product_id"
-        " FROM order_parts CROSS JOIN orders ON orders.id = order_parts.order_id"
+        "SELECT orders.id, order_parts.product_id, order_parts.quantity, orders.at_ms, orders.product_id,"
+        " is_component FROM order_parts CROSS JOIN orders ON orders.id = order_parts.order_id"
         " WHERE state = 0 ORDER BY order_parts.order_id, part",
     [SQL_AUDIT_CANCELLED] =
         "SELECT product_id, sum(quantity) FROM"
@@ -117,12 +119,8 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "  CROSS JOIN order_parts ON order_parts.order_id = cancellations.order_id WHERE state = 0)"
         " GROUP BY product_id",
     [SQL_AUDIT_CHANGES] =
-        "SELECT product_id, ifnull(sum(delta) FILTER (WHERE cause = 'opening'), 0),"
-        " ifnull(sum(delta) FILTER (WHERE cause IN ('restock', 'withdrawal', 'healing')), 0),"
-        " ifnull(sum(delta) FILTER (WHERE cause <> 'price'), 0),"
-        " (SELECT is_bundle FROM products WHERE products.id = product_id)"
-        " FROM audit_log WHERE applied = 1 GROUP BY product_id",
-    [SQL_AUDIT_PRICES] = "SELECT product_id, to_figure, max(seq) FROM audit_log WHERE applied = 1 AND cause = 'price' GROUP BY product_id",
+        "SELECT product_id, cause, delta, to_figure FROM audit_log WHERE seq > ?1 AND applied = 1 ORDER BY seq",
+    [SQL_AUDIT_COMPONENTS] = "SELECT product_id, bundle_id, quantity FROM bundle_components ORDER BY product_id",
     [SQL_BUNDLES] = "SELECT id FROM products WHERE is_bundle = 1 ORDER BY id",
     [SQL_AUDIT_OVER_LIMIT] =
         "SELECT bought.product_id, count(*) FROM"

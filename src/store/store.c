@@ -259,8 +259,15 @@ enum store_status store_audit_log(struct store *store, int64_t before, int64_t p
     return store->driver->audit_log(store, before, product_id, out, max, count);
 }
 
+enum store_status store_audit_row_at(struct store *store, struct log_position position, int64_t product_id,
+                                     struct store_audit_row *out)
+{
+    return store->driver->audit_row_at(store, position, product_id, out);
+}
+
 enum store_status store_audit_chain(struct store *store, struct store_chain_audit *out)
 {
+    CHECK(!store->in_snapshot);
     return store->driver->audit_chain(store, out);
 }
 

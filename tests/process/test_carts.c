@@ -1070,6 +1070,37 @@ static void test_changes_after_redis_let_go(void **state)
     expect_stock(a, 11);
 }
 
+/* Redis had been told of more than there is, and gave it to a withdrawal that the store did not have: neither it nor the same again was made. */
+static void test_a_change_that_the_store_did_not_have(void **state)
+{
+    struct http_client withdrawing = {.fd = -1};
+    static const char body[] = "{\"delta\":-12,\"reason\":\"broken\"}";
+    char target[64];
+    long long entries = 0;
+    (void)state;
+    int64_t a = add_product(5);
+    snprintf(target, sizeof target, "/api/admin/products/%" PRId64 "/stock", a);
+    redisContext *redis = server_fixture_redis(&test.server);
+    await_log_entries(redis, 1, &entries);
+    pid_t recorder = server_fixture_child(&test.server, "doorbuster: recorder");
+    kill(recorder, SIGSTOP);
+    redis_do(redis, "HINCRBY {doorbuster}:product:%" PRId64 " stock 10", a);
+    send_admin(&withdrawing, "POST", target, "broken", body);
+    await_log_entries(redis, 1, &entries);
+    kill(recorder, SIGCONT);
+    assert_int_equal(heard_status(&withdrawing), 503);
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    int status = 503;
+    while (status == 503) { /* until Redis is put right, and knows what is there */
+        assert_true(wait_a_moment(deadline));
+        send_admin(&withdrawing, "POST", target, "broken", body);
+        status = heard_status(&withdrawing);
+    }
+    assert_int_equal(status, 409);
+    expect_stock(a, 5);
+    redisFree(redis);
+}
+
 /* --- after edits of Redis
  * ------------------------------------------------------------------------------------------------------------- */
 /* cancel.lua says DAMAGED: whoever cancels asks for the mending. */
@@ -1133,6 +1164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_cancelling_when_the_buyers_were_edited),
         TEST(test_a_window_after_the_clock_was_ahead),
+        TEST(test_a_change_that_the_store_did_not_have),
         TEST(test_a_cart),
         TEST(test_twenty_lines_and_no_more),
         TEST(test_what_is_no_cart),

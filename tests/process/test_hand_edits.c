@@ -148,9 +148,9 @@ static void edit_figure(int64_t product, const char *name, const char *value, in
 
 static void test_nonsense_for_a_price(void **state)
 {
-    static const char *const prices[] = {"99.50", "-5", "1e3", "abc", "", "99999999999999999999"};
+    static const char *const prices[] = {"99.50", "-5", "1e3", "abc", "", "99999999999999999999", "1", "1"};
     (void)state;
-    begin_selling();
+    begin_selling(); /* whatever is sold at another price is no order */
     for (size_t i = 0; i < sizeof prices / sizeof prices[0]; i++) {
         edit_figure(sale.products[i % 2], "price", prices[i], SALE_PRICE, SALE_PRICE);
     }
@@ -254,6 +254,10 @@ static void test_entries_with_garbage(void **state)
         "XADD {doorbuster}:log $E-* sale 1764201600123;1_1_1_$1_-1_500_5",
         "XADD {doorbuster}:log $E-* stock 1764201600123;$1_x_5_restock_5_note",
         "XADD {doorbuster}:log $E-* stock 1764201600123;$1_5_5_gift_5_note",
+        "XADD {doorbuster}:log $E-* price 1764201600123;$1_500_99999999999999999_5_note",
+        "XADD {doorbuster}:log $E-* stock 1764201600123;$1_99999999999_99999999999_restock_5_note",
+        "XADD {doorbuster}:log $E-* stock 1764201600123;$1_1000000000_1000000000_restock_5_note",
+        "XADD {doorbuster}:log $E-* stock 100000000000000;$1_5_5_restock_5_note",
         "XADD {doorbuster}:log * sale garbage",
         "XADD {doorbuster}:log $E-18446744073709551615 sale garbage",
         "XADD {doorbuster}:log 18446744073709551615-18446744073709551615 stock garbage",
