@@ -113,9 +113,14 @@ static int64_t earlier(int64_t a_us, int64_t b_us)
     return a_us < b_us ? a_us : b_us;
 }
 
+unsigned redlock_voting(const struct redlock *redlock)
+{
+    return redlock_nodes_voting(redlock->nodes);
+}
+
 bool redlock_is_ready(const struct redlock *redlock)
 {
-    return redlock_nodes_voting(redlock->nodes) >= redlock_majority(redlock->settings.node_count);
+    return redlock_voting(redlock) >= redlock_majority(redlock->settings.node_count);
 }
 
 /* --- states ------------------------------------------------------------------------------------------------------------------ */

@@ -47,6 +47,7 @@ typedef void (*redlock_event_cb)(struct redlock_lease *lease, enum redlock_event
 struct redlock *redlock_open(const struct redlock_settings *settings);
 /* May a majority vote? */
 bool redlock_is_ready(const struct redlock *redlock);
+unsigned redlock_voting(const struct redlock *redlock); /* how many nodes may */
 /* Writes what the leases have asked: once a turn of the loop, before it waits. */
 void redlock_turn(struct redlock *redlock);
 /* No lease may be left. Sends what is unsent. The loop must run until its handles are closed. */
