@@ -11,6 +11,8 @@
  * restart of the algorithm's author. Its age is what it says itself, but never more than the time since the run before last answered us,
  * by our clock. At first contact there is only the node's own clock; that it runs evenly is what expiry of its keys rests on anyway.
  *
+ * Only a restart is found out like this: who empties a running node by hand (FLUSHALL, DEL) makes it forget its votes.
+ *
  * A command may be carried out although it got no answer. What follows it on the same connection comes behind it, so a compare-and-delete
  * ends it; one that could not be sent, or whose answer was lost, is *owed* to the node and sent when it is back, at most for a TTL.
  * Bytes of a broken connection that a stopped Redis reads later may still set a key; that one ends by its TTL.

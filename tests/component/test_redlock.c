@@ -369,6 +369,7 @@ static void test_a_thousand_rounds_of_two_processes(void **state)
     int *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(shared != MAP_FAILED);
     test.settings.ttl_ms = LONG_TTL_MS;
+    int64_t began_us = now_us();
     for (int i = 0; i < 2; i++) {
         pids[i] = fork();
         assert_true(pids[i] >= 0);
@@ -381,6 +382,8 @@ static void test_a_thousand_rounds_of_two_processes(void **state)
         assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
         assert_int_equal(status, 0);
     }
+    print_message("[  FIGURE  ] two processes for one lock, 100 us of work: %lld us a round\n",
+                  (long long)((now_us() - began_us) / (2 * ROUNDS)));
     assert_int_equal(shared[0], 2 * ROUNDS);
     assert_int_equal(shared[2] + shared[3], 0);
     munmap(shared, 4096);
@@ -391,7 +394,8 @@ static void expect_quick_lock(void)
 {
     int64_t began_us = now_us();
     assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
-    assert_true(now_us() - began_us < NODE_TIMEOUT_MS * 1000);
+    assert_true(now_us() - began_us < (NODE_TIMEOUT_MS + SLACK_MS) * 1000);
+    assert_int_equal(counted(METRICS_lock_retries) + counted(METRICS_lock_node_timeouts), 0);
     assert_int_equal(acquire_and_wait(&test.b), REDLOCK_NOT_ACQUIRED);
     redlock_release(test.a.lease);
     acquire_until_held(&test.b);
@@ -692,7 +696,9 @@ static void test_a_release_without_links_is_owed(void **state)
     do_on_all("CLIENT KILL TYPE normal");
     TURN_UNTIL(redlock_voting(test.a.redlock) == 0);
     redlock_release(test.a.lease);
+    int64_t began_us = now_us();
     TURN_UNTIL(nodes_with_key() == 0);
+    assert_true(now_us() - began_us < 5000000);
 }
 
 static void test_connections_lost_while_asking(void **state)
