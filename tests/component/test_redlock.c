@@ -701,6 +701,26 @@ static void test_a_release_without_links_is_owed(void **state)
     assert_true(now_us() - began_us < 5000000);
 }
 
+/* More than may be on its way to a node, and more than can be owed to it. */
+static void test_a_stopped_node_is_not_asked_without_bound(void **state)
+{
+    (void)state;
+    set_ttl(10000);
+    freeze(4, 1);
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
+        redlock_release(test.a.lease);
+    }
+    TURN_UNTIL(redlock_voting(test.a.redlock) == NODES - 1); /* given up */
+    thaw(4, 1);
+    int64_t began_us = now_us();
+    TURN_UNTIL(redlock_voting(test.a.redlock) == NODES);
+    TURN_UNTIL(nodes_with_key() == 0);
+    assert_true(now_us() - began_us < 5000000); /* released, not expired */
+    assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
+    TURN_UNTIL(nodes_with_key() == NODES);
+}
+
 static void test_connections_lost_while_asking(void **state)
 {
     (void)state;
@@ -964,6 +984,7 @@ int main(void)
         TEST(test_a_release_without_links_is_owed),
         TEST(test_a_release_reaches_the_node_that_did_not_answer),
         TEST(test_late_votes_win_nothing),
+        TEST(test_a_stopped_node_is_not_asked_without_bound),
         TEST(test_extension),
         TEST(test_extension_without_a_majority),
         TEST(test_extension_of_a_key_that_is_gone),
