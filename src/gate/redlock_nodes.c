@@ -36,8 +36,8 @@
 #define COMMAND_TIMEOUT_MS 1000
 #define TICK_MS 50
 #define IDENTIFY_EVERY_US 1000000
-#define PENDING_MAX 1024
-#define OWED_MAX 256
+#define PENDING_MAX 512
+#define OWED_MAX PENDING_MAX /* so that one outage is never too much */
 #define NAME_BYTES 24
 
 static const char release_script[] =
