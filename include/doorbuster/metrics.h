@@ -39,6 +39,14 @@
     X(recorder_rejected, "orders that did not fit the store")                                                \
     X(recorder_store_failures, "times the store could not record and the gate was closed")                   \
     X(recorder_healed, "products whose figure in Redis was put right")                                       \
+    X(lock_acquisitions, "locks that a worker got from a majority of the lock nodes")                        \
+    X(lock_wait_microseconds, "time that workers waited for these, in sum")                                  \
+    X(lock_retries, "attempts to get a lock after the first")                                                \
+    X(lock_failures, "locks that a worker did not get in all its attempts, or in time")                      \
+    X(lock_extensions, "locks extended while held")                                                          \
+    X(lock_lost, "locks whose validity ended before they were released")                                     \
+    X(lock_node_timeouts, "answers of lock nodes that did not come in time")                                 \
+    X(lock_nodes_restarted, "lock nodes found restarted, which then do not vote for a while")                \
     X(process_restarts, "processes that the supervisor started again")
 
 enum metrics_counter {
