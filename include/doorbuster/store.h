@@ -201,8 +201,9 @@ enum store_status store_each_change_key(struct store *store, int64_t since_ms, s
 
 /* --- the audit log --------------------------------------------------------------------------------------------------------- */
 /* Every change of a book, one row for each product that a log entry moves, written in the transaction that applies the entry, never changed
- * after. Row n holds the SHA-256 of row n - 1's hash (32 zero bytes before the first) and its own text (see store_audit_text), so that a row
- * cannot be changed, put in or taken out unnoticed; only the end can be cut off, so keep a copy of the last hash elsewhere. */
+ * after. Row n holds the BLAKE2b-256 (RFC 7693; `b2sum -l 256`) of row n - 1's hash (32 zero bytes before the first) and its own text (see
+ * store_audit_text), so that a row cannot be changed, put in or taken out unnoticed; only the end can be cut off, so keep a copy of the last
+ * hash elsewhere. */
 #define STORE_AUDIT_HASH_BYTES 32
 #define STORE_AUDIT_CAUSE_BYTES 16
 #define STORE_AUDIT_TEXT_BYTES 2048

@@ -24,6 +24,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -498,6 +499,7 @@ static void close_store(struct store *base)
 static enum store_status open_store(struct store **out, const char *url, enum store_mode mode, char *error,
                                     size_t error_bytes)
 {
+    CHECK(sodium_init() >= 0); /* the audit log's hashes: chooses the fastest code for them */
     struct sqlite_store *store = calloc(1, sizeof *store);
     if (store == NULL) {
         snprintf(error, error_bytes, "opening the store failed: out of memory");

@@ -17,14 +17,14 @@ static const char reading[] = "reading the audit log";
 static void hash_row(const unsigned char before[STORE_AUDIT_HASH_BYTES], const struct store_audit_row *row,
                      unsigned char out[STORE_AUDIT_HASH_BYTES])
 {
-    _Static_assert(STORE_AUDIT_HASH_BYTES == crypto_hash_sha256_BYTES, "the chain is of SHA-256");
+    _Static_assert(STORE_AUDIT_HASH_BYTES == crypto_generichash_BYTES, "the chain is of BLAKE2b-256");
     char text[STORE_AUDIT_TEXT_BYTES];
     size_t bytes = store_audit_text(row, text);
-    crypto_hash_sha256_state state;
-    crypto_hash_sha256_init(&state);
-    crypto_hash_sha256_update(&state, before, STORE_AUDIT_HASH_BYTES);
-    crypto_hash_sha256_update(&state, (const unsigned char *)text, bytes);
-    crypto_hash_sha256_final(&state, out);
+    crypto_generichash_state state;
+    crypto_generichash_init(&state, NULL, 0, STORE_AUDIT_HASH_BYTES);
+    crypto_generichash_update(&state, before, STORE_AUDIT_HASH_BYTES);
+    crypto_generichash_update(&state, (const unsigned char *)text, bytes);
+    crypto_generichash_final(&state, out, STORE_AUDIT_HASH_BYTES);
 }
 
 static void copy_hash(sqlite3_stmt *row, int column, unsigned char out[STORE_AUDIT_HASH_BYTES])

@@ -125,7 +125,9 @@ static int count_of(const cJSON *json, const char *list)
 
 static void expect_problem(const cJSON *json, const char *slug)
 {
-    if (strcmp(strrchr(text(json, "type"), '/') + 1, slug) != 0) {
+    char type[128];
+    snprintf(type, sizeof type, "/problems/%s", slug);
+    if (strcmp(text(json, "type"), type) != 0) {
         fail_msg("not %s: %s", slug, test.body);
     }
 }
