@@ -45,6 +45,7 @@ enum sqlite_statement {
     SQL_RAISE_EPOCH,
     SQL_MOVE_POSITION,
     SQL_READ_BOOK,
+    SQL_WRITE_SALES,
     SQL_WRITE_BOOK,
     SQL_ADD_ORDER,
     SQL_ADD_ORDER_PART,
@@ -71,10 +72,13 @@ enum sqlite_statement {
 };
 extern const char *const sqlite_statements[SQL_STATEMENTS];
 
+enum sqlite_book_change { BOOK_AS_READ, BOOK_SOLD, BOOK_CHANGED }; /* BOOK_SOLD: stock and sold, no more */
+
 /* A product's book while a run of entries is applied to it. */
 struct sqlite_book {
     int64_t product_id; /* 0: free slot */
-    bool known, changed;
+    bool known;
+    enum sqlite_book_change change;
     bool opened, is_bundle;
     int64_t stock, opening, restocked, cancelled, sold;
     int64_t price;
@@ -208,7 +212,7 @@ void sqlite_book_unsell(struct sqlite_book *book, int64_t quantity);    /* as if
 bool sqlite_book_give_back(struct sqlite_book *book, int64_t quantity); /* likewise */
 void sqlite_book_take_back(struct sqlite_book *book, int64_t quantity); /* as if it had not been given back */
 bool sqlite_book_change_stock(struct sqlite_book *book, const struct stock_change *change);
-void sqlite_book_touch(struct sqlite_book *book, int64_t at_ms);
+void sqlite_book_touch(struct sqlite_book *book, enum sqlite_book_change change, int64_t at_ms);
 /* Notes that the entry at hand moved `units` (negative: sold) with this order. */
 void sqlite_books_move(struct sqlite_books *books, struct sqlite_book *book, int64_t units, int64_t order_id,
                        int64_t user_id);

@@ -131,10 +131,18 @@ struct sqlite_book *sqlite_book_of(struct sqlite_store *store, int64_t product_i
     return NULL;
 }
 
+static bool write_sales(struct sqlite_store *store, const struct sqlite_book *book)
+{
+    sqlite3_stmt *statement = store->statements[SQL_WRITE_SALES];
+    sqlite3_bind_int64(statement, 1, book->product_id);
+    sqlite3_bind_int64(statement, 2, book->stock);
+    sqlite3_bind_int64(statement, 3, book->sold);
+    sqlite3_bind_int64(statement, 4, book->updated_at_ms);
+    return sqlite_run(statement) == SQLITE_DONE;
+}
+
 static bool write_book(struct sqlite_store *store, const struct sqlite_book *book)
 {
-    int64_t stock = book->opening + book->restocked + book->cancelled - book->sold;
-    CHECK(book->stock >= 0 && book->stock == (book->is_bundle ? 0 : stock));
     sqlite3_stmt *statement = store->statements[SQL_WRITE_BOOK];
     sqlite3_bind_int64(statement, 1, book->product_id);
     sqlite3_bind_int(statement, 2, book->opened);
@@ -148,21 +156,29 @@ static bool write_book(struct sqlite_store *store, const struct sqlite_book *boo
     return sqlite_run(statement) == SQLITE_DONE;
 }
 
+static bool write_change(struct sqlite_store *store, const struct sqlite_book *book)
+{
+    int64_t stock = book->opening + book->restocked + book->cancelled - book->sold;
+    CHECK(book->stock >= 0 && book->stock == (book->is_bundle ? 0 : stock));
+    return book->change == BOOK_SOLD ? write_sales(store, book) : write_book(store, book);
+}
+
 enum store_status sqlite_books_write(struct sqlite_store *store, const char *doing)
 {
     for (size_t i = 0; i < store->books.capacity; i++) {
         struct sqlite_book *book = &store->books.slots[i];
-        if (book->changed && !write_book(store, book))
+        if (book->change != BOOK_AS_READ && !write_change(store, book))
             return sqlite_fail(store, doing);
-        book->changed = false;
+        book->change = BOOK_AS_READ;
     }
     return STORE_OK;
 }
 
 /* --- arithmetic --- */
-void sqlite_book_touch(struct sqlite_book *book, int64_t at_ms)
+void sqlite_book_touch(struct sqlite_book *book, enum sqlite_book_change change, int64_t at_ms)
 {
-    book->changed = true;
+    if (book->change < change)
+        book->change = change;
     if (book->updated_at_ms < at_ms)
         book->updated_at_ms = at_ms;
 }

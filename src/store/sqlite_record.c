@@ -271,7 +271,7 @@ static void move_parts(struct sqlite_store *store, const struct log_entry *entry
     for (size_t i = 0; i < order_part_count(order); i++) {
         struct order_part part = order_part_at(order, i);
         struct sqlite_book *book = sqlite_books_find(&store->books, part.product_id);
-        sqlite_book_touch(book, entry->at_ms);
+        sqlite_book_touch(book, BOOK_SOLD, entry->at_ms);
         sqlite_books_move(&store->books, book, -part.quantity, order->id, order->user_id);
     }
 }
@@ -371,7 +371,7 @@ static enum store_status cancel_parts(struct run *run, const struct log_entry *e
     struct sqlite_books *books = &run->store->books;
     for (size_t i = 0; i < count; i++) {
         struct sqlite_book *book = sqlite_books_find(books, parts[i].product_id);
-        sqlite_book_touch(book, entry->at_ms);
+        sqlite_book_touch(book, BOOK_CHANGED, entry->at_ms);
         sqlite_books_move(books, book, parts[i].quantity, entry->cancel.order_id, entry->cancel.actor);
     }
     enum store_status status = insert_cancellation(run->store, entry);
@@ -426,7 +426,7 @@ static enum store_status apply_stock_change(struct run *run, const struct log_en
     row.applied = sqlite_book_change_stock(book, change);
     row.to = book->stock;
     if (row.applied)
-        sqlite_book_touch(book, entry->at_ms);
+        sqlite_book_touch(book, BOOK_CHANGED, entry->at_ms);
     else
         log_warn(
             "store: %s of %lld for product %lld at %llu-%llu does not fit (stock %lld%s): kept, not applied",
@@ -450,7 +450,7 @@ static enum store_status apply_price_change(struct run *run, const struct log_en
     row.applied = book->known && change->to > 0 && change->to <= PRODUCT_PRICE_MAX;
     if (row.applied) {
         book->price = change->to;
-        sqlite_book_touch(book, entry->at_ms);
+        sqlite_book_touch(book, BOOK_CHANGED, entry->at_ms);
     } else {
         log_warn("store: price %lld for product %lld at %llu-%llu does not fit%s: kept, not applied",
                  (long long)change->to, (long long)change->product_id,

@@ -323,7 +323,7 @@ if #touched > 0 then
     end
     for _, product in ipairs(touched) do
         if product.sold then
-            redis.call('HSET', product.key, 'stock', product.stock)
+            redis.call('HSET', product.key, 'stock', format('%d', product.stock)) -- Redis itself would print it with 17 digits
         end
         if product.sold_out_is_new then
             redis.call('HSET', product.key, 'sold_out', product.sold_out .. ' ' .. now_ms())
