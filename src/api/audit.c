@@ -27,6 +27,16 @@ static void add_hash(cJSON *json, const unsigned char hash[STORE_AUDIT_HASH_BYTE
     cJSON_AddStringToObject(json, "hash", text);
 }
 
+/* Bundles are sold and come back, but have no stock that goes from one figure to another: null. */
+static void add_figure(cJSON *json, const char *name, const struct store_audit_row *row, int64_t figure)
+{
+    if (row->applied && row->delta != 0 && row->from == row->to) {
+        cJSON_AddNullToObject(json, name);
+    } else {
+        cJSON_AddNumberToObject(json, name, (double)figure);
+    }
+}
+
 static cJSON *row_to_json(const struct store_audit_row *row)
 {
     char at[CLOCK_RFC3339_BYTES], position[SALES_LOG_POSITION_BYTES];
@@ -39,8 +49,8 @@ static cJSON *row_to_json(const struct store_audit_row *row)
     cJSON_AddNumberToObject(json, "product_id", (double)row->product_id);
     cJSON_AddStringToObject(json, "cause", row->cause);
     cJSON_AddNumberToObject(json, "delta", (double)row->delta);
-    cJSON_AddNumberToObject(json, "from", (double)row->from);
-    cJSON_AddNumberToObject(json, "to", (double)row->to);
+    add_figure(json, "from", row, row->from);
+    add_figure(json, "to", row, row->to);
     cJSON_AddBoolToObject(json, "applied", row->applied);
     if (row->actor != 0) {
         cJSON_AddNumberToObject(json, "actor", (double)row->actor);
@@ -48,6 +58,9 @@ static cJSON *row_to_json(const struct store_audit_row *row)
         cJSON_AddNullToObject(json, "actor");
     }
     cJSON_AddStringToObject(json, "reason", row->note);
+    if (row->key[0] != '\0') {
+        cJSON_AddStringToObject(json, "idempotency_key", row->key);
+    }
     add_hash(json, row->hash);
     return json;
 }
