@@ -130,7 +130,8 @@ static void reply_out_of_window(struct http_request *request, const struct purch
     cJSON *extensions = cJSON_CreateObject();
     cJSON_AddNumberToObject(extensions, "product_id", (double)purchase->refused_product_id);
     cJSON_AddStringToObject(extensions, member, at);
-    http_reply_problem(request, &api_problems[problem], extensions, "The sale of product %" PRId64 " %s %s. Nothing was taken.",
+    http_reply_problem(request, &api_problems[problem], extensions,
+                       "The sale of product %" PRId64 " %s %s. Nothing was taken.",
                        purchase->refused_product_id, says, at);
 }
 
