@@ -58,6 +58,7 @@ struct gate_stock {
     bool at_known;     /* false: the log was trimmed beyond `at`; read the store again and retry */
     int64_t available; /* live; of a bundle: what its components allow */
     int64_t stock_at;  /* at the position asked for; likewise */
+    int64_t components_at[BUNDLE_COMPONENTS_MAX]; /* of a bundle: its components' own figures there, in the order asked for */
     int64_t in_flight; /* units sold in entries after it */
     struct gate_product now; /* live */
     int64_t price_at;        /* at the position asked for */

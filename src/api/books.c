@@ -76,19 +76,11 @@ cJSON *books_components_json(const struct store_product *product)
     return list;
 }
 
-/* Each component by itself, at the position that the store was read at. */
-static bool read_component_equality(redisContext *redis, struct books *books)
+/* A bundle's components have a book each; what they allow may be equal while they are not. */
+static bool components_are_equal(const struct books *books)
 {
-    for (size_t i = 0; i < books->product.component_count; i++) {
-        const struct gate_product component = {.id = books->product.components[i].product_id};
-        struct gate_stock stock;
-        if (!gate_read_stock(redis, &component, books->position, &stock)) {
-            return false;
-        }
-        books->gate.at_known = books->gate.at_known && stock.at_known;
-        books->equal = books->equal && stock.stock_at == books->component_stocks[i];
-    }
-    return true;
+    return memcmp(books->gate.components_at, books->component_stocks,
+                  books->product.component_count * sizeof books->component_stocks[0]) == 0;
 }
 
 static bool read_gate_side(redisContext *redis, struct books *books)
@@ -98,8 +90,9 @@ static bool read_gate_side(redisContext *redis, struct books *books)
         return false;
     }
     /* stock_at is 0 for a product that Redis does not know, before its opening and in the log up to there. */
-    books->equal = books->gate.stock_at == books->stock && books->gate.on_sale >= books->product.opened;
-    return read_component_equality(redis, books);
+    books->equal = books->gate.stock_at == books->stock && books->gate.on_sale >= books->product.opened &&
+                   components_are_equal(books);
+    return true;
 }
 
 enum books_status books_read(struct store *reader, redisContext *redis, int64_t product_id, struct books *out)

@@ -359,6 +359,7 @@ static void read_stock_replies(const redisReply *all, const struct gate_product 
     bool is_bundle = product->component_count > 0;
     out->available = is_bundle ? allowed_by(reading->live + 1, product) : reading->live[0];
     out->stock_at = is_bundle ? allowed_by(reading->at + 1, product) : reading->at[0];
+    memcpy(out->components_at, reading->at + 1, sizeof out->components_at);
     if (epoch->type != REDIS_REPLY_STRING || strcmp(epoch->str, "0") == 0) {
         out->at_known = false; /* the recorder is filling it just now */
     }
