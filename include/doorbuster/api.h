@@ -5,7 +5,6 @@
 #include "doorbuster/gate.h"
 #include "doorbuster/http.h"
 #include "doorbuster/metrics.h"
-#include "doorbuster/redis.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,8 +14,9 @@ struct api;
 
 struct api_settings {
     uv_loop_t *loop;
-    const char *store_url; /* lives as long as the api */
-    struct redis_address redis;
+    const char *store_url;          /* lives as long as the api */
+    const struct gate_place *place; /* lives as long as the api */
+    int64_t store_id;
     const unsigned char *secret; /* signs the tokens; copied */
     size_t secret_bytes;
     bool dev_open_admin; /* every account may use the admin calls */
@@ -30,6 +30,9 @@ void api_use_gate(struct api *api, struct gate *gate);
 const struct http_route *api_routes(size_t *count);
 /* For gate_settings.settle_cb, with the api as context. */
 bool api_settle(void *api, struct gate_purchase *list);
+/* For gate_settings.learn_cb and sell_cb, likewise. */
+bool api_learn(void *api, struct gate_lesson *lesson);
+bool api_sell(void *api, struct gate_batch *batch);
 /* Every few milliseconds: lets passwords wait while purchases are under way. */
 void api_watch(struct api *api);
 /* Jobs waiting or running; the api can be freed when there are none and no request is pending. */

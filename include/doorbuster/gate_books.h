@@ -4,8 +4,9 @@
 #ifndef DOORBUSTER_GATE_BOOKS_H
 #define DOORBUSTER_GATE_BOOKS_H
 
+#include "doorbuster/change.h"
+#include "doorbuster/product.h"
 #include "doorbuster/redis.h"
-#include "doorbuster/sales_log.h"
 
 /* --- reading --------------------------------------------------------------------------------------------------------------- */
 enum gate_script { GATE_SCRIPT_SELL, GATE_SCRIPT_STOCK, GATE_SCRIPT_CANCEL, GATE_SCRIPTS };
@@ -13,12 +14,12 @@ enum gate_script { GATE_SCRIPT_SELL, GATE_SCRIPT_STOCK, GATE_SCRIPT_CANCEL, GATE
 
 struct gate_head {
     bool exists;
-    uint64_t epoch;               /* 0: closed, nothing can be sold */
-    int64_t orders;               /* the last order id given out; -1: missing or not a number that can be */
-    int64_t at_ms;                /* the time of the last entry; -1: the same */
-    int64_t store_id;             /* of the store it belongs to; 0: missing */
+    uint64_t epoch;   /* 0: closed, nothing can be sold */
+    int64_t orders;   /* the last order id given out; -1: missing or not a number that can be */
+    int64_t at_ms;    /* the time of the last entry; -1: the same */
+    int64_t store_id; /* of the store it belongs to; 0: missing */
     char scripts[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES]; /* while it is open; "" if missing */
-    struct log_position log_last; /* id of the last entry ever added */
+    struct log_position log_last;                      /* id of the last entry ever added */
     struct log_position
         log_lost; /* everything after this is there; at or before it entries may have been trimmed away */
 };
@@ -42,57 +43,33 @@ bool gate_read_log(redisContext *redis, const struct gate_announcement *announce
                    struct log_position after, int block_ms, struct log_entry *entries, size_t max,
                    struct log_room *room, size_t *count, redisReply **reply);
 
-/* What the gate has of a product. */
-struct gate_product {
-    int64_t id;
-    int64_t stock; /* not of a bundle: that has what its components allow */
-    int64_t price, limit;
-    int64_t starts_at_ms, ends_at_ms; /* 0: none */
-    struct bundle_component components[BUNDLE_COMPONENTS_MAX];
-    size_t component_count; /* 0: no bundle */
-};
-
 /* A product at the log position `at`: the live figures with everything after `at` undone, read in one step. */
 struct gate_stock {
     bool on_sale;      /* the gate knows the product */
     bool at_known;     /* false: the log was trimmed beyond `at`; read the store again and retry */
     int64_t available; /* live; of a bundle: what its components allow */
     int64_t stock_at;  /* at the position asked for; likewise */
-    int64_t components_at[BUNDLE_COMPONENTS_MAX]; /* of a bundle: its components' own figures there, in the order asked for */
-    int64_t in_flight; /* units sold in entries after it */
-    struct gate_product now; /* live */
-    int64_t price_at;        /* at the position asked for */
-    bool sold_out;                          /* a sold-out answer was given since the last restock */
+    int64_t components_at
+        [BUNDLE_COMPONENTS_MAX]; /* of a bundle: its components' own figures there, in the order asked for */
+    int64_t in_flight;           /* units sold in entries after it */
+    struct sale_product now;     /* live */
+    int64_t price_at;            /* at the position asked for */
+    bool sold_out;               /* a sold-out answer was given since the last restock */
     int64_t sold_out_order, sold_out_at_ms; /* the last order before it, and when */
 };
 /* `product` says which product, and what it is made of if it is a bundle: the components are read in the same step. */
-bool gate_read_stock(redisContext *redis, const struct gate_product *product, struct log_position at,
+bool gate_read_stock(redisContext *redis, const struct sale_product *product, struct log_position at,
                      struct gate_stock *out);
 
 /* --- changing stock ------------------------------------------------------------------------------------------------------------ */
-enum gate_change {
-    GATE_CHANGED,
-    GATE_UNCHANGED, /* open already; cancelled already; the idempotency key has done something: see the result */
-    GATE_CLOSED,    /* no such product; or it is a bundle, whose stock is its components' */
-    GATE_SHORT,
-    GATE_FULL,
-    GATE_FAILED
-};
-struct gate_change_result {
-    struct log_position position; /* of the entry; of the earlier one that a key stands for, or that cancelled the order */
-    int64_t stock;                /* the product's afterwards; of a price: the price before */
-    /* What the idempotency key stands for: not necessarily what was asked now. */
-    int64_t product_id, figure; /* figure: the delta, or the new price */
-    bool is_price;
-};
 /* Runs stock.lua with the head's script, reading the head again while the gate is being opened anew, for at most `patience_ms`. `opening`
- * is NULL unless cause is STOCK_OPENING. The result is filled in on GATE_CHANGED and GATE_UNCHANGED. */
-enum gate_change gate_change_stock(redisContext *redis, const struct stock_change *change,
-                                   const struct gate_product *opening, int patience_ms,
-                                   struct gate_change_result *result);
+ * is NULL unless cause is STOCK_OPENING. The result is filled in on CHANGE_MADE and CHANGE_MADE_BEFORE. */
+enum change_outcome gate_change_stock(redisContext *redis, const struct stock_change *change,
+                                      const struct sale_product *opening, int patience_ms,
+                                      struct change_result *result);
 /* The same for a price: to->to counts, `from` is what Redis finds. */
-enum gate_change gate_change_price(redisContext *redis, const struct price_change *change, int patience_ms,
-                                   struct gate_change_result *result);
+enum change_outcome gate_change_price(redisContext *redis, const struct price_change *change, int patience_ms,
+                                      struct change_result *result);
 
 /* Cancelling an order once: "cancelled already" is known to the store for those that are recorded, and to Redis for those of this epoch. So
  * the pass is taken first, then the store is asked, then gate_cancel() is called: if an epoch began in between, the pass is void. */
@@ -102,8 +79,9 @@ struct gate_pass {
 bool gate_take_pass(redisContext *redis, struct gate_pass *out);
 /* `cancel` as the store has the order; its parts' `remaining` is not read. *is_void: nothing was changed; take a new pass and ask the store
  * again. */
-enum gate_change gate_cancel(redisContext *redis, const struct gate_pass *pass, const struct cancellation *cancel,
-                             struct gate_change_result *result, bool *is_void);
+enum change_outcome gate_cancel(redisContext *redis, const struct gate_pass *pass,
+                                const struct cancellation *cancel, struct change_result *result,
+                                bool *is_void);
 
 /* --- asking the recorder ------------------------------------------------------------------------------------------------------- */
 /* Asks the recorder to attach again, compare and mend: by an entry `attach` in the log, of the epoch that the asker knows. `why` is for
@@ -118,7 +96,7 @@ bool gate_close(redisContext *redis);
 bool gate_wipe(redisContext *redis, struct log_position recorded);
 /* The head of a store, still closed: its order counter and the time of its last order. */
 bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms);
-bool gate_put_product(redisContext *redis, const struct gate_product *product);
+bool gate_put_product(redisContext *redis, const struct sale_product *product);
 /* Who has how many units of a limited product. Many go in one write, as of the keys below. */
 struct gate_buyer {
     int64_t product_id, user_id, units;
@@ -135,7 +113,7 @@ bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t coun
 struct gate_change_key {
     int64_t actor;
     int64_t ttl_ms;
-    struct gate_change_result result;
+    struct change_result result;
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
 };
 bool gate_put_change_keys(redisContext *redis, const struct gate_change_key *keys, size_t count);

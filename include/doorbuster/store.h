@@ -10,7 +10,8 @@
 #ifndef DOORBUSTER_STORE_H
 #define DOORBUSTER_STORE_H
 
-#include "doorbuster/sales_log.h"
+#include "doorbuster/change.h"
+#include "doorbuster/sale.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -53,11 +54,13 @@ struct store_product {
     char description[STORE_DESCRIPTION_BYTES]; /* "" if none */
     int64_t price;                             /* smallest currency unit, > 0 */
     int64_t per_customer_limit;                /* units; 0: no limit */
-    int64_t starts_at_ms, ends_at_ms;          /* the sale's window: from the one until just before the other; 0: none */
+    int64_t starts_at_ms,
+        ends_at_ms; /* the sale's window: from the one until just before the other; 0: none */
     struct bundle_component components[BUNDLE_COMPONENTS_MAX]; /* in order of product id */
-    size_t component_count; /* 0: not a bundle. Of a bundle stock, opening and restocked are 0; sold and cancelled count bundles */
-    int64_t planned_stock;                     /* what it is to open with */
-    bool opened;                               /* its opening is in the log and recorded */
+    size_t
+        component_count; /* 0: not a bundle. Of a bundle stock, opening and restocked are 0; sold and cancelled count bundles */
+    int64_t planned_stock; /* what it is to open with */
+    bool opened;           /* its opening is in the log and recorded */
     /* The book. opening + restocked + cancelled - sold = stock >= 0, always, unless it is a bundle; the schema checks it too. */
     int64_t stock;
     int64_t opening;
@@ -71,18 +74,23 @@ struct store_product {
 enum order_state { ORDER_CONFIRMED, ORDER_REJECTED, ORDER_CANCELLED };
 
 struct store_order {
-    struct sale_order sale; /* of those read from the store key and `more` are NULL: see idempotency_key, store_order_parts() */
+    struct sale_order
+        sale; /* of those read from the store key and `more` are NULL: see idempotency_key, store_order_parts() */
     enum order_state state;
     int64_t at_ms; /* when Redis reserved it */
     struct log_position position;
-    size_t part_count;        /* its first line and the parts behind it: 1 for nearly all */
-    int64_t cancelled_at_ms;  /* ORDER_CANCELLED; else 0 */
-    int64_t cancelled_by;     /* likewise: a user id */
+    size_t part_count;       /* its first line and the parts behind it: 1 for nearly all */
+    int64_t cancelled_at_ms; /* ORDER_CANCELLED; else 0 */
+    int64_t cancelled_by;    /* likewise: a user id */
     char idempotency_key[IDEMPOTENCY_KEY_BYTES_MAX + 1]; /* "" if none */
 };
 
+/* Who changes the books: the recorder, from the Lua gate's sales log; or, without one, whoever calls the functions "without a sales log". */
+enum store_seller { STORE_SOLD_BY_LUA, STORE_SOLD_BY_REDLOCK };
+
 struct store_position {
-    uint64_t epoch;               /* of the last attach */
+    uint64_t epoch; /* of the last attach, or take-over */
+    enum store_seller seller;
     struct log_position recorded; /* everything in the log up to here is in the store */
     int64_t last_order_id;        /* highest order id recorded, 0 if none */
     int64_t store_id;             /* chosen at random when the store was made: tells it from every other */
@@ -145,7 +153,7 @@ enum store_status store_find_requests(struct store *store, struct log_position f
 /* --- the recorder -------------------------------------------------------------------------------------------------------- */
 enum store_status store_position(struct store *store, struct store_position *out);
 
-/* Raises the epoch from `from` to `to` (> from), by compare-and-set. STORE_FENCED: somebody else did.
+/* Raises the epoch from `from` to `to` (> from), by compare-and-set. STORE_FENCED: somebody else did. The store is the Lua gate's from then on.
  * Also mends what a failed write or sync may have left: at the first call of a connection, and after a STORE_FAILED of it, all that
  * was committed is first brought to a place that no later recording is built upon (SQLite: the write-ahead log goes into the database
  * and begins anew; measured 30 ms with 27 MB of it, 300 ms with 450 MB). That waits for readers up to 5 s, then STORE_FAILED. store_record does the same if
@@ -172,6 +180,38 @@ enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_
 enum store_status store_record(struct store *store, uint64_t epoch, struct log_position from,
                                const struct log_entry *entries, size_t count, int64_t *rejected,
                                size_t rejected_max, size_t *rejected_count);
+
+/* --- without a sales log: the Redlock gate ------------------------------------------------------------------------------------ */
+/* Here the store decides: what the scripts of the Lua gate do in Redis is done in one write transaction, by the same rules (selling.h), and
+ * applied and kept like an entry of the log, whose position is the next one: the same epoch, n + 1. So positions, order ids and the audit log
+ * go on without a gap whichever gate sells. Any number of processes may do this; they take turns. STORE_FENCED: the store is the Lua
+ * gate's (an attach came in between), nothing was changed. STORE_FAILED as everywhere. */
+
+/* Makes the store the Redlock gate's: from now on the Lua gate's recorder is fenced off, until it attaches again. Raises the epoch if the
+ * store was the Lua gate's; else does nothing. */
+enum store_status store_take_over(struct store *store);
+
+/* Decides purchases[0..count), in this order, in one transaction, as sell.lua would: count <= SALES_LOG_ORDERS_MAX, their lines together
+ * <= SALES_LOG_LINES_MAX. Of each: `order.id` > 0 and prices, remaining, at_ms, position, if it was sold; else `refusal` and its
+ * figures, `refused_product_id` and so on as struct purchase has them. Further lines' prices go into order.more as it is; components are in the
+ * store only. The states are left alone. If nothing is sold nothing is written. Durable when it returns STORE_OK. */
+enum store_status store_sell(struct store *store, struct purchase *const *purchases, size_t count,
+                             struct stock_moves *moves);
+/* As stock.lua: `change` without its remaining; the result is filled in on CHANGE_MADE and CHANGE_MADE_BEFORE; on CHANGE_SHORT result->stock is
+ * what is there. An opening takes the terms from the product's row. Never CHANGE_FAILED. */
+enum store_status store_change_stock(struct store *store, const struct stock_change *change,
+                                     enum change_outcome *outcome, struct change_result *result);
+enum store_status store_change_price(struct store *store, const struct price_change *change,
+                                     enum change_outcome *outcome, struct change_result *result);
+/* As cancel.lua: CHANGE_MADE, CHANGE_MADE_BEFORE (then moves->count is 0), CHANGE_CLOSED: no such order, or it was rejected. */
+enum store_status store_cancel(struct store *store, int64_t order_id, int64_t actor,
+                               enum change_outcome *outcome, struct change_result *result,
+                               struct stock_moves *moves);
+/* The product's stock right after the entry at `position`: today's with what came later undone. *known is false if that is more than
+ * STORE_STOCK_AT_ROWS_MAX rows of the audit log back, or after the recorded position. STORE_NOT_FOUND: no such product. */
+#define STORE_STOCK_AT_ROWS_MAX 20000
+enum store_status store_stock_at(struct store *store, int64_t product_id, struct log_position position,
+                                 bool *known, int64_t *stock);
 
 /* One row for each customer with live orders of a product that has a limit: for rebuilding Redis. All at one moment; `cb` must not use
  * the store. Reads every order if any product has a limit (about 0.9 s a million), none otherwise. */
@@ -212,12 +252,13 @@ struct store_audit_row {
     int64_t at_ms;
     struct log_position position; /* of the entry */
     int64_t product_id;
-    char cause[STORE_AUDIT_CAUSE_BYTES]; /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price" */
-    int64_t delta;                       /* units, negative for sales; of a price: to - from */
-    int64_t from, to;                    /* stock, or price, before and after; equal if it was not applied. Of a bundle: 0 */
-    bool applied;                        /* false: it did not fit and changed nothing */
-    int64_t actor;                       /* user id; 0: the system, or several buyers, whose orders the note names */
-    char note[SALES_LOG_NOTE_BYTES];     /* why: "orders 42 to 97", "order 44", an admin's reason */
+    char cause
+        [STORE_AUDIT_CAUSE_BYTES]; /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price" */
+    int64_t delta;                 /* units, negative for sales; of a price: to - from */
+    int64_t from, to; /* stock, or price, before and after; equal if it was not applied. Of a bundle: 0 */
+    bool applied;     /* false: it did not fit and changed nothing */
+    int64_t actor;    /* user id; 0: the system, or several buyers, whose orders the note names */
+    char note[SALES_LOG_NOTE_BYTES];         /* why: "orders 42 to 97", "order 44", an admin's reason */
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1]; /* the actor's idempotency key, "" if none; not of sales */
     unsigned char hash[STORE_AUDIT_HASH_BYTES];
 };
@@ -233,9 +274,9 @@ enum store_status store_audit_row_at(struct store *store, struct log_position po
 
 struct store_chain_audit { /* one pass over the audit log */
     int64_t rows;
-    int64_t first_gap;     /* smallest missing seq, 0: none */
-    int64_t first_forged;  /* the first row whose hash is not that of its text and its predecessor, 0: none */
-    int64_t first_off;     /* the first row whose figures do not follow on the product's row before, 0: none */
+    int64_t first_gap;    /* smallest missing seq, 0: none */
+    int64_t first_forged; /* the first row whose hash is not that of its text and its predecessor, 0: none */
+    int64_t first_off;    /* the first row whose figures do not follow on the product's row before, 0: none */
     int64_t first_backwards; /* the first row whose log position is before its predecessor's, 0: none */
     unsigned char head[STORE_AUDIT_HASH_BYTES]; /* hash of the last row; zero bytes if there is none */
 };

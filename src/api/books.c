@@ -51,9 +51,9 @@ static enum books_status read_store_side(struct store *reader, int64_t product_i
                                        : BOOKS_STORE_FAILED;
 }
 
-struct gate_product books_gate_product(const struct store_product *product)
+struct sale_product books_sale_product(const struct store_product *product)
 {
-    struct gate_product gate = {.id = product->id,
+    struct sale_product gate = {.id = product->id,
                                 .stock = product->stock,
                                 .price = product->price,
                                 .limit = product->per_customer_limit,
@@ -85,7 +85,7 @@ static bool components_are_equal(const struct books *books)
 
 static bool read_gate_side(redisContext *redis, struct books *books)
 {
-    const struct gate_product product = books_gate_product(&books->product);
+    const struct sale_product product = books_sale_product(&books->product);
     if (!gate_read_stock(redis, &product, books->position, &books->gate)) {
         return false;
     }
@@ -158,9 +158,9 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
                                   .cause = STOCK_OPENING,
                                   .actor = actor,
                                   .note = "opening stock"};
-    const struct gate_product opening = books_gate_product(product);
-    struct gate_change_result result;
-    if (gate_change_stock(redis, &change, &opening, clock_left_ms(deadline_us), &result) >= GATE_CLOSED) {
+    const struct sale_product opening = books_sale_product(product);
+    struct change_result result;
+    if (gate_change_stock(redis, &change, &opening, clock_left_ms(deadline_us), &result) >= CHANGE_CLOSED) {
         return CATALOG_REDIS_FAILED;
     }
     /* Opened by us, or by the recorder, which was faster. */
@@ -174,10 +174,10 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
 static enum catalog_status withdraw_stock(struct store *reader, redisContext *redis, int64_t product_id,
                                           int64_t actor, const char *note, int64_t deadline_us)
 {
-    const struct gate_product product = {.id = product_id};
+    const struct sale_product product = {.id = product_id};
     struct gate_stock now;
     struct store_position at; /* Redis sends the log from there along */
-    struct gate_change_result result = {.stock = 1};
+    struct change_result result = {.stock = 1};
     while (result.stock > 0) { /* buyers may be faster than we are */
         if (store_position(reader, &at) != STORE_OK) {
             return CATALOG_STORE_FAILED;
@@ -190,12 +190,12 @@ static enum catalog_status withdraw_stock(struct store *reader, redisContext *re
         struct stock_change change = {
             .product_id = product_id, .delta = -units, .cause = STOCK_WITHDRAWAL, .actor = actor};
         snprintf(change.note, sizeof change.note, "%s", note);
-        enum gate_change changed =
+        enum change_outcome changed =
             gate_change_stock(redis, &change, NULL, clock_left_ms(deadline_us), &result);
-        if (changed == GATE_CLOSED) {
+        if (changed == CHANGE_CLOSED) {
             break;
         }
-        if (changed != GATE_CHANGED && changed != GATE_SHORT) {
+        if (changed != CHANGE_MADE && changed != CHANGE_SHORT) {
             return CATALOG_REDIS_FAILED;
         }
     }

@@ -44,9 +44,8 @@ static bool read_own(struct cancel_job *cancel, struct store *reader)
     return true;
 }
 
-static enum gate_change ask_gate(const struct cancel_job *cancel, redisContext *redis,
-                                 const struct gate_pass *pass, struct gate_change_result *result,
-                                 bool *is_void)
+static enum change_outcome ask_gate(const struct cancel_job *cancel, redisContext *redis,
+                                    const struct gate_pass *pass, struct change_result *result, bool *is_void)
 {
     const struct sale_order *order = &cancel->found.order.sale;
     struct order_part parts[ORDER_PARTS_MAX];
@@ -62,7 +61,7 @@ static enum gate_change ask_gate(const struct cancel_job *cancel, redisContext *
 }
 
 /* One try. False: again, or it is over and the job's outcome says how. */
-static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct gate_change_result *result)
+static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct change_result *result)
 {
     struct gate_pass pass;
     bool is_void = false;
@@ -78,15 +77,15 @@ static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct gate
     if (failpoint("cancel.read")) {
         return give_up(&cancel->job, "as if the gate could not be asked");
     }
-    enum gate_change changed = ask_gate(cancel, desk->redis, &pass, result, &is_void);
-    return changed == GATE_CHANGED || changed == GATE_UNCHANGED ||
+    enum change_outcome changed = ask_gate(cancel, desk->redis, &pass, result, &is_void);
+    return changed == CHANGE_MADE || changed == CHANGE_MADE_BEFORE ||
            (!is_void && give_up(&cancel->job, redis_failure()));
 }
 
 static void cancel_work(struct job *job, struct desk *desk)
 {
     struct cancel_job *cancel = (struct cancel_job *)job;
-    struct gate_change_result result = {0};
+    struct change_result result = {0};
     if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job)) {
         return;
     }

@@ -15,12 +15,12 @@
 #define REASON_CHARACTERS_MAX 200
 
 enum change_finding {
-    CHANGE_DONE,
-    CHANGE_REPEATED,
-    CHANGE_KEY_REUSED,
-    CHANGE_OF_BUNDLE,
-    CHANGE_SHORT,
-    CHANGE_FULL
+    FOUND_MADE,
+    FOUND_MADE_BEFORE,
+    FOUND_KEY_REUSED,
+    FOUND_BUNDLE,
+    FOUND_SHORT,
+    FOUND_FULL
 };
 
 struct change_job {
@@ -32,12 +32,12 @@ struct change_job {
     const char *key; /* the request's */
     size_t key_bytes;
     enum change_finding finding;
-    struct gate_change_result result;
-    int64_t available; /* CHANGE_SHORT */
+    struct change_result result;
+    int64_t available; /* FOUND_SHORT */
 };
 
 /* --- the work ---------------------------------------------------------------------------------------------------------------------------- */
-static enum gate_change change_stock(struct change_job *change, redisContext *redis)
+static enum change_outcome change_stock(struct change_job *change, redisContext *redis)
 {
     struct stock_change stock = {.product_id = change->product_id,
                                  .delta = change->figure,
@@ -49,7 +49,7 @@ static enum gate_change change_stock(struct change_job *change, redisContext *re
     return gate_change_stock(redis, &stock, NULL, clock_left_ms(change->job.deadline_us), &change->result);
 }
 
-static enum gate_change change_price(struct change_job *change, redisContext *redis)
+static enum change_outcome change_price(struct change_job *change, redisContext *redis)
 {
     struct price_change price = {.product_id = change->product_id,
                                  .to = change->figure,
@@ -76,10 +76,10 @@ static bool is_same_change(const struct change_job *change)
 /* Read at the store's position, or Redis would send the whole log along. */
 static void note_available(struct change_job *change, struct desk *desk)
 {
-    const struct gate_product product = {.id = change->product_id};
+    const struct sale_product product = {.id = change->product_id};
     struct store_position now;
     struct gate_stock stock;
-    change->finding = CHANGE_SHORT;
+    change->finding = FOUND_SHORT;
     if (!job_store_status(&change->job, desk->reader, store_position(desk->reader, &now))) {
         return;
     }
@@ -94,19 +94,19 @@ static void note_available(struct change_job *change, struct desk *desk)
 static void ask_gate(struct change_job *change, struct desk *desk)
 {
     switch (change->is_price ? change_price(change, desk->redis) : change_stock(change, desk->redis)) {
-    case GATE_CHANGED:
+    case CHANGE_MADE:
         break;
-    case GATE_UNCHANGED:
-        change->finding = is_same_change(change) ? CHANGE_REPEATED : CHANGE_KEY_REUSED;
+    case CHANGE_MADE_BEFORE:
+        change->finding = is_same_change(change) ? FOUND_MADE_BEFORE : FOUND_KEY_REUSED;
         break;
-    case GATE_SHORT:
+    case CHANGE_SHORT:
         note_available(change, desk);
         break;
-    case GATE_FULL:
-        change->finding = CHANGE_FULL;
+    case CHANGE_FULL:
+        change->finding = FOUND_FULL;
         break;
-    case GATE_CLOSED:
-    case GATE_FAILED:
+    case CHANGE_CLOSED:
+    case CHANGE_FAILED:
         fail(change, redis_failure());
     }
 }
@@ -139,11 +139,11 @@ static void change_work(struct job *job, struct desk *desk)
         return;
     }
     if (product.component_count > 0 && !change->is_price) {
-        change->finding = CHANGE_OF_BUNDLE;
+        change->finding = FOUND_BUNDLE;
         return;
     }
     ask_gate(change, desk);
-    if (job->outcome != JOB_OK || (change->finding != CHANGE_DONE && change->finding != CHANGE_REPEATED)) {
+    if (job->outcome != JOB_OK || (change->finding != FOUND_MADE && change->finding != FOUND_MADE_BEFORE)) {
         return;
     }
     if (failpoint("change.done")) {
@@ -169,7 +169,7 @@ static void reply_changed(struct http_request *request, const struct change_job 
         cJSON_AddNumberToObject(json, "stock", (double)change->result.stock);
     }
     cJSON_AddStringToObject(json, "position", position);
-    if (change->finding == CHANGE_REPEATED) {
+    if (change->finding == FOUND_MADE_BEFORE) {
         http_reply_header(request, "Idempotent-Replayed", "true");
     }
     http_reply_json(request, 200, json);
@@ -195,25 +195,25 @@ static void change_reply(struct job *job)
         return;
     }
     switch (change->finding) {
-    case CHANGE_DONE:
-    case CHANGE_REPEATED:
+    case FOUND_MADE:
+    case FOUND_MADE_BEFORE:
         reply_changed(job->request, change);
         break;
-    case CHANGE_KEY_REUSED:
+    case FOUND_KEY_REUSED:
         http_reply_problem(job->request, &api_problems[PROBLEM_IDEMPOTENCY_KEY_REUSED], NULL,
                            "This Idempotency-Key has made another change already, of product %" PRId64
                            "; it cannot make this one.",
                            change->result.product_id);
         break;
-    case CHANGE_OF_BUNDLE:
+    case FOUND_BUNDLE:
         validation_add(&validation, "id",
                        "is a bundle's: a bundle has no stock of its own; change its components'");
         validation_failed(&validation, job->request);
         break;
-    case CHANGE_SHORT:
+    case FOUND_SHORT:
         reply_short(job->request, change);
         break;
-    case CHANGE_FULL:
+    case FOUND_FULL:
         http_reply_problem(job->request, &api_problems[PROBLEM_STOCK_LIMIT], NULL,
                            "A product holds at most %" PRId64 " units.", PRODUCT_STOCK_MAX);
     }

@@ -127,7 +127,7 @@ static void take_difference(struct verify_book *book, const char *what, int64_t 
     }
 }
 
-static void compare_components(struct verify_book *book, const struct gate_product *redis,
+static void compare_components(struct verify_book *book, const struct sale_product *redis,
                                const struct store_product *store)
 {
     take_difference(book, "number of components", (int64_t)redis->component_count,
@@ -160,7 +160,7 @@ static void compare_sides(struct verify_book *book, const struct gate_stock *gat
 
 static bool read_redis(struct audit *audit, const struct store_product *product, struct gate_stock *gate)
 {
-    struct gate_product asked = books_gate_product(product);
+    struct sale_product asked = books_sale_product(product);
     return audit->redis != NULL && gate_read_stock(audit->redis, &asked, audit->position.recorded, gate);
 }
 

@@ -290,7 +290,7 @@ static void read_sold_out(const redisReply *field, struct gate_stock *out)
 }
 
 /* "5:2 7:1". What cannot be read leaves a component that no bundle has. */
-static void read_components(const redisReply *field, struct gate_product *out)
+static void read_components(const redisReply *field, struct sale_product *out)
 {
     const char *at = field->type == REDIS_REPLY_STRING ? field->str : "";
     while (*at != '\0' && out->component_count < BUNDLE_COMPONENTS_MAX) {
@@ -307,7 +307,7 @@ static void read_components(const redisReply *field, struct gate_product *out)
 
 static void read_product_fields(const redisReply *fields, struct gate_stock *out)
 {
-    struct gate_product *now = &out->now;
+    struct sale_product *now = &out->now;
     bool has_stock = reply_to_int64(fields->element[0], &now->stock);
     bool has_price = reply_to_int64(fields->element[1], &now->price);
     reply_to_int64(fields->element[2], &now->limit);
@@ -329,7 +329,7 @@ static void read_log_info(const redisReply *info, struct log_position at, struct
         log_position_compare(log.log_lost, at) <= 0 && log_position_compare(at, log.log_last) <= 0;
 }
 
-static int64_t allowed_by(const int64_t *stocks, const struct gate_product *bundle)
+static int64_t allowed_by(const int64_t *stocks, const struct sale_product *bundle)
 {
     int64_t most = INT64_MAX;
     for (size_t i = 0; i < bundle->component_count; i++) {
@@ -340,7 +340,7 @@ static int64_t allowed_by(const int64_t *stocks, const struct gate_product *bund
 }
 
 /* What EXEC gave: the product, its components, the entries, the log's info, the epoch. */
-static void read_stock_replies(const redisReply *all, const struct gate_product *product,
+static void read_stock_replies(const redisReply *all, const struct sale_product *product,
                                struct log_position at, struct stock_reading *reading, struct gate_stock *out)
 {
     const redisReply *epoch = all->element[reading->count + 2];
@@ -365,7 +365,7 @@ static void read_stock_replies(const redisReply *all, const struct gate_product 
     }
 }
 
-bool gate_read_stock(redisContext *redis, const struct gate_product *product, struct log_position at,
+bool gate_read_stock(redisContext *redis, const struct sale_product *product, struct log_position at,
                      struct gate_stock *out)
 {
     struct stock_reading reading = {.ids = {product->id}, .count = 1 + product->component_count};
@@ -403,7 +403,7 @@ bool gate_read_stock(redisContext *redis, const struct gate_product *product, st
 }
 
 /* --- changing stock ---------------------------------------------------------------------------------------------------------------- */
-size_t gate_components_text(const struct gate_product *product, char out[GATE_COMPONENTS_BYTES])
+size_t gate_components_text(const struct sale_product *product, char out[GATE_COMPONENTS_BYTES])
 {
     size_t used = 0;
     out[0] = '\0';
@@ -415,13 +415,13 @@ size_t gate_components_text(const struct gate_product *product, char out[GATE_CO
     return used;
 }
 
-static enum gate_change classify_failure(void)
+static enum change_outcome classify_failure(void)
 {
     const char *failure = redis_failure();
-    return text_begins_with(failure, "CLOSED")  ? GATE_CLOSED
-           : text_begins_with(failure, "SHORT") ? GATE_SHORT
-           : text_begins_with(failure, "FULL")  ? GATE_FULL
-                                                : GATE_FAILED;
+    return text_begins_with(failure, "CLOSED")  ? CHANGE_CLOSED
+           : text_begins_with(failure, "SHORT") ? CHANGE_SHORT
+           : text_begins_with(failure, "FULL")  ? CHANGE_FULL
+                                                : CHANGE_FAILED;
 }
 
 /* A script found damage: the recorder shall fill Redis anew. Not at every try: mending takes it a moment. */
@@ -459,13 +459,13 @@ struct change_words {
     int64_t product_id, figure, actor;
     const char *note, *key;
     size_t key_bytes;
-    const struct gate_product *opening;
+    const struct sale_product *opening;
 };
 
 static redisReply *call_stock_script(redisContext *redis, const struct change_words *words)
 {
-    static const struct gate_product none = {0};
-    const struct gate_product *opening = words->opening != NULL ? words->opening : &none;
+    static const struct sale_product none = {0};
+    const struct sale_product *opening = words->opening != NULL ? words->opening : &none;
     char components[GATE_COMPONENTS_BYTES];
     gate_components_text(opening, components);
     redisReply *head = redis_ask(redis, "HGET " KEY_HEAD " stock");
@@ -489,32 +489,32 @@ static bool take_position(const redisReply *reply, struct log_position *out)
     return reply->type == REDIS_REPLY_STRING && log_position_parse(reply->str, reply->len, out);
 }
 
-static enum gate_change change_by_script(redisContext *redis, const struct change_words *words,
-                                         int patience_ms, struct gate_change_result *result)
+static enum change_outcome change_by_script(redisContext *redis, const struct change_words *words,
+                                            int patience_ms, struct change_result *result)
 {
     int64_t deadline_us = clock_monotonic_us() + (int64_t)patience_ms * 1000;
     redisReply *reply;
     while ((reply = call_stock_script(redis, words)) == NULL) {
-        enum gate_change failure = classify_failure();
+        enum change_outcome failure = classify_failure();
         if (!is_reopening(redis) || clock_monotonic_us() >= deadline_us) {
             return failure;
         }
         nanosleep(&(struct timespec){.tv_nsec = HEAD_RETRY_MS * 1000000}, NULL);
     }
-    *result = (struct gate_change_result){.stock = reply->element[1]->integer,
-                                          .product_id = reply->element[2]->integer,
-                                          .figure = reply->element[3]->integer,
-                                          .is_price = reply->element[5]->integer == 1};
+    *result = (struct change_result){.stock = reply->element[1]->integer,
+                                     .product_id = reply->element[2]->integer,
+                                     .figure = reply->element[3]->integer,
+                                     .is_price = reply->element[5]->integer == 1};
     bool has_position = take_position(reply->element[0], &result->position);
     bool changed = reply->element[4]->integer == 1;
     CHECK(has_position || !changed);
     freeReplyObject(reply);
-    return changed ? GATE_CHANGED : GATE_UNCHANGED;
+    return changed ? CHANGE_MADE : CHANGE_MADE_BEFORE;
 }
 
-enum gate_change gate_change_stock(redisContext *redis, const struct stock_change *change,
-                                   const struct gate_product *opening, int patience_ms,
-                                   struct gate_change_result *result)
+enum change_outcome gate_change_stock(redisContext *redis, const struct stock_change *change,
+                                      const struct sale_product *opening, int patience_ms,
+                                      struct change_result *result)
 {
     CHECK((change->cause == STOCK_OPENING) == (opening != NULL));
     struct change_words words = {.what = stock_cause_names[change->cause],
@@ -528,8 +528,8 @@ enum gate_change gate_change_stock(redisContext *redis, const struct stock_chang
     return change_by_script(redis, &words, patience_ms, result);
 }
 
-enum gate_change gate_change_price(redisContext *redis, const struct price_change *change, int patience_ms,
-                                   struct gate_change_result *result)
+enum change_outcome gate_change_price(redisContext *redis, const struct price_change *change, int patience_ms,
+                                      struct change_result *result)
 {
     CHECK(change->to >= 1 && change->to <= PRODUCT_PRICE_MAX);
     struct change_words words = {.what = "price",
@@ -579,19 +579,19 @@ static redisReply *call_cancel_script(redisContext *redis, const struct gate_pas
     return redis_next_reply(redis);
 }
 
-enum gate_change gate_cancel(redisContext *redis, const struct gate_pass *pass,
-                             const struct cancellation *cancel, struct gate_change_result *result,
-                             bool *is_void)
+enum change_outcome gate_cancel(redisContext *redis, const struct gate_pass *pass,
+                                const struct cancellation *cancel, struct change_result *result,
+                                bool *is_void)
 {
     CHECK(cancel->part_count >= 1 && cancel->part_count <= ORDER_PARTS_MAX);
-    *result = (struct gate_change_result){0};
+    *result = (struct change_result){0};
     redisReply *reply = call_cancel_script(redis, pass, cancel);
     *is_void = reply == NULL && is_reopening(redis);
     if (reply == NULL) {
-        return GATE_FAILED;
+        return CHANGE_FAILED;
     }
     CHECK(take_position(reply->element[0], &result->position));
     bool changed = reply->element[1]->integer == 1;
     freeReplyObject(reply);
-    return changed ? GATE_CHANGED : GATE_UNCHANGED;
+    return changed ? CHANGE_MADE : CHANGE_MADE_BEFORE;
 }

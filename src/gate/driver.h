@@ -10,6 +10,9 @@ struct gate_driver {
                    struct gate_purchase *purchase); /* state QUEUED, request id given, within bounds */
     void (*turn)(struct gate *gate);
     void (*settled)(struct gate *gate, struct gate_purchase *purchase, enum gate_finding finding);
+    void (*learned)(struct gate *gate, struct gate_lesson *lesson); /* NULL of one that never asks */
+    void (*sold)(struct gate *gate, struct gate_batch *batch);      /* likewise */
+    size_t (*parts)(const struct gate *gate, struct gate_part out[GATE_PARTS_MAX]);
     void (*close)(struct gate *gate);
 };
 
@@ -23,6 +26,7 @@ struct gate {
 };
 
 struct gate *lua_gate_open(const struct gate_settings *settings);
+struct gate *redlock_gate_open(const struct gate_settings *settings);
 
 /* Moves the purchase to its last state, counts it and hands it back. For drivers. */
 void gate_answer(struct gate *gate, struct gate_purchase *purchase, enum purchase_state state);

@@ -11,7 +11,8 @@
 
 struct gate *gate_open_for_worker(const struct gate_settings *settings)
 {
-    struct gate *gate = lua_gate_open(settings);
+    struct gate *gate =
+        settings->place->kind == GATE_REDLOCK ? redlock_gate_open(settings) : lua_gate_open(settings);
     gate->settings = *settings;
     /* Rising numbers from a random start: two workers' ranges meet so seldom that order id, user and request together never do. */
     CHECK(getrandom(&gate->last_request, sizeof gate->last_request, 0) == sizeof gate->last_request);
@@ -75,6 +76,21 @@ void gate_turn(struct gate *gate)
 void gate_settled(struct gate *gate, struct gate_purchase *purchase, enum gate_finding finding)
 {
     gate->driver->settled(gate, purchase, finding);
+}
+
+void gate_learned(struct gate *gate, struct gate_lesson *lesson)
+{
+    gate->driver->learned(gate, lesson);
+}
+
+void gate_sold(struct gate *gate, struct gate_batch *batch)
+{
+    gate->driver->sold(gate, batch);
+}
+
+size_t gate_parts(const struct gate *gate, struct gate_part out[GATE_PARTS_MAX])
+{
+    return gate->driver->parts(gate, out);
 }
 
 uint64_t gate_decisions(const struct gate *gate)

@@ -79,7 +79,7 @@ bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, 
                                 store_id, orders, at_ms));
 }
 
-bool gate_put_product(redisContext *redis, const struct gate_product *product)
+bool gate_put_product(redisContext *redis, const struct sale_product *product)
 {
     char key[sizeof KEY_PRODUCT_PREFIX + TEXT_INT64_BYTES], components[GATE_COMPONENTS_BYTES];
     snprintf(key, sizeof key, KEY_PRODUCT_PREFIX "%" PRId64, product->id);

@@ -33,6 +33,6 @@
 extern const char *const gate_script_fields[GATE_SCRIPTS];
 /* A bundle's components as they stand in its hash; "" of others. Returns the length. */
 #define GATE_COMPONENTS_BYTES (BUNDLE_COMPONENTS_MAX * 2 * TEXT_INT64_BYTES)
-size_t gate_components_text(const struct gate_product *product, char out[GATE_COMPONENTS_BYTES]);
+size_t gate_components_text(const struct sale_product *product, char out[GATE_COMPONENTS_BYTES]);
 
 #endif

@@ -885,6 +885,19 @@ static void lua_gate_settled(struct gate *base, struct gate_purchase *purchase, 
     }
 }
 
+static size_t lua_gate_parts(const struct gate *base, struct gate_part out[GATE_PARTS_MAX])
+{
+    const struct lua_gate *gate = (const struct lua_gate *)base;
+    bool links_up = redis_link_is_up(gate->calls) && gate->subscribed;
+    bool recorder_speaks = clock_monotonic_us() - gate->recorded_us < NEWS_FRESH_US;
+    out[0] = (struct gate_part){.name = "redis", .state = links_up ? "up" : "down", .up = links_up};
+    out[1] = (struct gate_part){
+        .name = "gate", .state = gate->script_known ? "open" : "closed", .up = gate->script_known};
+    out[2] = (struct gate_part){
+        .name = "recorder", .state = recorder_speaks ? "up" : "silent", .up = recorder_speaks};
+    return 3;
+}
+
 static void free_gate_cb(uv_handle_t *handle)
 {
     free(handle->data);
@@ -903,6 +916,7 @@ static const struct gate_driver lua_gate_driver = {
     .submit = lua_gate_submit,
     .turn = lua_gate_turn,
     .settled = lua_gate_settled,
+    .parts = lua_gate_parts,
     .close = lua_gate_close,
 };
 
@@ -916,7 +930,7 @@ struct gate *lua_gate_open(const struct gate_settings *settings)
         free_call(&gate->call_storage[i]);
     }
     struct redis_link_settings calls = {.name = "calls",
-                                        .address = settings->redis,
+                                        .address = settings->place->redis,
                                         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
                                         .command_timeout_ms = COMMAND_TIMEOUT_MS,
                                         .up_cb = calls_up_cb,

@@ -5,13 +5,13 @@
 #ifndef DOORBUSTER_GATE_REDLOCK_H
 #define DOORBUSTER_GATE_REDLOCK_H
 
-#include "doorbuster/redis.h"
+#include "doorbuster/gate_place.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define REDLOCK_NODES_MAX 9
+#define REDLOCK_NODES_MAX GATE_NODES_MAX
 #define REDLOCK_KEY_PREFIX "{doorbuster}:lock:" /* string: the holder's token. Expires */
 #define REDLOCK_KEY_BYTES 64
 

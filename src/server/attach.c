@@ -115,7 +115,7 @@ static bool each_product(struct recorder *recorder, product_step step)
 
 static bool put_product(struct recorder *recorder, const struct store_product *product)
 {
-    struct gate_product wanted = books_gate_product(product);
+    struct sale_product wanted = books_sale_product(product);
     return !product->opened || gate_put_product(recorder->redis, &wanted);
 }
 
@@ -188,11 +188,11 @@ static bool gather_change_key_cb(void *context, const struct store_change_key *k
     struct gate_change_key *one = &gathering->change_keys[gathering->count];
     one->actor = key->actor;
     one->ttl_ms = key->at_ms + IDEMPOTENCY_KEY_LIFETIME_MS - gathering->now_ms;
-    one->result = (struct gate_change_result){.position = key->position,
-                                              .stock = key->stock,
-                                              .product_id = key->product_id,
-                                              .figure = key->figure,
-                                              .is_price = key->is_price};
+    one->result = (struct change_result){.position = key->position,
+                                         .stock = key->stock,
+                                         .product_id = key->product_id,
+                                         .figure = key->figure,
+                                         .is_price = key->is_price};
     snprintf(one->key, sizeof one->key, "%s", key->key);
     return note_gathered(gathering, put_change_keys);
 }
@@ -275,9 +275,10 @@ static bool open_if_planned(struct recorder *recorder, const struct store_produc
                                   .delta = product->planned_stock,
                                   .cause = STOCK_OPENING,
                                   .note = "opened by the recorder"};
-    struct gate_product opening = books_gate_product(product);
-    struct gate_change_result result;
-    if (gate_change_stock(recorder->redis, &change, &opening, OPENING_PATIENCE_MS, &result) != GATE_FAILED) {
+    struct sale_product opening = books_sale_product(product);
+    struct change_result result;
+    if (gate_change_stock(recorder->redis, &change, &opening, OPENING_PATIENCE_MS, &result) !=
+        CHANGE_FAILED) {
         return true;
     }
     recorder->rebuild_wanted = recorder->redis->err == 0; /* something is in its place that is not ours */
@@ -298,7 +299,7 @@ static void note_difference(struct recorder *recorder, const struct store_produc
                             .store_stock = product->stock};
 }
 
-static bool same_components(const struct gate_product *a, const struct store_product *b)
+static bool same_components(const struct sale_product *a, const struct store_product *b)
 {
     return a->component_count == b->component_count &&
            memcmp(a->components, b->components, a->component_count * sizeof a->components[0]) == 0;
@@ -307,7 +308,7 @@ static bool same_components(const struct gate_product *a, const struct store_pro
 /* A bundle has no stock of its own: its components' are compared. */
 static bool same_books(const struct store_product *product, const struct gate_stock *gate)
 {
-    const struct gate_product *now = &gate->now;
+    const struct sale_product *now = &gate->now;
     return (product->component_count > 0 || gate->stock_at == product->stock) &&
            gate->price_at == product->price && now->limit == product->per_customer_limit &&
            now->starts_at_ms == product->starts_at_ms && now->ends_at_ms == product->ends_at_ms &&
@@ -318,7 +319,7 @@ static bool same_books(const struct store_product *product, const struct gate_st
 static bool compare_product(struct recorder *recorder, const struct store_product *product, bool closed)
 {
     struct gate_stock gate;
-    struct gate_product wanted = books_gate_product(product);
+    struct sale_product wanted = books_sale_product(product);
     if (!gate_read_stock(recorder->redis, &wanted, recorder->recorded, &gate)) {
         return redis_failed("comparing the books");
     }
@@ -372,7 +373,7 @@ static bool record_healing(struct recorder *recorder)
     for (size_t i = 0; i < recorder->difference_count; i++) {
         const struct difference *difference = &recorder->differences[i];
         struct stock_change change = {.product_id = difference->product_id, .cause = STOCK_HEALING};
-        struct gate_change_result result;
+        struct change_result result;
         if (difference->redis_stock < 0) {
             snprintf(change.note, sizeof change.note, "Redis did not have it, the store has %" PRId64,
                      difference->store_stock);
@@ -382,7 +383,8 @@ static bool record_healing(struct recorder *recorder)
         }
         log_error("product %" PRId64 " healed: %s", difference->product_id, change.note);
         metrics_add(METRICS_recorder_healed, 1);
-        if (gate_change_stock(recorder->redis, &change, NULL, OPENING_PATIENCE_MS, &result) == GATE_FAILED) {
+        if (gate_change_stock(recorder->redis, &change, NULL, OPENING_PATIENCE_MS, &result) ==
+            CHANGE_FAILED) {
             return redis_failed("recording what was healed");
         }
     }

@@ -43,6 +43,18 @@ struct store_driver {
     enum store_status (*record)(struct store *store, uint64_t epoch, struct log_position from,
                                 const struct log_entry *entries, size_t count, int64_t *rejected,
                                 size_t *rejected_count);
+    enum store_status (*take_over)(struct store *store);
+    enum store_status (*sell)(struct store *store, struct purchase *const *purchases, size_t count,
+                              struct stock_moves *moves);
+    enum store_status (*change_stock)(struct store *store, const struct stock_change *change,
+                                      enum change_outcome *outcome, struct change_result *result);
+    enum store_status (*change_price)(struct store *store, const struct price_change *change,
+                                      enum change_outcome *outcome, struct change_result *result);
+    enum store_status (*cancel)(struct store *store, int64_t order_id, int64_t actor,
+                                enum change_outcome *outcome, struct change_result *result,
+                                struct stock_moves *moves);
+    enum store_status (*stock_at)(struct store *store, int64_t product_id, struct log_position position,
+                                  bool *known, int64_t *stock);
     enum store_status (*each_buyer)(struct store *store, store_buyer_cb cb, void *context);
     enum store_status (*each_key)(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
     enum store_status (*each_change_key)(struct store *store, int64_t since_ms, store_change_key_cb cb,

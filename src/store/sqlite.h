@@ -5,6 +5,7 @@
  *   sqlite_statements.c  every SQL sentence
  *   sqlite_rows.c        accounts, products, single orders
  *   sqlite_record.c      the recorder: position, epoch, runs of log entries
+ *    sqlite_selling.c     selling without a sales log
  *   sqlite_books.c       the products' books while a run is applied
  *   sqlite_audit.c       reads over all orders
  *   sqlite_audit_log.c   the audit log: its chain, its rows
@@ -200,6 +201,20 @@ enum store_status sqlite_skip_to(struct store *store, uint64_t epoch, struct log
 enum store_status sqlite_record(struct store *store, uint64_t epoch, struct log_position from,
                                 const struct log_entry *entries, size_t count, int64_t *rejected,
                                 size_t *rejected_count);
+
+/* sqlite_selling.c */
+enum store_status sqlite_take_over(struct store *store);
+enum store_status sqlite_sell(struct store *store, struct purchase *const *purchases, size_t count,
+                              struct stock_moves *moves);
+enum store_status sqlite_change_stock(struct store *store, const struct stock_change *change,
+                                      enum change_outcome *outcome, struct change_result *result);
+enum store_status sqlite_change_price(struct store *store, const struct price_change *change,
+                                      enum change_outcome *outcome, struct change_result *result);
+enum store_status sqlite_cancel(struct store *store, int64_t order_id, int64_t actor,
+                                enum change_outcome *outcome, struct change_result *result,
+                                struct stock_moves *moves);
+enum store_status sqlite_stock_at(struct store *store, int64_t product_id, struct log_position position,
+                                  bool *known, int64_t *stock);
 
 /* sqlite_books.c */
 /* The book of a product, read at its first mention. NULL: failed, the error is set. Valid until the next call with another product. */

@@ -197,6 +197,60 @@ enum store_status store_record(struct store *store, uint64_t epoch, struct log_p
     return status;
 }
 
+/* --- without a sales log --- */
+enum store_status store_take_over(struct store *store)
+{
+    CHECK(may_write(store));
+    return store->driver->take_over(store);
+}
+
+enum store_status store_sell(struct store *store, struct purchase *const *purchases, size_t count,
+                             struct stock_moves *moves)
+{
+    CHECK(may_write(store));
+    size_t lines = 0;
+    for (size_t i = 0; i < count; i++)
+        lines += order_part_count(&purchases[i]->order);
+    CHECK(count <= SALES_LOG_ORDERS_MAX && lines <= SALES_LOG_LINES_MAX);
+    moves->position = (struct log_position){0};
+    moves->count = 0;
+    return count == 0 ? STORE_OK : store->driver->sell(store, purchases, count, moves);
+}
+
+enum store_status store_change_stock(struct store *store, const struct stock_change *change,
+                                     enum change_outcome *outcome, struct change_result *result)
+{
+    CHECK(may_write(store));
+    *result = (struct change_result){0};
+    return store->driver->change_stock(store, change, outcome, result);
+}
+
+enum store_status store_change_price(struct store *store, const struct price_change *change,
+                                     enum change_outcome *outcome, struct change_result *result)
+{
+    CHECK(may_write(store));
+    CHECK(change->to >= 1 && change->to <= PRODUCT_PRICE_MAX);
+    *result = (struct change_result){0};
+    return store->driver->change_price(store, change, outcome, result);
+}
+
+enum store_status store_cancel(struct store *store, int64_t order_id, int64_t actor,
+                               enum change_outcome *outcome, struct change_result *result,
+                               struct stock_moves *moves)
+{
+    CHECK(may_write(store));
+    *result = (struct change_result){0};
+    moves->position = (struct log_position){0};
+    moves->count = 0;
+    return store->driver->cancel(store, order_id, actor, outcome, result, moves);
+}
+
+enum store_status store_stock_at(struct store *store, int64_t product_id, struct log_position position,
+                                 bool *known, int64_t *stock)
+{
+    return store->driver->stock_at(store, product_id, position, known, stock);
+}
+
 enum store_status store_each_buyer(struct store *store, store_buyer_cb cb, void *context)
 {
     return store->driver->each_buyer(store, cb, context);

@@ -31,6 +31,7 @@ struct probe {
 
 static struct {
     struct redis_fixture redis;
+    struct gate_place place;
     redisContext *books; /* the recorder's */
     uv_loop_t loop;
     uv_prepare_t prepare;
@@ -191,22 +192,22 @@ static void open_epoch(uint64_t epoch)
 static void open_product(int64_t product, int64_t stock, int64_t limit)
 {
     struct stock_change change = {.product_id = product, .delta = stock, .cause = STOCK_OPENING};
-    struct gate_product opening = {.price = PRICE, .limit = limit};
-    struct gate_change_result result;
-    assert_int_equal(gate_change_stock(test.books, &change, &opening, 1000, &result), GATE_CHANGED);
+    struct sale_product opening = {.price = PRICE, .limit = limit};
+    struct change_result result;
+    assert_int_equal(gate_change_stock(test.books, &change, &opening, 1000, &result), CHANGE_MADE);
 }
 
 static void restock(int64_t product, int64_t delta)
 {
     struct stock_change change = {.product_id = product, .delta = delta, .cause = STOCK_RESTOCK};
-    struct gate_change_result result;
-    assert_int_equal(gate_change_stock(test.books, &change, NULL, 1000, &result), GATE_CHANGED);
+    struct change_result result;
+    assert_int_equal(gate_change_stock(test.books, &change, NULL, 1000, &result), CHANGE_MADE);
 }
 
 static int64_t live_stock(int64_t product)
 {
     struct gate_stock stock;
-    assert_true(gate_read_stock(test.books, &(struct gate_product){.id = product}, test.recorded, &stock));
+    assert_true(gate_read_stock(test.books, &(struct sale_product){.id = product}, test.recorded, &stock));
     return stock.available;
 }
 
@@ -998,9 +999,9 @@ static void test_windows_and_limits_of_a_cart(void **state)
     (void)state;
     open_product(1, 10, 2);
     struct stock_change change = {.product_id = 2, .delta = 5, .cause = STOCK_OPENING};
-    struct gate_product opening = {.price = PRICE, .starts_at_ms = 4102444800000};
-    struct gate_change_result result;
-    assert_int_equal(gate_change_stock(test.books, &change, &opening, 1000, &result), GATE_CHANGED);
+    struct sale_product opening = {.price = PRICE, .starts_at_ms = 4102444800000};
+    struct change_result result;
+    assert_int_equal(gate_change_stock(test.books, &change, &opening, 1000, &result), CHANGE_MADE);
     struct probe *early = submit_cart(1, (const int64_t[]){1, 1, 2, 1, 0});
     struct probe *many = submit_cart(1, (const int64_t[]){1, 3, 0});
     TURN_UNTIL(early->answered && many->answered);
@@ -1036,7 +1037,8 @@ static int setup(void **state)
     uv_prepare_start(&test.prepare, prepare_cb);
     uv_timer_init(&test.loop, &test.tick);
     uv_timer_start(&test.tick, tick_cb, 1, 1);
-    struct gate_settings settings = {.loop = &test.loop, .redis = test.redis.address, .settle_cb = settle_cb};
+    test.place = (struct gate_place){.kind = GATE_LUA, .redis = test.redis.address};
+    struct gate_settings settings = {.loop = &test.loop, .place = &test.place, .settle_cb = settle_cb};
     test.gate = gate_open_for_worker(&settings);
     wait_ready();
     /* The first news after subscribing confirm nothing by themselves; let the gate have heard some. */

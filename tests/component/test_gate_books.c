@@ -144,22 +144,23 @@ static void expect_outcome(struct outcome outcome, int64_t order, int64_t second
     assert_int_equal(outcome.third, third);
 }
 
-static enum gate_change change_stock(enum stock_cause cause, int64_t product, int64_t delta, int64_t *stock)
+static enum change_outcome change_stock(enum stock_cause cause, int64_t product, int64_t delta,
+                                        int64_t *stock)
 {
     struct stock_change change = {
         .product_id = product, .delta = delta, .cause = cause, .actor = 7, .note = "a note of several words"};
-    struct gate_change_result result = {.stock = *stock};
-    enum gate_change changed = gate_change_stock(redis, &change, NULL, 100, &result);
+    struct change_result result = {.stock = *stock};
+    enum change_outcome changed = gate_change_stock(redis, &change, NULL, 100, &result);
     *stock = result.stock;
     return changed;
 }
 
-static enum gate_change open_product(int64_t product, int64_t stock, int64_t limit)
+static enum change_outcome open_product(int64_t product, int64_t stock, int64_t limit)
 {
     struct stock_change change = {
         .product_id = product, .delta = stock, .cause = STOCK_OPENING, .note = "opening"};
-    struct gate_product opening = {.price = PRICE, .limit = limit};
-    struct gate_change_result result;
+    struct sale_product opening = {.price = PRICE, .limit = limit};
+    struct change_result result;
     return gate_change_stock(redis, &change, &opening, 100, &result);
 }
 
@@ -213,13 +214,13 @@ static bool read_log(struct log_position after, int block_ms, struct log_entry *
 
 static bool read_stock(int64_t product, struct log_position at, struct gate_stock *out)
 {
-    return gate_read_stock(redis, &(struct gate_product){.id = product}, at, out);
+    return gate_read_stock(redis, &(struct sale_product){.id = product}, at, out);
 }
 
 static bool put_product(int64_t product, int64_t stock, int64_t price, int64_t limit)
 {
     return gate_put_product(
-        redis, &(struct gate_product){.id = product, .stock = stock, .price = price, .limit = limit});
+        redis, &(struct sale_product){.id = product, .stock = stock, .price = price, .limit = limit});
 }
 
 static bool put_buyer(int64_t product, int64_t user, int64_t units)
@@ -474,7 +475,7 @@ static void test_a_refusal_does_not_pin_its_key(void **state)
     open_product(1, 1, 1);
     expect_outcome(sell_one_keyed(5, 1, 2, "k"), REFUSAL_INSUFFICIENT_STOCK, 1, 0);
     expect_outcome(sell_one_keyed(5, 99, 1, "k"), REFUSAL_NOT_ON_SALE, 99, 0);
-    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), GATE_CHANGED);
+    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), CHANGE_MADE);
     expect_outcome(sell_one_keyed(5, 1, 2, "k"), REFUSAL_CUSTOMER_LIMIT, 0, 1);
     expect_outcome(sell_one_keyed(5, 1, 1, "k"), 1, PRICE, 5);
     expect_outcome(sell_one_keyed(5, 1, 1, "k"), REFUSAL_ALREADY_ORDERED, 1, 0); /* before the limit */
@@ -501,7 +502,8 @@ static void test_keys_within_a_batch(void **state)
     expect_outcome(sold.outcomes[4], 3, PRICE, 5);
     expect_outcome(sold.outcomes[5], REFUSAL_INSUFFICIENT_STOCK, 5, 0);
     expect_outcome(sold.outcomes[6], 4, PRICE, 4);
-    assert_true(read_log((struct log_position){EPOCH, 0}, 0, entries, 8, orders, SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 0}, 0, entries, 8, orders, SALES_LOG_ORDERS_MAX, &count,
+                         &reply));
     assert_int_equal(entries[0].order_count, 4);
     for (size_t i = 0; i < 4; i++) {
         assert_int_equal(orders[i].id, i + 1);
@@ -532,7 +534,8 @@ static void test_the_largest_batch_of_keys(void **state)
         keys[i] = texts[i];
     }
     struct sold sold = sell_keyed(lines, keys, SALES_LOG_ORDERS_MAX);
-    assert_true(read_log((struct log_position){EPOCH, 0}, 0, entries, 8, orders, SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 0}, 0, entries, 8, orders, SALES_LOG_ORDERS_MAX, &count,
+                         &reply));
     assert_int_equal(entries[0].order_count, SALES_LOG_ORDERS_MAX);
     for (size_t i = 0; i < SALES_LOG_ORDERS_MAX; i++) {
         expect_outcome(sold.outcomes[i], (int64_t)i + 1, PRICE, 999 - (int64_t)i);
@@ -622,7 +625,7 @@ static void test_against_a_model(void **state)
         }
         if (round % 20 == 19) {
             int64_t product = 1 + random_below(&random, PRODUCTS), now;
-            assert_int_equal(change_stock(STOCK_RESTOCK, product, 10, &now), GATE_CHANGED);
+            assert_int_equal(change_stock(STOCK_RESTOCK, product, 10, &now), CHANGE_MADE);
             stock[product - 1] += 10;
             assert_int_equal(now, stock[product - 1]);
         }
@@ -652,8 +655,8 @@ static void test_a_closed_gate_sells_nothing(void **state)
     assert_true(gate_close(redis));
     char *before = dump_all();
     expect_error("STALE");
-    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), GATE_FAILED); /* after its patience */
-    assert_int_equal(open_product(2, 5, 0), GATE_FAILED);
+    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), CHANGE_FAILED); /* after its patience */
+    assert_int_equal(open_product(2, 5, 0), CHANGE_FAILED);
     expect_unchanged(before);
 }
 
@@ -693,7 +696,7 @@ static void test_a_forgetful_redis_sells_nothing(void **state)
     redis_do(redis, "SCRIPT FLUSH");
     char *before = dump_all();
     expect_error("NOSCRIPT");
-    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), GATE_FAILED);
+    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), CHANGE_FAILED);
     expect_unchanged(before);
     assert_true(is_ours(redis, EPOCH, &ours));
     assert_false(ours);
@@ -753,9 +756,9 @@ static void test_out_of_memory_changes_nothing(void **state)
     redis_do(redis, "CONFIG SET maxmemory 1");
     expect_error("OOM");
     expect_error("OOM");
-    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), GATE_FAILED);
-    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -1, &stock), GATE_FAILED);
-    assert_int_equal(open_product(3, 5, 0), GATE_FAILED);
+    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), CHANGE_FAILED);
+    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -1, &stock), CHANGE_FAILED);
+    assert_int_equal(open_product(3, 5, 0), CHANGE_FAILED);
     redis_do(redis, "CONFIG SET maxmemory 0");
     expect_unchanged(before);
     expect_outcome(sell_one(1, 1, 1), 2, PRICE, 4);
@@ -778,9 +781,9 @@ static void test_an_epoch_older_than_the_log_changes_nothing(void **state)
         assert_int_equal(reply->type, REDIS_REPLY_ERROR);
         freeReplyObject(reply);
     }
-    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), GATE_FAILED);
-    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -1, &stock), GATE_FAILED);
-    assert_int_equal(open_product(3, 5, 1), GATE_FAILED);
+    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), CHANGE_FAILED);
+    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -1, &stock), CHANGE_FAILED);
+    assert_int_equal(open_product(3, 5, 1), CHANGE_FAILED);
     expect_unchanged(before);
     /* Above the log's epoch all is well, and the order counter has no hole. */
     assert_true(gate_close(redis));
@@ -832,10 +835,10 @@ static void test_opening_twice(void **state)
     struct log_entry entry;
     static struct sale_order orders[SALES_LOG_ORDERS_MAX];
     (void)state;
-    assert_int_equal(open_product(1, 5, 2), GATE_CHANGED);
+    assert_int_equal(open_product(1, 5, 2), CHANGE_MADE);
     sell_one(1, 1, 1);
     char *before = dump_all();
-    assert_int_equal(open_product(1, 100, 9), GATE_UNCHANGED);
+    assert_int_equal(open_product(1, 100, 9), CHANGE_MADE_BEFORE);
     expect_unchanged(before);
     assert_true(read_stock(1, (struct log_position){EPOCH, 1}, &stock));
     assert_true(stock.on_sale);
@@ -860,8 +863,8 @@ static void test_restock_and_withdrawal(void **state)
     open_product(1, 2, 0);
     sell_one(1, 1, 2);
     sell_one(1, 1, 1);
-    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -1, &stock), GATE_SHORT);
-    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 3, &stock), GATE_CHANGED);
+    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -1, &stock), CHANGE_SHORT);
+    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 3, &stock), CHANGE_MADE);
     assert_int_equal(stock, 3);
     assert_true(read_stock(1, (struct log_position){EPOCH, 2}, &now));
     assert_false(now.sold_out); /* the next first sold-out answer counts */
@@ -870,12 +873,12 @@ static void test_restock_and_withdrawal(void **state)
     assert_int_equal(entry.stock.actor, 7);
     assert_string_equal(entry.stock.note, "a note of several words");
     char *before = dump_all();
-    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -4, &stock), GATE_SHORT);
-    assert_int_equal(change_stock(STOCK_RESTOCK, 1, PRODUCT_STOCK_MAX, &stock), GATE_FULL);
-    assert_int_equal(change_stock(STOCK_RESTOCK, 99, 5, &stock), GATE_CLOSED);
-    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 99, 0, &stock), GATE_CLOSED);
+    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -4, &stock), CHANGE_SHORT);
+    assert_int_equal(change_stock(STOCK_RESTOCK, 1, PRODUCT_STOCK_MAX, &stock), CHANGE_FULL);
+    assert_int_equal(change_stock(STOCK_RESTOCK, 99, 5, &stock), CHANGE_CLOSED);
+    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 99, 0, &stock), CHANGE_CLOSED);
     expect_unchanged(before);
-    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -3, &stock), GATE_CHANGED);
+    assert_int_equal(change_stock(STOCK_WITHDRAWAL, 1, -3, &stock), CHANGE_MADE);
     assert_int_equal(stock, 0);
     expect_outcome(sell_one(1, 1, 1), REFUSAL_INSUFFICIENT_STOCK, 0, 0);
 }
@@ -976,7 +979,8 @@ static void test_reading_the_log(void **state)
     size_t count;
     (void)state;
     int64_t began_us = now_us();
-    assert_true(read_log((struct log_position){0, 0}, 30, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){0, 0}, 30, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX,
+                         &count, &reply));
     assert_int_equal(count, 0);
     assert_null(reply);
     assert_true(now_us() - began_us >= 25000);
@@ -984,23 +988,27 @@ static void test_reading_the_log(void **state)
     for (int i = 0; i < 5; i++) {
         sell_one(1, 1, 1);
     }
-    assert_true(read_log((struct log_position){0, 0}, 0, entries, 3, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){0, 0}, 0, entries, 3, orders, 4 * SALES_LOG_ORDERS_MAX, &count,
+                         &reply));
     assert_int_equal(count, 3);
     assert_int_equal(entries[2].orders[0].id, 2);
     freeReplyObject(reply);
-    assert_true(read_log((struct log_position){EPOCH, 2}, 1000, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 2}, 1000, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX,
+                         &count, &reply));
     assert_int_equal(count, 3);
     assert_int_equal(entries[0].orders[0].id, 3);
     assert_int_equal(entries[2].orders[0].id, 5);
     freeReplyObject(reply);
     /* Room for the orders of two entries only. */
-    assert_true(read_log((struct log_position){0, 0}, 0, entries, 8, orders, SALES_LOG_ORDERS_MAX + 2, &count, &reply));
+    assert_true(read_log((struct log_position){0, 0}, 0, entries, 8, orders, SALES_LOG_ORDERS_MAX + 2, &count,
+                         &reply));
     assert_in_range(count, 1, 5);
     freeReplyObject(reply);
     /* Something that is not ours. */
     redis_do(redis, "XADD " LOG " 1-* greeting hello");
     sell_one(1, 1, 1); /* and the log goes on behind it */
-    assert_true(read_log((struct log_position){EPOCH, 5}, 0, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 5}, 0, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX,
+                         &count, &reply));
     assert_int_equal(count, 2);
     assert_int_equal(entries[0].kind, LOG_ENTRY_FOREIGN);
     assert_int_equal(entries[0].order_count, 0);
@@ -1010,7 +1018,8 @@ static void test_reading_the_log(void **state)
     /* Something that pretends to be, and an id that is no position of ours: nobody knows what they stand for. */
     redis_do(redis, "XADD " LOG " 1-* sale nonsense");
     redis_do(redis, "XADD " LOG " 18446744073709551615-1 greeting hello");
-    assert_true(read_log((struct log_position){EPOCH, 7}, 0, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX, &count, &reply));
+    assert_true(read_log((struct log_position){EPOCH, 7}, 0, entries, 8, orders, 4 * SALES_LOG_ORDERS_MAX,
+                         &count, &reply));
     assert_int_equal(count, 2);
     assert_int_equal(entries[0].kind, LOG_ENTRY_DAMAGED);
     assert_int_equal(entries[1].kind, LOG_ENTRY_DAMAGED);
@@ -1025,7 +1034,7 @@ static void test_wiping_and_rebuilding(void **state)
 {
     struct gate_head head;
     struct gate_stock stock;
-    struct gate_change_result result;
+    struct change_result result;
     (void)state;
     open_product(1, 5, 1);
     sell_one(1, 1, 1);
@@ -1057,7 +1066,7 @@ static void test_wiping_and_rebuilding(void **state)
     expect_outcome(sell_one(1, 1, 1), REFUSAL_CUSTOMER_LIMIT, 1, 1);
     expect_outcome(sell_one(2, 1, 1), 100, PRICE, 3);
     struct stock_change change = {.product_id = 1, .delta = 1, .cause = STOCK_RESTOCK};
-    assert_int_equal(gate_change_stock(redis, &change, NULL, 100, &result), GATE_CHANGED);
+    assert_int_equal(gate_change_stock(redis, &change, NULL, 100, &result), CHANGE_MADE);
     assert_int_equal(result.position.epoch, 8);
     assert_true(read_stock(1, (struct log_position){7, 1042}, &stock));
     assert_int_equal(stock.stock_at, 4);

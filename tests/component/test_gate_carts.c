@@ -20,19 +20,19 @@ static struct redis_fixture fixture;
 static redisContext *redis;
 
 /* --- asking ----------------------------------------------------------------------------------------------- */
-static void open_product(struct gate_product product)
+static void open_product(struct sale_product product)
 {
     struct stock_change change = {.product_id = product.id, .delta = product.stock, .cause = STOCK_OPENING};
-    struct gate_change_result result;
-    assert_int_equal(gate_change_stock(redis, &change, &product, 100, &result), GATE_CHANGED);
+    struct change_result result;
+    assert_int_equal(gate_change_stock(redis, &change, &product, 100, &result), CHANGE_MADE);
 }
 
 static void open_plain(int64_t id, int64_t stock, int64_t price, int64_t limit)
 {
-    open_product((struct gate_product){.id = id, .stock = stock, .price = price, .limit = limit});
+    open_product((struct sale_product){.id = id, .stock = stock, .price = price, .limit = limit});
 }
 
-static const struct gate_product bundle_of_1_and_2 = {
+static const struct sale_product bundle_of_1_and_2 = {
     .id = 9, .price = 250, .components = {{1, 1}, {2, 2}}, .component_count = 2};
 
 /* One purchase; `more` are the cart's further lines, "product:quantity …". The caller frees the reply: entry, time, and three. */
@@ -160,7 +160,7 @@ static void test_limits_are_summed_over_the_cart(void **state)
     (void)state;
     open_plain(1, 50, 100, 3);
     open_plain(2, 50, 200, 2);
-    open_product((struct gate_product){
+    open_product((struct sale_product){
         .id = 9, .price = 250, .limit = 1, .components = {{1, 2}, {2, 1}}, .component_count = 2});
     expect(sell(7, 9, 2, "2:1"), REFUSAL_CUSTOMER_LIMIT, "[9 2 0 1]");
     expect(sell(7, 9, 1, "1:2"), REFUSAL_CUSTOMER_LIMIT, "[1 4 0 3]"); /* two of them in the bundle */
@@ -198,7 +198,7 @@ static void test_two_bundles_share_a_component(void **state)
     open_plain(1, 10, 100, 0);
     open_plain(2, 7, 200, 0);
     open_product(bundle_of_1_and_2);
-    open_product((struct gate_product){.id = 10, .price = 400, .components = {{2, 3}}, .component_count = 1});
+    open_product((struct sale_product){.id = 10, .price = 400, .components = {{2, 3}}, .component_count = 1});
     expect(sell(7, 9, 2, "10:1 2:1"), REFUSAL_INSUFFICIENT_STOCK, "[2 0]");
     expect(sell(7, 9, 3, "10:1"), REFUSAL_INSUFFICIENT_STOCK, "[1 0]");
     expect(sell(7, 9, 2, "10:1"), 1, "[250 1 400 0]"); /* three of product 2 are left, then none */
@@ -249,12 +249,12 @@ static void test_a_circle_of_bundles(void **state)
 static void test_windows(void **state)
 {
     (void)state;
-    open_product((struct gate_product){.id = 1, .stock = 5, .price = 100, .starts_at_ms = FAR_AHEAD_MS});
-    open_product((struct gate_product){.id = 2, .stock = 5, .price = 100, .ends_at_ms = LONG_AGO_MS});
-    open_product((struct gate_product){
+    open_product((struct sale_product){.id = 1, .stock = 5, .price = 100, .starts_at_ms = FAR_AHEAD_MS});
+    open_product((struct sale_product){.id = 2, .stock = 5, .price = 100, .ends_at_ms = LONG_AGO_MS});
+    open_product((struct sale_product){
         .id = 3, .stock = 5, .price = 100, .starts_at_ms = LONG_AGO_MS, .ends_at_ms = FAR_AHEAD_MS});
     open_product(
-        (struct gate_product){.id = 9, .price = 1, .components = {{1, 1}, {3, 1}}, .component_count = 2});
+        (struct sale_product){.id = 9, .price = 1, .components = {{1, 1}, {3, 1}}, .component_count = 2});
     redisReply *early = sell(7, 1, 9, ""); /* the window comes before the stock */
     assert_int_equal(early->element[2]->integer, REFUSAL_NOT_OPEN);
     assert_int_equal(early->element[3]->element[0]->integer, 1);
@@ -287,7 +287,7 @@ static void test_a_window_opens_and_ends_by_the_clock(void **state)
     (void)state;
     redis_do(redis, "HSET " HEAD " at 5000000000000");
     int64_t opens_ms = redis_clock_ms() + 150, ends_ms = opens_ms + 150, deadline = deadline_in(5000);
-    open_product((struct gate_product){
+    open_product((struct sale_product){
         .id = 1, .stock = 1000000, .price = 100, .starts_at_ms = opens_ms, .ends_at_ms = ends_ms});
     size_t early = 0, sold = 0;
     int64_t outcome = 0;
@@ -315,18 +315,18 @@ static void test_a_window_opens_and_ends_by_the_clock(void **state)
 }
 
 /* --- cancelling ------------------------------------------------------------------------------------------- */
-static enum gate_change cancel(int64_t order, int64_t user, const struct order_part *parts, size_t count,
-                               struct log_position *position)
+static enum change_outcome cancel(int64_t order, int64_t user, const struct order_part *parts, size_t count,
+                                  struct log_position *position)
 {
     struct cancellation cancellation = {
         .order_id = order, .user_id = user, .actor = user, .parts = parts, .part_count = count};
-    struct gate_change_result result;
+    struct change_result result;
     struct gate_pass pass;
     bool is_void;
     assert_true(gate_take_pass(redis, &pass));
-    enum gate_change changed = gate_cancel(redis, &pass, &cancellation, &result, &is_void);
+    enum change_outcome changed = gate_cancel(redis, &pass, &cancellation, &result, &is_void);
     *position = result.position;
-    return is_void ? GATE_CLOSED : changed;
+    return is_void ? CHANGE_CLOSED : changed;
 }
 
 static void test_cancelled_once(void **state)
@@ -343,19 +343,19 @@ static void test_cancelled_once(void **state)
     expect(sell(7, 9, 1, "1:3"), 1, "[250 0 100 0]");
     expect(sell(8, 1, 1, ""), REFUSAL_INSUFFICIENT_STOCK, "0");
     assert_int_equal(owned(1, 7), 4);
-    assert_int_equal(cancel(1, 7, parts, 4, &first), GATE_CHANGED);
+    assert_int_equal(cancel(1, 7, parts, 4, &first), CHANGE_MADE);
     assert_string_equal(last_entry(), "1 7 7\n9 1 1\n1 1 4\n2 2 2\n1 3 4");
     assert_int_equal(stock_of(1), 4);
     assert_int_equal(stock_of(2), 2);
     assert_int_equal(owned(1, 7), 0);
     int64_t length = log_length();
-    assert_int_equal(cancel(1, 7, parts, 4, &second), GATE_UNCHANGED);
+    assert_int_equal(cancel(1, 7, parts, 4, &second), CHANGE_MADE_BEFORE);
     assert_int_equal(log_position_compare(first, second), 0); /* where it was cancelled: what one waits for */
     assert_int_equal(log_length(), length);
     assert_int_equal(stock_of(1), 4);
     expect(sell(7, 1, 4, ""), 2, "100"); /* the limit has room again */
     struct gate_stock stock;
-    assert_true(gate_read_stock(redis, &(struct gate_product){.id = 1}, first, &stock));
+    assert_true(gate_read_stock(redis, &(struct sale_product){.id = 1}, first, &stock));
     assert_false(stock.sold_out); /* since stock came back */
     assert_int_equal(stock.stock_at, 4);
 }
@@ -365,7 +365,7 @@ static void test_a_pass_ends_with_its_epoch(void **state)
     static const struct order_part part = {.product_id = 1, .quantity = 1};
     struct cancellation cancellation = {
         .order_id = 1, .user_id = 7, .actor = 7, .parts = &part, .part_count = 1};
-    struct gate_change_result result;
+    struct change_result result;
     struct gate_pass pass;
     bool is_void;
     (void)state;
@@ -373,14 +373,14 @@ static void test_a_pass_ends_with_its_epoch(void **state)
     expect(sell(7, 1, 1, ""), 1, "100");
     assert_true(gate_take_pass(redis, &pass));
     assert_true(gate_close(redis));
-    assert_int_equal(gate_cancel(redis, &pass, &cancellation, &result, &is_void), GATE_FAILED);
+    assert_int_equal(gate_cancel(redis, &pass, &cancellation, &result, &is_void), CHANGE_FAILED);
     assert_true(is_void);
     assert_true(gate_open(redis, EPOCH + 1));
-    assert_int_equal(gate_cancel(redis, &pass, &cancellation, &result, &is_void), GATE_FAILED);
+    assert_int_equal(gate_cancel(redis, &pass, &cancellation, &result, &is_void), CHANGE_FAILED);
     assert_true(is_void);
     assert_int_equal(stock_of(1), 3);
     assert_true(gate_take_pass(redis, &pass));
-    assert_int_equal(gate_cancel(redis, &pass, &cancellation, &result, &is_void), GATE_CHANGED);
+    assert_int_equal(gate_cancel(redis, &pass, &cancellation, &result, &is_void), CHANGE_MADE);
     assert_false(is_void);
     assert_int_equal(result.position.epoch, EPOCH + 1);
 }
@@ -408,15 +408,16 @@ static void test_a_cancellation_of_what_nobody_has(void **state)
     open_plain(1, 4, 100, 3);
     expect(sell(7, 1, 2, ""), 1, "100");
     redis_do(redis, "HSET {doorbuster}:buyers:1 7 1");
-    assert_int_equal(cancel(1, 7, &part, 1, &position), GATE_CLOSED); /* void: try again when it is mended */
+    assert_int_equal(cancel(1, 7, &part, 1, &position),
+                     CHANGE_CLOSED); /* void: try again when it is mended */
     assert_string_equal(last_attach(), LOG_REBUILD_WORD "a script found DAMAGED product 1");
-    assert_int_equal(cancel(1, 7, &gone, 1, &position), GATE_CLOSED);
+    assert_int_equal(cancel(1, 7, &gone, 1, &position), CHANGE_CLOSED);
     assert_int_equal(stock_of(1), 2);
 }
 
 /* --- changes ---------------------------------------------------------------------------------------------- */
-static enum gate_change change_stock(int64_t product, int64_t delta, const char *key,
-                                     struct gate_change_result *result)
+static enum change_outcome change_stock(int64_t product, int64_t delta, const char *key,
+                                        struct change_result *result)
 {
     struct stock_change change = {.product_id = product,
                                   .delta = delta,
@@ -430,16 +431,16 @@ static enum gate_change change_stock(int64_t product, int64_t delta, const char 
 
 static void test_a_keyed_change_is_made_once(void **state)
 {
-    struct gate_change_result first, again;
+    struct change_result first, again;
     (void)state;
     open_plain(1, 4, 100, 0);
-    assert_int_equal(change_stock(1, 50, "r-1", &first), GATE_CHANGED);
+    assert_int_equal(change_stock(1, 50, "r-1", &first), CHANGE_MADE);
     assert_string_equal(last_entry(), "1 50 54 restock 5 a reason\nkey r-1");
-    assert_int_equal(change_stock(1, -4, NULL, &again), GATE_CHANGED);
-    assert_int_equal(change_stock(1, 50, "r-1", &again), GATE_UNCHANGED);
+    assert_int_equal(change_stock(1, -4, NULL, &again), CHANGE_MADE);
+    assert_int_equal(change_stock(1, 50, "r-1", &again), CHANGE_MADE_BEFORE);
     assert_int_equal(again.stock, 54); /* as the first time */
     assert_int_equal(log_position_compare(first.position, again.position), 0);
-    assert_int_equal(change_stock(1, 7, "r-1", &again), GATE_UNCHANGED); /* whoever asks compares */
+    assert_int_equal(change_stock(1, 7, "r-1", &again), CHANGE_MADE_BEFORE); /* whoever asks compares */
     assert_int_equal(again.product_id, 1);
     assert_int_equal(again.figure, 50);
     assert_false(again.is_price);
@@ -448,26 +449,26 @@ static void test_a_keyed_change_is_made_once(void **state)
     struct gate_change_key key = {.actor = 5, .ttl_ms = 100000, .result = first, .key = "r-1"};
     redis_do(redis, "DEL {doorbuster}:change:5:r-1");
     assert_true(gate_put_change_keys(redis, &key, 1));
-    assert_int_equal(change_stock(1, 50, "r-1", &again), GATE_UNCHANGED);
+    assert_int_equal(change_stock(1, 50, "r-1", &again), CHANGE_MADE_BEFORE);
     assert_int_equal(again.stock, 54);
     assert_int_equal(stock_of(1), 50);
 }
 
 static void test_a_withdrawal_is_never_below_zero(void **state)
 {
-    struct gate_change_result result;
+    struct change_result result;
     (void)state;
     open_plain(1, 4, 100, 0);
     open_plain(2, 4, 100, 0);
     open_product(bundle_of_1_and_2);
     int64_t length = log_length();
-    assert_int_equal(change_stock(1, -5, "w", &result), GATE_SHORT);
-    assert_int_equal(change_stock(1, PRODUCT_STOCK_MAX, NULL, &result), GATE_FULL);
-    assert_int_equal(change_stock(77, 1, NULL, &result), GATE_CLOSED);
-    assert_int_equal(change_stock(9, 1, NULL, &result), GATE_CLOSED); /* a bundle */
+    assert_int_equal(change_stock(1, -5, "w", &result), CHANGE_SHORT);
+    assert_int_equal(change_stock(1, PRODUCT_STOCK_MAX, NULL, &result), CHANGE_FULL);
+    assert_int_equal(change_stock(77, 1, NULL, &result), CHANGE_CLOSED);
+    assert_int_equal(change_stock(9, 1, NULL, &result), CHANGE_CLOSED); /* a bundle */
     assert_int_equal(log_length(), length);
     assert_int_equal(change_stock(1, -4, "w", &result),
-                     GATE_CHANGED); /* a refusal is not kept under the key */
+                     CHANGE_MADE); /* a refusal is not kept under the key */
     assert_int_equal(stock_of(1), 0);
 }
 
@@ -475,7 +476,7 @@ static void test_a_price_is_for_what_comes_after(void **state)
 {
     struct price_change change = {
         .product_id = 1, .to = 80, .actor = 5, .note = "second hour", .key = "p", .key_bytes = 1};
-    struct gate_change_result result;
+    struct change_result result;
     struct gate_head before;
     struct gate_stock stock;
     (void)state;
@@ -484,33 +485,33 @@ static void test_a_price_is_for_what_comes_after(void **state)
     open_product(bundle_of_1_and_2);
     expect(sell(7, 1, 1, ""), 1, "100");
     assert_true(gate_read_head(redis, &before));
-    assert_int_equal(gate_change_price(redis, &change, 100, &result), GATE_CHANGED);
+    assert_int_equal(gate_change_price(redis, &change, 100, &result), CHANGE_MADE);
     assert_string_equal(last_entry(), "1 100 80 5 second hour\nkey p");
     assert_int_equal(result.stock, 100); /* the price before */
     expect(sell(7, 1, 1, ""), 2, "80");
-    assert_int_equal(gate_change_price(redis, &change, 100, &result), GATE_UNCHANGED);
+    assert_int_equal(gate_change_price(redis, &change, 100, &result), CHANGE_MADE_BEFORE);
     assert_true(result.is_price);
     change.to = 60;
     change.key = NULL;
     change.key_bytes = 0;
-    assert_int_equal(gate_change_price(redis, &change, 100, &result), GATE_CHANGED);
+    assert_int_equal(gate_change_price(redis, &change, 100, &result), CHANGE_MADE);
     assert_int_equal(result.stock, 80);
-    assert_true(gate_read_stock(redis, &(struct gate_product){.id = 1}, before.log_last, &stock));
+    assert_true(gate_read_stock(redis, &(struct sale_product){.id = 1}, before.log_last, &stock));
     assert_int_equal(stock.price_at, 100); /* both changes undone */
     assert_int_equal(stock.now.price, 60);
     assert_int_equal(stock.stock_at, 3);
     change.product_id = 9;
     assert_int_equal(gate_change_price(redis, &change, 100, &result),
-                     GATE_CHANGED); /* a bundle has a price of its own */
+                     CHANGE_MADE); /* a bundle has a price of its own */
     expect(sell(7, 9, 1, ""), 3, "60");
     change.product_id = 77;
-    assert_int_equal(gate_change_price(redis, &change, 100, &result), GATE_CLOSED);
+    assert_int_equal(gate_change_price(redis, &change, 100, &result), CHANGE_CLOSED);
 }
 
 /* --- rebuilt ---------------------------------------------------------------------------------------------- */
 static void test_a_rebuilt_product_is_as_it_was_opened(void **state)
 {
-    struct gate_product product = {.id = 1,
+    struct sale_product product = {.id = 1,
                                    .stock = 4,
                                    .price = 100,
                                    .limit = 2,
@@ -527,7 +528,7 @@ static void test_a_rebuilt_product_is_as_it_was_opened(void **state)
     }
     assert_true(gate_wipe(redis, (struct log_position){7, 1}));
     assert_true(gate_put_product(redis, &product));
-    assert_true(gate_put_product(redis, &(struct gate_product){.id = 2, .stock = 4, .price = 100}));
+    assert_true(gate_put_product(redis, &(struct sale_product){.id = 2, .stock = 4, .price = 100}));
     assert_true(gate_put_product(redis, &bundle_of_1_and_2));
     for (size_t i = 0; i < 3; i++) {
         redisReply *filled = redis_ask(redis, "DUMP {doorbuster}:product:%" PRId64, ids[i]);

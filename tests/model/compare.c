@@ -95,9 +95,9 @@ bool compare_answer(struct trial *trial, size_t index, bool is_recorded)
 }
 
 /* --- Redis ------------------------------------------------------------------------------------------------------------------------ */
-static struct gate_product gate_product_of(const struct model_product *product, int64_t id)
+static struct sale_product gate_product_of(const struct model_product *product, int64_t id)
 {
-    struct gate_product out = {.id = id, .component_count = product->component_count};
+    struct sale_product out = {.id = id, .component_count = product->component_count};
     for (size_t i = 0; i < product->component_count; i++) {
         out.components[i] =
             (struct bundle_component){product->components[i].product, product->components[i].quantity};
@@ -105,7 +105,7 @@ static struct gate_product gate_product_of(const struct model_product *product, 
     return out;
 }
 
-static bool compare_window(struct trial *trial, const struct gate_product *now,
+static bool compare_window(struct trial *trial, const struct sale_product *now,
                            const struct model_product *model, int64_t id)
 {
     return trial_equal(trial, now->price, model->price, "Redis: price of product %" PRId64, id) &&
@@ -120,7 +120,7 @@ static bool compare_window(struct trial *trial, const struct gate_product *now,
 static bool compare_gate_product(struct trial *trial, int64_t id)
 {
     const struct model_product *now = &trial->now.products[id], *recorded = &trial->recorded.products[id];
-    const struct gate_product asked = gate_product_of(now, id);
+    const struct sale_product asked = gate_product_of(now, id);
     struct gate_stock stock;
     if (!gate_read_stock(trial->world->books, &asked, trial->world->recorder->recorded, &stock)) {
         return trial_fail(trial, "reading the stock of product %" PRId64 ": %s", id, redis_failure());

@@ -42,8 +42,8 @@ static bool read_order(struct trial *trial, struct cancelling *cancelling, enum 
     return trial_equal(trial, status == STORE_FAILED, false, "reading the parts of an order");
 }
 
-static enum gate_change ask_gate(struct trial *trial, const struct cancelling *cancelling,
-                                 struct gate_change_result *result, bool *is_void)
+static enum change_outcome ask_gate(struct trial *trial, const struct cancelling *cancelling,
+                                    struct change_result *result, bool *is_void)
 {
     struct cancellation cancel = {.order_id = cancelling->order_id,
                                   .user_id = cancelling->order.sale.user_id,
@@ -57,7 +57,7 @@ static enum gate_change ask_gate(struct trial *trial, const struct cancelling *c
 static bool cancel_in_vain(struct trial *trial, struct cancelling *cancelling)
 {
     enum model_result found;
-    struct gate_change_result result;
+    struct change_result result;
     bool is_void;
     if (!read_order(trial, cancelling, &found) || !trial_attach(trial)) {
         return false;
@@ -71,19 +71,19 @@ static bool cancel_in_vain(struct trial *trial, struct cancelling *cancelling)
 
 static bool cancel_at_gate(struct trial *trial, const struct cancelling *cancelling, enum model_result *out)
 {
-    struct gate_change_result result;
+    struct change_result result;
     bool is_void;
-    enum gate_change changed = ask_gate(trial, cancelling, &result, &is_void);
+    enum change_outcome changed = ask_gate(trial, cancelling, &result, &is_void);
     struct log_position *position = &trial->cancel_positions[cancelling->order_id];
-    if (changed == GATE_CHANGED) {
+    if (changed == CHANGE_MADE) {
         *position = result.position;
         *out = MODEL_DONE;
-    } else if (changed == GATE_UNCHANGED) {
+    } else if (changed == CHANGE_MADE_BEFORE) {
         *out = MODEL_DONE_BEFORE;
         return trial_equal(trial, log_position_compare(*position, result.position), 0,
                            "position of the cancellation of order %" PRId64 " compared",
                            cancelling->order_id);
-    } else if (changed == GATE_FULL) {
+    } else if (changed == CHANGE_FULL) {
         *out = MODEL_FULL;
     } else {
         return trial_fail(trial, "cancelling order %" PRId64 ": %s", cancelling->order_id, redis_failure());

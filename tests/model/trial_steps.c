@@ -64,7 +64,7 @@ static bool open_at_gate(struct trial *trial, const struct store_product *added)
 {
     struct stock_change change = {
         .product_id = added->id, .delta = added->planned_stock, .cause = STOCK_OPENING, .actor = MODEL_ADMIN};
-    struct gate_product opening = {.id = added->id,
+    struct sale_product opening = {.id = added->id,
                                    .stock = added->planned_stock,
                                    .price = added->price,
                                    .limit = added->per_customer_limit,
@@ -72,10 +72,10 @@ static bool open_at_gate(struct trial *trial, const struct store_product *added)
                                    .ends_at_ms = added->ends_at_ms,
                                    .component_count = added->component_count};
     memcpy(opening.components, added->components, sizeof opening.components);
-    struct gate_change_result result;
-    enum gate_change changed =
+    struct change_result result;
+    enum change_outcome changed =
         gate_change_stock(trial->world->books, &change, &opening, PATIENCE_MS, &result);
-    return trial_equal(trial, changed, GATE_CHANGED, "opening product %" PRId64, added->id) &&
+    return trial_equal(trial, changed, CHANGE_MADE, "opening product %" PRId64, added->id) &&
            trial_equal(trial, result.stock, added->planned_stock, "opening stock of %" PRId64, added->id);
 }
 
@@ -162,8 +162,8 @@ static bool buy(struct trial *trial, struct step *step)
     return true;
 }
 /* --- changes ------------------------------------------------------------------------------------------------------------------------- */
-static enum gate_change change_stock(struct trial *trial, int64_t product, int64_t delta, int key,
-                                     struct gate_change_result *result)
+static enum change_outcome change_stock(struct trial *trial, int64_t product, int64_t delta, int key,
+                                        struct change_result *result)
 {
     struct stock_change change = {.product_id = product,
                                   .delta = delta,
@@ -175,8 +175,8 @@ static enum gate_change change_stock(struct trial *trial, int64_t product, int64
     return gate_change_stock(trial->world->books, &change, NULL, PATIENCE_MS, result);
 }
 
-static enum gate_change change_price(struct trial *trial, int64_t product, int64_t price, int key,
-                                     struct gate_change_result *result)
+static enum change_outcome change_price(struct trial *trial, int64_t product, int64_t price, int key,
+                                        struct change_result *result)
 {
     struct price_change change = {.product_id = product,
                                   .to = price,
@@ -188,15 +188,15 @@ static enum gate_change change_price(struct trial *trial, int64_t product, int64
 }
 
 static bool compare_change(struct trial *trial, int key, enum model_result wanted,
-                           const struct model_change *model, enum gate_change found,
-                           const struct gate_change_result *result)
+                           const struct model_change *model, enum change_outcome found,
+                           const struct change_result *result)
 {
-    static const enum gate_change same[] = {
-        [MODEL_DONE] = GATE_CHANGED,  [MODEL_DONE_BEFORE] = GATE_UNCHANGED,
-        [MODEL_CLOSED] = GATE_CLOSED, [MODEL_SHORT] = GATE_SHORT,
-        [MODEL_FULL] = GATE_FULL,
+    static const enum change_outcome same[] = {
+        [MODEL_DONE] = CHANGE_MADE,     [MODEL_DONE_BEFORE] = CHANGE_MADE_BEFORE,
+        [MODEL_CLOSED] = CHANGE_CLOSED, [MODEL_SHORT] = CHANGE_SHORT,
+        [MODEL_FULL] = CHANGE_FULL,
     };
-    if (found == GATE_FAILED) {
+    if (found == CHANGE_FAILED) {
         return trial_fail(trial, "a change failed: %s", redis_failure());
     }
     if (!trial_equal(trial, found, same[wanted], "result of a change")) {
@@ -221,9 +221,9 @@ static bool change(struct trial *trial, struct step *step)
 {
     int64_t product = trial_product(trial, &step->product);
     int64_t delta = step->kind == STEP_WITHDRAW ? -step->units : step->units;
-    struct gate_change_result result = {0};
+    struct change_result result = {0};
     struct model_change done;
-    enum gate_change found;
+    enum change_outcome found;
     enum model_result wanted;
     if (step->kind == STEP_PRICE) {
         found = change_price(trial, product, step->price, step->key, &result);

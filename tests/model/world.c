@@ -336,8 +336,9 @@ bool world_begin(struct world *world, int64_t users, char *error, size_t error_b
     world->purchase_count = world->answer_count = 0;
     empty_folder(world->folder);
     world->recorder = new_recorder(world);
+    world->place = (struct gate_place){.kind = GATE_LUA, .redis = world->redis.address};
     struct gate_settings settings = {
-        .loop = &world->loop, .redis = world->redis.address, .settle_cb = settle_cb, .context = world};
+        .loop = &world->loop, .place = &world->place, .settle_cb = settle_cb, .context = world};
     world->gate = gate_open_for_worker(&settings);
     if (!open_store(world, world->recorder, error, error_bytes) ||
         !add_users(world, users, error, error_bytes)) {

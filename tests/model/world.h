@@ -29,6 +29,7 @@ struct world_key {
 
 struct world {
     struct redis_fixture redis;
+    struct gate_place place;
     char folder[FOLDER_BYTES];
     redisContext *books; /* a pool thread's connection */
     uv_loop_t loop;

@@ -1,0 +1,34 @@
+/* A change by an admin, a buyer who cancels, or the system: what became of it, whichever gate made it. Plain data. */
+#ifndef DOORBUSTER_CHANGE_H
+#define DOORBUSTER_CHANGE_H
+
+#include "doorbuster/sales_log.h"
+
+enum change_outcome {
+    CHANGE_MADE,
+    CHANGE_MADE_BEFORE, /* open already; cancelled already; the idempotency key has done something: see the result */
+    CHANGE_CLOSED, /* no such product; or it is a bundle, whose stock is its components' */
+    CHANGE_SHORT,
+    CHANGE_FULL,
+    CHANGE_FAILED
+};
+
+struct change_result {
+    struct log_position
+        position;  /* of the entry; of the earlier one that a key stands for, or that cancelled the order */
+    int64_t stock; /* the product's afterwards; of a price: the price before */
+    /* What the idempotency key stands for: not necessarily what was asked now. */
+    int64_t product_id, figure; /* figure: the delta, or the new price */
+    bool is_price;
+};
+
+/* The stock of each product that one entry of the store has moved, bundles aside: what the nodes of the Redlock gate are told. */
+struct stock_moves {
+    struct log_position position; /* of the entry; {0,0}: nothing was moved */
+    size_t count;
+    struct stock_move {
+        int64_t product_id, stock; /* afterwards */
+    } each[SALES_LOG_PARTS_MAX];
+};
+
+#endif

@@ -1,0 +1,34 @@
+/* Which gate a server sells through, and where it is: for the server's processes and the tools, from the same settings. */
+#ifndef DOORBUSTER_GATE_PLACE_H
+#define DOORBUSTER_GATE_PLACE_H
+
+#include "doorbuster/redis.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define GATE_NODES_MAX 9
+#define GATE_NODES_SPAWNED 5
+
+enum gate_kind { GATE_LUA, GATE_REDLOCK };
+extern const char *const gate_kind_names[2]; /* "lua", "redlock": the words of --gate */
+
+struct gate_place {
+    enum gate_kind kind;
+    struct redis_address redis; /* GATE_LUA */
+    bool spawn_redis;           /* it is the private one in the data folder */
+    /* GATE_REDLOCK */
+    struct redis_address nodes[GATE_NODES_MAX];
+    unsigned node_count; /* odd, 1 to GATE_NODES_MAX */
+    bool spawn_nodes;    /* they are private ones in the data folder */
+    int lock_ttl_ms, lock_attempts, lock_retry_delay_ms;
+};
+
+/* "lua" or "redlock". */
+bool gate_kind_parse(const char *text, enum gate_kind *out);
+/* "host:port,host:port,…", each also as redis_address_parse() has it: an odd number, none twice. Or "spawn": GATE_NODES_SPAWNED private ones in
+ * `data_dir` (absolute), "unix:DIR/node1.sock" and so on. False: `error` says what it may be. */
+bool gate_place_parse_nodes(struct gate_place *place, const char *list, const char *data_dir, char *error,
+                            size_t error_bytes);
+
+#endif
