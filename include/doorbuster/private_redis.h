@@ -1,5 +1,6 @@
 /* The private redis-server of `--redis spawn`: a socket and an append-only file in the data folder, nothing on the network. Its data lie in
- * DATA/redis. And those of `--redlock-nodes spawn`, which keep nothing: what they forget the keeper tells them again. Whoever starts it holds the data folder's lock. The supervisor runs it while it serves; `verify` for as long as it audits a
+ * DATA/redis. And those of `--redlock-nodes spawn`, which keep nothing: what they forget the keeper tells them again.
+ * Whoever starts one holds the data folder's lock. The supervisor runs them while it serves; `verify` the first for as long as it audits a
  * stopped server. */
 #ifndef DOORBUSTER_PRIVATE_REDIS_H
 #define DOORBUSTER_PRIVATE_REDIS_H

@@ -239,7 +239,7 @@ static void drain_and_leave(struct recorder *recorder, const struct server_share
            recorder_record(recorder, 0) == RECORDED_SOME) {
     }
     bool orphaned = is_closed(shared->supervisor_lifeline[0], 0);
-    if (recorder->redis != NULL && orphaned && shared->configuration.spawn_redis) {
+    if (recorder->redis != NULL && orphaned && shared->configuration.place.spawn_redis) {
         log_warn("the supervisor is gone: shutting the private Redis down");
         freeReplyObject(redis_ask(recorder->redis, "SHUTDOWN"));
     }
@@ -269,7 +269,7 @@ int recorder_run(const struct server_shared *shared)
         if (recorder->store == NULL && store_open(&recorder->store, shared->configuration.store_url,
                                                   STORE_WRITER, error, sizeof error) != STORE_OK) {
             log_error("%s", error);
-        } else if (ensure_connected(recorder, &shared->configuration.redis, retry_ms < RETRY_MAX_MS) &&
+        } else if (ensure_connected(recorder, &shared->configuration.place.redis, retry_ms < RETRY_MAX_MS) &&
                    recorder_attach(recorder)) {
             retry_ms = RETRY_FIRST_MS;
             if (!ready) {
