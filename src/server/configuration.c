@@ -230,6 +230,8 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
     }
     read_data_dir(configuration);
     read_redis(configuration);
+    configuration->place = (struct gate_place){
+        .kind = GATE_LUA, .redis = configuration->redis, .spawn_redis = configuration->spawn_redis};
     read_secret(configuration);
     read_store(configuration);
 }

@@ -2,6 +2,7 @@
 #ifndef DOORBUSTER_SERVER_SERVER_H
 #define DOORBUSTER_SERVER_SERVER_H
 
+#include "doorbuster/gate_place.h"
 #include "doorbuster/metrics.h"
 #include "doorbuster/redis.h"
 
@@ -17,6 +18,7 @@ struct server_configuration {
     unsigned workers;
     const char *data_dir;
     char store_url[4200];
+    struct gate_place place;
     struct redis_address redis;
     bool spawn_redis;
     bool dev_open_admin;

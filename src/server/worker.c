@@ -131,14 +131,14 @@ static void open_parts(struct worker *worker, unsigned index)
     const struct server_configuration *configuration = &worker->shared->configuration;
     struct api_settings api = {.loop = &worker->loop,
                                .store_url = configuration->store_url,
-                               .redis = configuration->redis,
+                               .place = &configuration->place,
                                .secret = configuration->secret,
                                .secret_bytes = configuration->secret_bytes,
                                .dev_open_admin = configuration->dev_open_admin,
                                .metrics = worker->shared->metrics};
     worker->api = api_new(&api);
     struct gate_settings gate = {.loop = &worker->loop,
-                                 .redis = configuration->redis,
+                                 .place = &configuration->place,
                                  .settle_cb = api_settle,
                                  .context = worker->api};
     worker->gate = gate_open_for_worker(&gate);
