@@ -16,6 +16,8 @@ struct gate_side {
     int timeout_ms;
     redisContext *redis;      /* GATE_LUA */
     struct node_books *nodes; /* GATE_REDLOCK */
+    unsigned
+        untold; /* changes that no majority of the nodes was told of: whoever owns it counts and clears */
 };
 /* Connected, or connected anew if the connection is dead. Of the Redlock gate it only makes ready: nodes that are away are no failure, and what needs a
  * majority says so itself. False: `error` says why. */

@@ -47,6 +47,7 @@
     X(lock_lost, "locks whose validity ended before they were released")                                     \
     X(lock_node_timeouts, "answers of lock nodes that did not come in time")                                 \
     X(lock_nodes_restarted, "lock nodes found restarted, which then do not vote for a while")                \
+    X(nodes_untold, "changes whose new stock no majority of the lock nodes could be told at once")           \
     X(process_restarts, "processes that the supervisor started again")
 
 enum metrics_counter {

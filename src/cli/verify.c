@@ -89,7 +89,7 @@ static void reach_redis(struct audit *audit, struct private_sleeper *sleeper, bo
     if (audit_connect(audit, error, sizeof error)) {
         return;
     }
-    if (may_wake && audit->place->private_redis && private_wake(sleeper, audit->place, why, sizeof why) &&
+    if (may_wake && audit->place->gate.spawn_redis && private_wake(sleeper, audit->place, why, sizeof why) &&
         audit_connect(audit, error, sizeof error)) {
         return;
     }
@@ -129,6 +129,9 @@ int verify_run(const struct settings *settings)
     const struct acks *acks = acks_path != NULL ? &told : NULL;
     if (store_open(&audit.store, place.store_url, STORE_READER, error, sizeof error) != STORE_OK) {
         process_refuse(settings->program, "%s", error);
+    }
+    if (!cli_choose_gate(settings, audit.store, &place)) {
+        process_refuse(settings->program, "%s", store_error(audit.store));
     }
     int exit_code;
     if (watch) {

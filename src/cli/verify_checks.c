@@ -206,7 +206,7 @@ bool audit_connect(struct audit *audit, char *error, size_t error_bytes)
     }
     if (audit->redis == NULL) {
         audit->redis =
-            redis_connect_blocking(&audit->place->redis, VERIFY_REDIS_TIMEOUT_MS, error, error_bytes);
+            redis_connect_blocking(&audit->place->gate.redis, VERIFY_REDIS_TIMEOUT_MS, error, error_bytes);
     }
     return audit->redis != NULL;
 }

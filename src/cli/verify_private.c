@@ -57,7 +57,7 @@ bool private_wake(struct private_sleeper *sleeper, const struct cli_place *place
         return false;
     }
     if (may_start(place->data_dir, error, error_bytes)) {
-        sleeper->pid = private_redis_start(place->data_dir, &place->redis, error, error_bytes);
+        sleeper->pid = private_redis_start(place->data_dir, &place->gate.redis, error, error_bytes);
     }
     if (sleeper->pid < 0) {
         private_put_back(sleeper);
