@@ -8,17 +8,22 @@
 
 #define FIGURE_MAX ((INT64_C(1) << 53) - 1) /* what Lua can compare exactly */
 
-/* GET of a list or a hash is an error: then it is not ours, as a string that is none of ours. SET puts a string in the place of anything. */
+/* Reads as node_stock_parse() does: what is out of range is none of ours, however new it looks. GET of a list or a hash is an error: likewise. SET puts
+ * a string in the place of anything. */
 const char node_stock_script[] =
+    "local function version(text) "
+    "if type(text) ~= 'string' then return nil end "
+    "local stock, epoch, n = string.match(text, '^(%d+) (%d+) (%d+)$') "
+    "if not stock then return nil end "
+    "stock, epoch, n = tonumber(stock), tonumber(epoch), tonumber(n) "
+    "if stock >= 2^53 or epoch >= 2^53 or n >= 2^53 then return nil end "
+    "return epoch, n "
+    "end "
     "local taken = 0 "
     "for i = 1, #KEYS do "
-    "local said = redis.pcall('GET', KEYS[i]) "
-    "said = type(said) == 'string' and said or '' "
-    "local epoch, n = string.match(said, '^%d+ (%d+) (%d+)$') "
-    "local new_epoch, new_n = string.match(ARGV[i], '^%d+ (%d+) (%d+)$') "
-    "epoch, n = tonumber(epoch), tonumber(n) "
-    "new_epoch, new_n = tonumber(new_epoch), tonumber(new_n) "
-    "if not epoch or new_epoch > epoch or (new_epoch == epoch and new_n > n) then "
+    "local epoch, n = version(redis.pcall('GET', KEYS[i])) "
+    "local new_epoch, new_n = version(ARGV[i]) "
+    "if new_epoch and (not epoch or new_epoch > epoch or (new_epoch == epoch and new_n > n)) then "
     "redis.call('SET', KEYS[i], ARGV[i]) "
     "taken = taken + 1 "
     "end "
