@@ -140,6 +140,8 @@ static void open_parts(struct worker *worker, unsigned index)
     struct gate_settings gate = {.loop = &worker->loop,
                                  .place = &configuration->place,
                                  .settle_cb = api_settle,
+                                 .learn_cb = api_learn,
+                                 .sell_cb = api_sell,
                                  .context = worker->api};
     worker->gate = gate_open_for_worker(&gate);
     api_use_gate(worker->api, worker->gate);
