@@ -35,6 +35,12 @@ struct api {
     pthread_mutex_t desks_mutex;
     struct desk *free_desks;
     uint64_t decisions_seen; /* by api_watch */
+    /* selling.c's: what is under way, and what belongs to the WORK_SELL thread while something is. */
+    struct gate_lesson *lesson;
+    struct gate_batch *batch;
+    struct desk *seller; /* NULL until it is needed */
+    unsigned complaints; /* not said yet */
+    int64_t complain_next_us;
     struct sold_out_answer sold_out[SOLD_OUT_ANSWERS];
 };
 
@@ -146,6 +152,8 @@ void products_list(struct http_request *request, void *api);
 void products_get(struct http_request *request, void *api);
 void products_stock(struct http_request *request, void *api);
 void purchases_create(struct http_request *request, void *api);
+/* The same, but only of the Redlock gate. */
+void purchases_create_redlock(struct http_request *request, void *api);
 void purchases_mine(struct http_request *request, void *api);
 void purchases_get(struct http_request *request, void *api);
 void purchases_cancel(struct http_request *request, void *api);
@@ -154,6 +162,7 @@ void price_changes_create(struct http_request *request, void *api);
 void audit_list(struct http_request *request, void *api);
 void operations_root(struct http_request *request, void *api);
 void operations_health(struct http_request *request, void *api);
+void readiness_get(struct http_request *request, void *api);
 void operations_metrics(struct http_request *request, void *api);
 void operations_problem(struct http_request *request, void *api);
 
