@@ -51,16 +51,12 @@ static struct setting options[] = {
      .environment = "DOORBUSTER_GATE",
      .value_name = "GATE",
      .default_value = "lua",
-     .help = "who decides: lua (a script in the Redis of --redis), or redlock (the store, under locks on a "
-             "majority "
-             "of the nodes of --redlock-nodes)"},
+     .help = "who decides: lua, a script in one Redis; or redlock, the store under locks"},
     {.option = "redlock-nodes",
      .environment = "REDIS_NODES",
      .value_name = "LIST",
      .default_value = "spawn",
-     .help =
-         "host:port,host:port,…: an odd number of independent Redis nodes, 1 to 9; or spawn: five private "
-         "ones in DIR"},
+     .help = "host:port,…: an odd number of Redis nodes for the locks; or spawn: five in DIR"},
     {.option = "dev-open-admin",
      .help = "every signed-in account may use the admin calls; on a loopback address only"},
     {.environment = "JWT_SECRET_KEY",
@@ -73,11 +69,11 @@ static struct setting options[] = {
     {.environment = "LOCK_RETRY_ATTEMPTS",
      .value_name = "N",
      .default_value = "3",
-     .help = "redlock: attempts to get a lock before the next purchase asks anew, 1 to 100"},
+     .help = "redlock: attempts to get a lock, 1 to 100"},
     {.environment = "LOCK_RETRY_DELAY_MS",
      .value_name = "N",
      .default_value = "100",
-     .help = "redlock: the wait before the second attempt, doubled before each further one, 1 to 10000"},
+     .help = "redlock: the wait before the second attempt, then doubled, 1 to 10000"},
 };
 static struct settings settings = {
     .program = PROGRAM,

@@ -59,6 +59,9 @@ int worker_run(const struct server_shared *shared, unsigned index);
 int recorder_run(const struct server_shared *shared);    /* of the Lua gate */
 int node_keeper_run(const struct server_shared *shared); /* of the Redlock gate */
 
+/* Is a lifeline's other end closed? Waits up to wait_ms for that. */
+bool lifeline_is_closed(int fd, int wait_ms);
+
 /* In a child: "I can serve". */
 void supervisor_tell_ready(const struct server_shared *shared);
 
