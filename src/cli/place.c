@@ -34,7 +34,7 @@ static void take_nodes(const struct settings *settings, struct cli_place *out, c
 {
     char error[512];
     if (!gate_place_parse_nodes(&out->gate, nodes, out->data_dir, error, sizeof error)) {
-        process_refuse(settings->program, "--redlock-nodes: %s", error);
+        process_refuse(settings->program, "--redlock-nodes or REDIS_NODES: %s", error);
     }
 }
 
