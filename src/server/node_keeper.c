@@ -303,8 +303,11 @@ static bool fill_node(struct node_keeper *keeper, unsigned node)
     } while (keeper->page_count == PAGE);
     if (set_mark(keeper, node, products, position)) {
         bool again = keeper->nodes[node].was_filled;
-        log_line(again ? LOG_WARN : LOG_INFO, "%s had %s: told it the stock of %" PRId64 " products",
-                 name_of(keeper, node), again ? "forgotten everything" : "no stock yet", products);
+        log_line(again          ? LOG_WARN
+                 : products > 0 ? LOG_INFO
+                                : LOG_DEBUG,
+                 "%s had %s: told it the stock of %" PRId64 " products", name_of(keeper, node),
+                 again ? "forgotten everything" : "no stock yet", products);
         metrics_add(METRICS_nodes_refilled, again);
         keeper->nodes[node].was_filled = true;
     }
@@ -348,8 +351,8 @@ static void tell_healed(struct node_keeper *keeper, unsigned node, size_t line, 
     snprintf(was, sizeof was, "%" PRId64 " at %s", said->stock, version);
     log_error("%s healed: of product %" PRId64
               " it had %s, which none of ours has written; the store has %" PRId64 " at %s",
-              name_of(keeper, node), keeper->ids[line], said->known ? was : "no figure", keeper->stocks[line],
-              position);
+              name_of(keeper, node), keeper->ids[line], said->known ? was : "something that is no figure",
+              keeper->stocks[line], position);
 }
 
 static void heal(struct node_keeper *keeper, unsigned node, size_t line)

@@ -274,7 +274,7 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
     int64_t now_us = clock_monotonic_us();
     bool was_successor = child->pid == supervisor->successor;
     bool gone_for_good = child->leaving || supervisor->stopping || was_successor;
-    if (child->kind == CHILD_WORKER && WIFSIGNALED(status)) { /* its locks may still be there */
+    if (child->kind == CHILD_WORKER && status != 0) { /* its locks may still be there */
         supervisor->shared->dead_workers[child->index] = child->pid;
     }
     child->pid = 0;
