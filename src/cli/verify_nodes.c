@@ -7,6 +7,7 @@
  * only. Owns nothing: the connections are the audit's. */
 #include "verify.h"
 
+#include "doorbuster/books.h"
 #include "doorbuster/clock.h"
 
 #include <inttypes.h>
@@ -134,28 +135,14 @@ static enum told read_told(struct audit *audit, const struct store_product *prod
     return TOLD_LATE;
 }
 
-/* The store's figure at the version told. */
+/* The store's figure at the version told; -1: it has never been there, so no figure is right. False: it cannot be read. */
 static bool read_store_at(struct audit *audit, const struct store_product *product,
-                          const struct node_stock *told, int64_t *stock, const char **why)
+                          const struct node_stock *told, int64_t *stock)
 {
-    struct log_position last;
-    struct store_position now;
-    bool known;
-    if (store_stock_at(audit->live, product->id, told->version, &known, stock) != STORE_OK ||
-        store_position(audit->live, &now) != STORE_OK || !read_last_move(audit, product->id, &last)) {
-        *why = "the store cannot be read";
-        return false;
-    }
-    if (known) {
-        return true;
-    }
-    *why = "the store's stock at that position is not known any more";
-    if (log_position_compare(told->version, now.recorded) > 0) {
-        *stock = -1; /* a position that the store has never had: no figure there is right */
-        return true;
-    }
-    *stock = product->stock;
-    return log_position_compare(told->version, last) >= 0;
+    bool known = false;
+    enum store_status status = books_stock_at(audit->live, product->id, told->version, &known, stock);
+    *stock = known ? *stock : -1;
+    return status == STORE_OK;
 }
 
 static void report_book(struct audit *audit, const struct store_product *product,
@@ -178,11 +165,11 @@ static void report_book(struct audit *audit, const struct store_product *product
 static void compare(struct audit *audit, const struct store_product *product, const struct node_stock *told,
                     bool is_late, struct verify_book *book)
 {
-    const char *why = NULL;
     book->redis = told->stock;
     book->version = told->version;
-    if (!is_late && !read_store_at(audit, product, told, &book->store, &why)) {
-        audit_report(audit, name_of_books, UNKNOWN, "product %" PRId64 ": %s", product->id, why);
+    if (!is_late && !read_store_at(audit, product, told, &book->store)) {
+        audit_report(audit, name_of_books, UNKNOWN, "product %" PRId64 ": %s", product->id,
+                     store_error(audit->live));
         return;
     }
     book->known = true;
