@@ -312,7 +312,7 @@ static void test_figures_and_what_is_none(void **state)
                                        "9007199254740992 1 1",
                                        "nan 1 1"};
     struct node_stock said = {.stock = 77};
-    char text[NODE_STOCK_TEXT_BYTES];
+    char text[NODE_STOCK_VALUE_BYTES];
     (void)state;
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
         if (node_stock_parse(none[i], strlen(none[i]), &said)) {
@@ -321,7 +321,7 @@ static void test_figures_and_what_is_none(void **state)
     }
     assert_int_equal(said.stock, 77);
     assert_false(node_stock_parse("1 2 3\0", 6, &said));
-    node_stock_format(12, (struct log_position){34, 56}, text);
+    node_stock_format(&(struct node_stock){.stock = 12, .version = {34, 56}}, text);
     assert_string_equal(text, "12 34 56");
     assert_true(node_stock_parse(text, strlen(text), &said));
     assert_true(said.known && said.stock == 12 && said.version.epoch == 34 && said.version.n == 56);

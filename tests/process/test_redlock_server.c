@@ -92,9 +92,9 @@ static void test_times_and_attempts(void **state)
 
 static void test_private_nodes_need_a_short_path(void **state)
 {
-    char path[2 * FOLDER_BYTES];
+    char path[3 * FOLDER_BYTES];
     (void)state;
-    snprintf(path, sizeof path, "%s/%060d", folder, 1);
+    snprintf(path, sizeof path, "%s/%0100d", folder, 1);
     expect_refusal(ARGUMENTS(LISTEN, "--data", path, "--gate", "redlock"), NULL,
                    WORDS("Unix socket", "shorter path"));
     expect_refusal(ARGUMENTS(REDLOCK), ENVIRONMENT("PATH=/nonexistent"),
