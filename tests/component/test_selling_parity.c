@@ -535,7 +535,7 @@ static void change_any_stock(struct parity *p)
     case 3:
     case 4:
         change.cause = STOCK_WITHDRAWAL;
-        change.delta = -1 - (int64_t)below(p, 8);
+        change.delta = -1 - (int64_t)below(p, once_in(p, 3) ? 600 : 8);
         break;
     default:
         change.cause = STOCK_RESTOCK;

@@ -282,6 +282,9 @@ static void test_limits_are_summed_over_the_cart(void **state)
     BUY(f, ADA, {LAMP, 3}, {SET, 1});
     assert_refused(f, REFUSAL_CUSTOMER_LIMIT, LAMP, 0);
     assert_int_equal(f->purchase.requested, 4);
+    BUY(f, ADA, {SET, 5});
+    assert_refused(f, REFUSAL_CUSTOMER_LIMIT, LAMP, 0);
+    assert_int_equal(f->purchase.requested, 5);
     assert_int_equal(owned(f, LAMP, ADA), 0);
     assert_int_equal(stock_of(f, LAMP), 50);
     assert_int_equal(BUY(f, ADA, {SET, 1}, {LAMP, 2})->order.id, 42);
