@@ -16,7 +16,7 @@ AVERAGE_MS_MAX = 200
 P99_MS_MAX = 1000
 # Below this many people, they and their waiting times set the rate, not the server. The rate is no target in other scenarios: 100 calm
 # people make 40 requests a second, however fast the server is.
-RATE_TARGET_PEOPLE_MIN = {"v1_stress": 300, "v2_multi": 50}
+RATE_TARGET_PEOPLE_MIN = {"v1_stress": 300, "v2_multi": 50, "v3_redlock": 300}
 
 
 @dataclass
@@ -51,6 +51,29 @@ def rows_of_one_product(result: dict[str, Any]) -> list[Row]:
     ]
 
 
+def rows_of_redlock(result: dict[str, Any]) -> list[Row]:
+    """The everyday product, the locks, and what happened to the nodes."""
+    everyday, locks, outages = result["everyday"], result["locks"], result["outages"]
+    sold, unanswered, in_store = everyday["sold"], everyday["unanswered"], everyday["sold_in_store"]
+    expected = f"{sold:,} to {sold + unanswered:,}" if unanswered else f"exactly {sold:,}"
+    rows = [
+        Row("everyday product sold, by the store", "?" if in_store is None else f"{in_store:,}", expected,
+            in_store is not None and sold <= in_store <= sold + unanswered),
+        Row("longest pause between two of these", f"{everyday['longest_pause_ms']:,.0f} ms"),
+        Row("locks acquired", f"{locks['acquired']:,}"),
+    ]
+    if locks["acquired"]:
+        rows.append(Row("wait for a lock, average", f"{locks['wait_average_ms']:.1f} ms"))
+    if locks["wait_p99_ms"] is not None:
+        rows.append(Row("wait for a lock, p99 at most", f"{locks['wait_p99_ms']:g} ms"))
+    if outages["killed"]:
+        rows.append(exactly("nodes killed that vote again", outages["back"], outages["killed"]))
+    if outages.get("sold_a_second_before") and outages["sold_a_second_meanwhile"] is not None:
+        rows.append(Row("everyday sold a second, before", f"{outages['sold_a_second_before']:,.0f}"))
+        rows.append(Row("the same with nodes missing", f"{outages['sold_a_second_meanwhile']:,.0f}"))
+    return rows
+
+
 def rows_of_shelf(result: dict[str, Any]) -> list[Row]:
     return [
         Row("carts sold", f"{result['carts_sold']:,}"),
@@ -70,7 +93,7 @@ def rows_of_answers(result: dict[str, Any]) -> list[Row]:
     rate_counts = result["people"] >= RATE_TARGET_PEOPLE_MIN.get(result["scenario"], sys.maxsize)
     return [
         exactly("oversold", result["oversold"], 0),
-        Row("Redis and store differ", f"{result['mismatches']} of {result['stock_readings']:,}", "0", result["mismatches"] == 0),
+        Row(f"{result['other_books']} and store differ", f"{result['mismatches']} of {result['stock_readings']:,}", "0", result["mismatches"] == 0),
         exactly("unexpected answers", result["unexpected"], 0),
         Row("requests/s", f"{rate:,.0f}", f">= {REQUESTS_PER_SECOND_MIN}" if rate_counts else "",
             rate >= REQUESTS_PER_SECOND_MIN if rate_counts else None),
@@ -83,7 +106,8 @@ def rows_of_answers(result: dict[str, Any]) -> list[Row]:
 
 
 def rows_of_purchases(by_name: dict[str, Any]) -> list[Row]:
-    names = {"p99 of carts alone": "/api/purchases (cart)", "p99 of purchases alone": "/api/purchases"}
+    names = {"p99 of carts alone": "/api/purchases (cart)", "p99 of purchases alone": "/api/purchases",
+             "p99 of purchases at the Redlock paths": "/api/purchases/redlock*"}
     return [Row(what, f"{by_name[name]['p99_ms']:.1f} ms") for what, name in names.items() if name in by_name]
 
 
@@ -130,7 +154,9 @@ def main() -> int:
     with open(sys.argv[1], encoding="utf-8") as source:
         result = json.load(source)
     products = result.get("products", [])
-    rows = (rows_of_shelf(result) if products else rows_of_one_product(result)) + rows_of_answers(result)
+    rows = rows_of_shelf(result) if products else rows_of_one_product(result)
+    rows += rows_of_redlock(result) if "locks" in result else []
+    rows += rows_of_answers(result)
     print(title(result))
     if products:
         print(render_products(products))
