@@ -1,9 +1,6 @@
-"""The end of a run of the Redlock sale: that of the limited product, the books of the everyday one, the locks, and what happened to the
-nodes."""
+"""The end of a run of the Redlock sale: that of the limited product, the books of the everyday one, and the locks."""
 from __future__ import annotations
 
-import json
-import os
 from typing import Any
 
 import one_product_report
@@ -29,9 +26,8 @@ def compare_everyday(reading: StoreReading, tally: RedlockTally) -> None:
     sold = everyday_sold_in_store(tally, reading)
     if sold is None:
         reading.faults.append(f"the store does not know product {tally.everyday_id}: is DOORBUSTER_DATA this server's data folder?")
-    elif not tally.everyday_sold <= sold <= tally.everyday_sold + tally.everyday_unanswered:
-        without = f", {tally.everyday_unanswered} had no answer" if tally.everyday_unanswered else ""
-        reading.faults.append(f"people were told of {tally.everyday_sold} everyday sales{without}; the store has {sold}")
+    elif sold != tally.everyday_sold:
+        reading.faults.append(f"people were told of {tally.everyday_sold} everyday sales; the store has {sold}")
 
 
 def faults_of(tally: RedlockTally, reading: StoreReading) -> list[str]:
@@ -64,28 +60,6 @@ def wait_percentile_ms(tally: RedlockTally, percent: float) -> float | None:
     return next(found, None)
 
 
-# --- the nodes ------------------------------------------------------------------------------------------------------------------------
-
-
-def outages(tally: RedlockTally) -> dict[str, Any]:
-    """What outage.py wrote down, and how the sale went meanwhile and before."""
-    path = os.environ.get("DOORBUSTER_OUTAGES")
-    if not path or not os.path.exists(path):
-        return {"killed": 0}
-    with open(path, encoding="utf-8") as source:
-        nodes = json.load(source)
-    if not nodes:
-        return {"killed": 0}
-    begin = min(node["down"] for node in nodes)
-    end = max(node["votes"] or node["down"] for node in nodes)
-    return {
-        "killed": len(nodes),
-        "back": sum(node["votes"] is not None for node in nodes),
-        "sold_a_second_before": tally.everyday_rate(begin - (end - begin), begin),
-        "sold_a_second_meanwhile": tally.everyday_rate(begin, end),
-    }
-
-
 # --- all of it ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -95,11 +69,10 @@ def as_json(scenario: str, tally: RedlockTally, reading: StoreReading, faults: l
         "everyday": {
             "sold": tally.everyday_sold,
             "sold_in_store": everyday_sold_in_store(tally, reading),
-            "unanswered": tally.everyday_unanswered,
             "longest_pause_ms": round(tally.longest_pause_s * 1000, 1),
+            "sold_at": tally.everyday_sold_at,
         },
         "locks": locks(tally),
-        "outages": outages(tally),
     }
 
 

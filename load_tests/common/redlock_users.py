@@ -4,10 +4,10 @@ buys, now and then, of a product that does not run out. So there are sales befor
 Purchases go to the paths that clients of this gate know. Settings: those of doorbuster_users.py, and from the environment
 
   DOORBUSTER_PURCHASE_PATHS   comma-separated; default those below. "/api/purchases" lets the same people into a server with another gate
-  DOORBUSTER_OUTAGES          what happened to the nodes, as outage.py wrote it down; read at the end of the run
 """
 from __future__ import annotations
 
+import json
 import os
 import random
 import urllib.error
@@ -67,7 +67,12 @@ def progress(tally: RedlockTally) -> str:
 
 
 def close(tally: RedlockTally, acks_path: str | None) -> StoreReading:
-    """Nobody asks any more."""
+    """Nobody asks any more: settles what is open, and asks the store."""
+    for person in tally.buyers:
+        try:
+            person.settle_at_the_end(tally.host)
+        except NotReady as error:
+            tally.unexpected("a purchase that was open at the end could not be settled", f"{person.username}: {error}")
     try:
         tally.metrics_after = fetch_metrics(tally.host)
     except NotReady as error:
@@ -82,6 +87,11 @@ class RedlockUser(DoorbusterUser):
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self.everyday_orders: list[int] = []
+        self.open_key: str | None = None  # of the everyday purchase of which it is not known what became of it
+
+    def on_start(self) -> None:
+        run.tally.buyers.append(self)
+        super().on_start()
 
     def purchase_path(self) -> str:
         return random.choice(purchase_paths())
@@ -99,18 +109,26 @@ class RedlockUser(DoorbusterUser):
         self.look_at_stock_of(random.choice((run.tally.product_id, run.tally.everyday_id)))
 
     def buy_everyday(self) -> None:
-        """Until the answer is clear: with a key that is safe, and so it is that the client library asks twice by itself."""
-        tally = run.tally
-        key = uuid.uuid4().hex
-        tally.everyday_unanswered += 1  # until there is an answer: this person may be stopped at any moment
+        """Asks until the answer is clear: with a key that is safe, and so it is that the client library asks twice by itself."""
+        self.open_key = self.open_key or uuid.uuid4().hex
         for _ in range(EVERYDAY_TRIES_MAX):
             answer = self.call("POST", self.purchase_path(), self.judge_everyday, name=self.purchase_name,
-                               body=f'{{"product_id": {tally.everyday_id}, "quantity": 1}}', extra={"Idempotency-Key": key})
+                               body=everyday_body(), extra={"Idempotency-Key": self.open_key})
             if answer.status == 201:
-                tally.everyday_unanswered -= 1
+                self.open_key = None
                 return
             self.pause_if_told(answer)
             gevent.sleep(RETRY_PAUSE_S)
+
+    def settle_at_the_end(self, host: str) -> None:
+        """A person may have been sent home in the middle of a purchase."""
+        if self.open_key:
+            headers = {"Authorization": self.headers["Authorization"], "Content-Type": "application/json",
+                       "Idempotency-Key": self.open_key}
+            order = fetch(host + self.purchase_path(), everyday_body().encode(), headers)
+            fault = self.judge_everyday_order(order)
+            if fault:
+                run.tally.unexpected(fault, json.dumps(order))
 
     def judge_everyday(self, answer: Answer) -> str | None:
         tally = run.tally
@@ -119,7 +137,10 @@ class RedlockUser(DoorbusterUser):
             return None
         if answer.status != 201:
             return f"everyday purchase: answer {answer.status}" if answer.status else "everyday purchase: no answer"
-        order = answer.body if isinstance(answer.body, dict) else {}
+        return self.judge_everyday_order(answer.body if isinstance(answer.body, dict) else {})
+
+    def judge_everyday_order(self, order: dict[str, Any]) -> str | None:
+        tally = run.tally
         if not isinstance(order.get("id"), int) or order.get("product_id") != tally.everyday_id or order.get("quantity") != 1:
             return "everyday purchase: 201 for something else than was asked for"
         self.everyday_orders.append(order["id"])
@@ -131,3 +152,7 @@ class RedlockUser(DoorbusterUser):
             tally.oversold += 1
             return "everyday purchase: remaining_stock is missing or negative"
         return None
+
+
+def everyday_body() -> str:
+    return f'{{"product_id": {run.tally.everyday_id}, "quantity": 1}}'

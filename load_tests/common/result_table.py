@@ -2,13 +2,15 @@
 """Prints the result of a run as a table: what, measured, target, verdict; of several products their books first. Exit 1 if a target was
 missed.
 
-  result_table.py RESULT.json     the file that DOORBUSTER_RESULT named during the run
+  result_table.py RESULT.json [OUTAGES.json]     the file that DOORBUSTER_RESULT named during the run; what v3_redlock/outage.py wrote
 """
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 REQUESTS_PER_SECOND_MIN = 100
@@ -52,13 +54,11 @@ def rows_of_one_product(result: dict[str, Any]) -> list[Row]:
 
 
 def rows_of_redlock(result: dict[str, Any]) -> list[Row]:
-    """The everyday product, the locks, and what happened to the nodes."""
-    everyday, locks, outages = result["everyday"], result["locks"], result["outages"]
-    sold, unanswered, in_store = everyday["sold"], everyday["unanswered"], everyday["sold_in_store"]
-    expected = f"{sold:,} to {sold + unanswered:,}" if unanswered else f"exactly {sold:,}"
+    """The everyday product and the locks."""
+    everyday, locks = result["everyday"], result["locks"]
+    sold, in_store = everyday["sold"], everyday["sold_in_store"]
     rows = [
-        Row("everyday product sold, by the store", "?" if in_store is None else f"{in_store:,}", expected,
-            in_store is not None and sold <= in_store <= sold + unanswered),
+        Row("everyday product sold, by the store", "?" if in_store is None else f"{in_store:,}", f"exactly {sold:,}", in_store == sold),
         Row("longest pause between two of these", f"{everyday['longest_pause_ms']:,.0f} ms"),
         Row("locks acquired", f"{locks['acquired']:,}"),
     ]
@@ -66,11 +66,21 @@ def rows_of_redlock(result: dict[str, Any]) -> list[Row]:
         rows.append(Row("wait for a lock, average", f"{locks['wait_average_ms']:.1f} ms"))
     if locks["wait_p99_ms"] is not None:
         rows.append(Row("wait for a lock, p99 at most", f"{locks['wait_p99_ms']:g} ms"))
-    if outages["killed"]:
-        rows.append(exactly("nodes killed that vote again", outages["back"], outages["killed"]))
-    if outages.get("sold_a_second_before") and outages["sold_a_second_meanwhile"] is not None:
-        rows.append(Row("everyday sold a second, before", f"{outages['sold_a_second_before']:,.0f}"))
-        rows.append(Row("the same with nodes missing", f"{outages['sold_a_second_meanwhile']:,.0f}"))
+    return rows
+
+
+def rows_of_outages(sold_at: dict[str, int], outages: list[dict[str, Any]]) -> list[Row]:
+    """What happened to the nodes, and how sales went with some of them missing, and as long before that."""
+    again = sum(outage["votes"] is not None for outage in outages)
+    rows = [Row("nodes killed that vote again", f"{again} of {len(outages)}", "all", 0 < len(outages) == again)]
+    sales = {int(second): count for second, count in sold_at.items()}
+    if again and sales:
+        begin, end = min(outage["down"] for outage in outages), max(outage["votes"] or 0 for outage in outages)
+        before = range(max(min(sales) + 1, 2 * int(begin) - int(end)), int(begin))
+        missing = range(int(begin) + 1, min(int(end), max(sales)))
+        for what, seconds in (("everyday sold a second, before that", before), ("everyday sold a second, nodes missing", missing)):
+            if seconds:
+                rows.append(Row(what, f"{sum(sales.get(second, 0) for second in seconds) / len(seconds):,.0f}"))
     return rows
 
 
@@ -153,9 +163,13 @@ def title(result: dict[str, Any]) -> str:
 def main() -> int:
     with open(sys.argv[1], encoding="utf-8") as source:
         result = json.load(source)
+    outages = None
+    if len(sys.argv) > 2:
+        outages = json.loads(Path(sys.argv[2]).read_text()) if os.path.exists(sys.argv[2]) else []
     products = result.get("products", [])
     rows = rows_of_shelf(result) if products else rows_of_one_product(result)
     rows += rows_of_redlock(result) if "locks" in result else []
+    rows += rows_of_outages(result["everyday"]["sold_at"], outages) if outages is not None else []
     rows += rows_of_answers(result)
     print(title(result))
     if products:
