@@ -46,7 +46,7 @@ enum verdict { FIGURE_UNJUDGED, FIGURE_IS_RIGHT, FIGURE_IS_BEHIND, FIGURE_IS_NOT
 
 struct keeper_node {
     bool answers;    /* in the last pass */
-    bool was_filled; /* by us: it has lost something if it is empty again */
+    bool was_filled; /* by us or a keeper before: it has lost something if it is empty again */
     bool told_away;  /* the log says that it does not answer */
 };
 
@@ -444,6 +444,7 @@ static bool mend_nodes(struct node_keeper *keeper)
     memset(keeper->judged, 0, sizeof keeper->judged);
     for (unsigned i = 0; i < keeper->place->node_count; i++) {
         bool is_marked = keeper->said[i][0].known;
+        keeper->nodes[i].was_filled = keeper->nodes[i].was_filled || is_marked;
         if (keeper->nodes[i].answers &&
             !(is_marked ? mend_node(keeper, i, last.recorded) : fill_node(keeper, i))) {
             return false;

@@ -286,6 +286,63 @@ static void test_what_a_hand_does_to_nodes_is_put_right(void **state)
     server_fixture_stop(&shop.server);
 }
 
+/* Many workers' figures are on their way to the nodes all the time: the keeper takes none of them for a fault. */
+#define BUYERS 64
+#define PURCHASES 40 /* of each */
+
+static struct crowd *crowd;
+static int64_t crowd_product;
+static unsigned asked[BUYERS], crowd_confirmed;
+
+static void buy_again(void *context, size_t client, const struct crowd_answer *answer)
+{
+    (void)context;
+    crowd_confirmed += answer->status == 201;
+    if (asked[client]++ < PURCHASES) {
+        crowd_buy(crowd, client, shop.token, crowd_product, 1);
+    }
+}
+
+static void test_a_busy_sale_heals_nothing(void **state)
+{
+    (void)state;
+    open_shop(LIST("--gate", "redlock"));
+    crowd_product = server_fixture_add_product(&shop.server, BUYERS * PURCHASES, 0);
+    crowd = crowd_new(shop.server.port, BUYERS, buy_again, NULL);
+    for (size_t i = 0; i < BUYERS; i++) {
+        asked[i] = 1;
+        crowd_buy(crowd, i, shop.token, crowd_product, 1);
+    }
+    assert_true(crowd_finish(crowd, 3 * PATIENCE_MS));
+    crowd_free(&crowd);
+    assert_int_equal(crowd_confirmed, BUYERS * PURCHASES);
+    server_fixture_verify(&shop.server, 0);
+    assert_int_equal(server_fixture_metric(&shop.server, "nodes_healed"), 0);
+    assert_int_equal(server_fixture_metric(&shop.server, "nodes_refilled"), 0);
+    server_fixture_stop(&shop.server);
+}
+
+/* SIGHUP: the workers are replaced one by one, and nobody is refused. */
+static void test_workers_are_replaced(void **state)
+{
+    pid_t before[2], after[2];
+    (void)state;
+    open_shop(LIST("--gate", "redlock"));
+    int64_t product = server_fixture_add_product(&shop.server, 100000, 0);
+    assert_int_equal(server_fixture_find(&shop.server, "doorbuster: worker", before, 2), 2);
+    kill(shop.server.pid, SIGHUP);
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    while (!server_fixture_logged(&shop.server, "all workers replaced")) {
+        assert_int_equal(buy(product, NULL), 201);
+        assert_true(wait_a_moment(deadline));
+    }
+    assert_true(server_fixture_wait_gone(before, 2, PATIENCE_MS));
+    assert_int_equal(server_fixture_find(&shop.server, "doorbuster: worker", after, 2), 2);
+    assert_int_equal(buy(product, NULL), 201);
+    server_fixture_verify(&shop.server, 0);
+    server_fixture_stop(&shop.server);
+}
+
 static void test_nodes_go_with_an_orphaned_keeper(void **state)
 {
     pid_t children[SERVER_CHILDREN_MAX];
@@ -392,6 +449,8 @@ int main(void)
         IN_SHOP(test_a_small_sale),
         IN_SHOP(test_any_one_may_be_killed),
         IN_SHOP(test_what_a_hand_does_to_nodes_is_put_right),
+        IN_SHOP(test_a_busy_sale_heals_nothing),
+        IN_SHOP(test_workers_are_replaced),
         IN_SHOP(test_nodes_go_with_an_orphaned_keeper),
         IN_SHOP(test_leftover_nodes_are_ended),
         IN_SHOP(test_nodes_of_others),
