@@ -69,6 +69,7 @@ static bool await_keeper(struct repair *repair, struct audit *audit)
     if (!read_before(repair, audit)) {
         return false;
     }
+    fprintf(stderr, VERIFY_PROGRAM ": waiting up to %d s for the keeper\n", ATTACH_TIMEOUT_S);
     while (!pass_holds(audit) && clock_monotonic_us() < deadline_us) {
         nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000}, NULL);
     }
