@@ -156,6 +156,8 @@ static void test_a_minority_is_only_noted(void **state)
     expect("verify", NULL, 0, "does not answer");
     do_on(4, NULL);
     expect("verify", NULL, 0, "is behind, with 1 of 1 products");
+    do_on(4, "many");
+    expect("verify", NULL, 0, "cannot be read");
 }
 
 static void test_no_majority_is_no_answer(void **state)
