@@ -173,10 +173,10 @@ bool books_tell_nodes(struct gate_side *side, const struct stock_moves *moves)
         return true;
     }
     side->untold++;
-    log_warn("the new stock of product %lld and %zu others is left to the keeper, for no majority of the "
-             "nodes could "
-             "be told: %s",
-             (long long)moves->each[0].product_id, moves->count - 1, node_books_failure(side->nodes));
+    log_warn(
+        "the new stock of %zu products (the first: %lld) is left to the keeper, for no majority of the nodes "
+        "could be told: %s",
+        moves->count, (long long)moves->each[0].product_id, node_books_failure(side->nodes));
     return false;
 }
 

@@ -168,8 +168,7 @@ static void test_no_majority_is_no_answer(void **state)
     }
     expect("verify", NULL, 2, "2 of 5 answer, which is no majority");
     expect("verify", NULL, 2, "only the store can be checked");
-    sell_untold(); /* setup has no need of them: what it makes, the keeper tells them */
-    expect("setup", ARGUMENTS("--scenario", "v2_multi"), 0, "bundle");
+    expect("setup", ARGUMENTS("--scenario", "v2_multi"), 1, "is the server running");
 }
 
 /* --- what is wrong is found -------------------------------------------------------------------------------------------------------- */
