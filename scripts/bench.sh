@@ -3,7 +3,7 @@
 #
 #   scripts/bench.sh [--quick] [--workers N] [--bin DIR]
 #
-#   --quick      about a minute instead of about six
+#   --quick      about two minutes instead of about ten
 #   --workers N  worker processes of the server, and of nginx beside it     default: processors
 #   --bin DIR    use the programs in DIR, build nothing                     default: build/bin, built now
 #
