@@ -41,6 +41,8 @@
     X(recorder_rejected, "orders that did not fit the store")                                                \
     X(recorder_store_failures, "times the store could not record and the gate was closed")                   \
     X(recorder_healed, "products whose figure in Redis was put right")                                       \
+    X(nodes_refilled, "lock nodes found empty again and told the stock of all products")                     \
+    X(nodes_healed, "figures on lock nodes that nobody of ours had written, put right")                      \
     X(lock_acquisitions, "locks that a worker got from a majority of the lock nodes")                        \
     X(lock_wait_microseconds, "time that workers waited for these, in sum")                                  \
     X(lock_retries, "attempts to get a lock after the first")                                                \
@@ -51,6 +53,7 @@
     X(lock_wakes, "attempts made at once because the lock was heard to be released")                         \
     X(lock_orphans_released, "locks of dead workers that their successors released, counted on each node")   \
     X(lock_nodes_restarted, "lock nodes found restarted, which then do not vote for a while")                \
+    X(nodes_untold, "changes whose new stock no majority of the lock nodes could be told at once")           \
     X(process_restarts, "processes that the supervisor started again")
 
 enum metrics_counter {
@@ -60,8 +63,16 @@ enum metrics_counter {
         METRICS_COUNT
 };
 
+/* Upper edges of the buckets in which the waits for locks are counted, in microseconds; one more bucket holds the rest. */
+#define METRICS_LOCK_WAIT_EDGES                                                                              \
+    {                                                                                                        \
+        200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000, 5000000            \
+    }
+#define METRICS_LOCK_WAIT_BUCKETS 14
+
 struct metrics_slot {
     _Alignas(64) uint64_t counters[METRICS_COUNT]; /* atomic; relaxed */
+    uint64_t lock_waits[METRICS_LOCK_WAIT_BUCKETS];
 };
 
 struct metrics_page {
@@ -75,10 +86,12 @@ struct metrics_page *metrics_page_new(void);
 void metrics_use_slot(struct metrics_slot *slot);
 /* Adds to a counter of this process's slot. One thread a process: the one that owns the slot. */
 void metrics_add(enum metrics_counter counter, uint64_t amount);
+/* Counts a lock that was got after `wait_us`: lock_acquisitions, lock_wait_microseconds, and its bucket. */
+void metrics_add_lock(uint64_t wait_us);
 
 /* Sum over all slots. */
 uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter);
-/* All counters as Prometheus text. Returns the length; out is terminated; CHECKs that it fits. */
+/* All counters, and the histogram doorbuster_lock_wait_seconds, as Prometheus text. Returns the length; out is terminated; CHECKs that it fits. */
 size_t metrics_format(const struct metrics_page *page, char *out, size_t out_bytes);
 
 #endif

@@ -11,6 +11,7 @@ static const struct work_limits limits[WORK_QUEUES] = {
     [WORK_STORE] = {.running_max = 4, .waiting_max = 2048},
     [WORK_CHANGE] = {.running_max = 4, .waiting_max = 1024},
     [WORK_SETTLE] = {.running_max = 1, .waiting_max = 4096},
+    [WORK_SELL] = {.running_max = 1, .waiting_max = 4}, /* a batch and a lesson at most */
 };
 
 #define PRESSED_DECISIONS                                                                                    \
@@ -18,6 +19,10 @@ static const struct work_limits limits[WORK_QUEUES] = {
 
 static const struct http_route routes[] = {
     {HTTP_POST, "/api/purchases", "purchase", purchases_create},
+    {HTTP_POST, "/api/purchases/redlock", "purchase_redlock", purchases_create_redlock},
+    {HTTP_POST, "/api/purchases/redlock-manual", "purchase_redlock", purchases_create_redlock},
+    {HTTP_POST, "/api/purchases/redlock-manual-async", "purchase_redlock", purchases_create_redlock},
+    {HTTP_POST, "/api/purchases/redlock-aioredlock", "purchase_redlock", purchases_create_redlock},
     {HTTP_GET, "/api/purchases/me", "purchases_mine", purchases_mine},
     {HTTP_GET, "/api/purchases/{id}", "purchase_get", purchases_get},
     {HTTP_DELETE, "/api/purchases/{id}", "purchase_cancel", purchases_cancel},
@@ -33,6 +38,7 @@ static const struct http_route routes[] = {
     {HTTP_GET, "/api/auth/me", "me", accounts_me},
     {HTTP_GET, "/", "root", operations_root},
     {HTTP_GET, "/health", "health", operations_health},
+    {HTTP_GET, "/health/ready", "ready", readiness_get},
     {HTTP_GET, "/metrics", "metrics", operations_metrics},
     {HTTP_GET, "/problems/{slug}", "problem", operations_problem},
 };
@@ -77,6 +83,9 @@ void api_free(struct api **api_pointer)
     struct api *api = *api_pointer;
     *api_pointer = NULL;
     refusals_free_answers(api);
+    if (api->seller != NULL) {
+        desk_return(api->seller);
+    }
     desks_free(api);
     password_memory_free(&api->passwords);
     jwt_free(&api->jwt);

@@ -3,6 +3,7 @@
 #define DOORBUSTER_API_INTERNAL_H
 
 #include "doorbuster/api.h"
+#include "doorbuster/books.h"
 #include "doorbuster/jwt.h"
 #include "doorbuster/password.h"
 #include "doorbuster/store.h"
@@ -14,7 +15,7 @@
 struct desk {
     struct api *api;
     struct store *reader, *writer;
-    redisContext *redis;
+    struct gate_side side;
     struct desk *next;
 };
 
@@ -34,6 +35,12 @@ struct api {
     pthread_mutex_t desks_mutex;
     struct desk *free_desks;
     uint64_t decisions_seen; /* by api_watch */
+    /* selling.c's: what is under way, and what belongs to the WORK_SELL thread while something is. */
+    struct gate_lesson *lesson;
+    struct gate_batch *batch;
+    struct desk *seller; /* NULL until it is needed */
+    unsigned complaints; /* not said yet */
+    int64_t complain_next_us;
     struct sold_out_answer sold_out[SOLD_OUT_ANSWERS];
 };
 
@@ -114,6 +121,7 @@ struct job {
     job_reply reply;
     int64_t deadline_us;
     enum job_outcome outcome; /* set by work */
+    unsigned untold;          /* changes that were left to the keeper; counted on the loop's thread */
     char error[512];
 };
 
@@ -124,7 +132,13 @@ void job_start(struct job *job, enum work_queue queue);
 /* For work: opens what is not open yet. False: job->outcome and ->error are set. */
 bool desk_needs_reader(struct desk *desk, struct job *job);
 bool desk_needs_writer(struct desk *desk, struct job *job);
-bool desk_needs_redis(struct desk *desk, struct job *job);
+bool desk_needs_gate(struct desk *desk, struct job *job);
+/* What a change of a book needs: the gate's side, and a writer if the store makes the change. */
+bool desk_needs_change(struct desk *desk, struct job *job);
+/* After a STORE_FAILED of the writer: it is opened anew when next needed, and then mends first what a failed write may have left. */
+void desk_drop_writer(struct desk *desk);
+/* For replies: counts what the recorder would have counted, where there is none because the store made the change itself. */
+void job_count_change(const struct job *job, enum metrics_counter counter);
 /* Turns a store's status into an outcome; true if it is STORE_OK. */
 bool job_store_status(struct job *job, const struct store *store, enum store_status status);
 struct desk *desk_borrow(struct api *api);
@@ -140,6 +154,8 @@ void products_list(struct http_request *request, void *api);
 void products_get(struct http_request *request, void *api);
 void products_stock(struct http_request *request, void *api);
 void purchases_create(struct http_request *request, void *api);
+/* The same, but only of the Redlock gate. */
+void purchases_create_redlock(struct http_request *request, void *api);
 void purchases_mine(struct http_request *request, void *api);
 void purchases_get(struct http_request *request, void *api);
 void purchases_cancel(struct http_request *request, void *api);
@@ -148,6 +164,7 @@ void price_changes_create(struct http_request *request, void *api);
 void audit_list(struct http_request *request, void *api);
 void operations_root(struct http_request *request, void *api);
 void operations_health(struct http_request *request, void *api);
+void readiness_get(struct http_request *request, void *api);
 void operations_metrics(struct http_request *request, void *api);
 void operations_problem(struct http_request *request, void *api);
 

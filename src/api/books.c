@@ -1,16 +1,36 @@
-/* The two books side by side, and the changes to the catalogue that must reach both. Blocking; pool threads, setup, verify. Owns nothing. A
- * failure is a status; store_error() and redis_failure() have the words. */
-#include "doorbuster/books.h"
+/* The two books side by side, and the changes to the catalogue that must reach both, whichever gate it is: here is what both have in common, and
+ * the choice; books_lua.c and books_redlock.c do the rest. Blocking; pool threads, setup, verify. Owns nothing. A failure is a status;
+ * store_error(), gate_side_failure() and books_failure() have the words. */
+#include "books_sides.h"
 
+#include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-#define READ_TRIES 5
 #define RECORD_POLL_MS 2
 
+static _Thread_local char failure[512];
+
+const char *books_failure(void)
+{
+    return failure;
+}
+
+enum change_outcome books_fail(const char *why)
+{
+    snprintf(failure, sizeof failure, "%s", why);
+    return CHANGE_FAILED;
+}
+
+static bool is_redlock(const struct gate_side *side)
+{
+    return side->place->kind == GATE_REDLOCK;
+}
+
+/* --- reading ----------------------------------------------------------------------------------------------------------------------------- */
 enum store_status books_store_stock(struct store *store, const struct store_product *product, int64_t *stock,
                                     int64_t component_stocks[BUNDLE_COMPONENTS_MAX])
 {
@@ -28,27 +48,6 @@ enum store_status books_store_stock(struct store *store, const struct store_prod
         }
     }
     return STORE_OK;
-}
-
-static enum books_status read_store_side(struct store *reader, int64_t product_id, struct books *out)
-{
-    struct store_position position = {0};
-    if (store_snapshot_begin(reader) != STORE_OK) {
-        return BOOKS_STORE_FAILED;
-    }
-    enum store_status status = store_position(reader, &position);
-    if (status == STORE_OK) {
-        status = store_find_product(reader, product_id, &out->product);
-    }
-    if (status == STORE_OK &&
-        books_store_stock(reader, &out->product, &out->stock, out->component_stocks) != STORE_OK) {
-        status = STORE_FAILED; /* a component cannot be missing: the schema sees to that */
-    }
-    store_snapshot_end(reader);
-    out->position = position.recorded;
-    return status == STORE_OK          ? BOOKS_READ
-           : status == STORE_NOT_FOUND ? BOOKS_NO_PRODUCT
-                                       : BOOKS_STORE_FAILED;
 }
 
 struct sale_product books_sale_product(const struct store_product *product)
@@ -74,43 +73,6 @@ cJSON *books_components_json(const struct store_product *product)
         cJSON_AddItemToArray(list, component);
     }
     return list;
-}
-
-/* A bundle's components have a book each; what they allow may be equal while they are not. */
-static bool components_are_equal(const struct books *books)
-{
-    return memcmp(books->gate.components_at, books->component_stocks,
-                  books->product.component_count * sizeof books->component_stocks[0]) == 0;
-}
-
-static bool read_gate_side(redisContext *redis, struct books *books)
-{
-    const struct sale_product product = books_sale_product(&books->product);
-    if (!gate_read_stock(redis, &product, books->position, &books->gate)) {
-        return false;
-    }
-    /* stock_at is 0 for a product that Redis does not know, before its opening and in the log up to there. */
-    books->equal = books->gate.stock_at == books->stock && books->gate.on_sale >= books->product.opened &&
-                   components_are_equal(books);
-    return true;
-}
-
-enum books_status books_read(struct store *reader, redisContext *redis, int64_t product_id, struct books *out)
-{
-    for (int try = 0; try < READ_TRIES; try++) {
-        enum books_status status = read_store_side(reader, product_id, out);
-        if (status != BOOKS_READ) {
-            return status;
-        }
-        if (!read_gate_side(redis, out)) {
-            return BOOKS_REDIS_FAILED;
-        }
-        if (out->gate.at_known) {
-            break;
-        }
-    }
-    out->equal = out->equal && out->gate.at_known;
-    return BOOKS_READ;
 }
 
 static bool position_is_recorded(struct store *store, const void *position)
@@ -143,7 +105,34 @@ bool books_await_recorded(struct store *reader, struct log_position position, in
     return wait_until(position_is_recorded, reader, &position, deadline_us);
 }
 
-enum catalog_status catalog_add(struct store *writer, redisContext *redis, struct store_product *product,
+enum books_status books_read(struct store *reader, struct gate_side *side, int64_t product_id,
+                             struct books *out)
+{
+    return is_redlock(side) ? books_redlock_read(reader, side, product_id, out)
+                            : books_lua_read(reader, side, product_id, out);
+}
+
+/* --- changing ---------------------------------------------------------------------------------------------------------------------------- */
+enum change_outcome books_change_stock(struct gate_side *side, struct store *writer,
+                                       const struct stock_change *change, const struct sale_product *opening,
+                                       int patience_ms, struct change_result *result)
+{
+    CHECK(writer != NULL || !is_redlock(side));
+    return is_redlock(side) ? books_redlock_change_stock(side, writer, change, opening, result)
+                            : books_lua_change_stock(side, change, opening, patience_ms, result);
+}
+
+enum change_outcome books_change_price(struct gate_side *side, struct store *writer,
+                                       const struct price_change *change, int patience_ms,
+                                       struct change_result *result)
+{
+    CHECK(writer != NULL || !is_redlock(side));
+    return is_redlock(side) ? books_redlock_change_price(writer, change, result)
+                            : books_lua_change_price(side, change, patience_ms, result);
+}
+
+/* --- the catalogue ------------------------------------------------------------------------------------------------------------------------ */
+enum catalog_status catalog_add(struct store *writer, struct gate_side *side, struct store_product *product,
                                 int64_t actor, int64_t deadline_us)
 {
     enum store_status status = store_add_product(writer, product);
@@ -152,7 +141,7 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
                : status == STORE_NOT_FOUND ? CATALOG_NO_COMPONENT
                                            : CATALOG_STORE_FAILED;
     }
-    /* If we die here, or Redis is away, the recorder opens the product when it next attaches. */
+    /* If we die here, or the gate is away, the recorder (of the Redlock gate the keeper) opens the product. */
     struct stock_change change = {.product_id = product->id,
                                   .delta = product->planned_stock,
                                   .cause = STOCK_OPENING,
@@ -160,8 +149,9 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
                                   .note = "opening stock"};
     const struct sale_product opening = books_sale_product(product);
     struct change_result result;
-    if (gate_change_stock(redis, &change, &opening, clock_left_ms(deadline_us), &result) >= CHANGE_CLOSED) {
-        return CATALOG_REDIS_FAILED;
+    if (books_change_stock(side, writer, &change, &opening, clock_left_ms(deadline_us), &result) >=
+        CHANGE_CLOSED) {
+        return CATALOG_GATE_FAILED;
     }
     /* Opened by us, or by the recorder, which was faster. */
     if (!wait_until(product_is_open, writer, &product->id, deadline_us)) {
@@ -171,44 +161,55 @@ enum catalog_status catalog_add(struct store *writer, redisContext *redis, struc
                                                                         : CATALOG_STORE_FAILED;
 }
 
-static enum catalog_status withdraw_stock(struct store *reader, redisContext *redis, int64_t product_id,
+/* What is left now, as the gate sees it: of the Redlock gate that is what the store says. */
+static enum catalog_status read_available(struct store *reader, struct gate_side *side, int64_t product_id,
+                                          int64_t *available)
+{
+    struct store_product product;
+    if (!is_redlock(side)) {
+        return books_lua_available(reader, side, product_id, available);
+    }
+    if (store_find_product(reader, product_id, &product) != STORE_OK) {
+        return CATALOG_STORE_FAILED;
+    }
+    *available = product.stock;
+    return CATALOG_ADDED;
+}
+
+static enum catalog_status withdraw_stock(struct store *writer, struct gate_side *side, int64_t product_id,
                                           int64_t actor, const char *note, int64_t deadline_us)
 {
-    const struct sale_product product = {.id = product_id};
-    struct gate_stock now;
-    struct store_position at; /* Redis sends the log from there along */
     struct change_result result = {.stock = 1};
     while (result.stock > 0) { /* buyers may be faster than we are */
-        if (store_position(reader, &at) != STORE_OK) {
-            return CATALOG_STORE_FAILED;
-        }
-        if (!gate_read_stock(redis, &product, at.recorded, &now)) {
-            return CATALOG_REDIS_FAILED;
+        int64_t available;
+        enum catalog_status status = read_available(writer, side, product_id, &available);
+        if (status != CATALOG_ADDED) {
+            return status;
         }
         /* Cancellations may have brought more back than one change can take. */
-        int64_t units = now.available < PRODUCT_STOCK_MAX ? now.available : PRODUCT_STOCK_MAX;
+        int64_t units = available < PRODUCT_STOCK_MAX ? available : PRODUCT_STOCK_MAX;
         struct stock_change change = {
             .product_id = product_id, .delta = -units, .cause = STOCK_WITHDRAWAL, .actor = actor};
         snprintf(change.note, sizeof change.note, "%s", note);
         enum change_outcome changed =
-            gate_change_stock(redis, &change, NULL, clock_left_ms(deadline_us), &result);
+            books_change_stock(side, writer, &change, NULL, clock_left_ms(deadline_us), &result);
         if (changed == CHANGE_CLOSED) {
             break;
         }
         if (changed != CHANGE_MADE && changed != CHANGE_SHORT) {
-            return CATALOG_REDIS_FAILED;
+            return CATALOG_GATE_FAILED;
         }
     }
-    return books_await_recorded(reader, result.position, deadline_us) ? CATALOG_ADDED : CATALOG_NOT_RECORDED;
+    return books_await_recorded(writer, result.position, deadline_us) ? CATALOG_ADDED : CATALOG_NOT_RECORDED;
 }
 
-enum catalog_status catalog_withdraw_all(struct store *reader, redisContext *redis, int64_t product_id,
+enum catalog_status catalog_withdraw_all(struct store *writer, struct gate_side *side, int64_t product_id,
                                          int64_t actor, const char *note, int64_t deadline_us)
 {
     struct store_product product;
-    if (store_find_product(reader, product_id, &product) != STORE_OK) {
+    if (store_find_product(writer, product_id, &product) != STORE_OK) {
         return CATALOG_STORE_FAILED;
     }
     return product.component_count > 0 ? CATALOG_ADDED
-                                       : withdraw_stock(reader, redis, product_id, actor, note, deadline_us);
+                                       : withdraw_stock(writer, side, product_id, actor, note, deadline_us);
 }

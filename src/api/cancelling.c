@@ -1,9 +1,14 @@
 /* DELETE of a purchase: the order is taken back whole, once, however often it is asked for. Handlers and replies on the loop's thread, the work
- * in the pool:
+ * in the pool, with the Lua gate:
  *
  *   take the gate's pass -> read the order -> cancelled already: that is the answer
  *     ^                                    -> gate_cancel() -> await its record -> read the order again: the answer
  *     +------- the pass is void -----------------+
+ *
+ * and with the Redlock gate, where the store itself sees to it that it is done once:
+ *
+ *   read the order -> cancelled already: that is the answer
+ *                  -> store_cancel() -> tell the nodes -> read the order again: the answer
  *
  * Owns nothing. What cannot be done within the job's patience is answered 503; the next try finds what this one has done. */
 #include "orders.h"
@@ -21,6 +26,7 @@ struct cancel_job {
     struct job job;
     struct jwt_claims claims;
     int64_t id;
+    bool made; /* by the store, just now */
     struct full_order found;
 };
 
@@ -65,7 +71,7 @@ static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct chan
 {
     struct gate_pass pass;
     bool is_void = false;
-    if (!gate_take_pass(desk->redis, &pass)) {
+    if (!gate_take_pass(desk->side.redis, &pass)) {
         return give_up(&cancel->job, redis_failure());
     }
     if (!read_own(cancel, desk->reader)) {
@@ -77,18 +83,58 @@ static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct chan
     if (failpoint("cancel.read")) {
         return give_up(&cancel->job, "as if the gate could not be asked");
     }
-    enum change_outcome changed = ask_gate(cancel, desk->redis, &pass, result, &is_void);
+    enum change_outcome changed = ask_gate(cancel, desk->side.redis, &pass, result, &is_void);
     return changed == CHANGE_MADE || changed == CHANGE_MADE_BEFORE ||
            (!is_void && give_up(&cancel->job, redis_failure()));
 }
 
-static void cancel_work(struct job *job, struct desk *desk)
+static bool is_cancelled(const struct cancel_job *cancel)
 {
-    struct cancel_job *cancel = (struct cancel_job *)job;
-    struct change_result result = {0};
-    if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job)) {
+    return cancel->found.order.state == ORDER_CANCELLED;
+}
+
+/* What was done is read again: that is the answer. */
+static void read_back(struct cancel_job *cancel, struct store *reader)
+{
+    if (read_own(cancel, reader) && !is_cancelled(cancel)) {
+        give_up(&cancel->job, "the store did not have it");
+    }
+}
+
+static void cancel_in_store(struct cancel_job *cancel, struct desk *desk)
+{
+    struct job *job = &cancel->job;
+    enum change_outcome outcome;
+    struct change_result result;
+    struct stock_moves moves; /* large, and filled in by the store */
+    if (!read_own(cancel, desk->reader) || is_cancelled(cancel)) {
         return;
     }
+    if (failpoint("cancel.read")) {
+        give_up(job, "as if the store could not be asked");
+        return;
+    }
+    enum store_status status =
+        store_cancel(desk->writer, cancel->id, cancel->claims.user_id, &outcome, &result, &moves);
+    if (status != STORE_OK) {
+        give_up(job,
+                status == STORE_FENCED ? "the store belongs to the Lua gate" : store_error(desk->writer));
+        desk_drop_writer(desk);
+        return;
+    }
+    cancel->made = outcome == CHANGE_MADE;
+    books_tell_nodes(&desk->side, &moves);
+    if (failpoint("cancel.done")) {
+        give_up(job, "as if the store's answer was lost");
+    } else {
+        read_back(cancel, desk->reader);
+    }
+}
+
+static void cancel_through_log(struct cancel_job *cancel, struct desk *desk)
+{
+    struct job *job = &cancel->job;
+    struct change_result result = {0};
     while (!try_cancel(cancel, desk, &result)) {
         if (job->outcome != JOB_OK) {
             return;
@@ -99,15 +145,28 @@ static void cancel_work(struct job *job, struct desk *desk)
         }
         nanosleep(&(struct timespec){.tv_nsec = AGAIN_MS * 1000000}, NULL);
     }
-    if (cancel->found.order.state == ORDER_CANCELLED) {
+    if (is_cancelled(cancel)) {
         return; /* before we came */
     }
     if (failpoint("cancel.done")) {
         give_up(job, "as if the gate's answer was lost");
     } else if (!books_await_recorded(desk->reader, result.position, job->deadline_us)) {
         give_up(job, "it is not recorded yet; it will be");
-    } else if (read_own(cancel, desk->reader) && cancel->found.order.state != ORDER_CANCELLED) {
-        give_up(job, "the store did not have it");
+    } else {
+        read_back(cancel, desk->reader);
+    }
+}
+
+static void cancel_work(struct job *job, struct desk *desk)
+{
+    struct cancel_job *cancel = (struct cancel_job *)job;
+    if (!desk_needs_reader(desk, job) || !desk_needs_change(desk, job)) {
+        return;
+    }
+    if (desk->side.place->kind == GATE_REDLOCK) {
+        cancel_in_store(cancel, desk);
+    } else {
+        cancel_through_log(cancel, desk);
     }
 }
 
@@ -118,6 +177,9 @@ static void cancel_reply(struct job *job)
     if (job->outcome == JOB_NOT_FOUND) { /* not there, or not the caller's: the two must look alike */
         api_reply_not_found(job->request, "purchase", cancel->id);
     } else {
+        if (cancel->made) {
+            job_count_change(job, METRICS_recorder_cancellations);
+        }
         order_reply(job->request, 200, order, order_has_several_lines(&order->sale));
     }
 }

@@ -1,4 +1,4 @@
-/* Jobs off the loop, and the desks they work at: a desk is a pool thread's connections to the store and to Redis. job_start and the replies
+/* Jobs off the loop, and the desks they work at: a desk is a pool thread's connections to the store and to the gate. job_start and the replies
  * run on the loop's thread, the work on a pool thread; between them the job belongs to the pool. The free list of desks has a mutex, a desk
  * has one user at a time. A desk whose connection failed opens a new one for the next job. */
 #include "api_internal.h"
@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define REDIS_TIMEOUT_MS 1000
+#define NODE_TIMEOUT_MS 250  /* one node of several that hangs must not hold up those who read */
 #define JOB_DEADLINE_MS 5000 /* from the request to its taking up */
 
 struct desk *desk_borrow(struct api *api)
@@ -26,22 +27,18 @@ struct desk *desk_borrow(struct api *api)
         desk = calloc(1, sizeof *desk);
         CHECK(desk != NULL);
         desk->api = api;
+        desk->side = (struct gate_side){
+            .place = api->settings.place,
+            .store_id = api->settings.store_id,
+            .timeout_ms = api->settings.place->kind == GATE_LUA ? REDIS_TIMEOUT_MS : NODE_TIMEOUT_MS};
     }
     return desk;
-}
-
-static void let_dead_redis_go(struct desk *desk)
-{
-    if (desk->redis != NULL && redis_is_dead(desk->redis)) {
-        redisFree(desk->redis);
-        desk->redis = NULL;
-    }
 }
 
 void desk_return(struct desk *desk)
 {
     struct api *api = desk->api;
-    let_dead_redis_go(desk);
+    gate_side_rest(&desk->side);
     pthread_mutex_lock(&api->desks_mutex);
     desk->next = api->free_desks;
     api->free_desks = desk;
@@ -55,9 +52,7 @@ void desks_free(struct api *api)
         api->free_desks = desk->next;
         store_close(&desk->reader);
         store_close(&desk->writer);
-        if (desk->redis != NULL) {
-            redisFree(desk->redis);
-        }
+        gate_side_close(&desk->side);
         free(desk);
     }
 }
@@ -82,15 +77,28 @@ bool desk_needs_writer(struct desk *desk, struct job *job)
     return open_store(&desk->writer, desk, STORE_WRITER, job);
 }
 
-bool desk_needs_redis(struct desk *desk, struct job *job)
+void job_count_change(const struct job *job, enum metrics_counter counter)
 {
-    let_dead_redis_go(desk); /* Redis may have been restarted since the desk's last job */
-    if (desk->redis == NULL) {
-        desk->redis = redis_connect_blocking(&desk->api->settings.redis, REDIS_TIMEOUT_MS, job->error,
-                                             sizeof job->error);
+    if (job->api->settings.place->kind == GATE_REDLOCK) {
+        metrics_add(counter, 1);
     }
-    job->outcome = desk->redis != NULL ? job->outcome : JOB_UNAVAILABLE;
-    return desk->redis != NULL;
+}
+
+bool desk_needs_gate(struct desk *desk, struct job *job)
+{
+    bool ready = gate_side_ready(&desk->side, job->error, sizeof job->error);
+    job->outcome = ready ? job->outcome : JOB_UNAVAILABLE;
+    return ready;
+}
+
+bool desk_needs_change(struct desk *desk, struct job *job)
+{
+    return desk_needs_gate(desk, job) && (desk->side.place->kind == GATE_LUA || desk_needs_writer(desk, job));
+}
+
+void desk_drop_writer(struct desk *desk)
+{
+    store_close(&desk->writer);
 }
 
 bool job_store_status(struct job *job, const struct store *store, enum store_status status)
@@ -135,15 +143,20 @@ static void work_job_cb(void *context)
     }
     struct desk *desk = desk_borrow(job->api);
     job->work(job, desk);
+    job->untold = desk->side.untold;
+    desk->side.untold = 0;
     desk_return(desk);
 }
 
 static void job_done_cb(void *context)
 {
     struct job *job = context;
+    metrics_add(METRICS_nodes_untold, job->untold);
     if (job->outcome == JOB_UNAVAILABLE) {
         log_error("answered 503: %s", job->error);
-        api_reply_unavailable(job->request, "The store or Redis cannot be reached just now.");
+        api_reply_unavailable(job->request, job->api->settings.place->kind == GATE_REDLOCK
+                                                ? "The store or the lock nodes cannot be reached just now."
+                                                : "The store or Redis cannot be reached just now.");
         return;
     }
     job->reply(job);

@@ -60,10 +60,11 @@ const struct http_problem api_problems[API_PROBLEMS] = {
                                       "how many are. Nothing was changed."},
     [PROBLEM_STOCK_LIMIT] = {409, "stock-limit", "Too much stock",
                              "A product holds at most 1,000,000,000 units. Nothing was changed."},
-    [PROBLEM_UNAVAILABLE] = {503, "unavailable", "Not available now",
-                             "Redis or the store cannot be reached, or is too far behind to promise a record "
-                             "in time. Try again after the "
-                             "seconds in Retry-After."},
+    [PROBLEM_UNAVAILABLE] =
+        {503, "unavailable", "Not available now",
+         "Redis, a majority of the lock nodes or the store cannot be reached, or is too far "
+         "behind to promise a record in time. Try again after the "
+         "seconds in Retry-After."},
 };
 
 void api_reply_unavailable(struct http_request *request, const char *detail)

@@ -1,4 +1,4 @@
-/* Products: create, list, look at one, both books of its stock. Handlers and replies on the loop's thread; the store and Redis are asked in
+/* Products: create, list, look at one, both books of its stock. Handlers and replies on the loop's thread; the store and the gate are asked in
  * the work pool. */
 #include "api_internal.h"
 
@@ -60,7 +60,7 @@ static void add_integer_or_null(cJSON *json, const char *name, bool known, int64
     }
 }
 
-/* `stock` is the store's figure, derived of a bundle; `gate` is NULL where Redis was not asked: in lists. */
+/* `stock` is the store's figure, derived of a bundle; `gate` is NULL where the gate was not asked: in lists. */
 static cJSON *product_to_json(const struct store_product *product, int64_t stock,
                               const struct gate_stock *gate)
 {
@@ -103,11 +103,11 @@ static void find_component_fault(struct product_job *product, struct store *stor
 static void create_work(struct job *job, struct desk *desk)
 {
     struct product_job *product = (struct product_job *)job;
-    if (!desk_needs_writer(desk, job) || !desk_needs_redis(desk, job)) {
+    if (!desk_needs_writer(desk, job) || !desk_needs_gate(desk, job)) {
         return;
     }
     product->added =
-        catalog_add(desk->writer, desk->redis, &product->books.product, product->actor, job->deadline_us);
+        catalog_add(desk->writer, &desk->side, &product->books.product, product->actor, job->deadline_us);
     switch (product->added) {
     case CATALOG_ADDED:
         job_store_status(
@@ -123,11 +123,13 @@ static void create_work(struct job *job, struct desk *desk)
     case CATALOG_STORE_FAILED:
         job->outcome = JOB_UNAVAILABLE;
         snprintf(job->error, sizeof job->error, "%s", store_error(desk->writer));
+        desk_drop_writer(desk);
         break;
-    case CATALOG_REDIS_FAILED:
+    case CATALOG_GATE_FAILED:
         job->outcome = JOB_UNAVAILABLE;
         snprintf(job->error, sizeof job->error, "opening product %lld: %s",
-                 (long long)product->books.product.id, redis_failure());
+                 (long long)product->books.product.id, books_failure());
+        desk_drop_writer(desk);
         break;
     case CATALOG_NOT_RECORDED:
         job->outcome = JOB_UNAVAILABLE;
@@ -162,6 +164,7 @@ static void create_reply(struct job *job)
         reply_component_fault(job->request, product);
         return;
     }
+    job_count_change(job, METRICS_recorder_stock_changes);
     /* Just opened: both books say the opening stock, of a bundle what its components allow. */
     bool is_bundle = product->books.product.component_count > 0;
     struct gate_stock gate = {.at_known = true,
@@ -324,10 +327,10 @@ void products_list(struct http_request *request, void *context)
 static void books_work(struct job *job, struct desk *desk)
 {
     struct product_job *product = (struct product_job *)job;
-    if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job)) {
+    if (!desk_needs_reader(desk, job) || !desk_needs_gate(desk, job)) {
         return;
     }
-    switch (books_read(desk->reader, desk->redis, product->books.product.id, &product->books)) {
+    switch (books_read(desk->reader, &desk->side, product->books.product.id, &product->books)) {
     case BOOKS_READ:
         break;
     case BOOKS_NO_PRODUCT:
@@ -337,9 +340,10 @@ static void books_work(struct job *job, struct desk *desk)
         job->outcome = JOB_UNAVAILABLE;
         snprintf(job->error, sizeof job->error, "%s", store_error(desk->reader));
         break;
-    case BOOKS_REDIS_FAILED:
+    case BOOKS_GATE_FAILED:
         job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "reading the stock from Redis: %s", redis_failure());
+        snprintf(job->error, sizeof job->error, "reading the stock from %s: %s",
+                 desk->side.place->kind == GATE_LUA ? "Redis" : "the nodes", gate_side_failure(&desk->side));
         break;
     }
 }

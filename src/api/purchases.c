@@ -136,6 +136,19 @@ void purchases_create(struct http_request *request, void *context)
     gate_submit(api->gate, &buying->gate);
 }
 
+void purchases_create_redlock(struct http_request *request, void *context)
+{
+    const struct api *api = context;
+    if (api->settings.place->kind == GATE_REDLOCK) {
+        purchases_create(request, context);
+        return;
+    }
+    http_reply_problem(
+        request, &http_problems[HTTP_PROBLEM_NOT_FOUND], NULL,
+        "This server sells through the Lua gate, at /api/purchases. To turn the Redlock gate on, start "
+        "the server with --gate redlock, or with DOORBUSTER_GATE=redlock in its environment.");
+}
+
 /* --- the same again: what did this key buy? ---------------------------------------------------------------------------------------------- */
 struct replay_job {
     struct job job;

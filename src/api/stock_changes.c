@@ -37,7 +37,7 @@ struct change_job {
 };
 
 /* --- the work ---------------------------------------------------------------------------------------------------------------------------- */
-static enum change_outcome change_stock(struct change_job *change, redisContext *redis)
+static enum change_outcome change_stock(struct change_job *change, struct desk *desk)
 {
     struct stock_change stock = {.product_id = change->product_id,
                                  .delta = change->figure,
@@ -46,10 +46,11 @@ static enum change_outcome change_stock(struct change_job *change, redisContext 
                                  .key = change->key,
                                  .key_bytes = change->key_bytes};
     memcpy(stock.note, change->reason, sizeof stock.note);
-    return gate_change_stock(redis, &stock, NULL, clock_left_ms(change->job.deadline_us), &change->result);
+    return books_change_stock(&desk->side, desk->writer, &stock, NULL, clock_left_ms(change->job.deadline_us),
+                              &change->result);
 }
 
-static enum change_outcome change_price(struct change_job *change, redisContext *redis)
+static enum change_outcome change_price(struct change_job *change, struct desk *desk)
 {
     struct price_change price = {.product_id = change->product_id,
                                  .to = change->figure,
@@ -57,7 +58,8 @@ static enum change_outcome change_price(struct change_job *change, redisContext 
                                  .key = change->key,
                                  .key_bytes = change->key_bytes};
     memcpy(price.note, change->reason, sizeof price.note);
-    return gate_change_price(redis, &price, clock_left_ms(change->job.deadline_us), &change->result);
+    return books_change_price(&desk->side, desk->writer, &price, clock_left_ms(change->job.deadline_us),
+                              &change->result);
 }
 
 static void fail(struct change_job *change, const char *why)
@@ -73,17 +75,21 @@ static bool is_same_change(const struct change_job *change)
            change->result.figure == change->figure;
 }
 
-/* Read at the store's position, or Redis would send the whole log along. */
+/* The store has said it, or Redis is read: at the store's position, or it would send the whole log along. */
 static void note_available(struct change_job *change, struct desk *desk)
 {
     const struct sale_product product = {.id = change->product_id};
     struct store_position now;
     struct gate_stock stock;
     change->finding = FOUND_SHORT;
+    if (desk->side.place->kind == GATE_REDLOCK) {
+        change->available = change->result.stock;
+        return;
+    }
     if (!job_store_status(&change->job, desk->reader, store_position(desk->reader, &now))) {
         return;
     }
-    if (gate_read_stock(desk->redis, &product, now.recorded, &stock)) {
+    if (gate_read_stock(desk->side.redis, &product, now.recorded, &stock)) {
         change->available = stock.available;
     } else {
         fail(change, redis_failure());
@@ -93,7 +99,7 @@ static void note_available(struct change_job *change, struct desk *desk)
 /* The gate knows the product if it is open, and so does the store: what is left is a sale that is being opened anew. */
 static void ask_gate(struct change_job *change, struct desk *desk)
 {
-    switch (change->is_price ? change_price(change, desk->redis) : change_stock(change, desk->redis)) {
+    switch (change->is_price ? change_price(change, desk) : change_stock(change, desk)) {
     case CHANGE_MADE:
         break;
     case CHANGE_MADE_BEFORE:
@@ -107,7 +113,8 @@ static void ask_gate(struct change_job *change, struct desk *desk)
         break;
     case CHANGE_CLOSED:
     case CHANGE_FAILED:
-        fail(change, redis_failure());
+        fail(change, books_failure());
+        desk_drop_writer(desk);
     }
 }
 
@@ -125,7 +132,7 @@ static void confirm(struct change_job *change, struct store *reader)
     if (!books_await_recorded(reader, change->result.position, change->job.deadline_us)) {
         fail(change, "it is not recorded yet; it will be");
     } else if (!is_applied(change, reader) && change->job.outcome == JOB_OK) {
-        fail(change, "Redis forgot it, or the store did not have it");
+        fail(change, "it was forgotten before it was recorded, or the store did not have it");
     }
 }
 
@@ -133,7 +140,7 @@ static void change_work(struct job *job, struct desk *desk)
 {
     struct change_job *change = (struct change_job *)job;
     struct store_product product;
-    if (!desk_needs_reader(desk, job) || !desk_needs_redis(desk, job) ||
+    if (!desk_needs_reader(desk, job) || !desk_needs_change(desk, job) ||
         !job_store_status(job, desk->reader,
                           store_find_product(desk->reader, change->product_id, &product))) {
         return;
@@ -196,6 +203,9 @@ static void change_reply(struct job *job)
     }
     switch (change->finding) {
     case FOUND_MADE:
+        job_count_change(job, METRICS_recorder_stock_changes);
+        reply_changed(job->request, change);
+        break;
     case FOUND_MADE_BEFORE:
         reply_changed(job->request, change);
         break;

@@ -10,6 +10,8 @@
  * 5, and password jobs, which hold nothing, at nice 19. (For the loop's own latency SCHED_IDLE and
  * SCHED_BATCH gained nothing over nice 19: 1.5 ms in the 99th percentile, 4.6 ms without.)
  *
+ * WORK_SELL is not libuv's: its jobs are done by a thread of their own (work_thread.c), which never stepped back.
+ *
  * Priority alone does not keep a purchase fast: its way leads through four processes, and a processor that is busy with anything at all
  * answers the wake-up between two of them later than an idle one (measured: one thread of SCHED_IDLE beside a saturated sale took p99
  * from 3 to 8 ms, two to 11). So while purchases are under way (work_pool_press), password jobs start at a slow pace only.
@@ -24,6 +26,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "work_thread.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -54,6 +57,7 @@ struct queue {
 struct work_pool {
     uv_loop_t *loop;
     struct queue queues[WORK_QUEUES];
+    struct work_thread *seller; /* NULL until it is needed */
     bool pressed;
     int64_t password_started_us;
 };
@@ -69,8 +73,9 @@ struct work_pool *work_pool_new(uv_loop_t *loop, const struct work_limits limits
     for (int i = 0; i < WORK_QUEUES; i++) {
         CHECK(limits[i].running_max >= 1 && limits[i].running_max <= POOL_THREADS_MAX);
         pool->queues[i].limits = limits[i];
-        threads += limits[i].running_max;
+        threads += i == WORK_SELL ? 0 : limits[i].running_max;
     }
+    CHECK(limits[WORK_SELL].running_max == 1);
     CHECK(threads <= POOL_THREADS_MAX);
 
     /* As many threads as jobs may run, so that a job libuv has accepted never waits behind one of the other
@@ -86,6 +91,7 @@ void work_pool_free(struct work_pool **pool)
     if (*pool == NULL)
         return;
     CHECK(work_pool_busy(*pool) == 0);
+    work_thread_stop(&(*pool)->seller);
     free(*pool);
     *pool = NULL;
 }
@@ -142,6 +148,10 @@ static void start(struct job *job)
     if (job->queue == WORK_PASSWORD)
         job->pool->password_started_us = clock_monotonic_us();
     CHECK(queue->running <= queue->limits.running_max);
+    if (job->queue == WORK_SELL) {
+        work_thread_give(job->pool->seller, job);
+        return;
+    }
     int rc = uv_queue_work(job->pool->loop, &job->request, run_job, finish_job);
     CHECK(rc == 0); /* it fails only without a work callback */
 }
@@ -192,21 +202,41 @@ void work_pool_press(struct work_pool *pool, bool pressed)
     start_waiting(pool, WORK_PASSWORD);
 }
 
-static void finish_job(uv_work_t *request, int status)
+static void finish(void *context_of_job)
 {
-    struct job *job = request->data;
+    struct job *job = context_of_job;
     struct work_pool *pool = job->pool;
     enum work_queue queue_index = job->queue;
     work_done_cb done = job->done;
     void *context = job->context;
 
-    CHECK(status == 0); /* nobody cancels */
     CHECK(pool->queues[queue_index].running > 0);
     pool->queues[queue_index].running--;
     free(job);
     /* The next job starts before the callback, which may submit another: first come, first served. */
     start_waiting(pool, queue_index);
     done(context); /* last: it may free the pool */
+}
+
+static void finish_job(uv_work_t *request, int status)
+{
+    CHECK(status == 0); /* nobody cancels */
+    finish(request->data);
+}
+
+/* On the seller's thread. */
+static void sell(void *context)
+{
+    struct job *job = context;
+
+    job->work(job->context);
+}
+
+static bool has_thread(struct work_pool *pool, enum work_queue queue_index)
+{
+    if (queue_index == WORK_SELL && pool->seller == NULL)
+        pool->seller = work_thread_start(pool->loop, sell, finish);
+    return queue_index != WORK_SELL || pool->seller != NULL;
 }
 
 bool work_submit(struct work_pool *pool, enum work_queue queue_index, work_cb work, work_done_cb done,
@@ -217,7 +247,7 @@ bool work_submit(struct work_pool *pool, enum work_queue queue_index, work_cb wo
     struct queue *queue = &pool->queues[queue_index];
     bool may_run = queue->first == NULL && may_start(pool, queue_index);
 
-    if (!may_run && queue->waiting >= queue->limits.waiting_max)
+    if ((!may_run && queue->waiting >= queue->limits.waiting_max) || !has_thread(pool, queue_index))
         return false;
     struct job *job = calloc(1, sizeof *job);
     if (job == NULL)

@@ -2,14 +2,14 @@
 #ifndef DOORBUSTER_CLI_H
 #define DOORBUSTER_CLI_H
 
-#include "doorbuster/redis.h"
+#include "doorbuster/gate_place.h"
 #include "doorbuster/settings.h"
 #include "doorbuster/store.h"
 
 #define CLI_STORE_URL_BYTES 4200
 #define CLI_DATA_DIR_BYTES 4100
 
-/* The settings `data`, `store` and `redis`, as the server has them. */
+/* The settings `data`, `store`, `redis`, `gate` and `redlock-nodes`, as the server has them, but for the default of `gate`. */
 #define CLI_DATA_SETTINGS                                                                                    \
     {.option = "data",                                                                                       \
      .environment = "DOORBUSTER_DATA",                                                                       \
@@ -20,20 +20,32 @@
          .environment = "DATABASE_URL",                                                                      \
          .value_name = "URL",                                                                                \
          .help = "where orders are kept (default: sqlite:DIR/doorbuster.db)"},                               \
+        {.option = "redis",                                                                                  \
+         .environment = "REDIS_URL",                                                                         \
+         .value_name = "URL",                                                                                \
+         .default_value = "spawn",                                                                           \
+         .help = "the server's Redis; spawn: its private one in DIR"},                                       \
+        {.option = "gate",                                                                                   \
+         .environment = "DOORBUSTER_GATE",                                                                   \
+         .value_name = "GATE",                                                                               \
+         .help = "the server's gate, lua or redlock (default: the one that the store is sold through)"},     \
     {                                                                                                        \
-        .option = "redis", .environment = "REDIS_URL", .value_name = "URL", .default_value = "spawn",        \
-        .help = "the server's Redis; spawn: its private one in DIR"                                          \
+        .option = "redlock-nodes", .environment = "REDIS_NODES", .value_name = "LIST",                       \
+        .default_value = "spawn",                                                                            \
+        .help = "the Redlock gate's nodes, host:port,host:port,...; spawn: its private ones in DIR"          \
     }
 
 struct cli_place {
     char data_dir[CLI_DATA_DIR_BYTES]; /* absolute; "" if there is none and none is needed */
-    bool private_redis;                /* --redis spawn: the one in the data folder */
     char store_url[CLI_STORE_URL_BYTES];
-    struct redis_address redis;
+    struct gate_place gate; /* once it is chosen */
+    int64_t store_id;       /* likewise */
 };
 
-/* Exits with 2 and one line if a setting is wrong. */
+/* Where the store is; looks at what is said of the gate. Exits with 2 and one line if a setting is wrong. */
 void cli_read_place(const struct settings *settings, struct cli_place *out);
+/* Which gate it is, by the open store's word, and where. Exits likewise, also if --gate says another one. False: the store failed. */
+bool cli_choose_gate(const struct settings *settings, struct store *store, struct cli_place *place);
 
 /* setup: makes the admin account and the scenario's products. Exit code. */
 int setup_run(const struct settings *settings);

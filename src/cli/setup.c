@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REDIS_TIMEOUT_MS 5000
+#define GATE_TIMEOUT_MS 5000
 #define MADE_UP_PASSWORD_BYTES 15
 #define LIMIT_MAX 1000000
 #define PATIENCE_MS 10000
@@ -30,7 +30,7 @@ struct candidate {
 
 struct setup {
     struct store *store;
-    redisContext *redis;
+    struct gate_side side;
     struct scenario scenario;
     struct candidate candidates[SCENARIO_PRODUCTS_MAX]; /* as in the scenario's list */
     bool reset;
@@ -134,8 +134,8 @@ static bool complain_catalog(const struct setup *setup, const char *doing, enum 
         return complain(doing, "the name is taken");
     case CATALOG_STORE_FAILED:
         return complain(doing, store_error(setup->store));
-    case CATALOG_REDIS_FAILED:
-        return complain(doing, redis_failure());
+    case CATALOG_GATE_FAILED:
+        return complain(doing, books_failure());
     case CATALOG_NOT_RECORDED:
         return complain(doing, "it is in the sales log, but nobody records it; is the server running?");
     }
@@ -213,13 +213,13 @@ static bool refuse_without_reset(const struct setup *setup, const struct store_p
     return false;
 }
 
-static bool retire_product(const struct setup *setup, const struct store_product *product)
+static bool retire_product(struct setup *setup, const struct store_product *product)
 {
     char name[STORE_PRODUCT_NAME_BYTES];
     /* A bundle has no stock of its own to withdraw: it is sold out with its components. */
     if (product->component_count == 0 &&
         !complain_catalog(setup, "retiring the product",
-                          catalog_withdraw_all(setup->store, setup->redis, product->id, 0,
+                          catalog_withdraw_all(setup->store, &setup->side, product->id, 0,
                                                "retired by setup --reset", patience_us()))) {
         return false;
     }
@@ -277,7 +277,7 @@ static bool add_product(struct setup *setup, struct candidate *candidate)
         product->components[i] = (struct bundle_component){of->product.id, wanted->components[i].quantity};
     }
     if (!complain_catalog(setup, "adding the product",
-                          catalog_add(setup->store, setup->redis, product, 0, patience_us()))) {
+                          catalog_add(setup->store, &setup->side, product, 0, patience_us()))) {
         return false;
     }
     candidate->exists = candidate->fits = true;
@@ -324,6 +324,23 @@ static bool make_products(struct setup *setup)
     return true;
 }
 
+/* Without a majority of the nodes nothing would be sold: then the products can wait too. */
+static bool has_majority(struct gate_side *side)
+{
+    const int64_t any = 1;
+    struct node_stock ignored;
+    return side->place->kind == GATE_LUA || node_books_read(side->nodes, &any, 1, &ignored);
+}
+
+static bool reach_gate(struct setup *setup)
+{
+    char error[512];
+    if (!gate_side_ready(&setup->side, error, sizeof error)) {
+        return complain("is the server running", error);
+    }
+    return has_majority(&setup->side) || complain("is the server running", gate_side_failure(&setup->side));
+}
+
 int setup_run(const struct settings *settings)
 {
     CHECK(sodium_init() >= 0);
@@ -343,14 +360,16 @@ int setup_run(const struct settings *settings)
         complain("opening the store", error);
         return 1;
     }
-    setup.redis = redis_connect_blocking(&place.redis, REDIS_TIMEOUT_MS, error, sizeof error);
-    if (setup.redis == NULL) {
-        complain("is the server running", error);
+    if (!cli_choose_gate(settings, setup.store, &place)) {
+        complain("reading the store", store_error(setup.store));
         store_close(&setup.store);
         return 1;
     }
-    bool ok = make_products(&setup) && make_admin(&setup); /* a refusal leaves no account behind */
-    redisFree(setup.redis);
+    setup.side =
+        (struct gate_side){.place = &place.gate, .store_id = place.store_id, .timeout_ms = GATE_TIMEOUT_MS};
+    bool ok = reach_gate(&setup) && make_products(&setup) &&
+              make_admin(&setup); /* a refusal leaves no account behind */
+    gate_side_close(&setup.side);
     store_close(&setup.store);
     return ok ? 0 : 1;
 }

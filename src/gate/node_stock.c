@@ -8,16 +8,23 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What Lua can compare exactly. A stock too may be as large: cancellations lift it above PRODUCT_STOCK_MAX. */
+#define FIGURE_MAX ((INT64_C(1) << 53) - 1)
+
+/* It reads as node_stock_parse() does: a figure out of range is none of ours, however new it looks. */
 const char node_stock_write_script[] =
     "local function parse(text) "
     "if type(text)~='string' then return nil end "
     "local stock,epoch,n=string.match(text,'^(%d+) (%d+) (%d+)$') "
-    "return tonumber(epoch),tonumber(n) end "
+    "if not stock then return nil end "
+    "stock,epoch,n=tonumber(stock),tonumber(epoch),tonumber(n) "
+    "if stock>=2^53 or epoch>=2^53 or n>=2^53 then return nil end "
+    "return epoch,n end "
     "local told=0 "
     "for i,key in ipairs(KEYS) do "
     "local epoch,n=parse(ARGV[i]) "
     "local known_epoch,known_n=parse(redis.pcall('GET',key)) "
-    "if not known_epoch or known_epoch<epoch or (known_epoch==epoch and known_n<n) then "
+    "if epoch and (not known_epoch or known_epoch<epoch or (known_epoch==epoch and known_n<n)) then "
     "redis.call('SET',key,ARGV[i]) told=told+1 end end "
     "return told";
 
@@ -37,11 +44,11 @@ size_t node_stock_format(const struct node_stock *stock, char out[NODE_STOCK_VAL
 }
 
 /* The next number of the text, and past the space behind it. */
-static bool next_number(const char **at, size_t *left, bool is_last, int64_t max, int64_t *out)
+static bool next_number(const char **at, size_t *left, bool is_last, int64_t *out)
 {
     const char *space = memchr(*at, ' ', *left);
     size_t bytes = space != NULL ? (size_t)(space - *at) : *left;
-    if ((space == NULL) != is_last || !text_to_int64(*at, bytes, 0, max, out)) {
+    if ((space == NULL) != is_last || !text_to_int64(*at, bytes, 0, FIGURE_MAX, out)) {
         return false;
     }
     *at += bytes + (is_last ? 0 : 1);
@@ -52,9 +59,8 @@ static bool next_number(const char **at, size_t *left, bool is_last, int64_t max
 bool node_stock_parse(const char *text, size_t bytes, struct node_stock *out)
 {
     int64_t stock, epoch, n;
-    if (!next_number(&text, &bytes, false, PRODUCT_STOCK_MAX, &stock) ||
-        !next_number(&text, &bytes, false, (int64_t)LOG_EPOCH_MAX, &epoch) ||
-        !next_number(&text, &bytes, true, INT64_MAX, &n)) {
+    if (!next_number(&text, &bytes, false, &stock) || !next_number(&text, &bytes, false, &epoch) ||
+        !next_number(&text, &bytes, true, &n)) {
         return false;
     }
     *out = (struct node_stock){

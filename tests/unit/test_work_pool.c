@@ -31,6 +31,7 @@ static int set_up(void **state)
         [WORK_STORE] = {READS_RUNNING, READS_WAITING},
         [WORK_CHANGE] = {1, 1},
         [WORK_SETTLE] = {1, 1},
+        [WORK_SELL] = {1, 2},
     };
 
     if (uv_loop_init(&fixture.loop) != 0)
@@ -47,6 +48,7 @@ static int tear_down(void **state)
     work_pool_free(&fixture->pool);
     if (fixture->pool != NULL)
         return -1;
+    uv_run(&fixture->loop, UV_RUN_DEFAULT); /* the seller's handle */
     return uv_loop_close(&fixture->loop);
 }
 
@@ -229,18 +231,6 @@ static void test_a_login_storm_does_not_keep_out_a_read(void **state)
     sem_destroy(&gate);
 }
 
-static void test_done_may_submit(void **state)
-{
-    struct fixture *fixture = *state;
-    struct job third = {.fixture = fixture}, second = {.fixture = fixture, .then = &third},
-               first = {.fixture = fixture, .then = &second};
-
-    assert_true(work_submit(fixture->pool, WORK_PASSWORD, work, done, &first));
-    run(fixture);
-    assert_int_equal(third.done, 1);
-    assert_int_equal(third.order, 2);
-}
-
 static void do_nothing(void *context)
 {
     (void)context;
@@ -251,6 +241,55 @@ static void free_pool(void *context)
     struct fixture *fixture = context;
 
     work_pool_free(&fixture->pool);
+}
+
+/* Even where every thread of the pool has stepped back, and whatever the other queues do. */
+static void test_selling_keeps_the_loops_priority(void **state)
+{
+    struct fixture *fixture = *state;
+    int own = getpriority(PRIO_PROCESS, 0);
+    struct job stuck = {0}, sales[3] = {0}, refused = {0};
+    sem_t gate;
+
+    assert_int_equal(sem_init(&gate, 0, 0), 0);
+    stuck.gate = &gate;
+    assert_true(work_submit(fixture->pool, WORK_STORE, work, done, &stuck));
+    for (int i = 0; i < 3; i++)
+        assert_true(work_submit(fixture->pool, WORK_SELL, work, done, &sales[i]));
+    assert_false(work_submit(fixture->pool, WORK_SELL, work, done, &refused));
+    run_until_done(fixture, 3); /* would not end if a sale stood behind a read */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(sales[i].order, i);
+        assert_int_equal(sales[i].nice_value, own);
+        assert_true(pthread_equal(sales[i].worked_on, sales[0].worked_on));
+        assert_true(pthread_equal(sales[i].done_on, pthread_self()));
+    }
+    open_gate(&gate, 1);
+    run(fixture);
+    assert_int_equal(stuck.done, 1);
+    assert_int_equal(refused.worked + refused.done, 0);
+    sem_destroy(&gate);
+}
+
+static void test_a_sale_may_free_an_idle_pool(void **state)
+{
+    struct fixture *fixture = *state;
+
+    assert_true(work_submit(fixture->pool, WORK_SELL, do_nothing, free_pool, fixture));
+    assert_int_equal(uv_run(&fixture->loop, UV_RUN_DEFAULT), 0);
+    assert_null(fixture->pool);
+}
+
+static void test_done_may_submit(void **state)
+{
+    struct fixture *fixture = *state;
+    struct job third = {.fixture = fixture}, second = {.fixture = fixture, .then = &third},
+               first = {.fixture = fixture, .then = &second};
+
+    assert_true(work_submit(fixture->pool, WORK_PASSWORD, work, done, &first));
+    run(fixture);
+    assert_int_equal(third.done, 1);
+    assert_int_equal(third.order, 2);
 }
 
 static void test_done_may_free_an_idle_pool(void **state)
@@ -294,6 +333,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_login_storm_does_not_keep_out_a_read, reset, tear_down),
         cmocka_unit_test_setup_teardown(test_done_may_submit, reset, tear_down),
         cmocka_unit_test_setup_teardown(test_done_may_free_an_idle_pool, reset, tear_down),
+        cmocka_unit_test_setup_teardown(test_selling_keeps_the_loops_priority, reset, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_sale_may_free_an_idle_pool, reset, tear_down),
         cmocka_unit_test_setup_teardown(test_many_jobs, reset, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
