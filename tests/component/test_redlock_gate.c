@@ -221,7 +221,8 @@ static void decide(struct gate_batch *batch)
     for (size_t i = 0; i < batch->count; i++) {
         struct purchase *purchase = batch->purchases[i];
         assert_int_equal(purchase->state, PURCHASE_ASKED);
-        if (purchase->order.key != NULL && strcmp(purchase->order.key, "used") == 0) {
+        if (purchase->order.key != NULL &&
+            strncmp(purchase->order.key, "used", purchase->order.key_bytes) == 0) {
             purchase->refusal = REFUSAL_ALREADY_ORDERED;
             purchase->figure = 42;
         } else if (is_there(&purchase->order)) {
@@ -1042,6 +1043,46 @@ static void test_in_doubt(void **state)
     expect_confirmed(submit(b, 1, 1));
 }
 
+/* The store has a batch and says nothing: its purchases are answered all the same, and whatever comes of it later harms nobody. */
+static void test_a_store_that_does_not_come_back(void **state)
+{
+    static const int64_t lines[] = {1, 1, 2, 1, 0};
+    (void)state;
+    add_product(1, 100);
+    add_product(2, 100);
+    a->holds_batches = true;
+    struct probe *first = submit_cart(a, lines), *second = submit_cart(a, lines),
+                 *keyed = submit_keyed(a, lines, "fresh");
+    TURN_UNTIL(a->batch != NULL);
+    assert_int_equal(a->batch->count, 3);
+    int64_t until_us = now_us() + 300000;
+    first->gate.deadline_us = second->gate.deadline_us = keyed->gate.deadline_us = until_us;
+    TURN_UNTIL(first->answered && second->answered && keyed->answered);
+    assert_true(now_us() <= until_us);
+    assert_int_equal(state_of(first), PURCHASE_UNAVAILABLE);
+    memset(first, 0xee, sizeof *first); /* their memory is the caller's again */
+    memset(second, 0xee, sizeof *second);
+    memset(keyed, 0xee, sizeof *keyed);
+    assert_int_equal(gate_pending(a->gate), 0);
+    expect_confirmed(submit(b, 1, 1)); /* the lock is free */
+    hold_batches(a, false);
+    TURN_UNTIL(a->batch == NULL);
+    expect_confirmed(submit(a, 1, 1));
+    assert_int_equal(stock_of(1), 100 - 3 - 2);
+    /* The gate may even be closed meanwhile. */
+    a->holds_batches = true;
+    first = submit(a, 1, 1);
+    TURN_UNTIL(a->batch != NULL);
+    first->gate.deadline_us = now_us() + 150000;
+    TURN_UNTIL(first->answered);
+    struct gate *closed = a->gate;
+    gate_close_for_worker(&a->gate);
+    turn_for(20);
+    a->gate = closed;
+    do_batch(a);
+    a->gate = NULL;
+}
+
 static void test_fenced(void **state)
 {
     (void)state;
@@ -1380,6 +1421,7 @@ int main(void)
         TEST(test_a_restarted_node_is_told_but_not_believed),
         TEST(test_a_strangers_lock),
         TEST(test_in_doubt),
+        TEST(test_a_store_that_does_not_come_back),
         TEST(test_fenced),
         TEST(test_slow_and_lossy_nodes),
         TEST(test_locks_of_the_dead_are_released),
