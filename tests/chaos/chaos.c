@@ -284,6 +284,7 @@ static bool make_bench(struct round *round, bool new_block)
 static void do_round(struct round *round, const struct fault *fault, bool new_block)
 {
     history_clear();
+    round->recovery_ms = round->meeting_ms = -1;
     bool there = make_bench(round, new_block);
     if (fault != NULL) {
         round->random = round->seed;
@@ -354,20 +355,31 @@ static void random_rounds(void)
     }
 }
 
-static void sweep_rounds(void)
+/* Of each point every action, or in the short sweep every other one: kill or pause, next point stop or error. */
+static void sweep_mode(enum chaos_mode mode, unsigned *number_of_round)
 {
-    unsigned number_of_round = 0;
-    /* Of each point every action, or in the short sweep every other one: kill or pause, next point stop or error. */
     for (size_t i = 0; i < sweep_count() && !interrupted; i++) {
-        if (sweep_step > 1 && (i + i / 4) % sweep_step != 0) {
+        const struct fault *fault = sweep_fault(i);
+        if ((fault->modes & 1u << mode) == 0 || (sweep_step > 1 && (i + i / 4) % sweep_step != 0)) {
             continue;
         }
         static struct round round;
-        round = (struct round){.number = ++number_of_round,
+        round = (struct round){.number = ++*number_of_round,
                                .seed = seed_of(options.seed, BLOCK_SEEDS + 1 + i),
-                               .mode = MODE_SPAWN,
+                               .mode = mode,
                                .servers = 1};
-        do_round(&round, sweep_fault(i), false);
+        do_round(&round, fault, false);
+    }
+}
+
+static void sweep_rounds(void)
+{
+    unsigned modes = modes_of_option(), number_of_round = 0;
+    if ((modes & LUA_MODES) != 0) {
+        sweep_mode(MODE_SPAWN, &number_of_round);
+    }
+    if ((modes & REDLOCK_MODES) != 0) {
+        sweep_mode(MODE_NODES, &number_of_round);
     }
 }
 

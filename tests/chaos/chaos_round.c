@@ -238,7 +238,6 @@ static void body(struct round *round)
 void round_run(struct round *round)
 {
     round->began_us = now_us();
-    round->recovery_ms = round->meeting_ms = -1;
     round->concerned = SERVERS_MAX;
     bool whole = guarded(round, body);
     wait_with(NULL);
