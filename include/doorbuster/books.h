@@ -68,6 +68,12 @@ enum store_status books_store_stock(struct store *store, const struct store_prod
 
 /* The product as the gate is to have it. */
 struct sale_product books_sale_product(const struct store_product *product);
+/* Of the Redlock gate: the store's stock of a product, no bundle, at the position that the nodes name. That is the entry that moved it, whose row in
+ * the audit log is found at once; any other position is looked up by store_stock_at(), and if it is too far back for that, today's stock
+ * counts, for then nothing should have moved it since. *known is false if the store has never been there. */
+enum store_status books_stock_at(struct store *store, int64_t product_id, struct log_position position,
+                                 bool *known, int64_t *stock);
+
 /* What a bundle is made of, as the API shows it: [{product_id, quantity}]. The caller's. */
 cJSON *books_components_json(const struct store_product *product);
 

@@ -26,9 +26,12 @@ struct gate_place {
 
 /* "lua" or "redlock". */
 bool gate_kind_parse(const char *text, enum gate_kind *out);
-/* "host:port,host:port,…", each also as redis_address_parse() has it: an odd number, none twice. Or "spawn": GATE_NODES_SPAWNED private ones in
+/* "host:port,host:port,…", each also as redis_address_parse() has it (a password has no comma): an odd number, none twice. Or "spawn": GATE_NODES_SPAWNED private ones in
  * `data_dir` (absolute), "unix:DIR/node1.sock" and so on. False: `error` says what it may be. */
 bool gate_place_parse_nodes(struct gate_place *place, const char *list, const char *data_dir, char *error,
                             size_t error_bytes);
+/* For messages, never with the password; `node` counts from 0: "node 3 (127.0.0.1:7003)". */
+#define GATE_NODE_NAME_BYTES 300
+void gate_place_name_node(const struct gate_place *place, unsigned node, char *out, size_t out_bytes);
 
 #endif

@@ -39,6 +39,8 @@
     X(recorder_rejected, "orders that did not fit the store")                                                \
     X(recorder_store_failures, "times the store could not record and the gate was closed")                   \
     X(recorder_healed, "products whose figure in Redis was put right")                                       \
+    X(nodes_refilled, "lock nodes found empty again and told the stock of all products")                     \
+    X(nodes_healed, "figures on lock nodes that nobody of ours had written, put right")                      \
     X(lock_acquisitions, "locks that a worker got from a majority of the lock nodes")                        \
     X(lock_wait_microseconds, "time that workers waited for these, in sum")                                  \
     X(lock_retries, "attempts to get a lock after the first")                                                \

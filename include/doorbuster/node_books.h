@@ -14,6 +14,7 @@ struct node_books;
 
 struct node_stock {
     bool known;
+    bool damaged; /* not known, for what is there cannot be read */
     int64_t stock;
     struct log_position version;
 };
@@ -22,13 +23,17 @@ struct node_stock {
 struct node_books *node_books_open(const struct gate_place *place, int64_t store_id, int timeout_ms);
 void node_books_close(struct node_books **books);
 
-/* The newest that a majority of all nodes says of each product. False: no majority answered; node_books_failure(). */
+/* The newest that a majority of all nodes says of each product: known if one of them knows it. Of these some may have restarted since, and know
+ * nothing yet (until the keeper has told them); so it may be behind what a majority was told, but never wrong: see the version.
+ * False: no majority answered; node_books_failure(). */
 bool node_books_read(struct node_books *books, const int64_t *products, size_t count, struct node_stock *out);
 /* What one node says. False: it does not answer. */
 bool node_books_read_node(struct node_books *books, unsigned node, const int64_t *products, size_t count,
                           struct node_stock *out);
 /* Tells all nodes; one that knows a newer version keeps it. True: a majority has been told. */
 bool node_books_write(struct node_books *books, const struct stock_moves *moves);
+/* The same for one node. */
+bool node_books_write_node(struct node_books *books, unsigned node, const struct stock_moves *moves);
 /* Tells one node, whatever it knows. For the keeper, which mends what nobody of ours can have written. */
 bool node_books_force(struct node_books *books, unsigned node, int64_t product_id,
                       const struct node_stock *to);

@@ -1,5 +1,6 @@
 /* The private redis-server of `--redis spawn`: a socket and an append-only file in the data folder, nothing on the network. Its data lie in
- * DATA/redis. Whoever starts it holds the data folder's lock. The supervisor runs it while it serves; `verify` for as long as it audits a
+ * DATA/redis. And those of `--redlock-nodes spawn`, which keep nothing: what they forget the keeper tells them again.
+ * Whoever starts one holds the data folder's lock. The supervisor runs them while it serves; `verify` the first for as long as it audits a
  * stopped server. */
 #ifndef DOORBUSTER_PRIVATE_REDIS_H
 #define DOORBUSTER_PRIVATE_REDIS_H
@@ -19,6 +20,8 @@ bool private_redis_end_leftover(const struct redis_address *address);
 
 /* In a forked child: becomes redis-server. Returns only if it cannot; logged. */
 void private_redis_exec(const char *data_dir, const struct redis_address *address);
+/* The same for a node of the Redlock gate, counted from 1. It keeps nothing on disk but its log, DATA/redis/node1.log. */
+void private_redis_exec_node(const char *data_dir, const struct redis_address *address, unsigned number);
 
 /* Starts one as a child, which ends with us, and waits until it has loaded its data and answers. Its process, or -1 and `error`. */
 pid_t private_redis_start(const char *data_dir, const struct redis_address *address, char *error,

@@ -5,6 +5,7 @@
 
 #include "doorbuster/log.h"
 
+#include <string.h>
 #include <time.h>
 
 #define READ_TRIES 20
@@ -31,13 +32,43 @@ static void list_products(const struct store_product *product, struct reading *r
     }
 }
 
+static enum store_status todays_stock(struct store *store, int64_t product_id, struct log_position position,
+                                      bool *known, int64_t *stock)
+{
+    struct store_position now;
+    struct store_product product;
+    enum store_status status = store_find_product(store, product_id, &product);
+    status = status == STORE_OK ? store_position(store, &now) : status;
+    if (status == STORE_OK) {
+        *known = log_position_compare(position, now.recorded) <= 0;
+        *stock = product.stock;
+    }
+    return status;
+}
+
+enum store_status books_stock_at(struct store *store, int64_t product_id, struct log_position position,
+                                 bool *known, int64_t *stock)
+{
+    struct store_audit_row row;
+    enum store_status status = store_audit_row_at(store, position, product_id, &row);
+    if (status == STORE_OK && row.applied && strcmp(row.cause, "price") != 0) {
+        *known = true;
+        *stock = row.to;
+        return STORE_OK;
+    }
+    if (status == STORE_OK || status == STORE_NOT_FOUND) {
+        status = store_stock_at(store, product_id, position, known, stock);
+    }
+    return status == STORE_OK && !*known ? todays_stock(store, product_id, position, known, stock) : status;
+}
+
 static enum store_status read_store_figures(struct store *reader, struct reading *reading)
 {
     for (size_t i = 0; i < reading->count; i++) {
         bool known = reading->told[i].known;
         if (known) {
             enum store_status status =
-                store_stock_at(reader, reading->ids[i], reading->told[i].version, &known, &reading->store[i]);
+                books_stock_at(reader, reading->ids[i], reading->told[i].version, &known, &reading->store[i]);
             if (status != STORE_OK) {
                 return status;
             }

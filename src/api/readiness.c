@@ -29,7 +29,7 @@ static void look_work_cb(void *context)
     struct readiness *readiness = context;
     struct desk *desk = desk_borrow(readiness->api);
     struct job nobody = {.api = readiness->api};
-    struct store_position position;
+    struct store_position position = {0};
     const char *state = "down";
     if (!desk_needs_reader(desk, &nobody)) {
         log_warn("not ready: %s", nobody.error);

@@ -34,7 +34,7 @@ static void take_nodes(const struct settings *settings, struct cli_place *out, c
 {
     char error[512];
     if (!gate_place_parse_nodes(&out->gate, nodes, out->data_dir, error, sizeof error)) {
-        process_refuse(settings->program, "--redlock-nodes: %s", error);
+        process_refuse(settings->program, "--redlock-nodes or REDIS_NODES: %s", error);
     }
 }
 
@@ -90,7 +90,7 @@ void cli_read_place(const struct settings *settings, struct cli_place *out)
 
 bool cli_choose_gate(const struct settings *settings, struct store *store, struct cli_place *place)
 {
-    struct store_position position;
+    struct store_position position = {0};
     const char *gate = settings_get(settings, "gate");
     if (store_position(store, &position) != STORE_OK) {
         return false;

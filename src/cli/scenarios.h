@@ -28,7 +28,7 @@ struct scenario {
     struct scenario_product products[SCENARIO_PRODUCTS_MAX]; /* bundles behind what they are made of */
 };
 
-#define SCENARIO_NAMES "v1_basic, v1_stress, v2_multi or custom"
+#define SCENARIO_NAMES "v1_basic, v1_stress, v2_multi, v3_redlock or custom"
 
 /* NULL: there is none of this name. */
 const struct scenario *scenario_find(const char *name);

@@ -1,5 +1,6 @@
 /* verify's body: which of its ways is asked for, and what is printed at the end. One thread, blocking. Owns the connections and, while a
- * stopped server's Redis is awake for the audit, that. Redis cannot be reached: the store alone is checked, exit code 2. */
+ * stopped server's Redis is awake for the audit, that. Redis, or a majority of the nodes, cannot be reached: the store alone is checked, exit code
+ * 2. */
 #include "verify.h"
 
 #include "doorbuster/process.h"
@@ -82,15 +83,19 @@ static int repair_and_audit(struct audit *audit, const struct acks *acks)
     return exit_code;
 }
 
-/* Connects to Redis; a stopped server's is started for the audit, if that may be. */
-static void reach_redis(struct audit *audit, struct private_sleeper *sleeper, bool may_wake)
+/* Connects to Redis; a stopped server's is started for the audit, if that may be. Of the Redlock gate's nodes a majority is enough; those of a stopped
+ * server keep nothing, so there is nothing to start. */
+static void reach_gate(struct audit *audit, struct private_sleeper *sleeper, bool may_wake)
 {
     char error[512], why[CLI_DATA_DIR_BYTES + 512] = "";
     if (audit_connect(audit, error, sizeof error)) {
         return;
     }
-    if (may_wake && audit->place->gate.spawn_redis && private_wake(sleeper, audit->place, why, sizeof why) &&
-        audit_connect(audit, error, sizeof error)) {
+    if (audit->nodes_found.stopped) {
+        return; /* the audit says so */
+    }
+    if (may_wake && audit->place->gate.kind == GATE_LUA && audit->place->gate.spawn_redis &&
+        private_wake(sleeper, audit->place, why, sizeof why) && audit_connect(audit, error, sizeof error)) {
         return;
     }
     fprintf(stderr, VERIFY_PROGRAM ": %s%s%s; only the store can be checked\n", error,
@@ -137,15 +142,13 @@ int verify_run(const struct settings *settings)
     if (watch) {
         exit_code = watch_run(&audit, json);
     } else {
-        reach_redis(&audit, &sleeper, !repair);
+        reach_gate(&audit, &sleeper, !repair);
         exit_code = repair ? repair_and_audit(&audit, acks) : audit_once(&audit, acks, NULL);
     }
     audit_clear(&audit);
     acks_fini(&told);
     store_close(&audit.store);
-    if (audit.redis != NULL) {
-        redisFree(audit.redis);
-    }
+    audit_disconnect(&audit);
     private_put_back(&sleeper);
     return exit_code;
 }

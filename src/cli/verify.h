@@ -4,21 +4,25 @@
 
 #include "cli.h"
 
+#include "doorbuster/node_books.h"
+
 #include <cjson/cJSON.h>
 
 #define VERIFY_PROGRAM "doorbuster-verify"
 #define VERIFY_REDIS_TIMEOUT_MS 5000
 #define VERIFY_NAMES_BYTES 1024
 
-enum verdict { HOLDS, BROKEN, UNKNOWN };
+/* NOTED: worth a line, but nothing that must hold. */
+enum verdict { HOLDS, BROKEN, UNKNOWN, NOTED };
 enum verify_output { OUTPUT_LINES, OUTPUT_JSON, OUTPUT_NONE };
 
 #define VERIFY_HASH_BYTES (2 * STORE_AUDIT_HASH_BYTES + 1)
 
-/* One product's two sides at the same position of the log. */
+/* One product's two sides at the same position of the log. Of the Redlock gate "redis" is what a majority of the nodes says. */
 struct verify_book {
     int64_t product_id, redis, store; /* the stock; of a bundle, which has none, 0 */
     bool known;                       /* Redis's side */
+    struct log_position version;      /* GATE_REDLOCK: the position that the nodes name */
     const char *differ_in;        /* the first thing in which they are not the same, "price"; NULL: none */
     int64_t redis_has, store_has; /* its figures, if there is one */
 };
@@ -35,11 +39,23 @@ struct verify_tail {
     int64_t cancels, cancels_missing; /* recorded ones; those whose order is not cancelled in the store */
 };
 
+/* GATE_REDLOCK: the nodes. */
+struct verify_nodes {
+    unsigned answering;
+    bool answers[GATE_NODES_MAX];
+    bool stopped;        /* they are private ones of a stopped server: there is nothing to compare */
+    unsigned lagging;    /* behind, wrong, or not answering */
+    int64_t patience_us; /* until then what is behind is looked at again */
+};
+
 /* One pass over everything: what it reads from, what it found. */
 struct audit {
     const struct cli_place *place;
     struct store *store;
-    redisContext *redis; /* NULL: could not be reached */
+    redisContext *redis;      /* GATE_LUA; NULL: could not be reached */
+    struct node_books *nodes; /* GATE_REDLOCK; likewise */
+    struct store *live;       /* GATE_REDLOCK: the store outside the snapshot */
+    struct verify_nodes nodes_found;
     enum verify_output output;
     bool quick;           /* only what costs nothing however many orders there are */
     int64_t only_product; /* 0: all */
@@ -79,11 +95,23 @@ void audit_format_hash(const unsigned char *hash, char out[VERIFY_HASH_BYTES]);
 /* 0, 1, 2 */
 int audit_exit_code(const struct audit *audit);
 
-/* To Redis, again if the connection is dead. False: `error` says why not. */
+/* To Redis, again if the connection is dead, or to a majority of the nodes. False: `error` says why not. */
 bool audit_connect(struct audit *audit, char *error, size_t error_bytes);
+void audit_disconnect(struct audit *audit);
 
 /* --- each product (verify_product.c) ------------------------------------------------------------------------------------------------- */
 void audit_check_products(struct audit *audit);
+
+/* --- the nodes of the Redlock gate (verify_nodes.c) ---------------------------------------------------------------------------------- */
+/* Looks which of them answer. False: no majority does. */
+bool audit_connect_nodes(struct audit *audit, char *error, size_t error_bytes);
+/* A pass begins to compare. */
+void audit_be_patient(struct audit *audit);
+/* A product's stock, which is no bundle's: what a majority says against the store. Fills in the book's other side. */
+void audit_check_node_book(struct audit *audit, const struct store_product *product,
+                           struct verify_book *book);
+/* Each node by itself, after the products. */
+void audit_check_nodes(struct audit *audit);
 
 /* --- the log's tail (verify_tail.c) ---------------------------------------------------------------------------------------------------- */
 /* First the one, as close to the snapshot as can be; later the other says what was found. */
@@ -105,11 +133,13 @@ void acks_check(const struct acks *acks, struct audit *audit);
 
 /* --- --repair (verify_repair.c) ---------------------------------------------------------------------------------------------------- */
 struct repair {
+    bool by_keeper; /* GATE_REDLOCK: nobody attaches */
     uint64_t epoch_before, epoch_after;
     struct verify_book *before;
     size_t before_count;
 };
-/* Asks the recorder to attach and waits until it has. False: said on stderr. */
+/* Asks the recorder to attach and waits until it has; of the Redlock gate, waits until the keeper has brought the nodes up to date, as it does
+ * by itself. False: said on stderr. */
 bool repair_ask(struct repair *repair, struct audit *audit);
 /* What the audit made of the figures from before; JSON: into `json`. */
 void repair_report(const struct repair *repair, const struct audit *audit, cJSON *json);
@@ -129,5 +159,7 @@ struct private_sleeper {
 bool private_wake(struct private_sleeper *sleeper, const struct cli_place *place, char *error,
                   size_t error_bytes);
 void private_put_back(struct private_sleeper *sleeper);
+/* Does no server hold the data folder? */
+bool private_is_stopped(const struct cli_place *place);
 
 #endif

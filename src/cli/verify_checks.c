@@ -1,6 +1,7 @@
 /* verify's checks as a whole, and those that are about no single product: all orders, the audit log. Says check by check what was compared and
  * what was found. One thread, blocking, reads only. Owns what a pass has found. It may run in the middle of a sale: everything about the
- * store is read in one snapshot, and Redis's figures are taken back to that snapshot's position in the log. */
+ * store is read in one snapshot, and Redis's figures are taken back to that snapshot's position in the log (the nodes of the Redlock
+ * gate: see verify_nodes.c). */
 #include "verify.h"
 
 #include "doorbuster/check.h"
@@ -45,7 +46,8 @@ static void add_json_check(struct audit *audit, const char *name, bool ok, const
 
 void audit_report(struct audit *audit, const char *name, enum verdict verdict, const char *format, ...)
 {
-    static const char *const words[] = {[HOLDS] = "ok     ", [BROKEN] = "BROKEN ", [UNKNOWN] = "unknown"};
+    static const char *const words[] = {
+        [HOLDS] = "ok     ", [BROKEN] = "BROKEN ", [UNKNOWN] = "unknown", [NOTED] = "note   "};
     char detail[512];
     va_list arguments;
     va_start(arguments, format);
@@ -62,7 +64,7 @@ void audit_report(struct audit *audit, const char *name, enum verdict verdict, c
     if (audit->output == OUTPUT_LINES) {
         printf("%s  %-28s %s\n", words[verdict], name, detail);
     } else if (audit->output == OUTPUT_JSON) {
-        add_json_check(audit, name, verdict == HOLDS, detail);
+        add_json_check(audit, name, verdict == HOLDS || verdict == NOTED, detail);
     }
 }
 
@@ -171,13 +173,22 @@ bool audit_begin(struct audit *audit)
 
 void audit_check(struct audit *audit)
 {
-    audit_read_tail(audit);
+    bool has_log = audit->place->gate.kind == GATE_LUA;
+    if (has_log) {
+        audit_read_tail(audit);
+    } else {
+        audit_be_patient(audit);
+    }
     audit_check_products(audit);
     if (!audit->quick) {
         check_orders(audit);
         check_chain(audit);
     }
-    audit_check_tail(audit);
+    if (has_log) {
+        audit_check_tail(audit);
+    } else {
+        audit_check_nodes(audit);
+    }
 }
 
 void audit_end(struct audit *audit)
@@ -193,6 +204,9 @@ void audit_clear(struct audit *audit)
     *audit = (struct audit){.place = audit->place,
                             .store = audit->store,
                             .redis = audit->redis,
+                            .nodes = audit->nodes,
+                            .live = audit->live,
+                            .nodes_found = audit->nodes_found,
                             .output = audit->output,
                             .quick = audit->quick,
                             .only_product = audit->only_product};
@@ -200,6 +214,9 @@ void audit_clear(struct audit *audit)
 
 bool audit_connect(struct audit *audit, char *error, size_t error_bytes)
 {
+    if (audit->place->gate.kind == GATE_REDLOCK) {
+        return audit_connect_nodes(audit, error, error_bytes);
+    }
     if (audit->redis != NULL && !redis_done(redis_ask(audit->redis, "PING"))) {
         redisFree(audit->redis);
         audit->redis = NULL;
@@ -209,4 +226,16 @@ bool audit_connect(struct audit *audit, char *error, size_t error_bytes)
             redis_connect_blocking(&audit->place->gate.redis, VERIFY_REDIS_TIMEOUT_MS, error, error_bytes);
     }
     return audit->redis != NULL;
+}
+
+void audit_disconnect(struct audit *audit)
+{
+    if (audit->redis != NULL) {
+        redisFree(audit->redis);
+        audit->redis = NULL;
+    }
+    if (audit->nodes != NULL) {
+        node_books_close(&audit->nodes);
+    }
+    store_close(&audit->live);
 }

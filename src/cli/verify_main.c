@@ -10,16 +10,25 @@ static struct setting options[] = {
     {.option = "acks",
      .value_name = "FILE",
      .help = "every order in FILE must be in the store; - is standard input"},
-    {.option = "repair", .help = "first ask the running recorder to compare and mend Redis at once"},
+    {.option = "repair",
+     .help = "first ask the running recorder to compare and mend Redis at once (of the Redlock gate: wait "
+             "for the keeper)"},
     {.option = "watch", .help = "a line about every second, until Ctrl-C"},
     {.option = "json", .help = "one JSON object instead of lines; with --watch one a line"},
 };
 static struct settings settings = {
     .program = "doorbuster-verify",
-    .summary = "audits Redis against the store, each product at one position of the sales log",
+    .summary =
+        "audits Redis, or the lock nodes, against the store, each product at one position of the sales log",
     .epilogue =
         "It may run in the middle of a sale. It changes nothing; of a stopped server it starts the private "
         "Redis for as\nlong as the audit takes, and holds the data folder's lock meanwhile.\n\n"
+        "Of the Redlock gate it compares what a majority of the nodes says of each product with the store's "
+        "figure at the\nposition that they name. A node that is away or behind is noted, as long as there is "
+        "a "
+        "majority without it. Of a\nstopped server with private nodes, which keep nothing, the store alone "
+        "is "
+        "checked.\n\n"
         "--acks FILE has a line for each order that a client was told of: order, user, product, quantity, "
         "with blanks in\nbetween, and of a cart product and quantity of each further line; empty lines and "
         "lines that begin with # are\npassed over. The order must be in the store with exactly these lines, "

@@ -66,6 +66,18 @@ bool private_wake(struct private_sleeper *sleeper, const struct cli_place *place
     return true;
 }
 
+bool private_is_stopped(const struct cli_place *place)
+{
+    char path[CLI_DATA_DIR_BYTES + 16];
+    snprintf(path, sizeof path, "%s/" PROCESS_DATA_LOCK, place->data_dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool stopped = fd >= 0 ? flock(fd, LOCK_EX | LOCK_NB) == 0 : errno == ENOENT;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return stopped;
+}
+
 void private_put_back(struct private_sleeper *sleeper)
 {
     if (sleeper->pid > 0) {

@@ -20,8 +20,8 @@ static bool fail(const char *what, const char *why)
     return false;
 }
 
-/* The figures from before, by a quick pass that prints nothing. */
-static bool read_before(struct repair *repair, struct audit *audit)
+/* A quick pass that prints nothing. */
+static bool look(struct audit *audit)
 {
     enum verify_output output = audit->output;
     audit->output = OUTPUT_NONE;
@@ -29,15 +29,50 @@ static bool read_before(struct repair *repair, struct audit *audit)
     bool ok = audit_begin(audit);
     if (ok) {
         audit_check(audit);
-        repair->before = audit->books;
-        repair->before_count = audit->book_count;
-        audit->books = NULL;
-        audit->book_count = audit->books_room = 0;
     }
     audit_end(audit);
     audit->output = output;
     audit->quick = false;
     return ok;
+}
+
+/* The figures from before. */
+static bool read_before(struct repair *repair, struct audit *audit)
+{
+    bool ok = look(audit);
+    if (ok) {
+        repair->before = audit->books;
+        repair->before_count = audit->book_count;
+        audit->books = NULL;
+        audit->book_count = audit->books_room = 0;
+    }
+    return ok;
+}
+
+/* Of the Redlock gate: does everything hold that a quick pass looks at, on each node? */
+static bool pass_holds(struct audit *audit)
+{
+    char error[512];
+    return audit_connect(audit, error, sizeof error) && look(audit) && audit_exit_code(audit) == 0 &&
+           audit->nodes_found.lagging == 0;
+}
+
+/* Without a recorder: the keeper compares all the time. Here is waited until the nodes agree, or the time is over; what is still wrong then, the audit
+ * that follows says. */
+static bool await_keeper(struct repair *repair, struct audit *audit)
+{
+    int64_t deadline_us = clock_monotonic_us() + (int64_t)ATTACH_TIMEOUT_S * 1000000;
+    repair->by_keeper = true;
+    if (audit->nodes_found.answering == 0) {
+        return fail("no lock node can be reached", "is the server running?");
+    }
+    if (!read_before(repair, audit)) {
+        return false;
+    }
+    while (!pass_holds(audit) && clock_monotonic_us() < deadline_us) {
+        nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000}, NULL);
+    }
+    return true;
 }
 
 /* Redis may come and go while the recorder mends it. */
@@ -56,6 +91,9 @@ bool repair_ask(struct repair *repair, struct audit *audit)
 {
     struct gate_head head;
     *repair = (struct repair){0};
+    if (audit->place->gate.kind == GATE_REDLOCK) {
+        return await_keeper(repair, audit);
+    }
     if (audit->redis == NULL) {
         return fail("Redis cannot be reached", "is the server running?");
     }
@@ -117,14 +155,15 @@ static void add_figures(cJSON *json, const char *name, const struct verify_book 
     cJSON_AddNumberToObject(figures, "store", (double)book->store);
 }
 
-static void report_product(const struct verify_book *before, const struct verify_book *after, cJSON *list)
+static void report_product(const struct verify_book *before, const struct verify_book *after,
+                           const char *side, cJSON *list)
 {
     char was[32], is[32];
     if (list == NULL) {
-        printf("repair   product %" PRId64 " (%s): before Redis %s, store %" PRId64
-               "; now Redis %s, store %" PRId64 ": %s\n",
-               before->product_id, before->known ? before->differ_in : "unknown", redis_figure(before, was),
-               before->store, redis_figure(after, is), after->store,
+        printf("repair   product %" PRId64 " (%s): before %s %s, store %" PRId64 "; now %s %s, store %" PRId64
+               ": %s\n",
+               before->product_id, before->known ? before->differ_in : "unknown", side,
+               redis_figure(before, was), before->store, side, redis_figure(after, is), after->store,
                differs(after) ? "NOT MENDED" : "mended");
         return;
     }
@@ -149,8 +188,15 @@ void repair_report(const struct repair *repair, const struct audit *audit, cJSON
         if (after != NULL) {
             different++;
             mended += !differs(after);
-            report_product(before, after, list);
+            report_product(before, after, repair->by_keeper ? "nodes" : "Redis", list);
         }
+    }
+    if (json == NULL && repair->by_keeper) {
+        printf(
+            "repair   the keeper brings the nodes up to date by itself: %zu products differed, %zu of them "
+            "agree now\n",
+            different, mended);
+        return;
     }
     if (json == NULL) {
         printf("repair   the recorder attached again (epoch %" PRIu64 " -> %" PRIu64
@@ -159,8 +205,10 @@ void repair_report(const struct repair *repair, const struct audit *audit, cJSON
         return;
     }
     cJSON *out = cJSON_AddObjectToObject(json, "repair");
-    cJSON_AddNumberToObject(out, "epoch_before", (double)repair->epoch_before);
-    cJSON_AddNumberToObject(out, "epoch_after", (double)repair->epoch_after);
+    if (!repair->by_keeper) {
+        cJSON_AddNumberToObject(out, "epoch_before", (double)repair->epoch_before);
+        cJSON_AddNumberToObject(out, "epoch_after", (double)repair->epoch_after);
+    }
     cJSON_AddNumberToObject(out, "different", (double)different);
     cJSON_AddNumberToObject(out, "mended", (double)mended);
     cJSON_AddItemToObject(out, "products", list);

@@ -1,7 +1,7 @@
 /* verify --watch: a pass about every second, a line a pass, until SIGINT or SIGTERM, or until nobody reads the lines.
  *
  * A quick pass reads what does not grow with the number of orders: the products' books, Redis's figures, the log behind the store's
- * position. A full one reads every order; it comes first, then at most every FULL_EVERY_US, and so seldom that it takes no more than a
+ * position, of the Redlock gate the nodes' figures. A full one reads every order; it comes first, then at most every FULL_EVERY_US, and so seldom that it takes no more than a
  * FULL_SHAREth of the time. What the last full pass found stays in the lines until the next one. One thread, blocking; signals only end the
  * waiting. If Redis or the store goes away, the pass says so and the next one tries again. */
 #include "verify.h"
@@ -42,8 +42,10 @@ struct pass {
 /* --- what a full pass found, and a quick one does not look at -------------------------------------------------------------------------- */
 static bool is_checked_each_pass(const char *name)
 {
-    static const char *const names[] = {"stock arithmetic", "stock and price in range", "Redis = store",
-                                        "orders = log", "products"};
+    static const char *const names[] = {"stock arithmetic", "stock and price in range",
+                                        "Redis = store",    "nodes = store",
+                                        "lock nodes",       "orders = log",
+                                        "products"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(names[i], name) == 0) {
             return true;
@@ -151,7 +153,12 @@ static void print_json(const struct watch *watch, const struct pass *pass, const
     cJSON_AddNumberToObject(json, "orders_per_second", pass->orders_per_second);
     cJSON_AddNumberToObject(json, "in_flight", (double)audit->tail.in_flight);
     cJSON_AddNumberToObject(json, "epoch", (double)audit->position.epoch);
-    cJSON_AddBoolToObject(json, "open", audit->tail.read && audit->tail.epoch > 0);
+    if (audit->place->gate.kind == GATE_REDLOCK) {
+        cJSON_AddNumberToObject(json, "nodes_answering", audit->nodes_found.answering);
+        cJSON_AddNumberToObject(json, "nodes", audit->place->gate.node_count);
+    } else {
+        cJSON_AddBoolToObject(json, "open", audit->tail.read && audit->tail.epoch > 0);
+    }
     cJSON_AddNumberToObject(json, "lag_entries", (double)audit->tail.entries_behind);
     cJSON_AddNumberToObject(json, "lag_ms", (double)pass->lag_ms);
     cJSON_AddNumberToObject(json, "checks", (double)pass->checks);
@@ -164,15 +171,8 @@ static void print_json(const struct watch *watch, const struct pass *pass, const
     cJSON_Delete(json);
 }
 
-static void print_line(const struct watch *watch, const struct pass *pass, const char *at)
+static void print_names(const struct pass *pass)
 {
-    const struct audit *audit = watch->audit;
-    const char *gate = !audit->tail.read ? " (no Redis)" : audit->tail.epoch == 0 ? " (closed)" : "";
-    printf("%.19sZ  %" PRId64 " orders  %.0f/s  %" PRId64 " in flight  epoch %" PRIu64 "%s  lag %" PRId64
-           " entries, %" PRId64 " ms  %zu of %zu checks hold%s",
-           at, pass->orders, pass->orders_per_second, audit->tail.in_flight, audit->position.epoch, gate,
-           audit->tail.entries_behind, pass->lag_ms, audit->made - audit->broken - audit->unknown,
-           pass->checks, pass->full ? " (full)" : "");
     if (pass->broken[0] != '\0') {
         printf("  BROKEN: %s", pass->broken);
     }
@@ -180,6 +180,34 @@ static void print_line(const struct watch *watch, const struct pass *pass, const
         printf("  unknown: %s", pass->unknown);
     }
     putchar('\n');
+}
+
+/* There is no log that the store could be behind. */
+static void print_redlock_line(const struct watch *watch, const struct pass *pass, const char *at)
+{
+    const struct audit *audit = watch->audit;
+    printf("%.19sZ  %" PRId64 " orders  %.0f/s  epoch %" PRIu64
+           "  %u of %u nodes%s  %zu of %zu checks hold%s",
+           at, pass->orders, pass->orders_per_second, audit->position.epoch, audit->nodes_found.answering,
+           audit->place->gate.node_count, audit->nodes_found.stopped ? " (stopped)" : "",
+           audit->made - audit->broken - audit->unknown, pass->checks, pass->full ? " (full)" : "");
+    print_names(pass);
+}
+
+static void print_line(const struct watch *watch, const struct pass *pass, const char *at)
+{
+    const struct audit *audit = watch->audit;
+    if (audit->place->gate.kind == GATE_REDLOCK) {
+        print_redlock_line(watch, pass, at);
+        return;
+    }
+    const char *gate = !audit->tail.read ? " (no Redis)" : audit->tail.epoch == 0 ? " (closed)" : "";
+    printf("%.19sZ  %" PRId64 " orders  %.0f/s  %" PRId64 " in flight  epoch %" PRIu64 "%s  lag %" PRId64
+           " entries, %" PRId64 " ms  %zu of %zu checks hold%s",
+           at, pass->orders, pass->orders_per_second, audit->tail.in_flight, audit->position.epoch, gate,
+           audit->tail.entries_behind, pass->lag_ms, audit->made - audit->broken - audit->unknown,
+           pass->checks, pass->full ? " (full)" : "");
+    print_names(pass);
 }
 
 static void print_pass(const struct watch *watch, const struct pass *pass)

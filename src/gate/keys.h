@@ -18,6 +18,8 @@
     "{doorbuster}:change:" /* string: what a keyed change did; "<user>:<idempotency key>" follows. Expires */
 #define KEY_CANCELLED_PREFIX                                                                                 \
     "{doorbuster}:cancelled:" /* string: the log position; "<order>" follows. Expires, long after the record */
+#define KEY_STOCK_PREFIX                                                                                     \
+    "{doorbuster}:stock:" /* on nodes of the Redlock gate; string: "<stock> <epoch> <n>"; "<store>:<product>" follows */
 #define KEY_ALL "{doorbuster}:*"
 
 /* One channel for all news, so that a worker needs one subscription and gets them in order:

@@ -1,8 +1,9 @@
-/* The private redis-server of `--redis spawn`. Runs in the supervisor, in the child that becomes redis-server, and in `verify`; one thread,
- * blocking. Owns the files in DATA/redis while no redis-server runs, and the process that private_redis_start() made. Fails with a sentence
+/* The private redis-servers of `--redis spawn` and `--redlock-nodes spawn`. Runs in the supervisor, in the child that becomes redis-server, and in
+ * `verify`; one thread, blocking. Owns the files in DATA/redis while no redis-server runs, and the process that private_redis_start() made. Fails with a sentence
  * for the user. */
 #include "doorbuster/private_redis.h"
 
+#include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 #include "doorbuster/text.h"
@@ -30,6 +31,7 @@
 #define PATH_BYTES 4400
 #define SET_ASIDE_PREFIX "damaged-"
 #define LOG_NAME "redis.log"
+#define NODE_PREFIX "node" /* what the nodes of the Redlock gate write there: their logs */
 
 static int64_t deadline_in(int ms)
 {
@@ -51,9 +53,10 @@ bool private_redis_find(char *error, size_t error_bytes)
     }
     const char *version = strstr(line, "v=");
     if (!read || version == NULL) {
-        snprintf(error, error_bytes,
-                 "no redis-server found for --redis spawn; install it (apt-get install "
-                 "redis-server) or point --redis to one");
+        snprintf(
+            error, error_bytes,
+            "no redis-server found for a private one (spawn); install it (apt-get install redis-server), or "
+            "point --redis or --redlock-nodes to others");
         return false;
     }
     int64_t major;
@@ -93,7 +96,8 @@ bool private_redis_end_leftover(const struct redis_address *address)
 {
     int64_t deadline_us = deadline_in(LEFTOVER_TIMEOUT_MS);
     if (somebody_listens(address->path)) {
-        log_warn("an earlier server left its private Redis running; shutting it down first");
+        log_warn("an earlier server left its private redis-server running on %s; shutting it down first",
+                 address->path);
     }
     while (somebody_listens(address->path)) {
         ask_to_shut_down(address);
@@ -106,7 +110,11 @@ bool private_redis_end_leftover(const struct redis_address *address)
 }
 
 /* --- the process ------------------------------------------------------------------------------------------------------------------ */
-void private_redis_exec(const char *data_dir, const struct redis_address *address)
+#define ARGUMENTS_MAX 40
+
+/* Becomes a redis-server on this socket, with DATA/redis as its folder and these `further` arguments. */
+static void become_redis(const char *data_dir, const struct redis_address *address,
+                         const char *const *further)
 {
     char folder[PATH_BYTES];
     snprintf(folder, sizeof folder, "%s/redis", data_dir);
@@ -123,12 +131,45 @@ void private_redis_exec(const char *data_dir, const struct redis_address *addres
         dup2(null, STDIN_FILENO);
         dup2(null, STDOUT_FILENO);
     }
-    /* appendfsync everysec: what Redis may lose was never promised to anyone (the store has what was). */
-    execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", address->path, "--unixsocketperm",
-           "700", "--dir", folder, "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
-           "--maxmemory-policy", "noeviction", "--daemonize", "no", "--logfile", LOG_NAME,
-           "--aof-load-truncated", "yes", "--no-appendfsync-on-rewrite", "yes", (char *)NULL);
+    const char *argv[ARGUMENTS_MAX] = {"redis-server", "--port",           "0",   "--unixsocket",
+                                       address->path,  "--unixsocketperm", "700", "--dir",
+                                       folder,         "--save",           "",    "--maxmemory-policy",
+                                       "noeviction",   "--daemonize",      "no"};
+    size_t argc = 15;
+    for (size_t i = 0; further[i] != NULL; i++) {
+        CHECK(argc < ARGUMENTS_MAX - 1);
+        argv[argc++] = further[i];
+    }
+    execvp(argv[0], (char *const *)argv);
     log_error("cannot run redis-server: %s", strerror(errno));
+}
+
+void private_redis_exec(const char *data_dir, const struct redis_address *address)
+{
+    /* appendfsync everysec: what Redis may lose was never promised to anyone (the store has what was). */
+    static const char *const further[] = {"--appendonly",
+                                          "yes",
+                                          "--appendfsync",
+                                          "everysec",
+                                          "--aof-load-truncated",
+                                          "yes",
+                                          "--no-appendfsync-on-rewrite",
+                                          "yes",
+                                          "--logfile",
+                                          LOG_NAME,
+                                          NULL};
+    become_redis(data_dir, address, further);
+}
+
+void private_redis_exec_node(const char *data_dir, const struct redis_address *address, unsigned number)
+{
+    char log_name[32], rdb_name[32];
+    snprintf(log_name, sizeof log_name, NODE_PREFIX "%u.log", number);
+    snprintf(rdb_name, sizeof rdb_name, NODE_PREFIX "%u.rdb", number);
+    /* The name of a snapshot that it never makes: without it a node would load the one that somebody made of another Redis in this folder. */
+    const char *const further[] = {"--appendonly", "no", "--dbfilename", rdb_name, "--logfile",
+                                   log_name,       NULL};
+    become_redis(data_dir, address, further);
 }
 
 static bool answers(const struct redis_address *address)
@@ -194,11 +235,11 @@ void private_redis_stop(pid_t pid)
 }
 
 /* --- its files -------------------------------------------------------------------------------------------------------------------- */
-/* Its log tells of the damage, and what was set aside stays where it is. */
+/* Its log tells of the damage, and what was set aside stays where it is; nodes keep nothing. */
 static bool is_data(const char *name)
 {
     return strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strcmp(name, LOG_NAME) != 0 &&
-           strncmp(name, SET_ASIDE_PREFIX, strlen(SET_ASIDE_PREFIX)) != 0;
+           !text_begins_with(name, SET_ASIDE_PREFIX) && !text_begins_with(name, NODE_PREFIX);
 }
 
 /* The next entry of the folder that is data; NULL at the end. */

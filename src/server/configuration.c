@@ -1,10 +1,11 @@
 /* The server's settings, read and checked at start. Runs in the supervisor before anything else does; everything wrong is one line on
- * stderr and exit 2. Owns the secret key's file. */
+ * stderr and exit 2. Owns the files of the secret key and of the server's id. */
+#include "configuration_gate.h"
 #include "server.h"
 
 #include "doorbuster/check.h"
 #include "doorbuster/jwt.h"
-#include "doorbuster/private_redis.h"
+#include "doorbuster/log.h"
 #include "doorbuster/process.h"
 #include "doorbuster/settings.h"
 #include "doorbuster/store.h"
@@ -12,14 +13,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define PROGRAM "doorbuster-server"
 #define SECRET_FILE_BYTES 32
+#define ID_DIGITS 16
 
 static struct setting options[] = {
     {.option = "listen",
@@ -45,11 +47,33 @@ static struct setting options[] = {
      .value_name = "URL",
      .default_value = "spawn",
      .help = "redis://[:password@]host:port/db, unix:/path, or spawn: a private one in DIR"},
+    {.option = "gate",
+     .environment = "DOORBUSTER_GATE",
+     .value_name = "GATE",
+     .default_value = "lua",
+     .help = "who decides: lua, a script in one Redis; or redlock, the store under locks"},
+    {.option = "redlock-nodes",
+     .environment = "REDIS_NODES",
+     .value_name = "LIST",
+     .default_value = "spawn",
+     .help = "host:port,…: an odd number of Redis nodes for the locks; or spawn: five in DIR"},
     {.option = "dev-open-admin",
      .help = "every signed-in account may use the admin calls; on a loopback address only"},
     {.environment = "JWT_SECRET_KEY",
      .value_name = "KEY",
      .help = "key that signs the tokens, 32 bytes or more (default: made once, kept in DIR)"},
+    {.environment = "LOCK_TIMEOUT_SECONDS",
+     .value_name = "N",
+     .default_value = "10",
+     .help = "redlock: a lock whose holder died ends after so long, 1 to 60"},
+    {.environment = "LOCK_RETRY_ATTEMPTS",
+     .value_name = "N",
+     .default_value = "3",
+     .help = "redlock: attempts to get a lock, 1 to 100"},
+    {.environment = "LOCK_RETRY_DELAY_MS",
+     .value_name = "N",
+     .default_value = "100",
+     .help = "redlock: the wait before the second attempt, then doubled, 1 to 10000"},
 };
 static struct settings settings = {
     .program = PROGRAM,
@@ -122,54 +146,6 @@ static void read_store(struct server_configuration *configuration)
     store_close(&store);
 }
 
-static void check_foreign_redis(const struct redis_address *address)
-{
-    char error[512];
-    redisContext *redis = redis_connect_blocking(address, 3000, error, sizeof error);
-    if (redis == NULL) {
-        process_refuse(PROGRAM, "%s; start it, or correct --redis", error);
-    }
-    redisReply *info = redis_ask(redis, "INFO server");
-    const char *version = info ? strstr(info->str, "redis_version:") : NULL;
-    int64_t major = 0;
-    if (version != NULL) {
-        version += strlen("redis_version:");
-        text_to_int64(version, strcspn(version, "."), 0, 1000, &major);
-    }
-    if (major < 7) {
-        process_refuse(PROGRAM, "Redis is %.*s; version 7 or newer is needed",
-                       version ? (int)strcspn(version, "\r\n") : 7, version ? version : "unknown");
-    }
-    freeReplyObject(info);
-    redisFree(redis);
-}
-
-static void read_redis(struct server_configuration *configuration)
-{
-    char error[512];
-    const char *url = settings_get(&settings, "redis");
-    char own[4200];
-    configuration->spawn_redis = strcmp(url, "spawn") == 0;
-    if (configuration->spawn_redis) {
-        char *absolute = realpath(configuration->data_dir, NULL);
-        CHECK(absolute != NULL);
-        snprintf(own, sizeof own, "unix:%s/redis.sock", absolute);
-        free(absolute);
-        url = own;
-    }
-    if (!redis_address_parse(url, &configuration->redis, error, sizeof error)) {
-        process_refuse(PROGRAM, "%s%s", error,
-                       configuration->spawn_redis ? "; choose a --data folder with a shorter path" : "");
-    }
-    if (configuration->spawn_redis) {
-        if (!private_redis_find(error, sizeof error)) {
-            process_refuse(PROGRAM, "%s", error);
-        }
-    } else {
-        check_foreign_redis(&configuration->redis);
-    }
-}
-
 static void make_secret_file(const char *path, unsigned char secret[SECRET_FILE_BYTES])
 {
     randombytes_buf(secret, SECRET_FILE_BYTES);
@@ -229,9 +205,73 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
                                 "address, such as 127.0.0.1:8080");
     }
     read_data_dir(configuration);
-    read_redis(configuration);
-    configuration->place = (struct gate_place){
-        .kind = GATE_LUA, .redis = configuration->redis, .spawn_redis = configuration->spawn_redis};
+    configuration_read_gate(&settings, configuration);
     read_secret(configuration);
     read_store(configuration);
+}
+
+/* --- with the data folder's lock held ------------------------------------------------------------------------------------------------ */
+static void claim_store(struct server_configuration *configuration)
+{
+    char error[512];
+    struct store *store;
+    struct store_position position;
+    if (store_open(&store, configuration->store_url, STORE_WRITER, error, sizeof error) != STORE_OK) {
+        process_refuse(PROGRAM, "%s", error);
+    }
+    /* The Lua gate's recorder makes it that gate's when it attaches. */
+    if ((configuration->place.kind == GATE_REDLOCK && store_take_over(store) != STORE_OK) ||
+        store_position(store, &position) != STORE_OK) {
+        process_refuse(PROGRAM, "cannot begin with the store: %s", store_error(store));
+    }
+    configuration->store_id = position.store_id;
+    store_close(&store);
+}
+
+static bool read_id(const char *path, uint64_t *id)
+{
+    char text[ID_DIGITS + 1] = "", *end;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    bool whole = read(fd, text, ID_DIGITS) == ID_DIGITS && strspn(text, "0123456789abcdef") == ID_DIGITS;
+    close(fd);
+    *id = whole ? strtoull(text, &end, 16) : 0;
+    return whole;
+}
+
+/* Under another name first: a server killed meanwhile leaves no half an id. */
+static void make_id(const char *path, uint64_t *id)
+{
+    char half[4300], text[ID_DIGITS + 2];
+    randombytes_buf(id, sizeof *id);
+    int bytes = snprintf(text, sizeof text, "%0*" PRIx64 "\n", ID_DIGITS, *id);
+    snprintf(half, sizeof half, "%s.new", path);
+    int fd = open(half, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, text, (size_t)bytes) != bytes || fsync(fd) != 0 || rename(half, path) != 0) {
+        process_refuse(PROGRAM, "cannot write the server's id to %s: %s", path, strerror(errno));
+    }
+    close(fd);
+}
+
+/* The id tells our own locks on the nodes, those of our dead, from other servers'. A new one does no harm: those locks end by themselves. */
+static void claim_id(struct server_configuration *configuration)
+{
+    char path[4200];
+    struct gate_holder *holder = &configuration->holder;
+    snprintf(path, sizeof path, "%s/server.id", configuration->data_dir);
+    if (!read_id(path, &holder->server)) {
+        if (access(path, F_OK) == 0) {
+            log_warn("%s is no server's id; making a new one", path);
+        }
+        make_id(path, &holder->server);
+    }
+    randombytes_buf(&holder->run, sizeof holder->run);
+}
+
+void configuration_claim(struct server_configuration *configuration)
+{
+    claim_store(configuration);
+    claim_id(configuration);
 }

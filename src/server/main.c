@@ -74,5 +74,6 @@ int main(int argc, char **argv)
     failpoint_init(argc, argv);
     configuration_read(&shared.configuration, argc, argv);
     shared.data_lock_fd = lock_data_dir(shared.configuration.data_dir);
+    configuration_claim(&shared.configuration);
     return supervisor_run(&shared);
 }

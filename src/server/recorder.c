@@ -18,7 +18,6 @@
 #include "doorbuster/metrics.h"
 #include "doorbuster/process.h"
 
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -148,13 +147,6 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
     return failpoint("recorder.announce") ? RECORD_FAILED : RECORDED_SOME;
 }
 
-/* True once the pipe's other end is closed. Waits up to wait_ms for that. */
-static bool is_closed(int lifeline_fd, int wait_ms)
-{
-    struct pollfd poller = {.fd = lifeline_fd, .events = POLLIN};
-    return poll(&poller, 1, wait_ms) > 0;
-}
-
 /* `quietly`: at start a private Redis needs a moment; that is no news. */
 static bool ensure_connected(struct recorder *recorder, const struct redis_address *address, bool quietly)
 {
@@ -230,7 +222,7 @@ static void keep_recording(struct recorder *recorder, int lifeline_fd)
         result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
     } while (result < RECORD_FAILED && !recorder->attach_wanted &&
              gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
-             books_are_equal(recorder, &next_compare_us, now_us) && !is_closed(lifeline_fd, 0));
+             books_are_equal(recorder, &next_compare_us, now_us) && !lifeline_is_closed(lifeline_fd, 0));
 }
 
 static void drain_and_leave(struct recorder *recorder, const struct server_shared *shared)
@@ -238,8 +230,8 @@ static void drain_and_leave(struct recorder *recorder, const struct server_share
     while (recorder->redis != NULL && recorder->store != NULL &&
            recorder_record(recorder, 0) == RECORDED_SOME) {
     }
-    bool orphaned = is_closed(shared->supervisor_lifeline[0], 0);
-    if (recorder->redis != NULL && orphaned && shared->configuration.spawn_redis) {
+    bool orphaned = lifeline_is_closed(shared->supervisor_lifeline[0], 0);
+    if (recorder->redis != NULL && orphaned && shared->configuration.place.spawn_redis) {
         log_warn("the supervisor is gone: shutting the private Redis down");
         freeReplyObject(redis_ask(recorder->redis, "SHUTDOWN"));
     }
@@ -269,7 +261,7 @@ int recorder_run(const struct server_shared *shared)
         if (recorder->store == NULL && store_open(&recorder->store, shared->configuration.store_url,
                                                   STORE_WRITER, error, sizeof error) != STORE_OK) {
             log_error("%s", error);
-        } else if (ensure_connected(recorder, &shared->configuration.redis, retry_ms < RETRY_MAX_MS) &&
+        } else if (ensure_connected(recorder, &shared->configuration.place.redis, retry_ms < RETRY_MAX_MS) &&
                    recorder_attach(recorder)) {
             retry_ms = RETRY_FIRST_MS;
             if (!ready) {
@@ -277,12 +269,12 @@ int recorder_run(const struct server_shared *shared)
                 supervisor_tell_ready(shared);
             }
             keep_recording(recorder, shared->workers_lifeline[0]);
-            is_closed(shared->workers_lifeline[0], recorder->attach_wanted ? 0 : RETRY_FIRST_MS);
+            lifeline_is_closed(shared->workers_lifeline[0], recorder->attach_wanted ? 0 : RETRY_FIRST_MS);
             continue;
         }
         retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
-        is_closed(shared->workers_lifeline[0], retry_ms);
-    } while (!is_closed(shared->workers_lifeline[0], 0));
+        lifeline_is_closed(shared->workers_lifeline[0], retry_ms);
+    } while (!lifeline_is_closed(shared->workers_lifeline[0], 0));
     drain_and_leave(recorder, shared);
     free(recorder);
     return 0;

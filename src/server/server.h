@@ -2,12 +2,12 @@
 #ifndef DOORBUSTER_SERVER_SERVER_H
 #define DOORBUSTER_SERVER_SERVER_H
 
-#include "doorbuster/gate_place.h"
+#include "doorbuster/gate.h"
 #include "doorbuster/metrics.h"
-#include "doorbuster/redis.h"
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #define SERVER_SECRET_BYTES_MAX 256
 
@@ -19,16 +19,20 @@ struct server_configuration {
     const char *data_dir;
     char store_url[4200];
     struct gate_place place;
-    struct redis_address redis;
-    bool spawn_redis;
     bool dev_open_admin;
     unsigned char secret[SERVER_SECRET_BYTES_MAX];
     size_t secret_bytes;
+    /* By configuration_claim(). */
+    int64_t store_id;
+    struct gate_holder holder; /* without the dead: see server_shared */
 };
 
 /* Reads options and environment, makes the data folder and the secret key, checks what can be checked; exits with 2 and one line if
  * something is wrong. */
 void configuration_read(struct server_configuration *configuration, int argc, char **argv);
+/* What only the owner of the data folder may do, so with its lock held: makes the store this gate's, and reads or makes the server's id. Exits as
+ * above. */
+void configuration_claim(struct server_configuration *configuration);
 
 /* --- what crosses a fork: everything that is inherited is here ------------------------------------------------------------- */
 struct server_shared {
@@ -42,12 +46,21 @@ struct server_shared {
         [2]; /* write end: supervisor and workers. Closed: nobody sells any more; the recorder drains and exits */
     int ready[2];     /* each child that is ready to serve writes its pid */
     int data_lock_fd; /* flock on DIR/lock, shared by all: the folder is in use until the last one is gone */
+    /* --redlock-nodes spawn: how often each node was started, counted up before it is. In memory that all processes share; the supervisor alone
+     * writes, atomically. */
+    uint32_t *node_starts;
+    /* Of each worker's slot: the last that died there, 0: none. A new worker reads it as it was when it was forked. */
+    pid_t dead_workers[METRICS_WORKERS_MAX];
 };
 
 /* Each runs a process to its end and returns its exit code. */
 int supervisor_run(struct server_shared *shared);
 int worker_run(const struct server_shared *shared, unsigned index);
-int recorder_run(const struct server_shared *shared);
+int recorder_run(const struct server_shared *shared);    /* of the Lua gate */
+int node_keeper_run(const struct server_shared *shared); /* of the Redlock gate */
+
+/* Is a lifeline's other end closed? Waits up to wait_ms for that. */
+bool lifeline_is_closed(int fd, int wait_ms);
 
 /* In a child: "I can serve". */
 void supervisor_tell_ready(const struct server_shared *shared);

@@ -1,10 +1,11 @@
 /* The supervisor: opens the listening sockets, starts the others, starts again what dies, passes signals on. One process, one thread, no
- * library's handles; it touches no request and no order.
+ * library's handles; it touches no request and no order. Which others there are depends on the gate: a recorder and perhaps a private Redis, or a
+ * keeper and perhaps private nodes.
  *
  * A child:   (none) --fork--> RUNNING --dies--> WAITING --backoff over--> RUNNING …
  *
- * Stopping, in this order, so that nothing reserved is left unrecorded: workers (they finish what they hold), recorder (drains the log:
- * it sees the workers' lifeline close), redis-server. Rolling restart (SIGHUP): for each worker in turn a successor is started on the same
+ * Stopping, in this order, so that nothing reserved is left unrecorded: workers (they finish what they hold), recorder or keeper (the one
+ * drains the log: it sees the workers' lifeline close), redis-servers. Rolling restart (SIGHUP): for each worker in turn a successor is started on the same
  * socket, and once it says that it is ready the old one is told to finish. */
 #include "server.h"
 
@@ -23,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -37,13 +39,13 @@
 #define START_TIMEOUT_US 60000000
 #define STOP_TIMEOUT_US 30000000
 #define LISTEN_BACKLOG 4096
-#define CHILDREN_MAX (2 * METRICS_WORKERS_MAX + 2)
+#define CHILDREN_MAX (2 * METRICS_WORKERS_MAX + 1 + GATE_NODES_MAX)
 
-enum child_kind { CHILD_REDIS, CHILD_RECORDER, CHILD_WORKER };
+enum child_kind { CHILD_REDIS, CHILD_NODE, CHILD_RECORDER, CHILD_KEEPER, CHILD_WORKER };
 
 struct child {
     enum child_kind kind;
-    unsigned index; /* workers: which slot and socket */
+    unsigned index; /* workers: which slot and socket; nodes: which, from 0 */
     pid_t pid;      /* 0: not running */
     int64_t started_us;
     int64_t restart_us; /* when to start it, if pid is 0 */
@@ -70,8 +72,13 @@ static const char *child_name(const struct child *child, char out[32])
 {
     if (child->kind == CHILD_WORKER) {
         snprintf(out, 32, "worker %u", child->index);
+    } else if (child->kind == CHILD_NODE) {
+        snprintf(out, 32, "redis-server of node %u", child->index + 1);
     } else {
-        snprintf(out, 32, "%s", child->kind == CHILD_REDIS ? "redis-server" : "recorder");
+        snprintf(out, 32, "%s",
+                 child->kind == CHILD_REDIS      ? "redis-server"
+                 : child->kind == CHILD_RECORDER ? "recorder"
+                                                 : "keeper");
     }
     return out;
 }
@@ -165,17 +172,23 @@ static void open_sockets(struct server_shared *shared)
 /* --- children ----------------------------------------------------------------------------------------------------------------------- */
 static void run_child(const struct supervisor *supervisor, const struct child *child)
 {
+    const struct server_configuration *configuration = &supervisor->shared->configuration;
     sigset_t none;
     sigemptyset(&none);
     close(supervisor->signal_fd);
     sigprocmask(SIG_SETMASK, &none, NULL);
     switch (child->kind) {
     case CHILD_REDIS:
-        private_redis_exec(supervisor->shared->configuration.data_dir,
-                           &supervisor->shared->configuration.redis);
+        private_redis_exec(configuration->data_dir, &configuration->place.redis);
+        _exit(1);
+    case CHILD_NODE:
+        private_redis_exec_node(configuration->data_dir, &configuration->place.nodes[child->index],
+                                child->index + 1);
         _exit(1);
     case CHILD_RECORDER:
         _exit(recorder_run(supervisor->shared));
+    case CHILD_KEEPER:
+        _exit(node_keeper_run(supervisor->shared));
     case CHILD_WORKER:
         _exit(worker_run(supervisor->shared, child->index));
     }
@@ -186,6 +199,9 @@ static void start_child(struct supervisor *supervisor, struct child *child)
     char name[32];
     child->ready = false;
     child->started_us = clock_monotonic_us();
+    if (child->kind == CHILD_NODE) { /* before anybody can meet this run of it */
+        __atomic_add_fetch(&supervisor->shared->node_starts[child->index], 1, __ATOMIC_SEQ_CST);
+    }
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
@@ -258,6 +274,9 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
     int64_t now_us = clock_monotonic_us();
     bool was_successor = child->pid == supervisor->successor;
     bool gone_for_good = child->leaving || supervisor->stopping || was_successor;
+    if (child->kind == CHILD_WORKER && status != 0) { /* its locks may still be there */
+        supervisor->shared->dead_workers[child->index] = child->pid;
+    }
     child->pid = 0;
     if (was_successor) { /* its predecessor still serves: another try, a little later */
         log_error("a worker's successor died before it was ready");
@@ -311,20 +330,33 @@ static void start_due(struct supervisor *supervisor)
 }
 
 /* --- readiness ----------------------------------------------------------------------------------------------------------------------- */
+static const char *gate_words(const struct gate_place *place, char out[64])
+{
+    out[0] = '\0';
+    if (place->kind == GATE_REDLOCK) {
+        snprintf(out, 64, ", Redlock gate over %u %snode%s", place->node_count,
+                 place->spawn_nodes ? "private " : "", place->node_count == 1 ? "" : "s");
+    }
+    return out;
+}
+
 static void announce_when_ready(struct supervisor *supervisor)
 {
     for (size_t i = 0; i < supervisor->child_count; i++) {
-        if (!supervisor->children[i].ready && supervisor->children[i].kind != CHILD_REDIS) {
+        const struct child *child = &supervisor->children[i];
+        if (!child->ready && child->kind != CHILD_REDIS && child->kind != CHILD_NODE) {
             return;
         }
     }
     if (!supervisor->announced) {
         const struct server_configuration *configuration = &supervisor->shared->configuration;
+        char gate[64];
         supervisor->announced = true;
         const char *host = configuration->listen_host[0] ? configuration->listen_host : "localhost";
-        log_info(strchr(host, ':') ? "ready on http://[%s]:%d, %u workers, data in %s"
-                                   : "ready on http://%s:%d, %u workers, data in %s",
-                 host, configuration->listen_port, configuration->workers, configuration->data_dir);
+        log_info(strchr(host, ':') ? "ready on http://[%s]:%d, %u workers, data in %s%s"
+                                   : "ready on http://%s:%d, %u workers, data in %s%s",
+                 host, configuration->listen_port, configuration->workers, configuration->data_dir,
+                 gate_words(&configuration->place, gate));
     }
 }
 
@@ -454,8 +486,11 @@ static void stop(struct supervisor *supervisor)
     wait_for_end(supervisor, CHILD_WORKER);
     close(supervisor->shared->workers_lifeline[1]);
     wait_for_end(supervisor, CHILD_RECORDER);
+    wait_for_end(supervisor, CHILD_KEEPER);
     signal_kind(supervisor, CHILD_REDIS, SIGTERM);
+    signal_kind(supervisor, CHILD_NODE, SIGTERM);
     wait_for_end(supervisor, CHILD_REDIS);
+    wait_for_end(supervisor, CHILD_NODE);
     log_info("stopped");
 }
 
@@ -512,6 +547,63 @@ static bool start_took_too_long(const struct supervisor *supervisor, int64_t beg
     return !supervisor->announced && clock_monotonic_us() - began_us > START_TIMEOUT_US;
 }
 
+/* --- starting --------------------------------------------------------------------------------------------------------------------------- */
+static void end_leftover(const struct redis_address *address, const char *data_dir)
+{
+    if (!private_redis_end_leftover(address)) {
+        process_refuse(
+            "doorbuster-server",
+            "the private redis-server of an earlier server does not end; stop it by hand (its socket "
+            "is %s, its folder is %s/redis)",
+            address->path, data_dir);
+    }
+}
+
+static void end_leftovers(const struct server_configuration *configuration)
+{
+    const struct gate_place *place = &configuration->place;
+    if (place->spawn_redis) {
+        end_leftover(&place->redis, configuration->data_dir);
+    }
+    for (unsigned i = 0; place->spawn_nodes && i < place->node_count; i++) {
+        end_leftover(&place->nodes[i], configuration->data_dir);
+    }
+}
+
+static void share_node_starts(struct server_shared *shared)
+{
+    if (shared->configuration.place.spawn_nodes) {
+        void *page = mmap(NULL, GATE_NODES_MAX * sizeof *shared->node_starts, PROT_READ | PROT_WRITE,
+                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        CHECK(page != MAP_FAILED);
+        shared->node_starts = page;
+    }
+}
+
+static void start_all(struct supervisor *supervisor)
+{
+    const struct server_configuration *configuration = &supervisor->shared->configuration;
+    const struct gate_place *place = &configuration->place;
+    if (place->spawn_redis) {
+        add_child(supervisor, CHILD_REDIS, 0);
+    }
+    for (unsigned i = 0; place->spawn_nodes && i < place->node_count; i++) {
+        add_child(supervisor, CHILD_NODE, i);
+    }
+    add_child(supervisor, place->kind == GATE_REDLOCK ? CHILD_KEEPER : CHILD_RECORDER, 0);
+    for (unsigned i = 0; i < configuration->workers; i++) {
+        add_child(supervisor, CHILD_WORKER, i);
+    }
+}
+
+static void tell_gave_up(const struct server_configuration *configuration)
+{
+    bool spawns = configuration->place.spawn_redis || configuration->place.spawn_nodes;
+    log_error("not ready within %d s: see the lines above%s%s%s", START_TIMEOUT_US / 1000000,
+              spawns ? ", and the logs in " : "", spawns ? configuration->data_dir : "",
+              spawns ? "/redis" : "");
+}
+
 int supervisor_run(struct server_shared *shared)
 {
     static struct supervisor supervisor;
@@ -519,26 +611,16 @@ int supervisor_run(struct server_shared *shared)
     supervisor.rolling_next = shared->configuration.workers;
     raise_file_limit();
     open_sockets(shared);
-    if (shared->configuration.spawn_redis && !private_redis_end_leftover(&shared->configuration.redis)) {
-        process_refuse("doorbuster-server",
-                       "the private Redis of an earlier server does not end; stop it by hand (its folder is "
-                       "%s/redis)",
-                       shared->configuration.data_dir);
-    }
+    end_leftovers(&shared->configuration);
     open_pipes(shared);
+    share_node_starts(shared);
     shared->metrics = metrics_page_new();
     CHECK(shared->metrics != NULL);
     process_set_title("doorbuster: supervisor");
     block_signals(&supervisor);
     metrics_use_slot(&shared->metrics->supervisor);
+    start_all(&supervisor);
 
-    if (shared->configuration.spawn_redis) {
-        add_child(&supervisor, CHILD_REDIS, 0);
-    }
-    add_child(&supervisor, CHILD_RECORDER, 0);
-    for (unsigned i = 0; i < shared->configuration.workers; i++) {
-        add_child(&supervisor, CHILD_WORKER, i);
-    }
     int64_t began_us = clock_monotonic_us();
     bool gave_up = false;
     do {
@@ -551,8 +633,7 @@ int supervisor_run(struct server_shared *shared)
         gave_up = start_took_too_long(&supervisor, began_us);
     } while (handle_signals(&supervisor) && !gave_up);
     if (gave_up) {
-        log_error("not ready within %d s: see the lines above, and %s/redis/redis.log",
-                  START_TIMEOUT_US / 1000000, shared->configuration.data_dir);
+        tell_gave_up(&shared->configuration);
     }
     stop(&supervisor);
     return gave_up ? 1 : 0;

@@ -6,7 +6,7 @@
  *   STARTING --gate ready--> SERVING --SIGTERM or supervisor gone--> LEAVING --nothing pending--> GONE
  *
  * Leaving: no new connections, what is held is finished (bounded by the requests' own deadlines). If it dies instead, buyers lose their
- * connections, never an order: what the gate reserved is in the log. */
+ * connections, never an order: what the gate reserved is in the log, what the Redlock gate sold is in the store. */
 #include "server.h"
 
 #include "doorbuster/api.h"
@@ -132,6 +132,7 @@ static void open_parts(struct worker *worker, unsigned index)
     struct api_settings api = {.loop = &worker->loop,
                                .store_url = configuration->store_url,
                                .place = &configuration->place,
+                               .store_id = configuration->store_id,
                                .secret = configuration->secret,
                                .secret_bytes = configuration->secret_bytes,
                                .dev_open_admin = configuration->dev_open_admin,
@@ -142,7 +143,11 @@ static void open_parts(struct worker *worker, unsigned index)
                                  .settle_cb = api_settle,
                                  .learn_cb = api_learn,
                                  .sell_cb = api_sell,
-                                 .context = worker->api};
+                                 .context = worker->api,
+                                 .holder = configuration->holder,
+                                 .store_id = configuration->store_id,
+                                 .node_starts = worker->shared->node_starts};
+    gate.holder.dead_pid = worker->shared->dead_workers[index];
     worker->gate = gate_open_for_worker(&gate);
     api_use_gate(worker->api, worker->gate);
     struct http_settings http = {.listen_fd = worker->shared->listen_fds[index],

@@ -58,7 +58,7 @@
 static const struct migration {
     const char *sql;
     enum store_status (*then)(struct sqlite_store *store); /* what SQL cannot say; NULL: nothing */
-} migrations[] = {{embedded__0001_first_sql, NULL}, {embedded__0002_carts_sql, sqlite_write_history}};
+} migrations[] = {{embedded__0001_first_sql, NULL}, {embedded__0002_carts_sql, sqlite_write_history}, {embedded__0003_redlock_sql, NULL}};
 #define SCHEMA_VERSION ((int64_t)(sizeof migrations / sizeof migrations[0]))
 
 struct sqlite_store *sqlite_of(struct store *store)
@@ -493,6 +493,7 @@ static void close_store(struct store *base)
     if (store->lock_fd >= 0)
         close(store->lock_fd); /* gives the turn up too */
     sqlite_books_free(&store->books);
+    sqlite_counter_free(store);
     free(store);
 }
 

@@ -5,7 +5,8 @@
  *   sqlite_statements.c  every SQL sentence
  *   sqlite_rows.c        accounts, products, single orders
  *   sqlite_record.c      the recorder: position, epoch, runs of log entries
- *    sqlite_selling.c     selling without a sales log
+ *   sqlite_selling.c     without a sales log: batches of purchases, decided and applied
+ *   sqlite_changes.c     without a sales log: stock, prices, cancellations; what the stock was
  *   sqlite_books.c       the products' books while a run is applied
  *   sqlite_audit.c       reads over all orders
  *   sqlite_audit_log.c   the audit log: its chain, its rows
@@ -58,6 +59,20 @@ enum sqlite_statement {
     SQL_AUDIT_ROWS_FROM,
     SQL_AUDIT_CHAIN,
     SQL_CHANGE_KEYS,
+    SQL_TAKE_OVER,
+    SQL_LAST_TIME,
+    SQL_LIMITED_BUYER,
+    SQL_PUT_LIMITED_BUYER,
+    SQL_LOWER_LIMITED_BUYER,
+    SQL_CLEAR_LIMITED_BUYERS,
+    SQL_FILL_LIMITED_BUYERS,
+    SQL_RECENT_KEY,
+    SQL_PUT_RECENT_KEY,
+    SQL_CLEAR_RECENT_KEYS,
+    SQL_PRUNE_RECENT_KEYS,
+    SQL_CHANGE_BY_KEY,
+    SQL_CANCELLATION_POSITION,
+    SQL_NEXT_STOCK,
     SQL_BUYERS,
     SQL_ORDER_FROM,
     SQL_KEYS,
@@ -83,6 +98,7 @@ struct sqlite_book {
     bool opened, is_bundle;
     int64_t stock, opening, restocked, cancelled, sold;
     int64_t price;
+    int64_t limit, starts_at_ms, ends_at_ms; /* never change */
     int64_t updated_at_ms;
     /* What the entry at hand has moved. All its orders move the same way. */
     int64_t moved; /* 0: nothing yet */
@@ -135,8 +151,9 @@ struct sqlite_store {
     int checkpoint_pages; /* checkpoint when it reaches this */
     bool log_is_sound;    /* nothing that failed to reach the disk can be in the write-ahead log */
     struct sqlite_books books;
-    struct sqlite_tallies tallies; /* held from the first question of a snapshot to its end */
-    struct sqlite_tallies walked;  /* held from a walk along the chain to the end of the next snapshot */
+    struct sqlite_counter *counter; /* sqlite_selling.c; made at the first sale */
+    struct sqlite_tallies tallies;  /* held from the first question of a snapshot to its end */
+    struct sqlite_tallies walked;   /* held from a walk along the chain to the end of the next snapshot */
 };
 
 struct sqlite_store *sqlite_of(struct store *store);
@@ -202,10 +219,35 @@ enum store_status sqlite_record(struct store *store, uint64_t epoch, struct log_
                                 const struct log_entry *entries, size_t count, int64_t *rejected,
                                 size_t *rejected_count);
 
+/* In a write transaction: moves the position from `from` to the last entry's and applies the entries, as store_record() says; the books are
+ * written. `rejected`: room for all their orders. After a failure, or if the transaction is not committed: sqlite_books_forget(). */
+enum store_status sqlite_apply_run(struct sqlite_store *store, uint64_t epoch, struct log_position from,
+                                   const struct log_entry *entries, size_t count, int64_t *rejected,
+                                   size_t *rejected_count);
+/* A failpoint has fired. */
+enum store_status sqlite_fail_for_a_test(struct sqlite_store *store, const char *what);
+
 /* sqlite_selling.c */
+/* A write without a sales log. */
+struct sqlite_turn {
+    struct sqlite_store *store;
+    const char *doing;
+    struct store_position position; /* of the store, now */
+    struct log_position next;       /* of the entry to come */
+    int64_t now_ms;                 /* the machine's clock: for sale windows and keys */
+    int64_t at_ms;                  /* the log's time: it never goes back */
+};
+/* Begins the transaction. STORE_FENCED: the store is the Lua gate's. After STORE_OK call sqlite_turn_end() with how the work went. */
+enum store_status sqlite_turn_begin(struct sqlite_store *store, const char *doing, struct sqlite_turn *out);
+enum store_status sqlite_turn_end(const struct sqlite_turn *turn, enum store_status status);
+/* Applies an entry without orders that must fit, at the turn's next position. */
+enum store_status sqlite_turn_apply(const struct sqlite_turn *turn, struct log_entry *entry);
+void sqlite_counter_free(struct sqlite_store *store);
 enum store_status sqlite_take_over(struct store *store);
 enum store_status sqlite_sell(struct store *store, struct purchase *const *purchases, size_t count,
                               struct stock_moves *moves);
+
+/* sqlite_changes.c */
 enum store_status sqlite_change_stock(struct store *store, const struct stock_change *change,
                                       enum change_outcome *outcome, struct change_result *result);
 enum store_status sqlite_change_price(struct store *store, const struct price_change *change,
@@ -247,6 +289,13 @@ enum store_status sqlite_audit_log(struct store *store, int64_t before, int64_t 
 enum store_status sqlite_audit_row_at(struct store *store, struct log_position position, int64_t product_id,
                                       struct store_audit_row *out);
 enum store_status sqlite_audit_chain(struct store *store, struct store_chain_audit *out);
+/* The newest applied change after `after_ms` with this actor's key, if there is one. */
+enum store_status sqlite_find_change_key(struct sqlite_store *store, int64_t after_ms, int64_t actor,
+                                         const char *key, size_t key_bytes, bool *found,
+                                         struct store_change_key *out);
+/* The first row of an entry at `position` or later; one behind the last row if there is none. */
+enum store_status sqlite_first_row_from(struct sqlite_store *store, struct log_position position,
+                                        int64_t *seq);
 enum store_status sqlite_each_change_key(struct store *store, int64_t since_ms, store_change_key_cb cb,
                                          void *context);
 
@@ -256,6 +305,9 @@ enum store_status sqlite_write_history(struct sqlite_store *store);
 /* sqlite_audit.c */
 enum store_status sqlite_each_buyer(struct store *store, store_buyer_cb cb, void *context);
 enum store_status sqlite_each_key(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
+/* The same within a transaction. */
+enum store_status sqlite_each_key_now(struct sqlite_store *store, int64_t since_ms, store_key_cb cb,
+                                      void *context);
 enum store_status sqlite_audit_product(struct store *store, int64_t product_id,
                                        struct store_product_audit *out);
 enum store_status sqlite_audit_orders(struct store *store, struct store_orders_audit *out);

@@ -342,7 +342,7 @@ static enum store_status first_since(struct sqlite_store *store, int64_t since_m
     return status;
 }
 
-static enum store_status each_key_now(struct sqlite_store *store, int64_t since_ms, store_key_cb cb,
+enum store_status sqlite_each_key_now(struct sqlite_store *store, int64_t since_ms, store_key_cb cb,
                                       void *context)
 {
     int64_t first;
@@ -371,7 +371,7 @@ enum store_status sqlite_each_key(struct store *base, int64_t since_ms, store_ke
     enum store_status status = sqlite_read_begin(store);
     if (status != STORE_OK)
         return status;
-    status = each_key_now(store, since_ms, cb, context);
+    status = sqlite_each_key_now(store, since_ms, cb, context);
     sqlite_read_end(store);
     return status;
 }

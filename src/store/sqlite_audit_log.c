@@ -136,8 +136,7 @@ static enum store_status is_before(struct sqlite_store *store, int64_t seq, stru
     return status;
 }
 
-/* The first row of an entry at `position` or later; one behind the last row if there is none. */
-static enum store_status first_row_from(struct sqlite_store *store, struct log_position position,
+enum store_status sqlite_first_row_from(struct sqlite_store *store, struct log_position position,
                                         int64_t *seq)
 {
     struct sqlite_chain end;
@@ -182,7 +181,7 @@ enum store_status sqlite_audit_row_at(struct store *base, struct log_position po
 {
     struct sqlite_store *store = sqlite_of(base);
     int64_t first;
-    enum store_status status = first_row_from(store, position, &first);
+    enum store_status status = sqlite_first_row_from(store, position, &first);
     return status == STORE_OK ? find_row(store, first, position, product_id, out) : status;
 }
 
@@ -327,5 +326,22 @@ enum store_status sqlite_each_change_key(struct store *base, int64_t since_ms, s
     }
     enum store_status status = !go_on || code == SQLITE_DONE ? STORE_OK : sqlite_fail(store, reading);
     sqlite3_reset(rows);
+    return status;
+}
+
+enum store_status sqlite_find_change_key(struct sqlite_store *store, int64_t after_ms, int64_t actor,
+                                         const char *key, size_t key_bytes, bool *found,
+                                         struct store_change_key *out)
+{
+    sqlite3_stmt *row = store->statements[SQL_CHANGE_BY_KEY];
+    sqlite3_bind_int64(row, 1, after_ms);
+    sqlite3_bind_int64(row, 2, actor);
+    sqlite3_bind_text(row, 3, key, (int)key_bytes, SQLITE_STATIC);
+    int code = sqlite3_step(row);
+    *found = code == SQLITE_ROW;
+    if (*found)
+        read_change_key(row, out);
+    enum store_status status = *found || code == SQLITE_DONE ? STORE_OK : sqlite_fail(store, reading);
+    sqlite3_reset(row);
     return status;
 }

@@ -1,7 +1,7 @@
 /* The products' books while a run of log entries is applied to them: pure arithmetic, but for reading a book at its first mention and
  * writing back those that changed. They are kept from one run to the next, until another connection writes into the database.
  *
- * Runs in the recorder process only, inside its transaction. Owns the table in struct sqlite_store. Fails by a
+ * Runs in the recorder process, or in whoever sells without a sales log, inside a write transaction. Owns the table in struct sqlite_store. Fails by a
  * sentence in store_error() when the store does or memory is out; what does not fit a book is an answer, not a failure. */
 #include "sqlite.h"
 
@@ -93,6 +93,9 @@ static bool read_book(struct sqlite_store *store, struct sqlite_book *book)
         book->updated_at_ms = sqlite3_column_int64(row, 6);
         book->price = sqlite3_column_int64(row, 7);
         book->is_bundle = sqlite3_column_int(row, 8) != 0;
+        book->limit = sqlite3_column_int64(row, 9);
+        book->starts_at_ms = sqlite3_column_int64(row, 10);
+        book->ends_at_ms = sqlite3_column_int64(row, 11);
     }
     sqlite3_reset(row);
     return code == SQLITE_ROW || code == SQLITE_DONE;

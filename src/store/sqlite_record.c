@@ -1,6 +1,6 @@
 /* The recorder's half of the SQLite driver: its position, its epoch, and runs of log entries.
  *
- * Runs in the recorder process only (positions: anywhere). Owns nothing: the table of books is sqlite_books.c's.
+ * Runs in the recorder process (positions: anywhere); where there is no sales log, sqlite_apply_run() is called by whoever sells. Owns nothing: the table of books is sqlite_books.c's.
  *
  * A run is one transaction: the position moves by compare-and-set first, so that a recorder that was fenced
  * off does no work; each product's book is read at its first mention (in this run, or one before it), entries are applied to it in log order,
@@ -36,6 +36,7 @@ enum store_status sqlite_position(struct store *base, struct store_position *out
         out->recorded.n = (uint64_t)sqlite3_column_int64(row, 2);
         out->last_order_id = sqlite3_column_int64(row, 3); /* NULL of an empty table reads as 0 */
         out->store_id = sqlite3_column_int64(row, 4);
+        out->seller = sqlite3_column_int(row, 5) != 0 ? STORE_SOLD_BY_REDLOCK : STORE_SOLD_BY_LUA;
     } else {
         status = sqlite_fail(store, "reading the position");
     }
@@ -482,28 +483,30 @@ static enum store_status apply_entry(struct run *run, const struct log_entry *en
     return STORE_OK;
 }
 
-static enum store_status apply_run(struct run *run, uint64_t epoch, struct log_position from,
-                                   const struct log_entry *entries, size_t count)
+enum store_status sqlite_apply_run(struct sqlite_store *store, uint64_t epoch, struct log_position from,
+                                   const struct log_entry *entries, size_t count, int64_t *rejected,
+                                   size_t *rejected_count)
 {
+    struct run run = {.store = store, .rejected = rejected, .rejected_count = rejected_count};
     struct store_position position;
-    enum store_status status = move_position(run->store, epoch, from, entries[count - 1].position);
+    enum store_status status = move_position(store, epoch, from, entries[count - 1].position);
     if (status == STORE_OK)
-        status = sqlite_position(&run->store->base, &position);
+        status = sqlite_position(&store->base, &position);
     if (status == STORE_OK)
-        status = sqlite_books_begin(run->store, doing);
+        status = sqlite_books_begin(store, doing);
     if (status == STORE_OK)
-        status = sqlite_chain_read(run->store, &run->chain);
+        status = sqlite_chain_read(store, &run.chain);
     if (status != STORE_OK)
         return status;
-    run->last_order_id = position.last_order_id;
+    run.last_order_id = position.last_order_id;
     for (size_t i = 0; i < count && status == STORE_OK; i++)
-        status = apply_entry(run, &entries[i]);
-    return status == STORE_OK ? sqlite_books_write(run->store, doing) : status;
+        status = apply_entry(&run, &entries[i]);
+    return status == STORE_OK ? sqlite_books_write(store, doing) : status;
 }
 
-static enum store_status fail_for_a_test(struct sqlite_store *store)
+enum store_status sqlite_fail_for_a_test(struct sqlite_store *store, const char *what)
 {
-    return sqlite_refuse(store, "%s in %s failed: a test wants it so", doing, store->path);
+    return sqlite_refuse(store, "%s in %s failed: a test wants it so", what, store->path);
 }
 
 /* Positions come from Redis: those that are out of order or out of range are refused, not trusted. */
@@ -531,13 +534,14 @@ enum store_status sqlite_record(struct store *base, uint64_t epoch, struct log_p
         status = sqlite_write_begin(store, doing);
     if (status != STORE_OK)
         return status;
-    struct run run = {.store = store, .rejected = rejected, .rejected_count = rejected_count};
-    status = failpoint("store.begun") ? fail_for_a_test(store) : apply_run(&run, epoch, from, entries, count);
+    status = failpoint("store.begun")
+                 ? sqlite_fail_for_a_test(store, doing)
+                 : sqlite_apply_run(store, epoch, from, entries, count, rejected, rejected_count);
     if (status == STORE_OK && failpoint("store.commit"))
-        status = fail_for_a_test(store);
+        status = sqlite_fail_for_a_test(store, doing);
     status = sqlite_write_end(store, status, doing);
     if (status == STORE_OK && failpoint("store.committed"))
-        status = fail_for_a_test(store);
+        status = sqlite_fail_for_a_test(store, doing);
     if (status != STORE_OK)
         sqlite_books_forget(&store->books);
     return status;

@@ -66,14 +66,15 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
 
     [SQL_DATA_VERSION] = "PRAGMA data_version", /* changes when another connection has written anything */
     [SQL_POSITION] =
-        "SELECT epoch, recorded_epoch, recorded_n, (SELECT max(id) FROM orders), store_id FROM state WHERE one = 1",
-    [SQL_RAISE_EPOCH] = "UPDATE state SET epoch = ?2 WHERE one = 1 AND epoch = ?1",
+        "SELECT epoch, recorded_epoch, recorded_n, (SELECT max(id) FROM orders), store_id, seller"
+        " FROM state WHERE one = 1",
+    [SQL_RAISE_EPOCH] = "UPDATE state SET epoch = ?2, seller = 0 WHERE one = 1 AND epoch = ?1",
     [SQL_MOVE_POSITION] =
         "UPDATE state SET recorded_epoch = ?4, recorded_n = ?5"
         " WHERE one = 1 AND epoch = ?1 AND recorded_epoch = ?2 AND recorded_n = ?3",
     [SQL_READ_BOOK] =
         "SELECT opened, stock, opening, restocked, cancelled, sold, updated_at_ms, price,"
-        " is_bundle FROM products WHERE id = ?1",
+        " is_bundle, per_customer_limit, starts_at_ms, ends_at_ms FROM products WHERE id = ?1",
     /* Nearly all that a run changes: SQLite then looks at the checks of these columns alone. */
     [SQL_WRITE_SALES] = "UPDATE products SET stock = ?2, sold = ?3, updated_at_ms = ?4 WHERE id = ?1",
     [SQL_WRITE_BOOK] =
@@ -100,6 +101,36 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_CHANGE_KEYS] =
         "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1"
         " ORDER BY at_ms, seq",
+
+    [SQL_TAKE_OVER] = "UPDATE state SET epoch = epoch + 1, seller = 1 WHERE one = 1 AND seller = 0",
+    /* A rejected order has no row in the audit log. */
+    [SQL_LAST_TIME] =
+        "SELECT max(coalesce((SELECT at_ms FROM audit_log ORDER BY seq DESC LIMIT 1), 0),"
+        " coalesce((SELECT at_ms FROM orders ORDER BY id DESC LIMIT 1), 0))",
+    [SQL_LIMITED_BUYER] = "SELECT units FROM limited_buyers WHERE product_id = ?1 AND user_id = ?2",
+    [SQL_PUT_LIMITED_BUYER] =
+        "INSERT INTO limited_buyers (product_id, user_id, units) VALUES (?1, ?2, ?3)"
+        " ON CONFLICT (product_id, user_id) DO UPDATE SET units = excluded.units",
+    [SQL_LOWER_LIMITED_BUYER] =
+        "UPDATE limited_buyers SET units = units - ?3 WHERE product_id = ?1 AND user_id = ?2 AND units >= ?3",
+    [SQL_CLEAR_LIMITED_BUYERS] = "DELETE FROM limited_buyers",
+    [SQL_FILL_LIMITED_BUYERS] =
+        "INSERT INTO limited_buyers (product_id, user_id, units)"
+        " SELECT product_id, user_id, sum(quantity) FROM " LIVE_LIMITED_PARTS,
+    [SQL_RECENT_KEY] = "SELECT order_id FROM recent_keys WHERE user_id = ?1 AND key = ?2 AND at_ms > ?3",
+    [SQL_PUT_RECENT_KEY] =
+        "INSERT INTO recent_keys (user_id, key, order_id, at_ms) VALUES (?1, ?2, ?3, ?4)"
+        " ON CONFLICT (user_id, key) DO UPDATE SET order_id = excluded.order_id, at_ms = excluded.at_ms",
+    [SQL_CLEAR_RECENT_KEYS] = "DELETE FROM recent_keys",
+    [SQL_PRUNE_RECENT_KEYS] =
+        "DELETE FROM recent_keys WHERE (user_id, key) IN"
+        " (SELECT user_id, key FROM recent_keys WHERE at_ms <= ?1 ORDER BY at_ms LIMIT ?2)",
+    [SQL_CHANGE_BY_KEY] =
+        "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms > ?1 AND idempotency_key IS NOT NULL AND applied = 1"
+        " AND actor = ?2 AND idempotency_key = ?3 ORDER BY at_ms DESC, seq DESC LIMIT 1",
+    [SQL_CANCELLATION_POSITION] = "SELECT log_epoch, log_n FROM cancellations WHERE order_id = ?1",
+    [SQL_NEXT_STOCK] =
+        "SELECT from_figure FROM audit_log WHERE seq >= ?1 AND product_id = ?2 AND cause <> 'price' ORDER BY seq LIMIT 1",
 
     [SQL_BUYERS] = "SELECT product_id, user_id, sum(quantity) FROM " LIVE_LIMITED_PARTS,
     [SQL_ORDER_FROM] = "SELECT id, at_ms FROM orders WHERE id >= ?1 ORDER BY id LIMIT 1",

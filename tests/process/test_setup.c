@@ -253,6 +253,44 @@ static void test_setup_refusals(void **state)
     expect_tool("setup", LIST("--rest"), 2, "--rest");
     expect_tool("setup", LIST("--data", "/nonexistent"), 2, "/nonexistent");
     expect_tool("setup", LIST("--redis", "foo"), 2, "redis://");
+    expect_tool("setup", LIST("--scenario", "v9"), 2, "v3_redlock");
+}
+
+static void expect_environment(const char *setting, int exit_code, const char *words)
+{
+    struct run_result result = run_tool("setup", NULL, LIST(setting));
+    assert_int_equal(result.exit_code, exit_code);
+    if (strstr(result.out, words) == NULL && strstr(result.err, words) == NULL) {
+        fail_msg("with %s it said %s%s, not \"%s\"", setting, result.out, result.err, words);
+    }
+    run_result_free(&result);
+}
+
+/* Which gate it is, the store says; who says otherwise has mistaken the server. */
+static void test_setup_at_the_wrong_gate(void **state)
+{
+    (void)state;
+    expect_tool("setup", LIST("--gate", "both"), 2, "lua or redlock");
+    expect_tool("setup", LIST("--gate", "redlock"), 2, "sold through the lua gate");
+    expect_environment("DOORBUSTER_GATE=redlock", 2, "sold through the lua gate");
+    expect_tool("setup", LIST("--redlock-nodes", "127.0.0.1:7001,127.0.0.1:7002"), 2,
+                "--redlock-nodes or REDIS_NODES");
+    expect_environment("REDIS_NODES=7001", 2, "--redlock-nodes or REDIS_NODES");
+    expect_tool("setup", LIST("--gate", "lua"), 0, "stock 100");
+    expect_environment("DOORBUSTER_GATE=lua", 0, "is there already");
+}
+
+/* The scenario goes with either gate: only its load test does not. */
+static void test_setup_of_redlock(void **state)
+{
+    (void)state;
+    expect_tool("setup", LIST("--scenario", "v3_redlock"), 0, "admin_v3_redlock");
+    struct store_product product = find_product(PRODUCT);
+    assert_int_equal(product.stock, 100);
+    assert_int_equal(product.per_customer_limit, 1);
+    assert_int_equal(find_user("admin_v3_redlock").role, USER_ADMIN);
+    expect_tool("setup", LIST("--scenario", "v3_redlock", "--stock", "7", "--limit", "2", "--reset"), 0,
+                "stock 7");
 }
 
 static void test_setup_without_a_server(void **state)
@@ -292,6 +330,8 @@ int main(void)
         TEST(test_setup_of_many_spares_orders),
         TEST(test_setup_adds_what_is_missing),
         TEST(test_setup_refusals),
+        TEST(test_setup_at_the_wrong_gate),
+        TEST(test_setup_of_redlock),
         TEST(test_setup_without_a_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,6 +51,8 @@ static void test_verify_refusals(void **state)
     expect_tool("verify", LIST("--data", "/nonexistent"), 2, "/nonexistent");
     expect_tool("verify", LIST("--store", "mysql://x"), 2, "sqlite:");
     expect_tool("verify", LIST("--redis", "unix:/nonexistent.sock"), 2, "only the store can be checked");
+    expect_tool("verify", LIST("--gate", "both"), 2, "lua or redlock");
+    expect_tool("verify", LIST("--gate", "redlock"), 2, "sold through the lua gate");
 }
 
 /* The checks of --json that do not hold, as "name;name;". The exit code must fit them. */
