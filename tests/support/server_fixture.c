@@ -377,6 +377,18 @@ int64_t server_fixture_add_product(const struct server_fixture *fixture, int64_t
     return id;
 }
 
+int server_fixture_get(const struct server_fixture *fixture, const char *target, char *body, size_t room)
+{
+    struct http_answer answer;
+    bool answered = try_call(fixture, "GET", target, NULL, &answer) == HTTP_CLIENT_OK;
+    int status = answered ? answer.status : 0;
+    if (body != NULL) {
+        snprintf(body, room, "%s", answered ? answer.body : "");
+    }
+    http_answer_free(&answer);
+    return status;
+}
+
 int64_t server_fixture_metric(const struct server_fixture *fixture, const char *name)
 {
     char line[128];

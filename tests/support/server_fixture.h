@@ -72,6 +72,8 @@ int64_t server_fixture_try_product(const struct server_fixture *fixture, int64_t
 /* The same for a bundle. */
 int64_t server_fixture_try_bundle(const struct server_fixture *fixture, int64_t price,
                                   const struct bundle_component *components, size_t count);
+/* GET, as an admin: the status (0: no answer) and, if `body` is not NULL, as much of the body as it holds. */
+int server_fixture_get(const struct server_fixture *fixture, const char *target, char *body, size_t room);
 /* A counter of /metrics: "process_restarts". */
 int64_t server_fixture_metric(const struct server_fixture *fixture, const char *name);
 /* Runs `verify` with --data and one more argument (or NULL); prints what it said if the exit code is another.
