@@ -439,7 +439,7 @@ def prepare(plan: Plan, folder: Path, bin_folder: Path, workers: int, server: Pr
                  workers)
 
 
-def measure(bench: Bench, bin_folder: Path) -> list[Row]:
+def measure(bench: Bench, bin_folder: Path, only: str) -> list[Row]:
     steps: list[tuple[str, Callable[[], list[Row]]]] = [
         # Memory first: a server that has been busy has memory to spare, and would look better than it is.
         ("idle connections", lambda: measure_idle(bench)),
@@ -450,6 +450,7 @@ def measure(bench: Bench, bin_folder: Path) -> list[Row]:
         ("the Redlock gate", lambda: measure_redlock(bench, bin_folder)),
         ("the store", lambda: measure_truth(bench, bin_folder / "verify")),
     ]
+    steps = [(what, step) for what, step in steps if only in what]
     rows: list[Row] = []
     purchases(bench, 64)  # a round that does not count: files grow, caches fill
     for what, step in steps:
@@ -485,6 +486,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 10 minutes. Exit 1 if "
                                      "something could not be measured; a missed goal is printed, not an error.")
     parser.add_argument("--quick", action="store_true", help="about two minutes; good for a first look, not for a comparison")
+    parser.add_argument("--only", default="", metavar="WORDS", help="only the measurements that are called so: \"Redlock\", \"storm\" …")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="worker processes (default: processors)")
     parser.add_argument("--bin", type=Path, default=ROOT / "build" / "bin", metavar="DIR", help="where server, setup, verify are")
     return parser.parse_args()
@@ -505,7 +507,7 @@ def main() -> int:
         server = processes.start_server(arguments.bin / "server", folder, port, arguments.workers, "lua")
         bench = prepare(plan, folder, arguments.bin, arguments.workers, server, port)
         say("Measuring:")
-        rows = measure(bench, arguments.bin)
+        rows = measure(bench, arguments.bin, arguments.only)
         print()
         print(table.render(rows))
         return 1 if any(row.failed for row in rows) else 0

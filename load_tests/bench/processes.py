@@ -39,11 +39,13 @@ class Process:
         self.pid = self._child.pid
 
     def wait_until(self, is_ready) -> None:
+        """If it does not come up it is stopped: nobody else knows of it yet."""
         deadline = time.monotonic() + READY_SECONDS_MAX
         while not is_ready():
             if self._child.poll() is not None:
                 raise Unmeasurable(f"{self.name} has not come up (exit {self._child.returncode}): {self.last_words()}")
             if time.monotonic() > deadline:
+                self.stop()
                 raise Unmeasurable(f"{self.name} was not ready within {READY_SECONDS_MAX} s: {self.last_words()}")
             time.sleep(0.05)
 

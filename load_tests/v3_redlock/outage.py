@@ -93,9 +93,13 @@ class Outage:
 
     def line(self) -> str:
         if self.back is None:
-            return f"node {self.node}: killed, and not back after {BACK_SECONDS_MAX:.0f} s"
-        started = f"node {self.node}: killed with -9, started again after {(self.back - self.down) * 1000:.0f} ms"
-        return f"{started}, votes again after {self.votes - self.down:.1f} s" if self.votes else f"{started}, does not vote"
+            return f"node {self.node}: killed with -9, and not back after {BACK_SECONDS_MAX:.0f} s"
+        return f"node {self.node}: killed with -9, started again after {(self.back - self.down) * 1000:.0f} ms; it does not vote yet"
+
+    def line_of_vote(self) -> str:
+        if self.votes is None:
+            return f"node {self.node}: does not vote after {VOTE_SECONDS_MAX:.0f} s"
+        return f"node {self.node}: votes again, {self.votes - self.down:.1f} s after it was killed"
 
 
 def kill_node(server: int, node: int) -> Outage | None:
@@ -145,10 +149,10 @@ def main() -> int:
             failed = True
             continue
         outages.append(outage)
-        tell(arguments.progress, outage.line().replace(", does not vote", ""))
+        tell(arguments.progress, outage.line())
     for outage in outages:
         wait_for_vote(arguments.host, outage)
-        tell(arguments.progress, outage.line())
+        tell(arguments.progress, outage.line_of_vote())
     if arguments.out:
         Path(arguments.out).write_text(json.dumps([asdict(outage) for outage in outages]))
     return 1 if failed or any(outage.votes is None for outage in outages) else 0

@@ -5,8 +5,8 @@
  *
  *   connect if it is not --> put its commands down --> write to all --> read the answers, node by node, until one deadline for all of them
  *
- * So nodes that hang cost one timeout a call between them, and then they are left alone for a second. A node that fails at once (refused, or the
- * connection broke) is tried again with the next call. Any failure closes its connection: a late answer must not be taken for the next one.
+ * So nodes that hang cost one timeout a call between them (while it connects, or cannot even write to it: each one of its own), and then they are
+ * left alone for a second. A node that fails at once (refused, or the connection broke) is tried again with the next call. Any failure closes its connection: a late answer must not be taken for the next one.
  *
  * What cannot be read as a figure of ours is "not known". Of a node that restarted nothing is known either, so a majority may answer of which
  * only some know: then the newest of these is what is said, and that may be behind what a majority was told once. Workers leave young nodes
@@ -179,14 +179,14 @@ static unsigned ask_nodes(struct node_books *books, unsigned first, unsigned end
         books->nodes[i].answered = false;
         books->nodes[i].asked = i >= first && i < end && ensure_connected(books, i);
     }
+    int64_t since_us = clock_monotonic_us(); /* one that hangs may not even take what is written */
     for (unsigned i = first; i < end; i++) {
         if (books->nodes[i].asked) {
             commands[i] = append(books->nodes[i].redis, context);
             send_appended(books->nodes[i].redis);
         }
     }
-    int64_t since_us = clock_monotonic_us();
-    books->deadline_us = since_us + (int64_t)books->timeout_ms * 1000;
+    books->deadline_us = clock_monotonic_us() + (int64_t)books->timeout_ms * 1000;
     for (unsigned i = first; i < end; i++) {
         if (books->nodes[i].asked) {
             read_answers(books, i, commands[i], answer, context, since_us);

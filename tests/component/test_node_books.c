@@ -247,6 +247,27 @@ static void test_hung_nodes_cost_one_timeout_a_second(void **state)
     assert_int_equal(node_books_answering(books), NODES);
 }
 
+/* One that takes nothing any more: more is written than its socket holds. */
+static void test_a_hung_node_and_much_to_write(void **state)
+{
+    static struct stock_moves moves;
+    (void)state;
+    assert_true(tell(1, 50, 4, 1));
+    moves.position = (struct log_position){4, 2};
+    moves.count = SALES_LOG_PARTS_MAX;
+    for (size_t i = 0; i < moves.count; i++) {
+        moves.each[i] =
+            (struct stock_move){INT64_C(1000000000000000) + (int64_t)i, INT64_C(1000000000000000)};
+    }
+    redis_fixture_freeze(&nodes[0]);
+    int64_t began = now_us();
+    for (int i = 0; i < 10; i++) {
+        assert_true(node_books_write(books, &moves));
+    }
+    assert_in_range(now_us() - began, 0, 6 * TIMEOUT_MS * 1000);
+    redis_fixture_thaw(&nodes[0]);
+}
+
 /* What it answers late belongs to a question that nobody waits for any more. */
 static void test_late_answers_are_not_mixed_up(void **state)
 {
@@ -354,6 +375,7 @@ int main(void)
         WITH_NODES(test_three_dead_of_five),
         WITH_NODES(test_a_restarted_node),
         WITH_NODES(test_hung_nodes_cost_one_timeout_a_second),
+        WITH_NODES(test_a_hung_node_and_much_to_write),
         WITH_NODES(test_late_answers_are_not_mixed_up),
         WITH_NODES(test_what_is_no_figure_is_not_known),
         cmocka_unit_test(test_figures_and_what_is_none),
