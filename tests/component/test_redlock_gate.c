@@ -1,5 +1,6 @@
 /* The worker's side of the Redlock gate on its loop, with five real Redis nodes, two workers, and a store in memory that the test can hold up, make
- * fail or take away: who is served when, and that nothing is sold twice whatever happens to the nodes. */
+ * fail or take away: who is served when, and that nothing is sold twice whatever happens to the nodes. At the end the same with a real store, on pool
+ * threads. */
 #include "testing.h"
 
 #include "folder.h"
@@ -12,6 +13,7 @@
 #include "doorbuster/clock.h"
 #include "doorbuster/gate.h"
 #include "doorbuster/metrics.h"
+#include "doorbuster/store.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -55,6 +57,8 @@ struct worker {
     unsigned fence, fail_before,
         fail_after; /* so many more batches: fenced; failed unsold; failed though sold */
     size_t lessons, batches, settled;
+    struct store *store; /* a real one decides, on a pool thread; NULL: that in memory, on the loop */
+    uv_work_t work;
 };
 
 /* The store: plain figures, and who bought what. */
@@ -143,7 +147,7 @@ static int64_t stock_of(int64_t id)
     return product_of(id)->stock;
 }
 
-static struct log_position store_position(void)
+static struct log_position position_now(void)
 {
     return (struct log_position){FIRST_EPOCH, test.store.n};
 }
@@ -258,12 +262,31 @@ static void do_batch(struct worker *worker)
     gate_sold(worker->gate, batch);
 }
 
+/* --- a real store --- */
+static void sell_work_cb(uv_work_t *work)
+{
+    struct worker *worker = work->data;
+    struct gate_batch *batch = worker->batch;
+    enum store_status status = store_sell(worker->store, batch->purchases, batch->count, &batch->moves);
+    batch->end = status == STORE_OK ? GATE_BATCH_DECIDED : GATE_BATCH_FAILED;
+}
+
+static void sold_cb(uv_work_t *work, int status)
+{
+    struct worker *worker = work->data;
+    struct gate_batch *batch = worker->batch;
+    assert_int_equal(status, 0);
+    assert_int_equal(batch->end, GATE_BATCH_DECIDED);
+    worker->batch = NULL;
+    gate_sold(worker->gate, batch);
+}
+
 static void do_lesson(struct worker *worker)
 {
     struct gate_lesson *lesson = worker->lesson;
     worker->lesson = NULL;
     lesson->read = !consume(&worker->fail_lessons);
-    lesson->position = store_position();
+    lesson->position = position_now();
     for (size_t i = 0; i < lesson->count; i++) {
         const struct sale_product *product = product_of(lesson->product_ids[i]);
         lesson->known[i] = product != NULL;
@@ -292,11 +315,11 @@ static void do_settle(struct worker *worker)
         worker->settling = purchase->next;
         worker->settled++;
         assert_int_equal(purchase->purchase.state, PURCHASE_ASKED);
-        assert_true(log_position_compare(position, store_position()) <= 0);
+        assert_true(log_position_compare(position, position_now()) <= 0);
         bool found = is_sold(purchase->purchase.order.request);
         if (found) {
             purchase->purchase.order.id = 1;
-            purchase->purchase.position = store_position();
+            purchase->purchase.position = position_now();
         }
         gate_settled(worker->gate, purchase, found ? GATE_IN_STORE : GATE_NOT_IN_STORE);
     }
@@ -311,7 +334,7 @@ static void job_cb(uv_async_t *async)
     if (worker->settling != NULL) {
         do_settle(worker);
     }
-    if (worker->batch != NULL && !worker->holds_batches) {
+    if (worker->batch != NULL && worker->store == NULL && !worker->holds_batches) {
         do_batch(worker);
     }
 }
@@ -340,6 +363,10 @@ static bool sell_cb(void *context, struct gate_batch *batch)
     }
     worker->batch = batch;
     worker->batches++;
+    if (worker->store != NULL) {
+        worker->work.data = worker;
+        return uv_queue_work(&test.loop, &worker->work, sell_work_cb, sold_cb) == 0;
+    }
     uv_async_send(&worker->job);
     return true;
 }
@@ -1127,6 +1154,105 @@ static void test_locks_of_the_dead_are_released(void **state)
     expect_confirmed(submit(a, 1, 1));
 }
 
+/* --- a real store --------------------------------------------------------------------------------------------------------------- */
+/* The product in the store, and its terms in ours, which the lessons are from. */
+static void open_in_store(struct store *store, int64_t id, int64_t stock,
+                          const struct bundle_component *made_of)
+{
+    struct store_product product = {.price = PRICE, .planned_stock = stock};
+    enum change_outcome outcome;
+    struct change_result result;
+    snprintf(product.name, sizeof product.name, "product %d", (int)id);
+    if (made_of != NULL) {
+        product.components[0] = made_of[0];
+        product.components[1] = made_of[1];
+        product.component_count = 2;
+    }
+    assert_int_equal(store_add_product(store, &product), STORE_OK);
+    assert_int_equal(product.id, id);
+    struct stock_change opening = {.product_id = id, .delta = stock, .cause = STOCK_OPENING};
+    assert_int_equal(store_change_stock(store, &opening, &outcome, &result), STORE_OK);
+    assert_int_equal(outcome, CHANGE_MADE);
+    struct sale_product *terms = add_product(id, stock);
+    terms->component_count = product.component_count;
+    memcpy(terms->components, product.components, sizeof terms->components);
+}
+
+static int64_t stock_in_store(struct store *store, int64_t id)
+{
+    struct store_product product;
+    assert_int_equal(store_find_product(store, id, &product), STORE_OK);
+    return product.stock;
+}
+
+static void open_stores(char folder[FOLDER_BYTES])
+{
+    char url[FOLDER_BYTES + 32], error[512];
+    folder_make(folder);
+    snprintf(url, sizeof url, "sqlite:%s/shop.db", folder);
+    for (int i = 0; i < WORKERS; i++) {
+        assert_int_equal(store_open(&test.workers[i].store, url, STORE_WRITER, error, sizeof error),
+                         STORE_OK);
+    }
+    assert_int_equal(store_take_over(a->store), STORE_OK);
+}
+
+static void buy_anything(uint64_t *random)
+{
+    static const int64_t carts[][5] = {{1, 1, 0}, {2, 2, 0}, {3, 1, 0}, {1, 1, 2, 1, 0}, {3, 1, 1, 2, 0}};
+    struct worker *worker = &test.workers[random_below(random, WORKERS)];
+    submit_cart(worker, carts[random_below(random, 5)]);
+}
+
+/* Crowds at two workers, nodes that stop and go on, and locks deleted by hand: every unit is sold once, and the nodes say so. */
+static void test_a_real_store_and_bad_nodes(void **state)
+{
+    char folder[FOLDER_BYTES];
+    uint64_t random = random_seed("real store");
+    (void)state;
+    open_stores(folder);
+    open_in_store(a->store, 1, 300, NULL);
+    open_in_store(a->store, 2, 400, NULL);
+    open_in_store(a->store, 3, 0, (const struct bundle_component[]){{1, 1}, {2, 1}});
+    for (int i = 0; i < 1200; i++) {
+        buy_anything(&random);
+        if (i % 100 == 50) {
+            unsigned node = random_below(&random, LOCK_NODES - 1);
+            lock_nodes_freeze(&test.nodes, node, 2);
+            turn_for(30);
+            lock_nodes_thaw(&test.nodes, node, 2);
+            lock_nodes_do(&test.nodes, random_below(&random, LOCK_NODES), "DEL %s", lock_key(1));
+        } else if (i % 10 == 0) {
+            turn_for(2);
+        }
+    }
+    TURN_UNTIL(test.answers == test.submitted);
+    int64_t units[3] = {0};
+    for (size_t i = 0; i < test.submitted; i++) {
+        const struct sale_order *order = &test.probes[i].gate.purchase.order;
+        for (size_t j = 0; state_of(&test.probes[i]) == PURCHASE_CONFIRMED && j < order_part_count(order);
+             j++) {
+            struct order_part line = order_part_at(order, j);
+            units[0] += line.product_id != 2 ? line.quantity : 0;
+            units[1] += line.product_id != 1 ? line.quantity : 0;
+        }
+    }
+    struct store_position position;
+    assert_int_equal(store_position(a->store, &position), STORE_OK);
+    assert_int_equal(position.last_order_id, confirmed());
+    assert_int_equal(counted(METRICS_purchases_unavailable), 0);
+    assert_int_equal(stock_in_store(a->store, 1), 300 - units[0]);
+    assert_int_equal(stock_in_store(a->store, 2), 400 - units[1]);
+    assert_true(stock_in_store(a->store, 1) < 3);
+    TURN_UNTIL(nodes_saying(1, 300 - units[0]) == LOCK_NODES &&
+               nodes_saying(2, 400 - units[1]) == LOCK_NODES);
+    for (int i = 0; i < WORKERS; i++) {
+        close_worker(&test.workers[i]);
+        store_close(&test.workers[i].store);
+    }
+    folder_remove(folder);
+}
+
 /* --- around --------------------------------------------------------------------------------------------------------------------- */
 static void test_how_fast_it_is(void **state)
 {
@@ -1254,6 +1380,7 @@ int main(void)
         TEST(test_fenced),
         TEST(test_slow_and_lossy_nodes),
         TEST(test_locks_of_the_dead_are_released),
+        TEST(test_a_real_store_and_bad_nodes),
         TEST(test_how_fast_it_is),
     };
     signal(SIGPIPE, SIG_IGN);
