@@ -9,7 +9,8 @@
  *               not on sale                REFUSED, no lock                   UNAVAILABLE (deadline)  the start again <---- not found -----+
  *
  * Learning: the terms of a product are read from the store off the loop (learn_cb), once; the gate needs to know what a bundle is made of, and when a
- * product is sold. One lesson at a time, for all who wait.
+ * product is sold. One lesson at a time, for all who wait. What the store does not know is not on sale; but a key may have an order from before, and
+ * that is found out as in any purchase with a key: in the store, here under a lock of that name.
  *
  * Looking: when what this worker last saw of a product is less than what is asked for, its lock is worth nothing if there is still too little. So the
  * nodes are asked first; what a majority says last is the answer, for whoever changed the stock and promised something told a majority before. One
@@ -141,22 +142,23 @@ static void complain(struct redlock_gate *gate, const char *what)
 }
 
 /* --- the start ---------------------------------------------------------------------------------------------------------------- */
-/* Sets the ticket's desks. False: of some product the terms are not known. */
+/* Sets the ticket's desks. False: of some product the terms are not known, and must be. */
 static bool plan(struct redlock_gate *gate, struct ticket *ticket)
 {
     int64_t product_ids[ORDER_PARTS_MAX];
     size_t count = 0;
     for (size_t i = 0; i < line_count(ticket); i++) {
-        const struct terms_entry *entry = terms_find(gate->terms, line_at(ticket, i).product_id);
-        if (entry == NULL) {
+        int64_t product_id = line_at(ticket, i).product_id;
+        const struct terms_entry *entry = terms_find(gate->terms, product_id);
+        if (entry == NULL && !ticket->is_unknown) {
             return false;
         }
-        const struct sale_product *product = &entry->product;
-        if (product->component_count == 0) {
-            product_ids[count++] = product->id;
+        size_t components = entry != NULL ? entry->product.component_count : 0;
+        if (components == 0) {
+            product_ids[count++] = product_id;
         }
-        for (size_t j = 0; j < product->component_count; j++) {
-            product_ids[count++] = product->components[j].product_id;
+        for (size_t j = 0; j < components; j++) {
+            product_ids[count++] = entry->product.components[j].product_id;
         }
     }
     ticket_set_desks(ticket, product_ids, count);
@@ -319,7 +321,8 @@ static void redlock_gate_learned(struct gate *base, struct gate_lesson *lesson)
     }
     while ((ticket = ticket_list_take(&taught)) != NULL) {
         int64_t unknown = lesson->read ? unknown_product(lesson, ticket) : 0;
-        if (unknown != 0) {
+        ticket->is_unknown = unknown != 0;
+        if (unknown != 0 && ticket->purchase->purchase.order.key == NULL) {
             ticket->purchase->purchase.refused_product_id = unknown;
             ticket_list_insert(&refused, ticket);
         } else {
