@@ -23,14 +23,19 @@
  * A lock only keeps order: two workers that believe to have the same one get their turns from the store, which never sells what is not there. So a
  * batch whose lock was lost meanwhile is finished like any other.
  *
+ * The store gets copies of the purchases: it may be stuck (a disk that hangs, a process that was stopped while it had its turn at writing), and whoever
+ * is in the batch then is answered at the deadline all the same. What became of it is in the store, as of every purchase that was answered too late.
+ *
  * Failures. FAILED: perhaps it was the COMMIT whose answer was lost; the purchases are looked up in the store by request (settle_cb); found, they
  * are confirmed; not found, they begin again. FENCED: the store is the Lua gate's; nothing was sold, they begin again, after a pause, until their
- * deadline. No majority of nodes: they wait at their desks. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE. */
+ * deadline. No majority of nodes: they wait at their desks. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE; what is
+ * in a batch then, LATE_US before it. */
 #include "driver.h"
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/failpoint.h"
+#include "doorbuster/idempotency_key.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 #include "redlock_desk.h"
@@ -40,12 +45,21 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SWEEP_MS 20
 #define EXPIRE_EVERY_US 100000
-#define END_US 500000  /* a batch may take so long, and is not begun later than this before a deadline */
+#define END_US 500000 /* a batch may take so long, and is not begun later than this before a deadline */
+#define LATE_US EXPIRE_EVERY_US
 #define PAUSE_US 50000 /* after the store failed, or was not ours */
 #define COMPLAIN_US 1000000
+
+/* A purchase in a batch, as the store gets it. */
+struct copy {
+    struct ticket *ticket; /* NULL: it was answered, too late for the store */
+    struct purchase purchase;
+    char key[IDEMPOTENCY_KEY_BYTES_MAX];
+};
 
 struct redlock_gate {
     struct gate base;
@@ -68,7 +82,8 @@ struct redlock_gate {
     bool is_selling;
     int64_t sell_at_us;
     struct log_position sold_after; /* what the batch sells lies behind this */
-    struct ticket *sold_tickets[GATE_BATCH_MAX];
+    struct copy copies[GATE_BATCH_MAX];
+    struct order_part lines[SALES_LOG_LINES_MAX]; /* of all copies, behind the first of each */
     struct gate_batch batch;
 };
 
@@ -392,6 +407,37 @@ static void looked_cb(void *context, const int64_t *product_ids, const struct no
 }
 
 /* --- selling ------------------------------------------------------------------------------------------------------------------ */
+/* `lines`: room for those behind its first. */
+static void copy_purchase(struct copy *copy, struct ticket *ticket, struct order_part *lines)
+{
+    struct sale_order *order = &copy->purchase.order;
+    copy->ticket = ticket;
+    copy->purchase = ticket->purchase->purchase;
+    if (order->more_count > 0) {
+        memcpy(lines, order->more, order->more_count * sizeof *lines);
+        order->more = lines;
+    }
+    if (order->key != NULL) {
+        CHECK(order->key_bytes <= sizeof copy->key);
+        memcpy(copy->key, order->key, order->key_bytes);
+        order->key = copy->key;
+    }
+}
+
+/* What the store has written into the copy. */
+static void take_back(const struct copy *copy)
+{
+    struct purchase *purchase = &copy->ticket->purchase->purchase;
+    struct order_part *lines = purchase->order.more;
+    const char *key = purchase->order.key;
+    *purchase = copy->purchase;
+    purchase->order.more = lines;
+    purchase->order.key = key;
+    if (purchase->order.more_count > 0) {
+        memcpy(lines, copy->purchase.order.more, purchase->order.more_count * sizeof *lines);
+    }
+}
+
 static void fill_batch(struct redlock_gate *gate)
 {
     struct gate_batch *batch = &gate->batch;
@@ -400,11 +446,25 @@ static void fill_batch(struct redlock_gate *gate)
     batch->count = 0;
     while (batch->count < GATE_BATCH_MAX &&
            (ticket = desks_take_runnable(gate->desks, SALES_LOG_LINES_MAX - lines)) != NULL) {
-        lines += line_count(ticket);
+        struct copy *copy = &gate->copies[batch->count];
         purchase_move(&ticket->purchase->purchase, PURCHASE_ASKED);
-        gate->sold_tickets[batch->count] = ticket;
-        batch->purchases[batch->count++] = &ticket->purchase->purchase;
+        copy_purchase(copy, ticket, gate->lines + lines);
+        batch->purchases[batch->count++] = &copy->purchase;
+        lines += line_count(ticket);
     }
+}
+
+/* The next of the batch from *i on that still waits for it, with no references any more; NULL: none. */
+static struct copy *next_waiting(struct redlock_gate *gate, size_t *i)
+{
+    while (*i < gate->batch.count) {
+        struct copy *copy = &gate->copies[(*i)++];
+        if (copy->ticket != NULL) {
+            desks_leave(gate->desks, copy->ticket, true);
+            return copy;
+        }
+    }
+    return NULL;
 }
 
 /* All of the batch gives its desks back, and is begun anew: nothing was sold. */
@@ -412,9 +472,9 @@ static void put_back(struct redlock_gate *gate)
 {
     gate->sell_at_us = clock_monotonic_us() + PAUSE_US;
     metrics_add(METRICS_purchases_stale, gate->batch.count);
-    for (size_t i = 0; i < gate->batch.count; i++) {
-        desks_leave(gate->desks, gate->sold_tickets[i], true);
-        begin_again(gate, gate->sold_tickets[i]);
+    struct copy *copy;
+    for (size_t i = 0; (copy = next_waiting(gate, &i)) != NULL;) {
+        begin_again(gate, copy->ticket);
     }
 }
 
@@ -467,32 +527,31 @@ static void take_decision(struct redlock_gate *gate, struct ticket *ticket)
 
 static void take_decisions(struct redlock_gate *gate)
 {
-    struct gate_batch *batch = &gate->batch;
-    take_moves(gate, &batch->moves);
-    for (size_t i = 0; i < batch->count; i++) {
-        desks_leave(gate->desks, gate->sold_tickets[i], true);
-        take_decision(gate, gate->sold_tickets[i]);
+    struct copy *copy;
+    take_moves(gate, &gate->batch.moves);
+    for (size_t i = 0; (copy = next_waiting(gate, &i)) != NULL;) {
+        take_back(copy);
+        take_decision(gate, copy->ticket);
     }
 }
 
 /* Sold or not? The store knows. */
 static void put_in_doubt(struct redlock_gate *gate)
 {
-    struct gate_batch *batch = &gate->batch;
     struct purchase_list list = {0};
     struct gate_purchase *purchase;
+    struct copy *copy;
     gate->sell_at_us = clock_monotonic_us() + PAUSE_US;
-    metrics_add(METRICS_purchases_in_doubt, batch->count);
     complain(gate, "the store failed; its purchases are looked up");
-    for (size_t i = 0; i < batch->count; i++) {
-        purchase = gate->sold_tickets[i]->purchase;
-        desks_leave(gate->desks, gate->sold_tickets[i], true);
-        ticket_free(&gate->sold_tickets[i]);
-        purchase->purchase.order.id = 0;
-        purchase->purchase.refusal = REFUSAL_NONE;
-        purchase->purchase.short_lines = 0;
+    for (size_t i = 0; (copy = next_waiting(gate, &i)) != NULL;) {
+        purchase = copy->ticket->purchase;
+        ticket_free(&copy->ticket);
         purchase->purchase.position = gate->sold_after;
         purchase_list_append(&list, purchase);
+    }
+    metrics_add(METRICS_purchases_in_doubt, list.count);
+    if (list.count == 0) {
+        return;
     }
     if (gate->base.settings.settle_cb(gate->base.settings.context, list.first)) {
         return;
@@ -545,6 +604,22 @@ static void redlock_gate_settled(struct gate *base, struct gate_purchase *purcha
 }
 
 /* --- deadlines ---------------------------------------------------------------------------------------------------------------- */
+/* The batch is with the store for too long: it goes on without these. */
+static void answer_late(struct redlock_gate *gate, int64_t until_us)
+{
+    for (size_t i = 0; gate->is_selling && i < gate->batch.count; i++) {
+        struct copy *copy = &gate->copies[i];
+        if (copy->ticket != NULL && copy->ticket->purchase->deadline_us <= until_us) {
+            struct ticket *ticket = copy->ticket;
+            copy->ticket = NULL;
+            complain(gate,
+                     "the store is stuck: purchases are answered before it is heard what became of them");
+            desks_leave(gate->desks, ticket, true);
+            answer(gate, ticket, PURCHASE_UNAVAILABLE);
+        }
+    }
+}
+
 static void expire(struct redlock_gate *gate, int64_t now_us)
 {
     int64_t until_us = now_us + END_US;
@@ -559,6 +634,7 @@ static void expire(struct redlock_gate *gate, int64_t now_us)
     ticket_list_take_expired(&gate->in_read, until_us, &expired);
     desks_take_expired(gate->desks, until_us, &expired);
     answer_all_unavailable(gate, &expired);
+    answer_late(gate, now_us + LATE_US);
 }
 
 static void sweep_cb(uv_timer_t *timer)

@@ -1040,6 +1040,38 @@ static void test_in_doubt(void **state)
     expect_confirmed(submit(b, 1, 1));
 }
 
+/* The store does not come back from a batch: nobody waits for it beyond the deadline, and the other worker sells. */
+static void test_a_store_that_is_stuck(void **state)
+{
+    (void)state;
+    add_product(1, 100);
+    add_product(2, 100);
+    hold_batches(a, true);
+    struct probe *cart = submit_keyed(a, (int64_t[]){1, 2, 2, 1, 0}, "key");
+    hurry(cart, 100);
+    TURN_UNTIL(a->batch != NULL);
+    expect_unavailable(cart);
+    struct probe *behind = submit(a, 2, 1);
+    expect_confirmed(submit(b, 1, 1));
+    memset(cart->more, 0xff, sizeof cart->more); /* its request is over */
+    hold_batches(a, false);
+    expect_confirmed(behind);
+    assert_int_equal(stock_of(1), 97); /* the cart was sold all the same, as its answer said might be */
+    assert_int_equal(stock_of(2), 98);
+    /* Half of a batch is late, and then the store fails, or is another's. */
+    for (int i = 0; i < 2; i++) {
+        hold_batches(a, true);
+        a->fail_after = i == 0;
+        a->fence = i == 1;
+        struct probe *late = submit(a, 1, 1), *early = submit(a, 1, 1);
+        hurry(late, 100);
+        TURN_UNTIL(a->batch != NULL);
+        expect_unavailable(late);
+        hold_batches(a, false);
+        expect_confirmed(early);
+    }
+}
+
 static void test_fenced(void **state)
 {
     (void)state;
@@ -1377,6 +1409,7 @@ int main(void)
         TEST(test_a_restarted_node_is_told_but_not_believed),
         TEST(test_a_strangers_lock),
         TEST(test_in_doubt),
+        TEST(test_a_store_that_is_stuck),
         TEST(test_fenced),
         TEST(test_slow_and_lossy_nodes),
         TEST(test_locks_of_the_dead_are_released),
