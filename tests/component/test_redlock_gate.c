@@ -1014,6 +1014,41 @@ static void test_a_strangers_lock(void **state)
     assert_true(counted(METRICS_lock_retries) < 300); /* not a busy loop */
 }
 
+/* People buy product 1, one after the other, while somebody new wants it in a cart with product 2 now and then. How long did one of them wait? */
+static int64_t longest_wait_us(int ms)
+{
+    int64_t longest_us = 0, end_us = now_us() + (int64_t)ms * 1000;
+    for (int i = 0; now_us() < end_us && test.submitted < PROBES - 2; i++) {
+        if (i % 20 == 0) {
+            submit_cart(a, (int64_t[]){1, 1, 2, 1, 0});
+        }
+        struct probe *probe = submit(a, 1, 1);
+        expect_confirmed(probe);
+        int64_t waited_us = probe->answered_us - probe->submitted_us;
+        longest_us = waited_us > longest_us ? waited_us : longest_us;
+    }
+    return longest_us;
+}
+
+static void test_a_product_out_of_reach_stops_no_other(void **state)
+{
+    (void)state;
+    add_product(1, 100000);
+    add_product(2, 100000);
+    test.place.lock_retry_delay_ms = 400;
+    reopen_workers();
+    TURN_UNTIL(gate_is_ready(a->gate));
+    for (unsigned i = 0; i < LOCK_NODES; i++) {
+        lock_nodes_do(&test.nodes, i, "SET %s stranger PX 3000", lock_key(2));
+    }
+    struct probe *cart = submit_cart(a, (int64_t[]){1, 1, 2, 1, 0});
+    TURN_UNTIL(counted(METRICS_lock_failures) > 0); /* its second lock was asked for in vain */
+    assert_true(longest_wait_us(1000) < 200000); /* else carts keep its lock while they wait for the other */
+    assert_false(cart->answered);
+    TURN_UNTIL(test.answers == test.submitted);
+    assert_int_equal(confirmed(), test.submitted);
+}
+
 /* --- the store fails ------------------------------------------------------------------------------------------------------------ */
 static void test_in_doubt(void **state)
 {
@@ -1408,6 +1443,7 @@ int main(void)
         TEST(test_two_nodes_dead),
         TEST(test_a_restarted_node_is_told_but_not_believed),
         TEST(test_a_strangers_lock),
+        TEST(test_a_product_out_of_reach_stops_no_other),
         TEST(test_in_doubt),
         TEST(test_a_store_that_is_stuck),
         TEST(test_fenced),
