@@ -158,13 +158,24 @@ static struct ticket *predecessor(const struct ticket_list *list, const struct t
     return NULL;
 }
 
-void ticket_list_insert(struct ticket_list *list, struct ticket *ticket)
+static void insert_behind(struct ticket_list *list, struct ticket *ticket, struct ticket *previous)
 {
-    ticket->previous = predecessor(list, ticket);
+    ticket->previous = previous;
     ticket->next = ticket->previous != NULL ? ticket->previous->next : list->first;
     *(ticket->previous != NULL ? &ticket->previous->next : &list->first) = ticket;
     *(ticket->next != NULL ? &ticket->next->previous : &list->last) = ticket;
     list->count++;
+}
+
+void ticket_list_insert(struct ticket_list *list, struct ticket *ticket)
+{
+    insert_behind(list, ticket, predecessor(list, ticket));
+}
+
+/* In no order: thousands may expire at once, of many desks, and finding each its place would stop the loop. */
+static void append(struct ticket_list *list, struct ticket *ticket)
+{
+    insert_behind(list, ticket, list->last);
 }
 
 void ticket_list_remove(struct ticket_list *list, struct ticket *ticket)
@@ -187,7 +198,7 @@ struct ticket *ticket_list_take(struct ticket_list *list)
 void ticket_list_take_expired(struct ticket_list *list, int64_t until_us, struct ticket_list *expired)
 {
     while (list->first != NULL && list->first->purchase->deadline_us <= until_us) {
-        ticket_list_insert(expired, ticket_list_take(list));
+        append(expired, ticket_list_take(list));
     }
 }
 
@@ -537,7 +548,7 @@ void desks_take_expired(struct desks *desks, int64_t until_us, struct ticket_lis
     end_vain_asking(desks, DESK_ASKING);
     while ((ticket = ticket_list_take(&found)) != NULL) {
         desks_leave(desks, ticket, false);
-        ticket_list_insert(expired, ticket);
+        append(expired, ticket);
     }
 }
 

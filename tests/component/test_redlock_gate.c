@@ -23,7 +23,7 @@
 
 #define WORKERS 2
 #define PATIENCE_MS 15000
-#define PROBES 6000
+#define PROBES 20000
 #define PRODUCTS 100
 #define PRICE 500
 #define STORE_ID 7
@@ -1049,6 +1049,31 @@ static void test_a_product_out_of_reach_stops_no_other(void **state)
     assert_int_equal(confirmed(), test.submitted);
 }
 
+static void test_thousands_expire_at_once(void **state)
+{
+    (void)state;
+    for (int id = 1; id < PRODUCTS; id++) {
+        add_product(id, 100000);
+        submit(a, id, 1);
+    }
+    TURN_UNTIL(test.answers == test.submitted);
+    lock_nodes_freeze(&test.nodes, 0, LOCK_NODES_MAJORITY);
+    TURN_UNTIL(!gate_is_ready(a->gate));
+    int64_t deadline_us = now_us() + 2500000, longest_us = 0;
+    while (test.submitted < PROBES) {
+        submit(a, 1 + (int64_t)test.submitted % (PRODUCTS - 1), 1)->gate.deadline_us = deadline_us;
+    }
+    while (test.answers < test.submitted) {
+        int64_t began_us = now_us();
+        turn();
+        longest_us = now_us() - began_us > longest_us ? now_us() - began_us : longest_us;
+    }
+    lock_nodes_thaw(&test.nodes, 0, LOCK_NODES_MAJORITY);
+    printf("[  FIGURE  ] %d purchases at %d desks expire: longest turn %lld us\n", PROBES, PRODUCTS - 1,
+           (long long)longest_us);
+    assert_true(longest_us < 300000); /* the loop stands still meanwhile */
+}
+
 /* --- the store fails ------------------------------------------------------------------------------------------------------------ */
 static void test_in_doubt(void **state)
 {
@@ -1444,6 +1469,7 @@ int main(void)
         TEST(test_a_restarted_node_is_told_but_not_believed),
         TEST(test_a_strangers_lock),
         TEST(test_a_product_out_of_reach_stops_no_other),
+        TEST(test_thousands_expire_at_once),
         TEST(test_in_doubt),
         TEST(test_a_store_that_is_stuck),
         TEST(test_fenced),
