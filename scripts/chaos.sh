@@ -3,8 +3,9 @@
 #
 #   scripts/chaos.sh --rounds 1000 --seed 1     random faults, alone and in pairs; about 1.2 s a round
 #   scripts/chaos.sh --fault kill-redis         20 rounds of one fault (NAME+NAME: of two together)
-#   scripts/chaos.sh --replay SEED --mode MODE --fault NAME
+#   scripts/chaos.sh --replay SEED --mode MODE --servers N --fault NAME
 #                                               one round again, as its kept folder says
+#   scripts/chaos.sh --gate redlock             the Redlock gate only: its nodes, two servers on one store
 #   scripts/chaos.sh --sweep                    every failpoint with every action
 #   scripts/chaos.sh --list | --help            the faults, all options
 #

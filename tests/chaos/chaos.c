@@ -18,6 +18,7 @@
 #define BLOCK_ROUNDS 8
 #define STORE_ROUNDS 48
 #define BLOCK_SEEDS (UINT64_C(1) << 40)
+#define SERVER_SEEDS (UINT64_C(1) << 41)
 #define SHORT_SWEEP_STEP 2 /* --sweep=short: every other one */
 
 struct chaos_options options = {.rounds = ROUNDS_USUAL,
@@ -25,6 +26,7 @@ struct chaos_options options = {.rounds = ROUNDS_USUAL,
                                 .block_rounds = BLOCK_ROUNDS,
                                 .store_rounds = STORE_ROUNDS,
                                 .mode = -1,
+                                .modes = (1u << MODES) - 1,
                                 .keys = true};
 volatile sig_atomic_t interrupted;
 
@@ -44,6 +46,8 @@ enum option_id {
     O_REPLAY,
     O_FAULT,
     O_MODE,
+    O_GATE,
+    O_SERVERS,
     O_WORKERS,
     O_SWEEP,
     O_KEEP,
@@ -57,6 +61,7 @@ static const struct option long_options[] = {
     {"rounds", required_argument, NULL, O_ROUNDS}, {"seed", required_argument, NULL, O_SEED},
     {"replay", required_argument, NULL, O_REPLAY}, {"fault", required_argument, NULL, O_FAULT},
     {"mode", required_argument, NULL, O_MODE},     {"workers", required_argument, NULL, O_WORKERS},
+    {"gate", required_argument, NULL, O_GATE},     {"servers", required_argument, NULL, O_SERVERS},
     {"sweep", optional_argument, NULL, O_SWEEP},   {"keep", no_argument, NULL, O_KEEP},
     {"no-keys", no_argument, NULL, O_NO_KEYS},     {"folder", required_argument, NULL, O_FOLDER},
     {"list", no_argument, NULL, O_LIST},           {"self-test", no_argument, NULL, O_SELF_TEST},
@@ -68,8 +73,11 @@ static const char usage[] =
     "  --seed S        the run's seed; without it one is made up and printed\n"
     "  --replay S      one round with that round's own seed (give --mode and --fault too, as its line says)\n"
     "  --fault NAME    this fault only; NAME+NAME: both\n"
-    "  --mode MODE     spawn, external or proxy only\n"
-    "  --workers N     of the server (2)\n"
+    "  --gate GATE     lua or redlock only\n"
+    "  --mode MODE     spawn, external or proxy only (of the Lua gate), nodes or nodes-spawn (of the Redlock "
+    "gate)\n"
+    "  --workers N     of each server (2)\n"
+    "  --servers N     in the mode nodes: 1, or 2 on one store (now this, now that)\n"
     "  --sweep[=short] every failpoint with every action; short: every other one\n"
     "  --no-keys       no Idempotency-Key, neither of buyers nor of admins\n"
     "  --folder DIR    for what is kept; without it a temporary one\n"
@@ -96,16 +104,27 @@ static int mode_by_name(const char *text)
             return i;
         }
     }
-    refuse("--mode", text, "spawn, external or proxy");
+    refuse("--mode", text, "spawn, external, proxy, nodes or nodes-spawn");
     return 0;
+}
+
+static unsigned modes_of_gate(const char *text)
+{
+    if (strcmp(text, "lua") != 0 && strcmp(text, "redlock") != 0) {
+        refuse("--gate", text, "lua or redlock");
+    }
+    return strcmp(text, "lua") == 0 ? LUA_MODES : REDLOCK_MODES;
 }
 
 static void list_faults(void)
 {
     for (size_t i = 0; i < fault_count; i++) {
-        printf("%-28s%s%s%s\n", faults[i].name, faults[i].modes & 1u << MODE_SPAWN ? " spawn" : "",
-               faults[i].modes & 1u << MODE_EXTERNAL ? " external" : "",
-               faults[i].modes & 1u << MODE_PROXY ? " proxy" : "");
+        printf("%-28s", faults[i].name);
+        for (unsigned mode = 0; mode < MODES; mode++) {
+            printf("%s%s", faults[i].modes & 1u << mode ? " " : "",
+                   faults[i].modes & 1u << mode ? mode_names[mode] : "");
+        }
+        printf("\n");
     }
     exit(0);
 }
@@ -129,6 +148,12 @@ static void take_option(int id, const char *value)
         break;
     case O_MODE:
         options.mode = mode_by_name(value);
+        break;
+    case O_GATE:
+        options.modes = modes_of_gate(value);
+        break;
+    case O_SERVERS:
+        options.servers = (unsigned)number("--servers", value, 1, SERVERS_MAX);
         break;
     case O_WORKERS:
         options.workers = (unsigned)number("--workers", value, 1, WORKERS_MAX);
@@ -164,7 +189,7 @@ static void take_option(int id, const char *value)
 
 static unsigned modes_of_option(void)
 {
-    unsigned modes = options.mode >= 0 ? 1u << options.mode : (1u << MODES) - 1;
+    unsigned modes = options.mode >= 0 ? 1u << options.mode : options.modes;
     for (const char *at = options.fault; at != NULL && *at != '\0';) {
         size_t bytes = strcspn(at, "+");
         const struct fault *fault = fault_find(at, bytes);
@@ -175,7 +200,8 @@ static unsigned modes_of_option(void)
         at += bytes + (at[bytes] == '+');
     }
     if (modes == 0) {
-        refuse("--fault", options.fault, "possible in that mode; see --list");
+        refuse("--fault", options.fault != NULL ? options.fault : "(any)",
+               "possible in that mode; see --list");
     }
     return modes;
 }
@@ -206,12 +232,12 @@ static void open_store_cb(struct round *round)
 {
     bench_begin(wants_small_disk());
     sweep_make_file();
-    bench_switch(round->mode);
+    bench_switch(round->mode, round->servers);
 }
 
 static void switch_mode_cb(struct round *round)
 {
-    bench_switch(round->mode);
+    bench_switch(round->mode, round->servers);
 }
 
 static void close_store_cb(struct round *round)
@@ -227,7 +253,7 @@ static void close_store_cb(struct round *round)
 /* Everything this store ever confirmed is looked at once more. */
 static void close_store(enum chaos_mode mode)
 {
-    struct round last = {.mode = mode, .recovery_ms = -1};
+    struct round last = {.mode = mode, .servers = bench.server_count, .recovery_ms = -1};
     snprintf(last.names, sizeof last.names, "(store %u: all %zu confirmed orders again)", stores,
              kept_count());
     history_clear();
@@ -251,12 +277,14 @@ static bool make_bench(struct round *round, bool new_block)
         report_acks_header(++stores);
         return guarded(round, open_store_cb);
     }
-    return (!new_block && bench.mode == round->mode) || guarded(round, switch_mode_cb);
+    bool same = !new_block && bench.mode == round->mode && bench.server_count == round->servers;
+    return same || guarded(round, switch_mode_cb);
 }
 
 static void do_round(struct round *round, const struct fault *fault, bool new_block)
 {
     history_clear();
+    round->recovery_ms = round->meeting_ms = -1;
     bool there = make_bench(round, new_block);
     if (fault != NULL) {
         round->random = round->seed;
@@ -289,9 +317,26 @@ static enum chaos_mode mode_of_block(unsigned block, unsigned modes)
     }
 }
 
+/* Two in every other block of the mode "nodes", unless an option or a fault has it otherwise. */
+static unsigned servers_of_block(enum chaos_mode mode, unsigned number_of_block)
+{
+    bool needs_two = false;
+    for (const char *at = options.fault; at != NULL && *at != '\0';) {
+        size_t bytes = strcspn(at, "+");
+        needs_two = needs_two || (fault_find(at, bytes)->flags & TWO_SERVERS) != 0;
+        at += bytes + (at[bytes] == '+');
+    }
+    if (mode != MODE_NODES) {
+        return 1;
+    }
+    return needs_two              ? 2
+           : options.servers != 0 ? options.servers
+                                  : 1 + (unsigned)(seed_of(options.seed, SERVER_SEEDS + number_of_block) & 1);
+}
+
 static void random_rounds(void)
 {
-    unsigned modes = modes_of_option();
+    unsigned modes = modes_of_option(), servers = 1;
     enum chaos_mode mode = MODE_SPAWN;
     unsigned block = (unsigned)(seed_of(options.seed, BLOCK_SEEDS) % MODES);
     for (unsigned i = 0; i < options.rounds && !interrupted; i++) {
@@ -299,28 +344,42 @@ static void random_rounds(void)
         if (new_block) {
             mode = mode_of_block(block, modes);
             block = mode + 1u;
+            servers = servers_of_block(mode, i / options.block_rounds);
         }
         static struct round round;
         round = (struct round){.number = i + 1,
                                .seed = options.replay ? options.seed : seed_of(options.seed, i + 1),
-                               .mode = mode};
+                               .mode = mode,
+                               .servers = servers};
         do_round(&round, NULL, new_block && i > 0);
+    }
+}
+
+/* Of each point every action, or in the short sweep every other one: kill or pause, next point stop or error. */
+static void sweep_mode(enum chaos_mode mode, unsigned *number_of_round)
+{
+    for (size_t i = 0; i < sweep_count() && !interrupted; i++) {
+        const struct fault *fault = sweep_fault(i);
+        if ((fault->modes & 1u << mode) == 0 || (sweep_step > 1 && (i + i / 4) % sweep_step != 0)) {
+            continue;
+        }
+        static struct round round;
+        round = (struct round){.number = ++*number_of_round,
+                               .seed = seed_of(options.seed, BLOCK_SEEDS + 1 + i),
+                               .mode = mode,
+                               .servers = 1};
+        do_round(&round, fault, false);
     }
 }
 
 static void sweep_rounds(void)
 {
-    unsigned number_of_round = 0;
-    /* Of each point every action, or in the short sweep every other one: kill or pause, next point stop or error. */
-    for (size_t i = 0; i < sweep_count() && !interrupted; i++) {
-        if (sweep_step > 1 && (i + i / 4) % sweep_step != 0) {
-            continue;
-        }
-        static struct round round;
-        round = (struct round){.number = ++number_of_round,
-                               .seed = seed_of(options.seed, BLOCK_SEEDS + 1 + i),
-                               .mode = MODE_SPAWN};
-        do_round(&round, sweep_fault(i), false);
+    unsigned modes = modes_of_option(), number_of_round = 0;
+    if ((modes & LUA_MODES) != 0) {
+        sweep_mode(MODE_SPAWN, &number_of_round);
+    }
+    if ((modes & REDLOCK_MODES) != 0) {
+        sweep_mode(MODE_NODES, &number_of_round);
     }
 }
 
@@ -328,7 +387,10 @@ static void sweep_rounds(void)
 static int self_test(void)
 {
     static struct round round;
-    round = (struct round){.number = 1, .seed = seed_of(options.seed, 1), .mode = MODE_SPAWN};
+    round = (struct round){.number = 1,
+                           .seed = seed_of(options.seed, 1),
+                           .mode = options.mode >= 0 ? (enum chaos_mode)options.mode : MODE_SPAWN,
+                           .servers = 1};
     if (make_bench(&round, false)) {
         round_choose(&round);
         round_run(&round);

@@ -2,13 +2,15 @@
  * is audited. What the files of this folder share.
  *
  *   chaos.c          options, the run: stores, blocks of rounds in one mode, the final audit
- *   chaos_bench.c    the server, its Redis and the proxy: starting, stopping, switching between modes
+ *   chaos_bench.c    the servers, their Redis and the proxies: starting, stopping, switching between modes
+ *   chaos_nodes.c    the five nodes of the Redlock gate, and what they say
  *   chaos_buyers.c   sixty people who buy and cancel without end, two admins who restock and withdraw
  *   chaos_history.c  every request of theirs, and what each answer says
- *   chaos_faults*.c  the table of faults, one small function each
+ *   chaos_faults*.c  the table of faults, one small function each: _redis: of the Lua gate's Redis, _nodes: of the
+ *                    Redlock gate's nodes
  *   chaos_round.c    one round
  *   chaos_audit*.c   what must hold, by the store: orders, _books: stock, _answers: what was told,
- *                    _kept: is it still there at the end?
+ *                    _kept: is it still there at the end? _nodes: what holds with and without a majority
  *   chaos_report.c   lines, summary, the folder of a failed round
  *   chaos_sweep.c    every failpoint with every action
  *   chaos_selftest.c histories that were falsified, for the audit to notice
@@ -36,20 +38,34 @@
 #define BUNDLE_PRICE 1200
 #define KEY_BYTES 40
 #define ROUND_FAULTS_MAX 2
+#define SERVERS_MAX 2 /* that share a store */
+#define NODES 5
+#define MAJORITY 3
+#define LOCK_TTL_MS 1000 /* of the servers; so long a restarted node does not vote */
 #define RECOVERY_PATIENCE_MS 15000
 #define PATIENCE_MS 20000
 #define VIOLATIONS_KEPT 20
 #define SENTENCE_BYTES 320
 
 /* --- options ------------------------------------------------------------------------------------------- */
-enum chaos_mode { MODE_SPAWN, MODE_EXTERNAL, MODE_PROXY, MODES };
+/* The Lua gate with three kinds of Redis; the Redlock gate on nodes of ours, each behind a proxy of each server, or on the
+ * server's own nodes. */
+enum chaos_mode { MODE_SPAWN, MODE_EXTERNAL, MODE_PROXY, MODE_NODES, MODE_NODES_SPAWN, MODES };
 extern const char *const mode_names[MODES];
+#define LUA_MODES (1u << MODE_SPAWN | 1u << MODE_EXTERNAL | 1u << MODE_PROXY)
+#define REDLOCK_MODES (1u << MODE_NODES | 1u << MODE_NODES_SPAWN)
+static inline bool is_redlock(enum chaos_mode mode)
+{
+    return (REDLOCK_MODES & 1u << mode) != 0;
+}
 
 struct chaos_options {
     unsigned rounds, workers, block_rounds, store_rounds;
     uint64_t seed;
     bool replay;       /* `seed` is a round's own */
-    int mode;          /* of every round; -1: any */
+    int mode;          /* of every round; -1: any of `modes` */
+    unsigned modes;    /* 1 << MODE_… | … */
+    unsigned servers;  /* in MODE_NODES; 0: one or two */
     const char *fault; /* "NAME" or "NAME+NAME"; NULL: any */
     bool sweep, keep, keys, self_test;
     const char *folder;
@@ -59,7 +75,7 @@ extern volatile sig_atomic_t interrupted;
 
 /* --- history ------------------------------------------------------------------------------------------- */
 struct request { /* one HTTP request and what came of it */
-    unsigned wish, attempt;
+    unsigned wish, attempt, server;
     int status; /* or CROWD_BROKEN */
     int64_t sent_us, got_us;
     bool replayed;
@@ -113,44 +129,69 @@ struct history {
 extern struct history history;
 
 struct wish *history_add(const struct wish *wish); /* the pointer is good until the next one is added */
-void history_note(size_t place, const struct crowd_answer *answer, const int64_t products[PRODUCTS]);
+void history_note(size_t place, unsigned server, const struct crowd_answer *answer,
+                  const int64_t products[PRODUCTS]);
 void history_clear(void);
 
 /* --- the bench ----------------------------------------------------------------------------------------- */
 struct bench {
-    struct server_fixture server;
+    struct server_fixture server, second; /* second: on the same store, in a folder of its own */
+    unsigned server_count;
     struct redis_fixture redis; /* external Redis */
     struct proxy proxy;
     char proxy_path[FOLDER_BYTES + 16], redis_url[128], failpoints[FOLDER_BYTES + 16];
     char snapshot[FOLDER_BYTES + 16];
-    bool there, has_redis, tmpfs;
+    struct redis_fixture nodes[NODES];           /* MODE_NODES */
+    struct proxy node_links[SERVERS_MAX][NODES]; /* each server's to each node */
+    char node_link_paths[SERVERS_MAX][NODES][FOLDER_BYTES + 16], node_lists[SERVERS_MAX][512];
+    bool there, has_redis, has_nodes, tmpfs;
     enum chaos_mode mode;
     enum redis_persistence persistence;
     unsigned kills; /* of the server's children since it was started */
     pid_t stopped[SERVER_CHILDREN_MAX];
     size_t stopped_count;
-    long log_seen; /* the log up to here has been looked through */
+    long log_seen[SERVERS_MAX]; /* the logs up to here have been looked through */
 };
 extern struct bench bench;
 
-void bench_begin(bool small_disk);       /* a new store; small_disk: on a tmpfs, if we may mount */
-void bench_switch(enum chaos_mode mode); /* (re)starts the server in this mode, on the same data */
-void bench_start(void);                  /* the server, on its last port */
+void bench_begin(bool small_disk); /* a new store; small_disk: on a tmpfs, if we may mount */
+/* (Re)starts the server in this mode, on the same data, or two of them. */
+void bench_switch(enum chaos_mode mode, unsigned servers);
+void bench_start(void); /* the servers, on their last ports */
+void bench_start_server(unsigned server);
 void bench_stop(void);
+struct server_fixture *bench_server(unsigned server);
 void bench_end(void); /* whatever state it is in; forgets the store */
 void bench_kill_everything(void);
-void bench_stop_process(pid_t pid); /* SIGSTOP; bench_continue() wakes all that were stopped */
+void bench_kill_server(unsigned server); /* all its processes */
+void bench_stop_process(pid_t pid);      /* SIGSTOP; bench_continue() wakes all that were stopped */
 void bench_continue(void);
-bool bench_is_calm(void); /* all processes are there */
+/* The processes of this title of all servers. */
+size_t bench_find(const char *title, pid_t pids[SERVER_CHILDREN_MAX]);
+bool bench_is_calm(void); /* all processes are there, and all nodes vote */
 void bench_wait_calm(void);
 pid_t bench_redis_pid(void);
 redisContext *bench_connect(void); /* past the proxy; NULL: not now */
 void bench_set_persistence(enum redis_persistence persistence);
 void bench_redis_kill(void); /* external Redis */
 void bench_redis_launch(enum redis_persistence persistence);
-/* The log since the last call: a bug's line, or NULL. */
+/* The logs since the last call: a bug's line, or NULL. */
 const char *bench_log_bug(void);
 char *bench_verify(int *exit_code); /* what `verify` said; malloc'ed */
+
+/* --- the nodes, chaos_nodes.c ------------------------------------------------------------------------------- */
+void nodes_start(void); /* those that do not run; the proxies of all servers anew */
+void nodes_end(void);
+bool nodes_calm(int timeout_ms); /* no link is to fail any more; false: what is held cannot be delivered */
+void node_launch(unsigned node); /* empty; waits until it answers */
+void node_kill(unsigned node);
+redisContext *node_connect(unsigned node); /* past the proxies; NULL: not now */
+/* What the node says that the product's stock is; false: nothing, or nothing that makes sense. */
+bool node_stock(redisContext *node, int64_t product_id, int64_t *stock, struct log_position *version);
+#define NODE_KEY_BYTES 80
+void node_stock_key(int64_t product_id, char out[NODE_KEY_BYTES]);
+/* How many nodes say exactly this. */
+unsigned nodes_that_say(int64_t product_id, int64_t stock);
 
 /* --- buyers -------------------------------------------------------------------------------------------- */
 void buyers_open(void); /* for a server that was just started; keeps the accounts of the store */
@@ -163,7 +204,7 @@ void buyers_close(void);
 int64_t buyers_user(unsigned person);
 /* The Idempotency-Key of a wish in the history; "" if it has none. */
 void buyers_key(const struct wish *wish, char out[KEY_BYTES]);
-/* When the first sale was confirmed that was asked for after `since_us`; 0: not yet. */
+/* When each server had confirmed a first sale that was asked for after `since_us`; 0: not yet. */
 int64_t buyers_first_sale(int64_t since_us);
 
 /* --- faults -------------------------------------------------------------------------------------------- */
@@ -176,7 +217,13 @@ enum fault_flags {
     INSTANT = 256,   /* what its heal() does is no end of a cause: recovery counts from the fault itself */
     KILLS = 32,      /* children of the server: the supervisor backs off if they die often */
     REDIS_DIES = 64, /* the goal is 2 s */
-    REDIS_PROCESS = 128, /* at most one of these in a pair */
+    REDIS_PROCESS = 128, /* at most one of these in a pair: processes of Redis */
+    /* Of the Redlock gate: */
+    NO_MAJORITY = 512,   /* until it is healed no sale can be confirmed, by the server that it concerns */
+    TWO_SERVERS = 1024,  /* only where there are two; the other one goes on */
+    LIES = 2048,         /* figures on nodes are edited: until they are mended "sold out" may be untrue */
+    OUTLASTS_TTL = 4096, /* a lock has to end by itself: the goal is a TTL and a second */
+    NO_PAUSE = 8192,     /* sales go on meanwhile */
 };
 
 struct round;
@@ -214,6 +261,30 @@ FAULT_FUNCTION(lock_database);
 FAULT_FUNCTION(unlock_database);
 FAULT_FUNCTION(fill_disk);
 FAULT_FUNCTION(empty_disk);
+/* Those of chaos_faults_nodes.c */
+FAULT_FUNCTION(kill_one_node);
+FAULT_FUNCTION(kill_two_nodes);
+FAULT_FUNCTION(kill_three_nodes);
+FAULT_FUNCTION(launch_nodes);
+FAULT_FUNCTION(stop_one_node);
+FAULT_FUNCTION(stop_two_nodes);
+FAULT_FUNCTION(stop_three_nodes);
+FAULT_FUNCTION(two_nodes_late);
+FAULT_FUNCTION(all_nodes_late);
+FAULT_FUNCTION(two_nodes_silent);
+FAULT_FUNCTION(three_nodes_silent);
+FAULT_FUNCTION(calm_nodes);
+FAULT_FUNCTION(cut_nodes);
+FAULT_FUNCTION(lose_node_answers);
+FAULT_FUNCTION(deliver_to_nodes_late);
+FAULT_FUNCTION(deliver_to_nodes_twice);
+FAULT_FUNCTION(partition_server);
+FAULT_FUNCTION(flush_one_node);
+FAULT_FUNCTION(flush_all_nodes);
+FAULT_FUNCTION(edit_one_figure);
+FAULT_FUNCTION(edit_all_figures);
+FAULT_FUNCTION(delete_locks);
+FAULT_FUNCTION(take_locks);
 
 /* --- rounds -------------------------------------------------------------------------------------------- */
 struct round {
@@ -224,12 +295,17 @@ struct round {
     size_t fault_count;
     int64_t heal_at_us[ROUND_FAULTS_MAX]; /* 0: nothing to heal (any more) */
     unsigned flags;                       /* of all its faults */
+    unsigned servers,
+        concerned; /* which server a fault with NO_MAJORITY or TWO_SERVERS concerns; SERVERS_MAX: all */
     char names[96];
     int64_t products[PRODUCTS], stocks[PRODUCTS];
     int64_t order_before, order_last;
     int64_t row_before; /* the audit log's last, before the products were put up */
-    int64_t began_us, first_fault_us, fault_us, healed_us, recovered_us;
+    int64_t began_us, first_fault_us, fault_us, heal_began_us, healed_us, calm_us, recovered_us;
     int64_t recovery_ms; /* -1: none */
+    int64_t pause_ms;    /* the longest without a sale, on servers that the fault does not concern */
+    int64_t
+        meeting_ms; /* REDLOCK_MODES: so long after the last answer all nodes said what the store says; -1: never */
     size_t violations;
     char sentences[VIOLATIONS_KEPT][SENTENCE_BYTES];
 };
@@ -259,6 +335,7 @@ struct readings {
 
 void audit_round(struct round *round);
 int64_t audit_last_order(void);
+int64_t audit_store_id(void);
 int64_t audit_last_row(void);
 /* Everything that was ever confirmed from this store, once more. */
 void audit_kept(struct round *round);

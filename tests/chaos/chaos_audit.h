@@ -41,6 +41,10 @@ void audit_shortages(struct audit *audit);
 /* How many bundles so much stock allows. */
 int64_t audit_bundles_in(const int64_t stock[PRODUCTS]);
 
+/* chaos_audit_nodes.c: of the Redlock gate */
+void audit_meeting(struct audit *audit);
+void audit_majority(struct audit *audit);
+
 /* chaos_audit_kept.c: what was confirmed, for audit_kept(). */
 void audit_remember(struct audit *audit);
 

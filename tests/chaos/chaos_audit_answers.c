@@ -8,6 +8,8 @@
 #define FORGOTTEN_AFTER_US 1100000 /* a worker remembers "sold out" for a second */
 #define MARK_MS 1000               /* and so long if the news of new stock does not reach it, */
 #define NEWS_MS 20                 /* which it does within this */
+#define TOLD_MS 100  /* so long after a commit all workers know of it, from a majority of nodes, */
+#define KEPT_MS 1000 /* or so long if the keeper has to tell them */
 
 /* --- cancels ------------------------------------------------------------------------------------------- */
 static void check_cancel(struct audit *audit, const struct wish *wish)
@@ -119,14 +121,16 @@ static int64_t lowest(const struct audit *audit, unsigned place, int64_t from_ms
 
 static bool is_near_fault(const struct round *round, const struct wish *wish)
 {
+    int64_t end_us = round->recovered_us > round->calm_us ? round->recovered_us : round->calm_us;
     return wish->got_us >= round->first_fault_us - FORGOTTEN_BEFORE_US &&
-           (round->recovered_us == 0 || wish->first_sent_us <= round->recovered_us + FORGOTTEN_AFTER_US);
+           (round->recovered_us == 0 || wish->first_sent_us <= end_us + FORGOTTEN_AFTER_US);
 }
 
 /* Told on the strength of reservations that Redis then lost? */
 static bool may_be_forgotten(const struct round *round, const struct wish *wish)
 {
-    return (round->flags & (FORGETS | REJECTS)) != 0 && is_near_fault(round, wish);
+    unsigned flags = is_redlock(round->mode) ? LIES : FORGETS | REJECTS; /* a store forgets nothing */
+    return (round->flags & flags) != 0 && is_near_fault(round, wish);
 }
 
 static void take_units(int64_t stock[PRODUCTS], const struct wish_line *line)
@@ -136,15 +140,25 @@ static void take_units(int64_t stock[PRODUCTS], const struct wish_line *line)
     }
 }
 
+/* For how long new stock may be unknown to the worker that answers. */
+static int64_t news_ms(const struct round *round, const struct wish *wish)
+{
+    bool near = is_near_fault(round, wish);
+    if (wish->kind != WISH_PURCHASE) {
+        return 0; /* the store decides, or Redis: at once */
+    }
+    if (is_redlock(round->mode)) {
+        return near ? KEPT_MS : TOLD_MS;
+    }
+    return wish->keyed ? 0 : near ? MARK_MS : NEWS_MS;
+}
+
 /* Of a cart a line must be had beside those before it that can be. */
 static void check_short(const struct audit *audit, const struct wish *wish)
 {
     int64_t stock[PRODUCTS] = {0}, to_ms = audit_wall_ms(audit, wish->got_us) + CLOCK_TOLERANCE_MS;
-    bool by_mark = wish->kind == WISH_PURCHASE && !wish->keyed;
-    int64_t from_ms = audit_wall_ms(audit, wish->last_sent_us) - CLOCK_TOLERANCE_MS -
-                      (!by_mark                            ? 0
-                       : is_near_fault(audit->round, wish) ? MARK_MS
-                                                           : NEWS_MS);
+    int64_t from_ms =
+        audit_wall_ms(audit, wish->last_sent_us) - CLOCK_TOLERANCE_MS - news_ms(audit->round, wish);
     for (unsigned i = 0; i < BUNDLE; i++) {
         stock[i] = lowest(audit, i, from_ms, to_ms);
     }

@@ -1,10 +1,13 @@
 /* The bench: a store's folder, the server on it, and the Redis it talks to.
  *
- *   spawn      the server runs its private Redis
- *   external   a redis-server of ours on a Unix socket, restarted by us
- *   proxy      the same, through a proxy that fails on demand
+ *   spawn         the server runs its private Redis
+ *   external      a redis-server of ours on a Unix socket, restarted by us
+ *   proxy         the same, through a proxy that fails on demand
+ *   nodes         five redis-servers of ours for the Redlock gate, each behind a proxy; sometimes a second server on
+ *                 the same store and nodes, with proxies of its own
+ *   nodes-spawn   the server runs its private nodes
  *
- * Signals go to recorded pids only: the supervisor, its children as /proc shows them, our own Redis and proxy. */
+ * Signals go to recorded pids only: the supervisors, their children as /proc shows them, our own Redis and proxies. */
 #include "chaos.h"
 
 #include "run.h"
@@ -24,8 +27,10 @@
 #define LEAVE_MS 20000
 #define REDIS_TIMEOUT_MS 5000
 #define TMPFS_OPTIONS "size=256m,mode=0700"
+#define READY_ANSWERS 4
+#define TTL_SETTING "LOCK_TIMEOUT_SECONDS=1" /* LOCK_TTL_MS */
 
-const char *const mode_names[MODES] = {"spawn", "external", "proxy"};
+const char *const mode_names[MODES] = {"spawn", "external", "proxy", "nodes", "nodes-spawn"};
 struct bench bench;
 
 /* --- Redis of ours ------------------------------------------------------------------------------------- */
@@ -104,33 +109,68 @@ pid_t bench_redis_pid(void)
     return bench.mode == MODE_SPAWN ? server_fixture_child(&bench.server, "redis-server") : bench.redis.pid;
 }
 
-/* --- the server ---------------------------------------------------------------------------------------- */
-void bench_start(void)
+/* --- the servers --------------------------------------------------------------------------------------- */
+struct server_fixture *bench_server(unsigned server)
 {
+    return server == 0 ? &bench.server : &bench.second;
+}
+
+void bench_start_server(unsigned server)
+{
+    struct server_fixture *fixture = bench_server(server);
+    const char *nodes = bench.mode == MODE_NODES ? bench.node_lists[server] : "spawn";
+    const char *const lua[] = {"--redis", bench.redis_url, NULL};
+    const char *const redlock[] = {"--gate",           "redlock", "--redlock-nodes", nodes, "--store",
+                                   fixture->store_url, NULL};
     char points[FOLDER_BYTES + 64];
     snprintf(points, sizeof points, "DOORBUSTER_FAILPOINT_FILE=%s", bench.failpoints);
-    const char *const arguments[] = {"--redis", bench.redis_url, NULL};
-    const char *const environment[] = {points, NULL};
-    server_fixture_start(&bench.server, options.workers, arguments, environment);
-    bench.server.wanted_port = bench.server.port;
+    const char *const environment[] = {points, TTL_SETTING, NULL};
+    server_fixture_start(fixture, options.workers, is_redlock(bench.mode) ? redlock : lua, environment);
+    fixture->wanted_port = fixture->port;
+}
+
+void bench_start(void)
+{
+    for (unsigned i = 0; i < bench.server_count; i++) {
+        bench_start_server(i);
+    }
     bench.kills = 0;
 }
 
 void bench_stop(void)
 {
     buyers_close();
-    server_fixture_stop(&bench.server);
+    for (unsigned i = 0; i < bench.server_count; i++) {
+        server_fixture_stop(bench_server(i));
+    }
 }
 
-void bench_switch(enum chaos_mode mode)
+/* It shares the first one's store. */
+static void ensure_second(void)
+{
+    if (bench.second.folder[0] == '\0') {
+        server_fixture_begin(&bench.second);
+        bench.second.bug_lines_allowed = true;
+        memcpy(bench.second.store_url, bench.server.store_url, sizeof bench.second.store_url);
+    }
+}
+
+void bench_switch(enum chaos_mode mode, unsigned servers)
 {
     if (bench.server.pid > 0) {
         bench_stop();
     }
     proxy_end(&bench.proxy);
     bench.mode = mode;
+    bench.server_count = servers;
+    if (servers > 1) {
+        ensure_second();
+    }
+    if (mode == MODE_NODES) {
+        nodes_start();
+    }
     snprintf(bench.redis_url, sizeof bench.redis_url, "spawn");
-    if (mode != MODE_SPAWN) {
+    if (mode == MODE_EXTERNAL || mode == MODE_PROXY) {
         ensure_redis();
         snprintf(bench.redis_url, sizeof bench.redis_url, "unix:%s", bench.redis.address.path);
     }
@@ -153,15 +193,28 @@ void bench_begin(bool small_disk)
 }
 
 /* --- processes ----------------------------------------------------------------------------------------- */
-void bench_kill_everything(void)
+/* False: some of it is still there after a while. */
+static bool put_server_down(struct server_fixture *server)
 {
     pid_t children[SERVER_CHILDREN_MAX];
-    size_t count = server_fixture_children(&bench.server, children, SERVER_CHILDREN_MAX);
-    server_fixture_kill_supervisor(&bench.server);
+    size_t count = server_fixture_children(server, children, SERVER_CHILDREN_MAX);
+    server_fixture_kill_supervisor(server);
     for (size_t i = 0; i < count; i++) {
         kill(children[i], SIGKILL);
     }
-    assert_true(server_fixture_wait_gone(children, count, LEAVE_MS));
+    return server_fixture_wait_gone(children, count, LEAVE_MS);
+}
+
+void bench_kill_server(unsigned server)
+{
+    assert_true(put_server_down(bench_server(server)));
+}
+
+void bench_kill_everything(void)
+{
+    for (unsigned i = 0; i < bench.server_count; i++) {
+        bench_kill_server(i);
+    }
 }
 
 void bench_stop_process(pid_t pid)
@@ -178,46 +231,80 @@ void bench_continue(void)
     }
 }
 
+size_t bench_find(const char *title, pid_t pids[SERVER_CHILDREN_MAX])
+{
+    size_t count = 0;
+    for (unsigned i = 0; i < bench.server_count; i++) {
+        count += server_fixture_find(bench_server(i), title, pids + count, SERVER_CHILDREN_MAX - count);
+    }
+    return count;
+}
+
 static size_t count_children(const char *title)
 {
     pid_t pids[SERVER_CHILDREN_MAX];
-    return server_fixture_find(&bench.server, title, pids, SERVER_CHILDREN_MAX);
+    return bench_find(title, pids);
+}
+
+/* The one process of a server that brings the books together. */
+static const char *keeper_title(void)
+{
+    return is_redlock(bench.mode) ? "doorbuster: keeper" : "doorbuster: recorder";
+}
+
+static size_t private_redis_count(void)
+{
+    return bench.mode == MODE_SPAWN ? 1 : bench.mode == MODE_NODES_SPAWN ? NODES : 0;
+}
+
+/* Asked several times, for each worker has links of its own. */
+static bool all_nodes_vote(void)
+{
+    char body[4096];
+    for (unsigned i = 0; i < bench.server_count * READY_ANSWERS; i++) {
+        if (server_fixture_get(bench_server(i % bench.server_count), "/health/ready", body, sizeof body) !=
+                200 ||
+            strstr(body, "\"missing\":[]") == NULL) {
+            return false;
+        }
+    }
+    return true;
 }
 
 bool bench_is_calm(void)
 {
-    return count_children("doorbuster: worker") == options.workers &&
-           count_children("doorbuster: recorder") == 1 &&
-           count_children("redis-server") == (bench.mode == MODE_SPAWN);
+    return count_children("doorbuster: worker") == (size_t)options.workers * bench.server_count &&
+           count_children(keeper_title()) == bench.server_count &&
+           count_children("redis-server") == private_redis_count() &&
+           (!is_redlock(bench.mode) || all_nodes_vote());
+}
+
+static void check_supervisors(void)
+{
+    for (unsigned i = 0; i < bench.server_count; i++) {
+        struct server_fixture *server = bench_server(i);
+        int status;
+        if (waitpid(server->pid, &status, WNOHANG) == server->pid) {
+            server->pid = 0;
+            fail_msg("the supervisor of server %u has gone (status %#x)", i + 1, (unsigned)status);
+        }
+    }
 }
 
 void bench_wait_calm(void)
 {
     int64_t deadline = deadline_in(PATIENCE_MS);
     while (!bench_is_calm()) {
-        int status;
-        if (waitpid(bench.server.pid, &status, WNOHANG) == bench.server.pid) {
-            bench.server.pid = 0;
-            fail_msg("the supervisor has gone (status %#x)", (unsigned)status);
-        }
+        check_supervisors();
         if (!wait_a_moment(deadline)) {
-            fail_msg("%zu workers, %zu recorders, %zu private Redis run instead of %u, 1 and %d",
-                     count_children("doorbuster: worker"), count_children("doorbuster: recorder"),
-                     count_children("redis-server"), options.workers, bench.mode == MODE_SPAWN);
+            fail_msg(
+                "%zu workers, %zu of \"%s\", %zu private Redis run instead of %u, %u and %zu, or not all "
+                "nodes vote",
+                count_children("doorbuster: worker"), count_children(keeper_title()), keeper_title(),
+                count_children("redis-server"), options.workers * bench.server_count, bench.server_count,
+                private_redis_count());
         }
     }
-}
-
-/* Never asserts: also called when an assertion has failed. */
-static void put_server_down(void)
-{
-    pid_t children[SERVER_CHILDREN_MAX];
-    size_t count = server_fixture_children(&bench.server, children, SERVER_CHILDREN_MAX);
-    server_fixture_kill_supervisor(&bench.server);
-    for (size_t i = 0; i < count; i++) {
-        kill(children[i], SIGKILL);
-    }
-    server_fixture_wait_gone(children, count, LEAVE_MS);
 }
 
 void bench_end(void)
@@ -230,10 +317,13 @@ void bench_end(void)
     bench.there = false;
     sweep_end();
     bench_continue();
-    if (bench.server.pid > 0) {
-        put_server_down();
+    for (unsigned i = 0; i < SERVERS_MAX; i++) {
+        if (bench_server(i)->pid > 0) {
+            put_server_down(bench_server(i)); /* never asserts: also called when an assertion has failed */
+        }
     }
     proxy_end(&bench.proxy);
+    nodes_end();
     if (bench.has_redis) {
         redis_fixture_end(&bench.redis);
     }
@@ -241,6 +331,9 @@ void bench_end(void)
         umount2(bench.server.data, MNT_DETACH);
     }
     server_fixture_end(&bench.server);
+    if (bench.second.folder[0] != '\0') {
+        server_fixture_end(&bench.second);
+    }
 }
 
 /* --- looking at it ------------------------------------------------------------------------------------- */
@@ -257,34 +350,55 @@ static bool is_bug(const char *line)
     return false;
 }
 
-const char *bench_log_bug(void)
+static bool find_bug(unsigned server, char bug[SENTENCE_BYTES])
 {
-    static char line[SENTENCE_BYTES], bug[SENTENCE_BYTES];
-    FILE *file = fopen(bench.server.log_path, "r");
+    static char line[SENTENCE_BYTES];
+    FILE *file = fopen(bench_server(server)->log_path, "r");
     bool found = false;
     if (file == NULL) {
-        return NULL;
+        return false;
     }
-    fseek(file, bench.log_seen, SEEK_SET);
+    fseek(file, bench.log_seen[server], SEEK_SET);
     while (fgets(line, sizeof line, file) != NULL) {
         if (!found && is_bug(line)) {
             found = true;
             line[strcspn(line, "\n")] = '\0';
-            memcpy(bug, line, sizeof bug);
+            memcpy(bug, line, sizeof line);
         }
     }
-    bench.log_seen = ftell(file);
+    bench.log_seen[server] = ftell(file);
     fclose(file);
+    return found;
+}
+
+const char *bench_log_bug(void)
+{
+    static char bug[SENTENCE_BYTES];
+    bool found = false;
+    for (unsigned i = 0; i < bench.server_count; i++) {
+        found = find_bug(i, bug) || found;
+    }
     return found ? bug : NULL;
 }
 
 char *bench_verify(int *exit_code)
 {
-    char url[128] = "spawn"; /* past the proxy */
-    if (bench.mode != MODE_SPAWN) {
+    char url[512] = "spawn"; /* past the proxies */
+    if (bench.mode == MODE_EXTERNAL || bench.mode == MODE_PROXY) {
         snprintf(url, sizeof url, "unix:%s", bench.redis.address.path);
     }
-    const char *const argv[] = {program_path("verify"), "--data", bench.server.data, "--redis", url, NULL};
+    for (size_t i = 0, used = 0; bench.mode == MODE_NODES && i < NODES; i++) {
+        used += (size_t)snprintf(url + used, sizeof url - used, "%sunix:%s", i > 0 ? "," : "",
+                                 bench.nodes[i].address.path);
+    }
+    const char *const argv[] = {program_path("verify"),
+                                "--data",
+                                bench.server.data,
+                                is_redlock(bench.mode) ? "--redlock-nodes" : "--redis",
+                                url,
+                                "--gate",
+                                is_redlock(bench.mode) ? "redlock" : "lua",
+                                NULL};
     struct run_result result = program_run(argv, NULL, VERIFY_TIMEOUT_MS);
     size_t room = strlen(result.out) + strlen(result.err) + 1;
     char *text = malloc(room);

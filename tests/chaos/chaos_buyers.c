@@ -1,7 +1,8 @@
 /* Sixty people who buy without end: single products, carts, bundles. A third of them send an Idempotency-Key and repeat
  * a purchase until its outcome is known; the others take no answer for an answer. Some cancel what they have just been
  * given, some of these twice, once more afterwards or at the same time as an admin. Two admins restock and withdraw, with a
- * key. What is cancelled or changed is repeated until its outcome is known.
+ * key. What is cancelled or changed is repeated until its outcome is known. Of two servers half of them ask the one and
+ * half the other, and who repeats may go to the other.
  *
  *   IDLE --due--> ASKING --definite answer--> IDLE
  *                   ^  |--broken, 503, "still running", if it is repeated--> AGAIN
@@ -35,7 +36,8 @@ const int64_t bundle_units[PRODUCTS] = {[SCARCE] = 1, [PLENTIFUL] = 2};
 
 static struct {
     struct crowd *crowd;
-    uint16_t port;
+    uint16_t ports[SERVERS_MAX];
+    unsigned servers, server[PEOPLE]; /* whom each asks */
     int64_t first_user, products[PRODUCTS];
     char tokens[PEOPLE][JWT_TOKEN_BYTES_MAX];
     int64_t due_us[PEOPLE];
@@ -45,7 +47,7 @@ static struct {
     bool asking[PEOPLE];
     uint64_t random, run_tag;
     bool open, selling; /* selling: they begin new purchases */
-    int64_t first_sale_since_us, first_sale_us;
+    int64_t first_sale_since_us, first_sale_us[SERVERS_MAX];
 } people;
 
 static bool one_in(uint32_t number)
@@ -59,11 +61,19 @@ static bool is_admin(unsigned person)
 }
 
 /* --- answers ------------------------------------------------------------------------------------------- */
-static void note_first_sale(const struct crowd_answer *answer)
+static void note_sale(unsigned server, int status, int64_t sent_us, int64_t got_us)
 {
-    if (answer->status == 201 && people.first_sale_us == 0 && people.first_sale_since_us != 0 &&
-        answer->sent_us > people.first_sale_since_us) {
-        people.first_sale_us = answer->got_us;
+    if (status == 201 && people.first_sale_us[server] == 0 && people.first_sale_since_us != 0 &&
+        sent_us > people.first_sale_since_us) {
+        people.first_sale_us[server] = got_us;
+    }
+}
+
+static void maybe_go_to_another_server(unsigned person)
+{
+    if (people.servers > 1 && one_in(2)) {
+        people.server[person] = (people.server[person] + 1) % people.servers;
+        crowd_move(people.crowd, person, people.ports[people.server[person]]);
     }
 }
 
@@ -87,8 +97,8 @@ static void answer_cb(void *context, size_t person, const struct crowd_answer *a
     if (place == NO_WISH) {
         return; /* of a round that was given up */
     }
-    history_note(place, answer, people.products);
-    note_first_sale(answer);
+    history_note(place, people.server[person], answer, people.products);
+    note_sale(people.server[person], answer->status, answer->sent_us, answer->got_us);
     const struct wish *wish = &history.wishes[place];
     bool again = wish->outcome == UNKNOWN;
     if (!again) {
@@ -96,6 +106,8 @@ static void answer_cb(void *context, size_t person, const struct crowd_answer *a
     }
     if (!again || !wish->repeats) {
         people.wish[person] = NO_WISH;
+    } else {
+        maybe_go_to_another_server((unsigned)person);
     }
     uint32_t pause_us = is_admin((unsigned)person) ? ADMIN_PAUSE_US_MAX : PAUSE_US_MAX;
     people.due_us[person] = now_us() + (again ? AGAIN_US : (int64_t)random_below(&people.random, pause_us));
@@ -300,18 +312,26 @@ static void make_accounts(void)
 
 void buyers_open(void)
 {
-    if (people.open && people.port == bench.server.port) {
+    bool same = people.open && people.servers == bench.server_count;
+    for (unsigned i = 0; i < bench.server_count; i++) {
+        same = same && people.ports[i] == bench_server(i)->port;
+    }
+    if (same) {
         return;
     }
     buyers_close();
     if (people.first_user == 0) {
         make_accounts();
     }
-    people.port = bench.server.port;
-    people.crowd = crowd_new(people.port, PEOPLE, answer_cb, NULL);
+    people.servers = bench.server_count;
+    for (unsigned i = 0; i < people.servers; i++) {
+        people.ports[i] = bench_server(i)->port;
+    }
+    people.crowd = crowd_new(people.ports[0], PEOPLE, answer_cb, NULL);
     for (unsigned i = 0; i < PEOPLE; i++) {
         people.wish[i] = NO_WISH;
         people.asking[i] = false;
+        people.server[i] = 0;
     }
     people.open = true;
 }
@@ -331,8 +351,12 @@ void buyers_begin(const int64_t products[PRODUCTS], uint64_t seed)
     people.run_tag = seed ^ (uint64_t)now_us(); /* keys of a replayed round are new ones */
     memcpy(people.products, products, sizeof people.products);
     people.to_cancel_by_admins = 0;
-    people.first_sale_since_us = people.first_sale_us = 0;
+    people.first_sale_since_us = 0;
     for (unsigned i = 0; i < PEOPLE; i++) {
+        if (!people.asking[i]) {
+            people.server[i] = i % people.servers;
+            crowd_move(people.crowd, i, people.ports[people.server[i]]);
+        }
         people.wish[i] = NO_WISH;
         people.to_cancel[i] = 0;
         people.due_us[i] = now_us() + (int64_t)random_below(&people.random, PAUSE_US_MAX);
@@ -363,15 +387,20 @@ bool buyers_finish(int timeout_ms)
 
 int64_t buyers_first_sale(int64_t since_us)
 {
+    int64_t last_us = 0;
     if (people.first_sale_since_us != since_us) {
         people.first_sale_since_us = since_us;
-        people.first_sale_us = 0;
-        for (size_t i = 0; i < history.request_count && people.first_sale_us == 0; i++) {
+        memset(people.first_sale_us, 0, sizeof people.first_sale_us);
+        for (size_t i = 0; i < history.request_count; i++) {
             const struct request *request = &history.requests[i];
-            if (request->status == 201 && request->sent_us > since_us) {
-                people.first_sale_us = request->got_us;
-            }
+            note_sale(request->server, request->status, request->sent_us, request->got_us);
         }
     }
-    return people.first_sale_us;
+    for (unsigned i = 0; i < people.servers; i++) {
+        if (people.first_sale_us[i] == 0) {
+            return 0;
+        }
+        last_us = people.first_sale_us[i] > last_us ? people.first_sale_us[i] : last_us;
+    }
+    return last_us;
 }

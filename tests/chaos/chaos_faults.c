@@ -9,16 +9,21 @@
 #include <string.h>
 
 #define ROLL_TIMEOUT_MS 20000
+#define LEAVE_MS 20000
 #define SPAWN (1u << MODE_SPAWN)
 #define EXTERNAL (1u << MODE_EXTERNAL)
 #define PROXY (1u << MODE_PROXY)
 #define ANY (SPAWN | EXTERNAL | PROXY)
+#define NODES_OURS (1u << MODE_NODES)
+#define NODES_SPAWN (1u << MODE_NODES_SPAWN)
+#define REDLOCK (NODES_OURS | NODES_SPAWN)
+#define NODE_FAULT (REDIS_PROCESS | NO_PAUSE)
 
 /* --- signals ------------------------------------------------------------------------------------------- */
 static pid_t some_worker(struct round *round)
 {
     pid_t pids[SERVER_CHILDREN_MAX];
-    size_t count = server_fixture_find(&bench.server, "doorbuster: worker", pids, SERVER_CHILDREN_MAX);
+    size_t count = bench_find("doorbuster: worker", pids);
     return count > 0 ? pids[random_below(&round->random, (uint32_t)count)] : 0;
 }
 
@@ -36,6 +41,13 @@ static pid_t recorder(void)
     return server_fixture_find(&bench.server, "doorbuster: recorder", &pid, 1) == 1 ? pid : 0;
 }
 
+static pid_t some_keeper(struct round *round)
+{
+    pid_t pids[SERVER_CHILDREN_MAX];
+    size_t count = bench_find("doorbuster: keeper", pids);
+    return count > 0 ? pids[random_below(&round->random, (uint32_t)count)] : 0;
+}
+
 static void kill_worker(struct round *round)
 {
     kill_pid(some_worker(round));
@@ -47,6 +59,11 @@ static void kill_recorder(struct round *round)
     kill_pid(recorder());
 }
 
+static void kill_keeper(struct round *round)
+{
+    kill_pid(some_keeper(round));
+}
+
 static void kill_redis(struct round *round)
 {
     (void)round;
@@ -56,8 +73,8 @@ static void kill_redis(struct round *round)
 static void kill_all_children(struct round *round)
 {
     pid_t pids[SERVER_CHILDREN_MAX];
-    size_t count = server_fixture_children(&bench.server, pids, SERVER_CHILDREN_MAX);
-    (void)round;
+    unsigned server = random_below(&round->random, bench.server_count);
+    size_t count = server_fixture_children(bench_server(server), pids, SERVER_CHILDREN_MAX);
     for (size_t i = 0; i < count; i++) {
         kill_pid(pids[i]);
     }
@@ -69,6 +86,28 @@ static void kill_everything(struct round *round)
     (void)round;
     bench_kill_everything();
     bench_start();
+}
+
+static void kill_supervisor(struct round *round)
+{
+    unsigned server = random_below(&round->random, bench.server_count);
+    pid_t pids[SERVER_CHILDREN_MAX];
+    size_t count = server_fixture_children(bench_server(server), pids, SERVER_CHILDREN_MAX);
+    server_fixture_kill_supervisor(bench_server(server));
+    assert_true(server_fixture_wait_gone(pids, count, LEAVE_MS)); /* they find out by themselves */
+    bench_start_server(server);
+}
+
+/* One of two, with all its processes; it is started again a little later. */
+static void kill_server(struct round *round)
+{
+    round->concerned = random_below(&round->random, bench.server_count);
+    bench_kill_server(round->concerned);
+}
+
+static void start_server(struct round *round)
+{
+    bench_start_server(round->concerned);
 }
 
 static void stop_pid(pid_t pid)
@@ -89,6 +128,11 @@ static void stop_recorder(struct round *round)
     stop_pid(recorder());
 }
 
+static void stop_keeper(struct round *round)
+{
+    stop_pid(some_keeper(round));
+}
+
 static void stop_redis(struct round *round)
 {
     (void)round;
@@ -104,10 +148,11 @@ static void go_on(struct round *round)
 static void roll(struct round *round)
 {
     int64_t deadline = deadline_in(ROLL_TIMEOUT_MS);
-    (void)round;
-    bench.server.log_from = bench.log_seen; /* the last "all workers replaced" was looked through */
-    kill(bench.server.pid, SIGHUP);
-    while (!server_fixture_logged(&bench.server, "all workers replaced")) {
+    unsigned i = random_below(&round->random, bench.server_count);
+    struct server_fixture *server = bench_server(i);
+    server->log_from = bench.log_seen[i]; /* the last "all workers replaced" was looked through */
+    kill(server->pid, SIGHUP);
+    while (!server_fixture_logged(server, "all workers replaced")) {
         if (!wait_a_moment(deadline)) {
             fail_msg("the workers were not replaced within %d ms", ROLL_TIMEOUT_MS);
         }
@@ -191,13 +236,14 @@ static void delete_log(struct round *round)
 
 /* --- the table ----------------------------------------------------------------------------------------- */
 const struct fault faults[] = {
-    {"kill-worker", ANY, KILLS, NULL, kill_worker, NULL, 0, 0},
+    {"kill-worker", ANY | REDLOCK, KILLS, NULL, kill_worker, NULL, 0, 0},
     {"kill-recorder", ANY, KILLS, NULL, kill_recorder, NULL, 0, 0},
     {"kill-redis", SPAWN, KILLS | FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, kill_redis, NULL, 0, 0},
     {"kill-all-children", SPAWN, KILLS | FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, kill_all_children, NULL,
      0, 0},
-    {"kill-everything", ANY, FORGETS | ALONE | REDIS_DIES, NULL, kill_everything, NULL, 0, 0},
-    {"stop-worker", ANY, 0, NULL, stop_worker, go_on, 100, 1500},
+    {"kill-everything", ANY | REDLOCK, FORGETS | ALONE | REDIS_DIES | OUTLASTS_TTL, NULL, kill_everything,
+     NULL, 0, 0},
+    {"stop-worker", ANY | REDLOCK, 0, NULL, stop_worker, go_on, 100, 1500},
     {"stop-recorder", ANY, 0, NULL, stop_recorder, go_on, 100, 1500},
     {"stop-redis", ANY, REDIS_PROCESS, NULL, stop_redis, go_on, 100, 1500},
     {"flushall", ANY, FORGETS, NULL, flush_all, NULL, 0, 0},
@@ -208,7 +254,7 @@ const struct fault faults[] = {
     {"stock-key-edited-down", ANY, FORGETS | EDITED | ALONE, NULL, edit_stock_down, NULL, 0, 0},
     {"head-deleted", ANY, FORGETS, NULL, delete_head, NULL, 0, 0},
     {"log-deleted", ANY, FORGETS, NULL, delete_log, NULL, 0, 0},
-    {"sighup", ANY, STRICT | ALONE, NULL, roll, NULL, 0, 0},
+    {"sighup", ANY | REDLOCK, STRICT | ALONE, NULL, roll, NULL, 0, 0},
     {"redis-restart-empty", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, restart_redis_empty,
      NULL, 0, 0},
     {"redis-restart-old-snapshot", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_snapshot,
@@ -227,9 +273,44 @@ const struct fault faults[] = {
     {"link-delay", PROXY, 0, NULL, link_delay, link_delay_over, 100, 800},
     {"link-cut-after-request", PROXY, 0, NULL, link_lose_answer, NULL, 0, 0},
     {"link-late-delivery", PROXY, 0, NULL, link_deliver_late, NULL, 0, 0},
-    {"database-locked", ANY, ALONE, NULL, lock_database, unlock_database, 300, 1500},
-    {"disk-full", ANY, ALONE, NULL, fill_disk, empty_disk, 300, 1500},
-    {"none", ANY, STRICT | ALONE, NULL, fault_none, NULL, 0, 0},
+    {"database-locked", ANY | REDLOCK, ALONE, NULL, lock_database, unlock_database, 300, 1500},
+    {"disk-full", ANY | REDLOCK, ALONE, NULL, fill_disk, empty_disk, 300, 1500},
+    /* of the Redlock gate */
+    {"kill-keeper", REDLOCK, KILLS, NULL, kill_keeper, NULL, 0, 0},
+    {"kill-supervisor", REDLOCK, OUTLASTS_TTL | ALONE, NULL, kill_supervisor, NULL, 0, 0},
+    {"kill-server", NODES_OURS, OUTLASTS_TTL | TWO_SERVERS, NULL, kill_server, start_server, 100, 1500},
+    {"kill-workers-and-keeper", NODES_OURS, KILLS, NULL, kill_all_children, NULL, 0, 0},
+    {"kill-nodes-and-all-else", NODES_SPAWN, KILLS | OUTLASTS_TTL | REDIS_PROCESS, NULL, kill_all_children,
+     NULL, 0, 0},
+    {"stop-worker-past-ttl", REDLOCK, OUTLASTS_TTL | INSTANT, NULL, stop_worker, go_on, LOCK_TTL_MS + 100,
+     2500},
+    {"stop-keeper", REDLOCK, NO_PAUSE, NULL, stop_keeper, go_on, 100, 1500},
+    {"one-node-killed", REDLOCK, NODE_FAULT | STRICT, NULL, kill_one_node, launch_nodes, 20, 800},
+    {"two-nodes-killed", REDLOCK, NODE_FAULT | STRICT, NULL, kill_two_nodes, launch_nodes, 20, 1500},
+    {"three-nodes-killed", REDLOCK, REDIS_PROCESS | NO_MAJORITY | OUTLASTS_TTL, NULL, kill_three_nodes,
+     launch_nodes, 20, 2500},
+    {"one-node-stopped", REDLOCK, NODE_FAULT | STRICT, NULL, stop_one_node, go_on, 100, 2500},
+    {"two-nodes-stopped", REDLOCK, NODE_FAULT | STRICT, NULL, stop_two_nodes, go_on, 100, 2500},
+    {"three-nodes-stopped", REDLOCK, REDIS_PROCESS | NO_MAJORITY | OUTLASTS_TTL, NULL, stop_three_nodes,
+     go_on, 100, 2500},
+    {"two-nodes-late", NODES_OURS, NO_PAUSE | STRICT, NULL, two_nodes_late, calm_nodes, 100, 1500},
+    {"all-nodes-late", NODES_OURS, OUTLASTS_TTL, NULL, all_nodes_late, calm_nodes, 100, 1500},
+    {"two-nodes-silent", NODES_OURS, NO_PAUSE | STRICT, NULL, two_nodes_silent, calm_nodes, 100, 2500},
+    {"three-nodes-silent", NODES_OURS, NO_MAJORITY | OUTLASTS_TTL, NULL, three_nodes_silent, calm_nodes, 100,
+     2500},
+    {"node-links-cut", NODES_OURS, 0, NULL, cut_nodes, NULL, 0, 0},
+    {"node-answers-lost", NODES_OURS, OUTLASTS_TTL, NULL, lose_node_answers, NULL, 0, 0},
+    {"node-calls-late", NODES_OURS, OUTLASTS_TTL, NULL, deliver_to_nodes_late, NULL, 0, 0},
+    {"node-calls-twice", NODES_OURS, OUTLASTS_TTL, NULL, deliver_to_nodes_twice, NULL, 0, 0},
+    {"server-partitioned", NODES_OURS, TWO_SERVERS | NO_MAJORITY | OUTLASTS_TTL, NULL, partition_server,
+     calm_nodes, 1300, 3000},
+    {"one-node-flushed", REDLOCK, NO_PAUSE | STRICT, NULL, flush_one_node, NULL, 0, 0},
+    {"all-nodes-flushed", REDLOCK, 0, NULL, flush_all_nodes, NULL, 0, 0},
+    {"figure-edited", REDLOCK, LIES | NO_PAUSE, NULL, edit_one_figure, NULL, 0, 0},
+    {"figures-edited", REDLOCK, LIES | NO_PAUSE, NULL, edit_all_figures, NULL, 0, 0},
+    {"locks-deleted", REDLOCK, NO_PAUSE | STRICT, NULL, delete_locks, NULL, 0, 0},
+    {"locks-taken", REDLOCK, 0, NULL, take_locks, NULL, 0, 0},
+    {"none", ANY | REDLOCK, STRICT | ALONE, NULL, fault_none, NULL, 0, 0},
 };
 const size_t fault_count = sizeof faults / sizeof faults[0];
 

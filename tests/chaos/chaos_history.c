@@ -220,11 +220,13 @@ static bool note_definite(const cJSON *json, const struct crowd_answer *answer,
     return true;
 }
 
-void history_note(size_t place, const struct crowd_answer *answer, const int64_t products[PRODUCTS])
+void history_note(size_t place, unsigned server, const struct crowd_answer *answer,
+                  const int64_t products[PRODUCTS])
 {
     struct wish *wish = &history.wishes[place];
     *add_request() = (struct request){.wish = (unsigned)place,
                                       .attempt = wish->attempts,
+                                      .server = server,
                                       .status = answer->status,
                                       .sent_us = answer->sent_us,
                                       .got_us = answer->got_us,

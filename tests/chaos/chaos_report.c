@@ -11,14 +11,16 @@
 
 #define GOAL_MS 1000
 #define GOAL_REDIS_MS 2000
+#define GOAL_TTL_MS (LOCK_TTL_MS + 1000)
 #define PATH_BYTES 512
 #define SENTENCES_SHOWN 6 /* on the screen */
 
 struct result {
     const struct fault *faults[ROUND_FAULTS_MAX];
     size_t fault_count;
-    int64_t recovery_ms;
-    bool violated, redis_dies;
+    int64_t recovery_ms, meeting_ms, pause_ms;
+    unsigned flags;
+    bool violated, redlock;
 };
 
 static struct {
@@ -49,8 +51,8 @@ void report_begin(void)
     assert_non_null(report.acks);
     report.began_us = now_us();
     setvbuf(stdout, NULL, _IOLBF, 0);
-    printf("%5s  %-15s %-8s %-44s %6s %5s %6s %6s %6s %4s %6s %9s\n", "round", "seed", "mode", "fault", "201",
-           "carts", "400", "cancel", "change", "503", "broken", "recovery");
+    printf("%5s  %-15s %-11s %-44s %6s %5s %6s %6s %6s %4s %6s %9s\n", "round", "seed", "mode", "fault",
+           "201", "carts", "400", "cancel", "change", "503", "broken", "recovery");
 }
 
 void report_acks_header(unsigned store)
@@ -89,8 +91,8 @@ static void write_request(const struct round *round, const struct request *reque
 {
     static const char *const kinds[WISH_KINDS] = {"purchase", "cancel", "change"};
     const struct wish *wish = &history.wishes[request->wish];
-    fprintf(out, "%u\t%u\t%s\t%" PRId64 "\t%d\t%" PRId64 "\t%" PRId64 "\t%d\t%d\t%" PRId64, request->wish,
-            request->attempt, kinds[wish->kind], buyers_user(wish->person), wish->keyed,
+    fprintf(out, "%u\t%u\t%s\t%u\t%" PRId64 "\t%d\t%" PRId64 "\t%" PRId64 "\t%d\t%d\t%" PRId64, request->wish,
+            request->attempt, kinds[wish->kind], request->server + 1, buyers_user(wish->person), wish->keyed,
             request->sent_us - round->began_us, request->got_us - round->began_us, request->status,
             request->replayed, wish->order);
     for (size_t i = 0; i < wish->line_count; i++) {
@@ -113,7 +115,7 @@ static void write_history(const struct round *round, const char *folder)
             "# times in us from the round's start; first fault at %" PRId64 ", last at %" PRId64
             ", healed at %" PRId64 ", first sale after it at %" PRId64 "\n"
             "# lines: quantity x product : remaining, of the wish in the end; with ! it cannot be had\n"
-            "wish\tattempt\tkind\tuser\tkeyed\tsent\tgot\tstatus\treplayed\torder\tlines\n",
+            "wish\tattempt\tkind\tserver\tuser\tkeyed\tsent\tgot\tstatus\treplayed\torder\tlines\n",
             round->first_fault_us - round->began_us, round->fault_us - round->began_us,
             round->healed_us ? round->healed_us - round->began_us : 0,
             round->recovered_us ? round->recovered_us - round->began_us : 0);
@@ -143,14 +145,18 @@ static void keep_round(const struct round *round)
     if (out != NULL) {
         fprintf(out,
                 "round %u, seed %" PRIu64 ", mode %s, fault %s\nreplay: scripts/chaos.sh --replay %" PRIu64
-                " --mode %s --fault %s --workers %u%s\n",
+                " --mode %s --servers %u --fault %s --workers %u%s\n",
                 round->number, round->seed, mode_names[round->mode], round->names, round->seed,
-                mode_names[round->mode], round->names, options.workers, options.keys ? "" : " --no-keys");
+                mode_names[round->mode], round->servers, round->names, options.workers,
+                options.keys ? "" : " --no-keys");
         write_sentences(round, out, "", VIOLATIONS_KEPT);
         fclose(out);
     }
     write_history(round, folder);
     copy_text(bench.server.log_path, folder, "server.log");
+    if (round->servers > 1) {
+        copy_text(bench.second.log_path, folder, "server2.log");
+    }
     snprintf(path, sizeof path, "%s/redis.log", bench.redis.folder);
     if (bench.has_redis) {
         copy_text(path, folder, "redis.log");
@@ -169,8 +175,11 @@ static void add_result(const struct round *round)
     struct result *result = &report.results[report.count++];
     *result = (struct result){.fault_count = round->fault_count,
                               .recovery_ms = round->recovery_ms,
+                              .meeting_ms = round->meeting_ms,
+                              .pause_ms = round->pause_ms,
+                              .flags = round->flags,
                               .violated = round->violations > 0,
-                              .redis_dies = (round->flags & REDIS_DIES) != 0};
+                              .redlock = is_redlock(round->mode)};
     memcpy(result->faults, round->faults, sizeof result->faults);
     report.confirmed += history.confirmed;
     report.sold_out += history.sold_out;
@@ -188,15 +197,16 @@ static void add_result(const struct round *round)
 
 void report_round(const struct round *round)
 {
-    char recovery[24] = "none";
+    char recovery[24] = "none", mode[24];
+    snprintf(mode, sizeof mode, "%s%s", mode_names[round->mode], round->servers > 1 ? "/2" : "");
     if (round->recovery_ms >= 0) {
         snprintf(recovery, sizeof recovery, "%" PRId64 " ms", round->recovery_ms);
     }
     if (round->fault_count > 0) {
         add_result(round);
     }
-    printf("%5u  %-15" PRIu64 " %-8s %-44s %6zu %5zu %6zu %6zu %6zu %4zu %6zu %9s  %s\n", round->number,
-           round->seed, mode_names[round->mode], round->names, history.confirmed, history.carts,
+    printf("%5u  %-15" PRIu64 " %-11s %-44s %6zu %5zu %6zu %6zu %6zu %4zu %6zu %9s  %s\n", round->number,
+           round->seed, mode, round->names, history.confirmed, history.carts,
            history.sold_out + history.refused, history.cancels, history.changes, history.unavailable,
            history.broken, recovery, round->violations == 0 ? "ok" : "VIOLATION");
     report.violations += round->violations;
@@ -212,6 +222,7 @@ struct row {
     size_t rounds, violated, never;
     int64_t *times;
     size_t count;
+    int64_t pause_ms; /* the longest */
 };
 
 static int by_value(const void *a, const void *b)
@@ -225,6 +236,7 @@ static void add_to_row(struct row *row, const struct result *result)
     row->rounds++;
     row->violated += result->violated;
     row->never += result->recovery_ms < 0;
+    row->pause_ms = result->pause_ms > row->pause_ms ? result->pause_ms : row->pause_ms;
     if (result->recovery_ms >= 0) {
         row->times[row->count++] = result->recovery_ms;
     }
@@ -251,30 +263,70 @@ static void print_row(const char *name, struct row *row, int64_t goal_ms)
         int64_t p99 = row->times[(row->count * 99 - 1) / 100];
         printf(" %8" PRId64 " %8" PRId64 " %8" PRId64 "   < %" PRId64 " ms: %s", row->times[row->count / 2],
                p99, row->times[row->count - 1], goal_ms, p99 < goal_ms && row->never == 0 ? "met" : "MISSED");
+        if (row->pause_ms > 0) {
+            printf("; longest pause %" PRId64 " ms", row->pause_ms);
+        }
     }
     printf("\n");
 }
 
-static void print_fault(const struct fault *fault, int64_t *times)
+static int64_t goal_ms(unsigned flags, bool redlock)
 {
-    struct row row = {.times = times};
-    for (size_t i = 0; i < report.count; i++) {
-        if (concerns(&report.results[i], fault)) {
-            add_to_row(&row, &report.results[i]);
-        }
-    }
-    print_row(fault->name, &row, (fault->flags & REDIS_DIES) != 0 ? GOAL_REDIS_MS : GOAL_MS);
+    return (flags & OUTLASTS_TTL) != 0             ? GOAL_TTL_MS
+           : !redlock && (flags & REDIS_DIES) != 0 ? GOAL_REDIS_MS
+                                                   : GOAL_MS;
 }
 
-static void print_all(const char *name, int64_t *times, bool redis_dies)
+/* Of one gate's rounds, for some faults are of both. */
+static void print_fault(const struct fault *fault, int64_t *times, bool redlock)
 {
     struct row row = {.times = times};
     for (size_t i = 0; i < report.count; i++) {
-        if (report.results[i].redis_dies == redis_dies) {
-            add_to_row(&row, &report.results[i]);
+        const struct result *result = &report.results[i];
+        if (result->redlock == redlock && concerns(result, fault)) {
+            add_to_row(&row, result);
         }
     }
-    print_row(name, &row, redis_dies ? GOAL_REDIS_MS : GOAL_MS);
+    print_row(fault->name, &row, goal_ms(fault->flags, redlock));
+}
+
+static void print_faults(int64_t *times, bool redlock)
+{
+    for (size_t i = 0; i < fault_count; i++) {
+        print_fault(&faults[i], times, redlock);
+    }
+    for (size_t i = 0; i < sweep_count(); i++) {
+        print_fault(sweep_fault(i), times, redlock);
+    }
+}
+
+/* Those of one gate that have, or have not, one of these flags. */
+static void print_all(const char *name, int64_t *times, bool redlock, unsigned flags, bool have)
+{
+    struct row row = {.times = times};
+    for (size_t i = 0; i < report.count; i++) {
+        const struct result *result = &report.results[i];
+        if (result->redlock == redlock && ((result->flags & flags) != 0) == have) {
+            add_to_row(&row, result);
+        }
+    }
+    print_row(name, &row, goal_ms(have ? flags : 0, redlock));
+}
+
+static void print_meeting(int64_t *times)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < report.count; i++) {
+        if (report.results[i].meeting_ms >= 0) {
+            times[count++] = report.results[i].meeting_ms;
+        }
+    }
+    qsort(times, count, sizeof *times, by_value);
+    if (count > 0) {
+        printf("All five nodes said what the store says %" PRId64
+               " ms after the last answer (median; 99 of 100: %" PRId64 ", longest %" PRId64 ")\n",
+               times[count / 2], times[(count * 99 - 1) / 100], times[count - 1]);
+    }
 }
 
 static void print_table(void)
@@ -283,14 +335,13 @@ static void print_table(void)
     assert_non_null(times);
     printf("\n%-32s %6s %9s %8s %8s %8s   (recovery in ms; a round with two faults counts for both)\n",
            "fault", "rounds", "violated", "median", "p99", "max");
-    for (size_t i = 0; i < fault_count; i++) {
-        print_fault(&faults[i], times);
-    }
-    for (size_t i = 0; i < sweep_count(); i++) {
-        print_fault(sweep_fault(i), times);
-    }
-    print_all("all, Redis lives", times, false);
-    print_all("all, Redis is killed", times, true);
+    print_faults(times, false);
+    print_all("all, Redis lives", times, false, REDIS_DIES, false);
+    print_all("all, Redis is killed", times, false, REDIS_DIES, true);
+    print_faults(times, true);
+    print_all("all, no lock has to end", times, true, OUTLASTS_TTL, false);
+    print_all("all, a lock has to end by itself", times, true, OUTLASTS_TTL, true);
+    print_meeting(times);
     free(times);
 }
 

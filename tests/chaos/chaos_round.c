@@ -4,7 +4,7 @@
  *   calm -> buying -> fault (-> second fault) -> healed -> recovered -> buying a little longer -> finished -> audited
  *
  * Recovery is measured from the moment when the last fault was done, or its cause was taken away (SIGCONT, the
- * lock let go), to the first confirmed sale whose request was sent after that. */
+ * lock let go), to the first confirmed sale whose request was sent after that; of two servers, until both have sold. */
 #include "chaos.h"
 
 #include <inttypes.h>
@@ -45,6 +45,7 @@ static bool may_be(const struct fault *fault, const struct round *round)
 {
     bool impossible = fault->inject == fill_disk && !bench.tmpfs;
     bool in_pair = round->fault_count > 0;
+    impossible = impossible || ((fault->flags & TWO_SERVERS) != 0 && round->servers < 2);
     return !impossible && (fault->modes & 1u << round->mode) != 0 &&
            !(in_pair && (fault->flags & ALONE) != 0) && !(fault->flags & round->flags & REDIS_PROCESS) &&
            !(in_pair && fault == round->faults[0]);
@@ -159,6 +160,7 @@ static bool heal_what_is_due(struct round *round, bool at_once)
     bool healed = true;
     for (size_t i = 0; i < round->fault_count; i++) {
         if (round->heal_at_us[i] != 0 && (at_once || round->heal_at_us[i] <= now_us())) {
+            round->heal_began_us = now_us();
             round->faults[i]->heal(round);
             round->heal_at_us[i] = 0;
             if ((round->faults[i]->flags & INSTANT) == 0) {
@@ -184,6 +186,7 @@ static void recover(struct round *round)
     while (!heal_what_is_due(round, false) && !interrupted) {
         buyers_step(1);
     }
+    round->calm_us = now_us();
     int64_t since_us = round->healed_us > round->fault_us ? round->healed_us : round->fault_us;
     int64_t deadline = since_us + (int64_t)RECOVERY_PATIENCE_MS * 1000;
     while (buyers_first_sale(since_us) == 0 && now_us() < deadline && !interrupted) {
@@ -222,6 +225,9 @@ static void body(struct round *round)
     if (bench.mode == MODE_PROXY && !proxy_calm(&bench.proxy, PATIENCE_MS)) {
         fail_msg("the proxy could not deliver what it held for %d ms", PATIENCE_MS);
     }
+    if (bench.mode == MODE_NODES && !nodes_calm(PATIENCE_MS)) {
+        fail_msg("the nodes' proxies could not deliver what they held for %d ms", PATIENCE_MS);
+    }
     if (options.self_test) {
         selftest_audit(round);
     } else if (!interrupted) {
@@ -232,7 +238,7 @@ static void body(struct round *round)
 void round_run(struct round *round)
 {
     round->began_us = now_us();
-    round->recovery_ms = -1;
+    round->concerned = SERVERS_MAX;
     bool whole = guarded(round, body);
     wait_with(NULL);
     if (!whole) {

@@ -157,6 +157,20 @@ static void changed_by_nobody(void)
     wished(WISH_CHANGE, CONFIRMED, 0)->keyed = false;
 }
 
+/* --- what became of the round, under the Redlock gate ---------------------------------------------------- */
+static void sold_without_a_majority(struct round *round)
+{
+    round->flags |= NO_MAJORITY;
+    round->fault_us = round->began_us - (int64_t)LOCK_TTL_MS * 1000;
+    round->heal_began_us = now_us();
+}
+
+static void nobody_sold(struct round *round)
+{
+    round->flags |= NO_PAUSE;
+    round->calm_us = now_us() + 10000000;
+}
+
 /* --- what the store has -------------------------------------------------------------------------------- */
 static struct store_audit_row *row_of(const char *cause, const char *or_cause)
 {
@@ -258,39 +272,42 @@ static void restocked_twice(void)
 
 static const struct {
     const char *name;
-    void (*told)(void); /* one of the two */
+    void (*told)(void); /* one of the three */
     void (*read)(void);
-    const char *objection; /* one of the sentences has this */
+    const char *objection;             /* one of the sentences has this */
+    void (*went)(struct round *round); /* of the Redlock gate only */
 } falsifications[] = {
-    {"a confirmed order is not in the store", lost, NULL, "was confirmed to user"},
-    {"an order is confirmed to two", sold_twice, NULL, "was confirmed twice"},
-    {"another quantity", other_quantity, NULL, "the store has"},
-    {"another buyer", to_somebody_else, NULL, "the store has"},
-    {"an order that nobody asked for", nobody_asked, NULL, "nobody asked for it"},
-    {"refused to a key whose first try was recorded", key_bought_unawares, NULL, "was refused"},
-    {"an earlier buyer gets the later order", out_of_turn, NULL, "was first asked for after"},
-    {"sold out while there was stock", refused_with_stock_left, NULL, "were left"},
-    {"a cart is refused while there was stock", cart_refused_with_stock_left, NULL, "in a cart"},
+    {"a confirmed order is not in the store", lost, NULL, "was confirmed to user", NULL},
+    {"an order is confirmed to two", sold_twice, NULL, "was confirmed twice", NULL},
+    {"another quantity", other_quantity, NULL, "the store has", NULL},
+    {"another buyer", to_somebody_else, NULL, "the store has", NULL},
+    {"an order that nobody asked for", nobody_asked, NULL, "nobody asked for it", NULL},
+    {"refused to a key whose first try was recorded", key_bought_unawares, NULL, "was refused", NULL},
+    {"an earlier buyer gets the later order", out_of_turn, NULL, "was first asked for after", NULL},
+    {"sold out while there was stock", refused_with_stock_left, NULL, "were left", NULL},
+    {"a cart is refused while there was stock", cart_refused_with_stock_left, NULL, "in a cart", NULL},
     {"a withdrawal is refused while there was stock", withdrawal_refused_with_stock_left, NULL,
-     "be withdrawn"},
-    {"a broken request where none may break", broken_in_a_strict_round, NULL, "not one may fail"},
-    {"409 for nothing", rejected, NULL, "were answered 409"},
-    {"half a cart", half_a_cart, NULL, "the store has"},
-    {"a bundle without one of its components", NULL, component_not_taken, "the store has"},
-    {"cancelled, and nobody asked for it", cancelled_by_nobody, NULL, "did not ask for it"},
-    {"a cancel is lost", NULL, cancel_lost, "was told that order"},
-    {"a cancel gives back twice", NULL, given_back_twice, "was given back 2 times"},
-    {"a cancel gives nothing back", NULL, not_given_back, "was given back 0 times"},
-    {"a cancelled order still counts as sold", NULL, cancelled_and_still_sold, "cancelled ones"},
-    {"a restock is lost", NULL, restock_lost, "the audit log does not have it"},
-    {"a restock is applied twice", NULL, restocked_twice, "it was applied already"},
-    {"a restock that nobody asked for", changed_by_nobody, NULL, "nobody asked for that"},
+     "be withdrawn", NULL},
+    {"a broken request where none may break", broken_in_a_strict_round, NULL, "not one may fail", NULL},
+    {"409 for nothing", rejected, NULL, "were answered 409", NULL},
+    {"half a cart", half_a_cart, NULL, "the store has", NULL},
+    {"a bundle without one of its components", NULL, component_not_taken, "the store has", NULL},
+    {"cancelled, and nobody asked for it", cancelled_by_nobody, NULL, "did not ask for it", NULL},
+    {"a cancel is lost", NULL, cancel_lost, "was told that order", NULL},
+    {"a cancel gives back twice", NULL, given_back_twice, "was given back 2 times", NULL},
+    {"a cancel gives nothing back", NULL, not_given_back, "was given back 0 times", NULL},
+    {"a cancelled order still counts as sold", NULL, cancelled_and_still_sold, "cancelled ones", NULL},
+    {"a restock is lost", NULL, restock_lost, "the audit log does not have it", NULL},
+    {"a restock is applied twice", NULL, restocked_twice, "it was applied already", NULL},
+    {"a restock that nobody asked for", changed_by_nobody, NULL, "nobody asked for that", NULL},
+    {"a sale without a majority of nodes", NULL, NULL, "had lost its majority", sold_without_a_majority},
+    {"sales stop though there is a majority", NULL, NULL, "though it had a majority", nobody_sold},
 };
 
 #define FALSIFICATIONS (sizeof falsifications / sizeof falsifications[0])
 #define NOT_FALSIFIED FALSIFICATIONS
 static size_t current = NOT_FALSIFIED;
-static size_t noticed;
+static size_t noticed, tried;
 
 void selftest_falsify_readings(struct readings *readings)
 {
@@ -311,14 +328,20 @@ static bool has_objected(const struct round *round, const char *objection)
 
 static void falsify_and_audit(struct round *round)
 {
+    struct round as_it_went = *round;
     if (falsifications[current].told != NULL) {
         falsifications[current].told();
+    }
+    if (falsifications[current].went != NULL) {
+        falsifications[current].went(round);
     }
     audit_round(round);
     bool objected = has_objected(round, falsifications[current].objection);
     noticed += objected;
+    tried++;
     printf("%s: %s%s%s\n", objected ? "noticed" : "NOT NOTICED", falsifications[current].name,
            round->violations > 0 ? ": " : "", round->violations > 0 ? round->sentences[0] : "");
+    *round = as_it_went;
 }
 
 /* What was told is falsified in place, and put right again before the next. */
@@ -338,8 +361,9 @@ void selftest_audit(struct round *round)
     for (current = 0; current < FALSIFICATIONS && !interrupted; current++) {
         history = told;
         memcpy(history.wishes, wishes, bytes);
-        falsify_and_audit(round);
-        round->violations = 0;
+        if (falsifications[current].went == NULL || is_redlock(round->mode)) {
+            falsify_and_audit(round);
+        }
     }
     free(wishes);
 }
@@ -349,6 +373,6 @@ bool selftest_passed(const struct round *round)
     for (size_t i = 0; i < round->violations && i < VIOLATIONS_KEPT; i++) {
         printf("%s\n", round->sentences[i]);
     }
-    printf("%zu of %zu noticed\n", noticed, FALSIFICATIONS);
-    return noticed == FALSIFICATIONS;
+    printf("%zu of %zu noticed\n", noticed, tried);
+    return tried > 0 && noticed == tried;
 }

@@ -18,32 +18,34 @@
 #define NAME_BYTES 48
 
 enum trigger { BY_ITSELF, SCRIPTS_FLUSHED, ALL_FLUSHED, ALL_FLUSHED_LATER };
+#define BOTH (LUA_MODES | REDLOCK_MODES)
 static const struct {
     const char *name;
-    enum trigger trigger;
+    unsigned modes;
+    enum trigger trigger; /* under the Redlock gate BY_ITSELF: there is no epoch that could pass */
 } points[] = {
-    {"gate.reply", BY_ITSELF},
-    {"gate.confirm", BY_ITSELF},
-    {"cancel.read", ALL_FLUSHED_LATER},
-    {"cancel.done", BY_ITSELF},
-    {"change.done", BY_ITSELF},
-    {"recorder.read", BY_ITSELF},
-    {"store.begun", BY_ITSELF},
-    {"store.commit", BY_ITSELF},
-    {"store.committed", BY_ITSELF},
-    {"recorder.announce", BY_ITSELF},
-    {"attach.begin", SCRIPTS_FLUSHED},
-    {"attach.epoch", SCRIPTS_FLUSHED},
-    {"attach.closed", SCRIPTS_FLUSHED},
-    {"attach.drained", SCRIPTS_FLUSHED},
-    {"attach.wiped", ALL_FLUSHED},
-    {"attach.filled", ALL_FLUSHED},
-    {"attach.rebuilt", ALL_FLUSHED},
-    {"attach.opened", SCRIPTS_FLUSHED},
-    {"attach.announced", SCRIPTS_FLUSHED},
-    {"vfs.write", BY_ITSELF},
-    {"vfs.full", BY_ITSELF},
-    {"vfs.sync", BY_ITSELF},
+    {"gate.reply", LUA_MODES, BY_ITSELF},
+    {"gate.confirm", BOTH, BY_ITSELF},
+    {"cancel.read", BOTH, ALL_FLUSHED_LATER},
+    {"cancel.done", BOTH, BY_ITSELF},
+    {"change.done", BOTH, BY_ITSELF},
+    {"recorder.read", LUA_MODES, BY_ITSELF},
+    {"store.begun", BOTH, BY_ITSELF},
+    {"store.commit", BOTH, BY_ITSELF},
+    {"store.committed", BOTH, BY_ITSELF},
+    {"recorder.announce", LUA_MODES, BY_ITSELF},
+    {"attach.begin", LUA_MODES, SCRIPTS_FLUSHED},
+    {"attach.epoch", LUA_MODES, SCRIPTS_FLUSHED},
+    {"attach.closed", LUA_MODES, SCRIPTS_FLUSHED},
+    {"attach.drained", LUA_MODES, SCRIPTS_FLUSHED},
+    {"attach.wiped", LUA_MODES, ALL_FLUSHED},
+    {"attach.filled", LUA_MODES, ALL_FLUSHED},
+    {"attach.rebuilt", LUA_MODES, ALL_FLUSHED},
+    {"attach.opened", LUA_MODES, SCRIPTS_FLUSHED},
+    {"attach.announced", LUA_MODES, SCRIPTS_FLUSHED},
+    {"vfs.write", BOTH, BY_ITSELF},
+    {"vfs.full", BOTH, BY_ITSELF},
+    {"vfs.sync", BOTH, BY_ITSELF},
 };
 static const char *const actions[] = {"kill", "stop", "pause", "error"};
 #define POINTS (sizeof points / sizeof points[0])
@@ -66,6 +68,11 @@ static const char *point_of(const struct fault *fault, size_t *point)
     return actions[index % ACTIONS];
 }
 
+static enum trigger trigger_of(size_t point)
+{
+    return is_redlock(bench.mode) ? BY_ITSELF : points[point].trigger;
+}
+
 static void flush(enum trigger trigger)
 {
     redisContext *redis = trigger != BY_ITSELF ? bench_connect() : NULL;
@@ -83,7 +90,7 @@ static void prepare_point(struct round *round)
 
 static void write_spec(char *spec, size_t room, struct round *round, size_t point, const char *action)
 {
-    unsigned pass = points[point].trigger == BY_ITSELF ? 1 + random_below(&round->random, PASS_MAX) : 1;
+    unsigned pass = trigger_of(point) == BY_ITSELF ? 1 + random_below(&round->random, PASS_MAX) : 1;
     bool lasts = strcmp(action, "error") == 0 && random_below(&round->random, 2) == 1;
     int used = snprintf(spec, room, "%s:%s@%u", points[point].name, action, pass);
     if (lasts) { /* not once, but at every pass for a while */
@@ -99,11 +106,11 @@ static void arm_point(struct round *round)
     write_spec(spec, sizeof spec, round, point, action);
     failpoints_arm(page, spec);
     bench.kills += strcmp(action, "kill") == 0;
-    if (points[point].trigger == ALL_FLUSHED_LATER) { /* what somebody else has done meanwhile is forgotten */
+    if (trigger_of(point) == ALL_FLUSHED_LATER) { /* what somebody else has done meanwhile is forgotten */
         buyers_for((int)random_below(&round->random, LATER_MS_MAX));
         round->fault_us = now_us();
     }
-    flush(points[point].trigger);
+    flush(trigger_of(point));
 }
 
 /* A busy machine may take its time to get there. */
@@ -166,7 +173,7 @@ const struct fault *sweep_fault(size_t index)
     unsigned instant = strcmp(actions[index % ACTIONS], "kill") == 0 ? INSTANT : 0;
     snprintf(names[index], sizeof names[index], "%s:%s", points[point].name, actions[index % ACTIONS]);
     *fault = (struct fault){.name = names[index],
-                            .modes = (1u << MODES) - 1,
+                            .modes = points[point].modes,
                             .flags = ALONE | KILLS | instant |
                                      (points[point].trigger >= ALL_FLUSHED ? (unsigned)FORGETS : 0u),
                             .prepare = prepare_point,

@@ -22,6 +22,7 @@
 
 struct client {
     int fd; /* -1: none */
+    uint16_t port;
     bool connected, busy, broke;
     unsigned requests; /* begun on this connection */
     size_t out_bytes, out_sent, in_bytes;
@@ -32,7 +33,6 @@ struct client {
 
 struct crowd {
     int epoll_fd;
-    uint16_t port;
     crowd_answer_cb cb;
     void *context;
     size_t client_count, busy, broken;
@@ -45,12 +45,12 @@ struct crowd *crowd_new(uint16_t port, size_t clients, crowd_answer_cb cb, void 
     assert_non_null(crowd);
     crowd->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     assert_true(crowd->epoll_fd >= 0);
-    crowd->port = port;
     crowd->cb = cb;
     crowd->context = context;
     crowd->client_count = clients;
     for (size_t i = 0; i < clients; i++) {
         crowd->clients[i].fd = -1;
+        crowd->clients[i].port = port;
         crowd->clients[i].in = malloc(ANSWER_BYTES);
         assert_non_null(crowd->clients[i].in);
     }
@@ -66,6 +66,16 @@ static void hang_up(struct client *client)
     client->connected = false;
     client->requests = 0;
     client->in_bytes = 0;
+}
+
+void crowd_move(struct crowd *crowd, size_t index, uint16_t port)
+{
+    struct client *client = &crowd->clients[index];
+    assert_false(client->busy);
+    if (client->port != port) {
+        hang_up(client);
+        client->port = port;
+    }
 }
 
 void crowd_free(struct crowd **crowd)
@@ -106,7 +116,7 @@ static void broken(struct crowd *crowd, struct client *client)
 static void open_connection(struct crowd *crowd, struct client *client)
 {
     struct sockaddr_in where = {
-        .sin_family = AF_INET, .sin_port = htons(crowd->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        .sin_family = AF_INET, .sin_port = htons(client->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int one = 1;
     client->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     assert_true(client->fd >= 0);

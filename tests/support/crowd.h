@@ -31,6 +31,8 @@ void crowd_free(struct crowd **crowd);
 /* Opens a connection for every client that has none, and waits until all are there. False: not within the
  * time. */
 bool crowd_connect(struct crowd *crowd, int timeout_ms);
+/* From its next connection on this client asks another server. It must not be busy. */
+void crowd_move(struct crowd *crowd, size_t client, uint16_t port);
 /* The client must not be busy. `token` and `body` may be NULL. */
 void crowd_request(struct crowd *crowd, size_t client, const char *method, const char *target,
                    const char *token, const char *body);

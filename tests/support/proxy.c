@@ -51,9 +51,10 @@ struct link {
 
 static struct {
     int epoll_fd, control_fd, listen_fd;
-    const char *redis_path;
-    int delay_ms, lose_count, late_count, late_ms, mute_count;
+    const char *redis_path, *call; /* call: the text that makes a call */
+    int delay_ms, lose_count, late_count, late_ms, mute_count, twice_count, twice_ms;
     bool mute_calls; /* what is muted does not reach Redis either */
+    bool silent, away;
     struct link links[LINKS_MAX];
 } child;
 
@@ -98,26 +99,32 @@ static int connect_to_redis(void)
     return fd;
 }
 
+/* A link of this client's (-1: of nobody's) to Redis, or NULL. */
+static struct link *open_link(int client_fd, enum link_state state)
+{
+    size_t i = 0;
+    while (i < LINKS_MAX && child.links[i].state != LINK_FREE) {
+        i++;
+    }
+    int redis_fd = i < LINKS_MAX ? connect_to_redis() : -1;
+    if (redis_fd < 0) {
+        return NULL;
+    }
+    struct link *link = &child.links[i];
+    *link = (struct link){.state = state, .fds = {client_fd, redis_fd}};
+    link->last[CLIENT] = &link->first[CLIENT];
+    link->last[REDIS] = &link->first[REDIS];
+    if (client_fd >= 0) {
+        watch(client_fd, i * SIDES + CLIENT);
+    }
+    watch(redis_fd, i * SIDES + REDIS);
+    return link;
+}
+
 static void accept_client(void)
 {
     int fd = accept4(child.listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    for (size_t i = 0; fd >= 0 && i < LINKS_MAX; i++) {
-        struct link *link = &child.links[i];
-        if (link->state != LINK_FREE) {
-            continue;
-        }
-        int redis_fd = connect_to_redis();
-        if (redis_fd < 0) {
-            break;
-        }
-        *link = (struct link){.state = LINK_OPEN, .fds = {fd, redis_fd}};
-        link->last[CLIENT] = &link->first[CLIENT];
-        link->last[REDIS] = &link->first[REDIS];
-        watch(fd, i * SIDES + CLIENT);
-        watch(redis_fd, i * SIDES + REDIS);
-        return;
-    }
-    if (fd >= 0) {
+    if (fd >= 0 && (child.away || open_link(fd, LINK_OPEN) == NULL)) {
         close(fd);
     }
 }
@@ -136,15 +143,28 @@ static void put(struct link *link, enum side to, const char *data, size_t bytes,
 
 static bool is_call(const char *data, size_t bytes)
 {
-    return memmem(data, bytes, "EVALSHA", 7) != NULL;
+    return memmem(data, bytes, child.call, strlen(child.call)) != NULL;
+}
+
+static void put_again_later(const char *data, size_t bytes)
+{
+    struct link *link = open_link(-1, LINK_LATE);
+    if (link != NULL) {
+        put(link, REDIS, data, bytes, child.twice_ms);
+    }
 }
 
 static void from_client(struct link *link, const char *data, size_t bytes)
 {
+    link->state = child.silent ? LINK_MUTE : link->state;
     if (link->state == LINK_MUTE) {
         return;
     }
     bool call = is_call(data, bytes);
+    if (call && child.twice_count > 0) {
+        child.twice_count--;
+        put_again_later(data, bytes);
+    }
     if (call && child.mute_count > 0) {
         child.mute_count--;
         link->state = LINK_MUTE;
@@ -168,7 +188,9 @@ static void from_client(struct link *link, const char *data, size_t bytes)
 
 static void from_redis(struct link *link, const char *data, size_t bytes)
 {
-    if (link->state == LINK_OPEN) {
+    if (link->state == LINK_OPEN && child.silent) {
+        link->state = LINK_MUTE;
+    } else if (link->state == LINK_OPEN) {
         put(link, CLIENT, data, bytes, child.delay_ms);
     } else if (link->state != LINK_MUTE && link->first[REDIS] == NULL) { /* the answer that nobody gets */
         close_link(link);
@@ -241,6 +263,24 @@ static bool deliver_all(void)
     return waiting;
 }
 
+/* Those that are in this state, or all. */
+static void close_links(enum link_state state, bool all)
+{
+    for (size_t i = 0; i < LINKS_MAX; i++) {
+        if (child.links[i].state != LINK_FREE && (all || child.links[i].state == state)) {
+            close_link(&child.links[i]);
+        }
+    }
+}
+
+static void be_silent(bool silent)
+{
+    if (child.silent && !silent) {
+        close_links(LINK_MUTE, false); /* what was dropped would be missing in them */
+    }
+    child.silent = silent;
+}
+
 static void obey(void)
 {
     struct order_to_proxy order;
@@ -258,13 +298,21 @@ static void obey(void)
         child.mute_count = order.count;
         child.mute_calls = order.action == PROXY_MUTE_CALL;
     }
-    for (size_t i = 0; order.action == PROXY_CUT && i < LINKS_MAX; i++) {
-        if (child.links[i].state != LINK_FREE) {
-            close_link(&child.links[i]);
-        }
+    if (order.action == PROXY_TWICE) {
+        child.twice_count = order.count;
+        child.twice_ms = order.ms;
+    } else if (order.action == PROXY_SILENT) {
+        be_silent(order.count > 0);
+    } else if (order.action == PROXY_AWAY) {
+        child.away = order.count > 0;
+    }
+    if (order.action == PROXY_CUT || (order.action == PROXY_AWAY && child.away)) {
+        close_links(LINK_OPEN, true);
     }
     if (order.action == PROXY_CALM) {
-        child.delay_ms = child.lose_count = child.late_count = child.mute_count = 0;
+        child.delay_ms = child.lose_count = child.late_count = child.mute_count = child.twice_count = 0;
+        child.away = false;
+        be_silent(false);
     }
     char busy = holds_something();
     if (send(child.control_fd, &busy, 1, MSG_NOSIGNAL) != 1) {
@@ -309,6 +357,11 @@ static int listen_on(const char *path)
 
 void proxy_start(struct proxy *proxy, const char *listen_path, const char *redis_path)
 {
+    proxy_start_for(proxy, listen_path, redis_path, "EVALSHA");
+}
+
+void proxy_start_for(struct proxy *proxy, const char *listen_path, const char *redis_path, const char *call)
+{
     int pair[2], listen_fd = listen_on(listen_path);
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     fflush(NULL);
@@ -325,6 +378,7 @@ void proxy_start(struct proxy *proxy, const char *listen_path, const char *redis
         child.control_fd = pair[1];
         child.listen_fd = listen_fd;
         child.redis_path = redis_path;
+        child.call = call;
         run_child();
     }
     close(pair[1]);

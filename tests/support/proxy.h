@@ -19,7 +19,10 @@ enum proxy_action {
     PROXY_MUTE_ANSWER, /* the next `count` calls of a script reach Redis, but from then on nothing comes back on that
                             connection, which stays */
     PROXY_MUTE_CALL, /* the same, but the call does not reach Redis either */
-    PROXY_CALM,      /* all of the above is over */
+    PROXY_TWICE, /* the next `count` calls of a script reach Redis again `ms` later, on a connection of their own */
+    PROXY_SILENT, /* all connections stay, old and new, and nothing passes, until PROXY_SILENT with count 0 */
+    PROXY_AWAY,   /* closes every connection, and each new one, until PROXY_AWAY with count 0 */
+    PROXY_CALM,   /* all of the above is over */
 };
 
 struct proxy {
@@ -28,6 +31,8 @@ struct proxy {
 };
 
 void proxy_start(struct proxy *proxy, const char *listen_path, const char *redis_path);
+/* The same, but what counts as a call is whatever has this text in it; it must live as long as the proxy. */
+void proxy_start_for(struct proxy *proxy, const char *listen_path, const char *redis_path, const char *call);
 void proxy_do(const struct proxy *proxy, enum proxy_action action, int ms, int count);
 /* Nothing more is to fail; waits until what is held was delivered. False: not within the time. */
 bool proxy_calm(const struct proxy *proxy, int timeout_ms);

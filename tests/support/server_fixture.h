@@ -47,6 +47,10 @@ void server_fixture_end(struct server_fixture *fixture);
 size_t server_fixture_find(const struct server_fixture *fixture, const char *title, pid_t *pids, size_t max);
 /* The one child of this title, waited for. */
 pid_t server_fixture_child(const struct server_fixture *fixture, const char *title);
+/* "doorbuster: recorder", or "doorbuster: keeper" under the Redlock gate. */
+const char *server_fixture_bookkeeper(void);
+/* How many children a server of so many workers has, its private Redis or nodes included. */
+size_t server_fixture_family(unsigned workers);
 /* All children. */
 size_t server_fixture_children(const struct server_fixture *fixture, pid_t *pids, size_t max);
 /* kill -9 of the supervisor; its children become ours (they are reaped here). */
@@ -72,12 +76,16 @@ int64_t server_fixture_try_product(const struct server_fixture *fixture, int64_t
 /* The same for a bundle. */
 int64_t server_fixture_try_bundle(const struct server_fixture *fixture, int64_t price,
                                   const struct bundle_component *components, size_t count);
+/* GET, as an admin: the status (0: no answer) and, if `body` is not NULL, as much of the body as it holds. */
+int server_fixture_get(const struct server_fixture *fixture, const char *target, char *body, size_t room);
 /* A counter of /metrics: "process_restarts". */
 int64_t server_fixture_metric(const struct server_fixture *fixture, const char *name);
 /* Runs `verify` with --data and one more argument (or NULL); prints what it said if the exit code is another.
  */
 void server_fixture_verify(const struct server_fixture *fixture, int exit_code);
-/* The last order id that Redis has given out. */
+/* Puts so many on sale again, or takes them away, as an admin does. */
+void server_fixture_restock(const struct server_fixture *fixture, int64_t product, int64_t delta);
+/* The last order id that was given out: by Redis, or by the store under the Redlock gate. */
 int64_t server_fixture_orders_given(const struct server_fixture *fixture);
 /* A connection to the private Redis. */
 struct redisContext *server_fixture_redis(const struct server_fixture *fixture);
