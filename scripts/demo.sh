@@ -2,12 +2,13 @@
 # The Black Friday sale, from nothing to a result table: installs what is missing, builds, starts a server of its own, lets the
 # people in, and asks the store what was sold.
 #
-#   scripts/demo.sh [-t 60s] [--scenario v1_stress|v1_basic|v2_multi] [--users N] [--rate N] [--keep]
+#   scripts/demo.sh [-t 60s] [--scenario v1_stress|v1_basic|v2_multi|v3_redlock] [--users N] [--rate N] [--keep]
 #
 #   -t, --time      how long the people are there: 60s, 2m, 1h            default 60s
 #   --scenario      v1_stress: 300 people, hardly waiting, 100 units      default v1_stress
 #                   v1_basic:  100 people in no hurry, 100 units
 #                   v2_multi:  300 people with carts, ten products, two bundles, a clerk who restocks
+#                   v3_redlock: those of v1_stress at the Redlock gate; two of its five lock nodes are killed in mid-sale
 #   --users N       how many people                                       default the scenario's
 #   --rate N        how many arrive a second                              default the scenario's
 #   --keep          keep the data folder and the logs, and say where
@@ -25,15 +26,18 @@ READY_SECONDS_MAX=30
 STOP_SECONDS_MAX=20
 VERIFY_LINES_MAX=20 # of many products, only the checks that do not hold are shown
 LOCUST_EXTRA_SECONDS=120 # on top of the run: preflight, the last answers, verify
+NODES_TO_KILL=2,4        # of five, so that a majority is left
 
 duration=60s
 scenario=v1_stress
+gate=lua
 users=
 rate=
 keep=0
 work=
 server_pid=
 locust_pid=
+outage_pid=
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n== %s\n' "$*"; }
@@ -80,7 +84,8 @@ read_options() {
     v1_stress) users=${users:-300} rate=${rate:-30} ;;
     v1_basic) users=${users:-100} rate=${rate:-10} ;;
     v2_multi) users=${users:-300} rate=${rate:-30} ;;
-    *) refuse "--scenario $scenario: must be v1_stress, v1_basic or v2_multi" ;;
+    v3_redlock) users=${users:-300} rate=${rate:-30} gate=redlock ;;
+    *) refuse "--scenario $scenario: must be v1_stress, v1_basic, v2_multi or v3_redlock" ;;
   esac
 }
 
@@ -102,6 +107,7 @@ clean_up() {
   local status=$?
   trap - EXIT
   trap '' INT TERM HUP # a second Ctrl-C must not leave a server behind
+  stop "$outage_pid"
   stop "$locust_pid"
   stop "$server_pid"
   if [[ -n $work ]]; then
@@ -149,9 +155,9 @@ free_port() {
 start_server() {
   local log=$work/logs/server.log deadline=$((SECONDS + READY_SECONDS_MAX))
   port=$(free_port)
-  step "Starting the server on 127.0.0.1:$port"
+  step "Starting the server on 127.0.0.1:$port$([[ $gate == lua ]] || printf ', with the gate %s' "$gate")"
   # In a session of its own, so that Ctrl-C reaches this script alone, which then stops things in order.
-  setsid "$BIN/server" --listen "127.0.0.1:$port" --data "$work/data" >"$log" 2>&1 </dev/null &
+  setsid "$BIN/server" --listen "127.0.0.1:$port" --data "$work/data" --gate "$gate" >"$log" 2>&1 </dev/null &
   server_pid=$!
   until grep -q "ready on " "$log"; do
     if ! is_alive "$server_pid"; then
@@ -176,6 +182,15 @@ set_up() {
   sed 's/^/  /' "$work/logs/setup.log"
 }
 
+# A third of the way through the run two lock nodes are killed; they come back by themselves.
+start_outage() {
+  [[ $gate == redlock ]] || return 0
+  "$PYTHON" -B "$ROOT/load_tests/v3_redlock/outage.py" --server "$server_pid" --host "http://127.0.0.1:$port" \
+    --after "$((seconds / 3 + 1))" --nodes "$NODES_TO_KILL" --progress "$work/logs/progress.log" --out "$work/logs/outages.json" \
+    >"$work/logs/outage.log" 2>&1 </dev/null 4<&- &
+  outage_pid=$!
+}
+
 # Prints the lines of the progress file that have come since the last call.
 show_progress() {
   local line
@@ -193,16 +208,21 @@ run_locust() {
     --host "http://127.0.0.1:$port" -u "$users" -r "$rate" -t "${seconds}s" \
     >"$work/logs/locust.log" 2>&1 </dev/null 4<&- &
   locust_pid=$!
+  start_outage
   while is_alive "$locust_pid"; do
     show_progress
     is_alive "$server_pid" || fail "the server has gone away during the run"
     ((SECONDS < deadline)) || fail "Locust has not come to an end"
     sleep 0.3
   done
-  show_progress
-  exec 4<&-
   wait "$locust_pid" || status=$?
   locust_pid=
+  while is_alive "$outage_pid"; do # a short run ends before the nodes vote again
+    show_progress
+    sleep 0.3
+  done
+  show_progress
+  exec 4<&-
   locust_status=$status
   if [[ ! -s $work/logs/result.json ]]; then
     tail -n 20 "$work/logs/locust.log" >&2
@@ -223,9 +243,10 @@ verify_store() {
 }
 
 judge() {
-  local table_status=0
+  local table_status=0 outages=()
+  [[ -z $outage_pid ]] || outages=("$work/logs/outages.json")
   step "Result"
-  "$PYTHON" -B "$ROOT/load_tests/common/result_table.py" "$work/logs/result.json" || table_status=$?
+  "$PYTHON" -B "$ROOT/load_tests/common/result_table.py" "$work/logs/result.json" "${outages[@]}" || table_status=$?
   ((table_status == 0)) || fail "a target was missed"
   ((verify_status == 0)) || fail "verify exits $verify_status"
   ((locust_status == 0)) || fail "Locust exits $locust_status though every target is met"

@@ -30,9 +30,9 @@
     X("cancel.done")        /* pool: taken back in Redis, before its record is awaited */                        \
     X("change.done")        /* pool: stock or price changed in Redis, likewise */                                \
     X("recorder.read")      /* recorder: entries read, before BEGIN */                                           \
-    X("store.begun")        /* store_record: BEGIN done, nothing written */                                      \
-    X("store.commit")       /* store_record: all written, before COMMIT */                                       \
-    X("store.committed")    /* store_record: after COMMIT, before it returns; error: the answer is lost */       \
+    X("store.begun")        /* store_record, store_sell and its like: BEGIN done, nothing written */             \
+    X("store.commit")       /* likewise: all written, before COMMIT */                                           \
+    X("store.committed")    /* likewise: after COMMIT, before it returns; error: the answer is lost */           \
     X("recorder.announce")  /* recorder: recorded, before the workers are told */                                \
     X("attach.begin")       /* attach: nothing done yet */                                                       \
     X("attach.epoch")       /* attach: epoch raised */                                                           \

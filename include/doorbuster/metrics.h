@@ -59,8 +59,16 @@ enum metrics_counter {
         METRICS_COUNT
 };
 
+/* Upper edges of the buckets in which the waits for locks are counted, in microseconds; one more bucket holds the rest. */
+#define METRICS_LOCK_WAIT_EDGES                                                                              \
+    {                                                                                                        \
+        200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000, 5000000            \
+    }
+#define METRICS_LOCK_WAIT_BUCKETS 14
+
 struct metrics_slot {
     _Alignas(64) uint64_t counters[METRICS_COUNT]; /* atomic; relaxed */
+    uint64_t lock_waits[METRICS_LOCK_WAIT_BUCKETS];
 };
 
 struct metrics_page {
@@ -74,10 +82,12 @@ struct metrics_page *metrics_page_new(void);
 void metrics_use_slot(struct metrics_slot *slot);
 /* Adds to a counter of this process's slot. One thread a process: the one that owns the slot. */
 void metrics_add(enum metrics_counter counter, uint64_t amount);
+/* Counts a lock that was got after `wait_us`: lock_acquisitions, lock_wait_microseconds, and its bucket. */
+void metrics_add_lock(uint64_t wait_us);
 
 /* Sum over all slots. */
 uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter);
-/* All counters as Prometheus text. Returns the length; out is terminated; CHECKs that it fits. */
+/* All counters, and the histogram doorbuster_lock_wait_seconds, as Prometheus text. Returns the length; out is terminated; CHECKs that it fits. */
 size_t metrics_format(const struct metrics_page *page, char *out, size_t out_bytes);
 
 #endif

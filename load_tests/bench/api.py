@@ -80,6 +80,24 @@ def buy(port: int, token: str, product_id: int) -> int:
     return ask(port, "POST", "/api/purchases", json.dumps({"product_id": product_id, "quantity": 1}), token)[0]
 
 
+def metrics(port: int) -> dict[str, float]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS_MAX)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    except (OSError, http.client.HTTPException) as error:
+        raise Unmeasurable(f"GET /metrics: {error}") from error
+    finally:
+        connection.close()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+
+
+def ready_parts(port: int) -> dict[str, bool]:
+    """Each part that a sale needs: does it do its share?"""
+    _, state = ask(port, "GET", "/health/ready")
+    return {part["name"]: part["up"] for part in state["parts"]}
+
+
 def raw_answer(port: int, token: str, product_id: int) -> tuple[bytes, bytes]:
     """Head and body of a purchase's answer, as they came over the wire."""
     body = f'{{"product_id":{product_id},"quantity":1}}'

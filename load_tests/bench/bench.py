@@ -41,6 +41,9 @@ STORM_CONNECTIONS = 64
 STORM_PAUSE_MS = 50            # 64 people, 20 tries a second each: many times what two cores can hash
 STORM_LEAD_SECONDS = 1.0       # until every hashing thread is busy
 STORM_AFTERMATH_SECONDS = 2.0  # until the logins that nobody waits for any more have been hashed
+NODES_KILLED = (2, 4)          # of the Redlock gate's five
+NODES_BACK_SECONDS_MAX = 90.0
+LOCK_WAIT = "doorbuster_lock_wait_seconds"
 REDIS_DECREMENT = "return redis.call('DECRBY', KEYS[1], 1)"
 
 
@@ -240,6 +243,94 @@ def measure_carts(bench: Bench) -> list[Row]:
     ]
 
 
+# --- the Redlock gate ----------------------------------------------------------------------------------------------------------------------
+
+
+def measure_redlock(bench: Bench, bin_folder: Path) -> list[Row]:
+    """A second server beside the first, which idles while this one is measured and the other way round."""
+    folder = bench.folder / "redlock"
+    folder.mkdir()
+    port = processes.free_port()
+    server = processes.start_server(bin_folder / "server", folder, port, bench.workers, "redlock")
+    try:
+        redlock = prepare(bench.plan, folder, bin_folder, bench.workers, server, port)
+        purchases(redlock, 64)  # a round that does not count
+        rows = redlock_rounds(bench, redlock)
+        return rows + [Row(f"Redlock gate: {row.what}", *row.cells()[1:5], row.ok) for row in measure_truth(redlock, bin_folder / "verify")]
+    finally:
+        server.stop()
+
+
+def redlock_rounds(lua: Bench, redlock: Bench) -> list[Row]:
+    by_lua, few, many, sold_out, crippled = [], [], [], [], []
+    before = api.metrics(redlock.port)
+    for _ in range(lua.plan.rounds):
+        by_lua.append(purchases(lua, 64))
+        few.append(purchases(redlock, 64))
+        many.append(purchases(redlock, 300))
+        sold_out.append(refusals(redlock, redlock.port, redlock.server.pid))
+    whole = LockWaits(before, api.metrics(redlock.port))
+    before = api.metrics(redlock.port)
+    for _ in range(lua.plan.rounds):
+        await_nodes(redlock)
+        # They are started again at once, but do not vote for as long as a lock that they forgot may live: longer than the round.
+        processes.kill_nodes(redlock.server.pid, NODES_KILLED)
+        crippled.append(purchases(redlock, 64))
+        if all(api.ready_parts(redlock.port).values()):
+            raise Unmeasurable("the killed nodes voted again before the round was over")
+    crippled_waits = LockWaits(before, api.metrics(redlock.port))
+    lua_rate, rate, few_left = mid(by_lua, lambda x: x.rate), mid(few, lambda x: x.rate), mid(crippled, lambda x: x.rate)
+    return [
+        Row("Redlock gate: confirmed purchases, 64 connections", f"{rate:,.0f}/s", f"{lua_rate:,.0f}/s Lua gate", f"{rate / lua_rate:.2f}",
+            ">= 5,000/s", rate >= 5000),
+        Row("Redlock gate: the same, 300 connections", f"{mid(many, lambda x: x.rate):,.0f}/s"),
+        Row("Redlock gate: two of five nodes killed, 64 connections", f"{few_left:,.0f}/s", f"{rate:,.0f}/s with all five",
+            f"{few_left / rate:.2f}"),
+        Row("Redlock gate: sold-out answers a second", f"{mid(sold_out, lambda x: x.rate):,.0f}/s"),
+        Row("Redlock gate: processor time a purchase, 64 connections", f"{mid(few, lambda x: x.cpu_us):.1f} us",
+            f"{mid(by_lua, lambda x: x.cpu_us):.1f} us Lua gate", f"{mid(few, lambda x: x.cpu_us) / mid(by_lua, lambda x: x.cpu_us):.2f}"),
+        Row("Redlock gate: p99 of purchases, 64 connections flat out", f"{mid(few, lambda x: x.p99_ms):.1f} ms",
+            f"{mid(by_lua, lambda x: x.p99_ms):.1f} ms Lua gate"),
+        *whole.rows("Redlock gate: getting a lock"),
+        *crippled_waits.rows("Redlock gate: the same with two nodes killed"),
+    ]
+
+
+def await_nodes(bench: Bench) -> None:
+    """Until all nodes vote; a few times in a row, for each answer may come from another worker."""
+    deadline, seen = time.monotonic() + NODES_BACK_SECONDS_MAX, 0
+    while seen < 5 * bench.workers:
+        if time.monotonic() > deadline:
+            raise Unmeasurable(f"not all lock nodes vote: {api.ready_parts(bench.port)}")
+        seen = seen + 1 if all(api.ready_parts(bench.port).values()) else 0
+        time.sleep(0.05)
+
+
+@dataclass
+class LockWaits:
+    """How long workers waited for their locks between two readings of /metrics."""
+    before: dict[str, float]
+    after: dict[str, float]
+
+    def count(self, name: str) -> float:
+        return self.after[name] - self.before.get(name, 0.0)
+
+    def at_most_ms(self, percent: float) -> float:
+        """The upper edge of the bucket that holds this percentile, so never too small."""
+        wanted = self.count(f"{LOCK_WAIT}_count") * percent / 100
+        buckets = sorted((float(name.split('"')[1]), self.count(name)) for name in self.after if name.startswith(f"{LOCK_WAIT}_bucket"))
+        return next(edge * 1000 for edge, count in buckets if count >= wanted)
+
+    def rows(self, what: str) -> list[Row]:
+        locks = self.count(f"{LOCK_WAIT}_count")
+        if not locks:
+            raise Unmeasurable("no lock was taken")
+        average = self.count(f"{LOCK_WAIT}_sum") * 1000 / locks
+        p50, p99 = self.at_most_ms(50), self.at_most_ms(99)
+        return [Row(f"{what}, p50 / p99 at most", f"{p50:g} / {p99:g} ms", f"{average:.2f} ms average of {locks:,.0f}", "", "p99 <= 50 ms",
+                    p99 <= 50)]
+
+
 def our_processes(bench: Bench) -> list[int]:
     """The server's own, without its Redis: that one holds no connection of a buyer."""
     return [pid for pid in processes.family(bench.server.pid) if not processes.program(pid).startswith("redis")]
@@ -331,7 +422,7 @@ def prepare(plan: Plan, folder: Path, bin_folder: Path, workers: int, server: Pr
     password = secrets.token_urlsafe(16)
     done = subprocess.run([str(bin_folder / "setup"), "--scenario", "v1_stress", "--data", str(folder / "data")], text=True, timeout=60,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-                          env={**os.environ, "DOORBUSTER_ADMIN_PASSWORD": password})
+                          env={**processes.clean_environment(), "DOORBUSTER_ADMIN_PASSWORD": password})
     if done.returncode != 0:
         raise Unmeasurable(f"setup exits {done.returncode}: {done.stdout.strip()[:300]}")
     admin_token = api.log_in(port, "admin_v1_stress", password)
@@ -348,7 +439,7 @@ def prepare(plan: Plan, folder: Path, bin_folder: Path, workers: int, server: Pr
                  workers)
 
 
-def measure(bench: Bench, bin_folder: Path) -> list[Row]:
+def measure(bench: Bench, bin_folder: Path, only: str) -> list[Row]:
     steps: list[tuple[str, Callable[[], list[Row]]]] = [
         # Memory first: a server that has been busy has memory to spare, and would look better than it is.
         ("idle connections", lambda: measure_idle(bench)),
@@ -356,8 +447,10 @@ def measure(bench: Bench, bin_folder: Path) -> list[Row]:
         ("purchases against redis-benchmark", lambda: measure_purchases(bench)),
         ("carts against single purchases", lambda: measure_carts(bench)),
         ("purchases during a login storm", lambda: measure_storm(bench)),
+        ("the Redlock gate", lambda: measure_redlock(bench, bin_folder)),
         ("the store", lambda: measure_truth(bench, bin_folder / "verify")),
     ]
+    steps = [(what, step) for what, step in steps if only in what]
     rows: list[Row] = []
     purchases(bench, 64)  # a round that does not count: files grow, caches fill
     for what, step in steps:
@@ -390,9 +483,10 @@ def describe(plan: Plan, folder: Path, workers: int) -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 6 minutes. Exit 1 if "
+    parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 10 minutes. Exit 1 if "
                                      "something could not be measured; a missed goal is printed, not an error.")
-    parser.add_argument("--quick", action="store_true", help="about a minute; good for a first look, not for a comparison")
+    parser.add_argument("--quick", action="store_true", help="about two minutes; good for a first look, not for a comparison")
+    parser.add_argument("--only", default="", metavar="WORDS", help="only the measurements that are called so: \"Redlock\", \"storm\" …")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="worker processes (default: processors)")
     parser.add_argument("--bin", type=Path, default=ROOT / "build" / "bin", metavar="DIR", help="where server, setup, verify are")
     return parser.parse_args()
@@ -410,10 +504,10 @@ def main() -> int:
     try:
         describe(plan, folder, arguments.workers)
         port = processes.free_port()
-        server = processes.start_server(arguments.bin / "server", folder, port, arguments.workers)
+        server = processes.start_server(arguments.bin / "server", folder, port, arguments.workers, "lua")
         bench = prepare(plan, folder, arguments.bin, arguments.workers, server, port)
         say("Measuring:")
-        rows = measure(bench, arguments.bin)
+        rows = measure(bench, arguments.bin, arguments.only)
         print()
         print(table.render(rows))
         return 1 if any(row.failed for row in rows) else 0

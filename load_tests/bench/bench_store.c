@@ -1,4 +1,4 @@
-/* How many orders a second store_record() commits, in runs of several sizes, fsync included.
+/* How many orders a second store_record() commits, in runs of several sizes, fsync included; then the same of store_sell(), which decides them too.
  *
  *   bench_store [FOLDER [ORDERS [USERS]]]    a new store in FOLDER (default .), ORDERS a row (200000), that
  * many USERS (100000)
@@ -96,13 +96,37 @@ static void record_run(struct bench *bench, size_t size)
     record(bench, entries, count);
 }
 
+/* One batch of single purchases, every other one with an idempotency key. */
+static void sell_batch(struct bench *bench, size_t size)
+{
+    static struct purchase all[SALES_LOG_ORDERS_MAX];
+    static char keys[SALES_LOG_ORDERS_MAX][32];
+    static struct stock_moves moves;
+    struct purchase *purchases[SALES_LOG_ORDERS_MAX];
+    for (size_t i = 0; i < size; i++) {
+        int bytes = snprintf(keys[i], sizeof keys[i], "key-%lld", (long long)++bench->next_id);
+        all[i] = (struct purchase){
+            .order = {.request = bench->next_id,
+                      .user_id = 1 + (int64_t)(next_random(&bench->random) % (uint64_t)bench->users),
+                      .product_id = 1 + (int64_t)(next_random(&bench->random) % PRODUCTS),
+                      .quantity = 1,
+                      .key = i % 2 == 0 ? keys[i] : NULL,
+                      .key_bytes = i % 2 == 0 ? (size_t)bytes : 0}};
+        purchases[i] = &all[i];
+    }
+    if (store_sell(bench->store, purchases, size, &moves) != STORE_OK)
+        fail(store_error(bench->store));
+    CHECK(all[size - 1].order.id > 0);
+}
+
 static int compare_times(const void *a, const void *b)
 {
     int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
     return (left > right) - (left < right);
 }
 
-static double row(struct bench *bench, size_t size, int64_t total, double first)
+static double row(struct bench *bench, void (*work)(struct bench *, size_t), size_t size, int64_t total,
+                  double first)
 {
     int64_t runs = total / (int64_t)size;
     if (size < 100 && runs > 20000 / (int64_t)size)
@@ -113,7 +137,7 @@ static double row(struct bench *bench, size_t size, int64_t total, double first)
     int64_t began_us = clock_monotonic_us();
     for (int64_t i = 0; i < runs; i++) {
         int64_t from_us = clock_monotonic_us();
-        record_run(bench, size);
+        work(bench, size);
         took_us[i] = clock_monotonic_us() - from_us;
     }
     double took_s = (double)(clock_monotonic_us() - began_us) / 1e6;
@@ -127,9 +151,21 @@ static double row(struct bench *bench, size_t size, int64_t total, double first)
     return rate;
 }
 
+static void table(struct bench *bench, void (*work)(struct bench *, size_t), const char *title,
+                  const size_t *sizes, size_t count, int64_t total)
+{
+    printf("%10s %14s %12s %12s %12s %10s\n", title, "orders/s", "ms/commit", "p99 ms", "slowest ms",
+           "ratio");
+    double first = 0;
+    for (size_t i = 0; i < count; i++) {
+        double rate = row(bench, work, sizes[i], total, first);
+        first = i == 0 ? rate : first;
+    }
+}
+
 int main(int argc, char **argv)
 {
-    static const size_t sizes[] = {1, 10, 100, 256, RUN_MAX};
+    static const size_t sizes[] = {1, 10, 100, 256, RUN_MAX}, batches[] = {1, 32, SALES_LOG_ORDERS_MAX};
     struct bench bench = {.next_id = 1, .random = 88172645463325252u};
     const char *folder = argc > 1 ? argv[1] : ".";
     int64_t total = argc > 2 ? strtoll(argv[2], NULL, 10) : 200000;
@@ -143,13 +179,10 @@ int main(int argc, char **argv)
     if (store_raise_epoch(bench.store, 0, 1) != STORE_OK)
         fail(store_error(bench.store));
     open_products(&bench);
-    printf("%10s %14s %12s %12s %12s %10s\n", "orders/run", "orders/s", "ms/commit", "p99 ms", "slowest ms",
-           "ratio");
-    double first = 0;
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        double rate = row(&bench, sizes[i], total, first);
-        first = i == 0 ? rate : first;
-    }
+    table(&bench, record_run, "orders/run", sizes, sizeof sizes / sizeof sizes[0], total);
+    if (store_take_over(bench.store) != STORE_OK)
+        fail(store_error(bench.store));
+    table(&bench, sell_batch, "sold/batch", batches, sizeof batches / sizeof batches[0], total);
     store_close(&bench.store);
     static const char *const suffixes[] = {"", "-wal", "-shm", ".lock"};
     for (size_t i = 0; i < 4; i++) {

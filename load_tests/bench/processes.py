@@ -39,11 +39,13 @@ class Process:
         self.pid = self._child.pid
 
     def wait_until(self, is_ready) -> None:
+        """If it does not come up it is stopped: nobody else knows of it yet."""
         deadline = time.monotonic() + READY_SECONDS_MAX
         while not is_ready():
             if self._child.poll() is not None:
                 raise Unmeasurable(f"{self.name} has not come up (exit {self._child.returncode}): {self.last_words()}")
             if time.monotonic() > deadline:
+                self.stop()
                 raise Unmeasurable(f"{self.name} was not ready within {READY_SECONDS_MAX} s: {self.last_words()}")
             time.sleep(0.05)
 
@@ -69,12 +71,15 @@ def answers(port: int) -> bool:
         return False
 
 
-def start_server(binary: Path, folder: Path, port: int, workers: int) -> Process:
-    # Nobody's settings but the benchmark's.
-    environment = {key: value for key, value in os.environ.items()
-                   if not key.startswith(("DOORBUSTER_", "REDIS_")) and key not in ("DATABASE_URL", "JWT_SECRET_KEY")}
+def clean_environment() -> dict[str, str]:
+    """Nobody's settings but the benchmark's."""
+    return {key: value for key, value in os.environ.items()
+            if not key.startswith(("DOORBUSTER_", "REDIS_", "LOCK_")) and key not in ("DATABASE_URL", "JWT_SECRET_KEY")}
+
+
+def start_server(binary: Path, folder: Path, port: int, workers: int, gate: str) -> Process:
     server = Process("the server", [str(binary), "--listen", f"127.0.0.1:{port}", "--data", str(folder / "data"),
-                                    "--workers", str(workers)], folder / "server.log", environment)
+                                    "--workers", str(workers), "--gate", gate], folder / "server.log", clean_environment())
     server.wait_until(lambda: "ready on " in server.log.read_text(errors="replace"))
     return server
 
@@ -172,6 +177,22 @@ def cpu_seconds(pids: list[int]) -> float:
         except OSError as error:
             raise Unmeasurable(f"process {pid} ended during a measurement ({error})") from error
     return total
+
+
+def kill_nodes(server: int, numbers: tuple[int, ...]) -> None:
+    """Kills private lock nodes of this server, children of its supervisor. They are started again, and then do not vote for a while."""
+    for number in numbers:
+        pid = next((pid for pid in family(server)[1:] if f"/node{number}.sock" in command_line(pid)), None)
+        if pid is None:
+            raise Unmeasurable(f"lock node {number} is not running")
+        os.kill(pid, signal.SIGKILL)
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""  # it has just ended
 
 
 def memory_bytes(pids: list[int]) -> int:

@@ -19,6 +19,7 @@ from people import Answer, NotReady, Person, Sale, enter, fetch, judge_product_f
 from tally import OneProductTally
 
 REPEAT_BUYERS_ONE_IN = 10   # of those who have bought, one in ten tries again
+ORDERS_MAX = 100            # of a person, in one answer
 
 
 def scenario(name: str, users: int, spawn_rate: int) -> None:
@@ -28,18 +29,26 @@ def scenario(name: str, users: int, spawn_rate: int) -> None:
 
 
 def preflight(host: str) -> OneProductTally:
-    """Is there a server, and is the product there? Anything else would only show as 300 confused people."""
-    headers = enter(host)
+    return OneProductTally(**look_for_sale(host, enter(host)))
+
+
+def look_for_sale(host: str, headers: dict[str, str]) -> dict[str, Any]:
+    """Is there a server, and is the product there? Anything else would only show as 300 confused people. What a tally begins with."""
     wanted = os.environ.get("DOORBUSTER_PRODUCT") or "Black Friday Limited Edition"
+    product, stock = look_for_product(host, headers, wanted)
+    if stock == 0:
+        print("NOTE: nothing is left to sell, so everyone should be refused. `setup --reset` fills the shelf again.", flush=True)
+    return {"product_id": product["id"], "product_name": wanted, "stock_at_start": stock,
+            "one_each": product.get("per_customer_limit", 1) == 1}
+
+
+def look_for_product(host: str, headers: dict[str, str], wanted: str) -> tuple[dict[str, Any], int]:
+    """The product of this name and its stock."""
     product = next((line for line in fetch(f"{host}/api/products", headers=headers) if line["name"] == wanted), None)
     if product is None:
         hint = run.scenario if run.scenario != "custom" else "v1_stress"
         raise NotReady(f'there is no product "{wanted}". Make it first: setup --scenario {hint}')
-    stock = fetch(f"{host}/api/products/{product['id']}/stock", headers=headers)["db_stock"]
-    if stock == 0:
-        print("NOTE: nothing is left to sell, so everyone should be refused. `setup --reset` fills the shelf again.", flush=True)
-    return OneProductTally(product_id=product["id"], product_name=wanted, stock_at_start=stock,
-                           one_each=product.get("per_customer_limit", 1) == 1)
+    return product, fetch(f"{host}/api/products/{product['id']}/stock", headers=headers)["db_stock"]
 
 
 def progress(tally: OneProductTally) -> str:
@@ -48,6 +57,7 @@ def progress(tally: OneProductTally) -> str:
 
 class DoorbusterUser(Person):
     abstract = True
+    purchase_name = "/api/purchases"  # under which the times of purchases are counted
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
@@ -103,12 +113,20 @@ class DoorbusterUser(Person):
             if answer.status != 200 or not isinstance(answer.body, list):
                 return "orders: not a list"
             seen = {order.get("id") for order in answer.body}
-            if not seen >= set(self.orders):
+            # A full page may leave out the oldest.
+            oldest = min(seen) if len(seen) >= ORDERS_MAX else 0
+            if not seen >= {order_id for order_id in self.confirmed_orders() if order_id >= oldest}:
                 return "orders: one that was confirmed is missing"
             return None
-        return self.call("GET", "/api/purchases/me", judge)
+        return self.call("GET", f"/api/purchases/me?limit={ORDERS_MAX}", judge, name="/api/purchases/me")
+
+    def confirmed_orders(self) -> list[int]:
+        return self.orders
 
     # --- buying -------------------------------------------------------------------------------------------------------------
+
+    def purchase_path(self) -> str:
+        return "/api/purchases"
 
     def buy(self) -> None:
         tally = run.tally
@@ -116,7 +134,7 @@ class DoorbusterUser(Person):
             self.asked = True
             tally.people_asked += 1
         tally.unanswered += 1  # until there is an answer: this person may be stopped at any moment
-        answer = self.call("POST", "/api/purchases", self.judge_purchase,
+        answer = self.call("POST", self.purchase_path(), self.judge_purchase, name=self.purchase_name,
                            body=f'{{"product_id": {tally.product_id}, "quantity": 1}}')
         if answer.status == 0 or (answer.status == 409 and not self.orders):
             # Whether it was sold is open: the connection may have broken after the order was written down, and the client

@@ -27,7 +27,7 @@ def compare(reading: StoreReading, tally: OneProductTally) -> None:
     if product["stock"] < 0:
         reading.faults.append(f"the store's stock is {product['stock']}")
     if product.get("redis_stock") not in (None, product["stock"]):
-        reading.faults.append(f"with nobody buying, Redis has a stock of {product['redis_stock']}, the store {product['stock']}")
+        reading.faults.append(f"with nobody buying, {tally.other_books}: a stock of {product['redis_stock']}, the store {product['stock']}")
 
 
 def stock_left(tally: OneProductTally, reading: StoreReading) -> int | None:

@@ -230,7 +230,7 @@ def judge_stock(product_id: int) -> Judge:
             return "stock: negative"
         if in_store != in_redis or answer.body.get("synced") is not True:
             tally.mismatches += 1
-            return "stock: Redis and the store differ"
+            return f"stock: {tally.other_books} and the store differ"
         return None
     return judge
 

@@ -71,7 +71,7 @@ def faults_of_answers(tally: Tally) -> list[str]:
     if tally.oversold:
         faults.append(f"{tally.oversold} answers with a negative stock")
     if tally.mismatches:
-        faults.append(f"{tally.mismatches} of {tally.stock_readings} stock answers in which Redis and the store differ")
+        faults.append(f"{tally.mismatches} of {tally.stock_readings} stock answers in which {tally.other_books} and the store differ")
     for kind, count in tally.unexpected_count.most_common():
         faults.append(f"{count} x {kind}")
     if tally.people_asked == 0:
@@ -90,6 +90,7 @@ def answers_as_json(scenario: str, tally: Tally, faults: list[str]) -> dict[str,
         "settled_by_orders": tally.settled_by_orders,
         "oversold": tally.oversold,
         "mismatches": tally.mismatches,
+        "other_books": tally.other_books,
         "stock_readings": tally.stock_readings,
         "unexpected": tally.unexpected_total(),
         "examples": tally.examples,

@@ -2,13 +2,15 @@
 """Prints the result of a run as a table: what, measured, target, verdict; of several products their books first. Exit 1 if a target was
 missed.
 
-  result_table.py RESULT.json     the file that DOORBUSTER_RESULT named during the run
+  result_table.py RESULT.json [OUTAGES.json]     the file that DOORBUSTER_RESULT named during the run; what v3_redlock/outage.py wrote
 """
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 REQUESTS_PER_SECOND_MIN = 100
@@ -16,7 +18,7 @@ AVERAGE_MS_MAX = 200
 P99_MS_MAX = 1000
 # Below this many people, they and their waiting times set the rate, not the server. The rate is no target in other scenarios: 100 calm
 # people make 40 requests a second, however fast the server is.
-RATE_TARGET_PEOPLE_MIN = {"v1_stress": 300, "v2_multi": 50}
+RATE_TARGET_PEOPLE_MIN = {"v1_stress": 300, "v2_multi": 50, "v3_redlock": 300}
 
 
 @dataclass
@@ -51,6 +53,37 @@ def rows_of_one_product(result: dict[str, Any]) -> list[Row]:
     ]
 
 
+def rows_of_redlock(result: dict[str, Any]) -> list[Row]:
+    """The everyday product and the locks."""
+    everyday, locks = result["everyday"], result["locks"]
+    sold, in_store = everyday["sold"], everyday["sold_in_store"]
+    rows = [
+        Row("everyday product sold, by the store", "?" if in_store is None else f"{in_store:,}", f"exactly {sold:,}", in_store == sold),
+        Row("longest pause between two of these", f"{everyday['longest_pause_ms']:,.0f} ms"),
+        Row("locks acquired", f"{locks['acquired']:,}"),
+    ]
+    if locks["acquired"]:
+        rows.append(Row("wait for a lock, average", f"{locks['wait_average_ms']:.1f} ms"))
+    if locks["wait_p99_ms"] is not None:
+        rows.append(Row("wait for a lock, p99 at most", f"{locks['wait_p99_ms']:g} ms"))
+    return rows
+
+
+def rows_of_outages(sold_at: dict[str, int], outages: list[dict[str, Any]]) -> list[Row]:
+    """What happened to the nodes, and how sales went with some of them missing, and as long before that."""
+    again = sum(outage["votes"] is not None for outage in outages)
+    rows = [Row("nodes killed that vote again", f"{again} of {len(outages)}", "all", 0 < len(outages) == again)]
+    sales = {int(second): count for second, count in sold_at.items()}
+    if again and sales:
+        begin, end = min(outage["down"] for outage in outages), max(outage["votes"] or 0 for outage in outages)
+        before = range(max(min(sales) + 1, 2 * int(begin) - int(end)), int(begin))
+        missing = range(int(begin) + 1, min(int(end), max(sales)))
+        for what, seconds in (("everyday sold a second, before that", before), ("everyday sold a second, nodes missing", missing)):
+            if seconds:
+                rows.append(Row(what, f"{sum(sales.get(second, 0) for second in seconds) / len(seconds):,.0f}"))
+    return rows
+
+
 def rows_of_shelf(result: dict[str, Any]) -> list[Row]:
     return [
         Row("carts sold", f"{result['carts_sold']:,}"),
@@ -70,7 +103,7 @@ def rows_of_answers(result: dict[str, Any]) -> list[Row]:
     rate_counts = result["people"] >= RATE_TARGET_PEOPLE_MIN.get(result["scenario"], sys.maxsize)
     return [
         exactly("oversold", result["oversold"], 0),
-        Row("Redis and store differ", f"{result['mismatches']} of {result['stock_readings']:,}", "0", result["mismatches"] == 0),
+        Row(f"{result['other_books']} and store differ", f"{result['mismatches']} of {result['stock_readings']:,}", "0", result["mismatches"] == 0),
         exactly("unexpected answers", result["unexpected"], 0),
         Row("requests/s", f"{rate:,.0f}", f">= {REQUESTS_PER_SECOND_MIN}" if rate_counts else "",
             rate >= REQUESTS_PER_SECOND_MIN if rate_counts else None),
@@ -83,7 +116,8 @@ def rows_of_answers(result: dict[str, Any]) -> list[Row]:
 
 
 def rows_of_purchases(by_name: dict[str, Any]) -> list[Row]:
-    names = {"p99 of carts alone": "/api/purchases (cart)", "p99 of purchases alone": "/api/purchases"}
+    names = {"p99 of carts alone": "/api/purchases (cart)", "p99 of purchases alone": "/api/purchases",
+             "p99 of purchases at the Redlock paths": "/api/purchases/redlock*"}
     return [Row(what, f"{by_name[name]['p99_ms']:.1f} ms") for what, name in names.items() if name in by_name]
 
 
@@ -129,8 +163,14 @@ def title(result: dict[str, Any]) -> str:
 def main() -> int:
     with open(sys.argv[1], encoding="utf-8") as source:
         result = json.load(source)
+    outages = None
+    if len(sys.argv) > 2:
+        outages = json.loads(Path(sys.argv[2]).read_text()) if os.path.exists(sys.argv[2]) else []
     products = result.get("products", [])
-    rows = (rows_of_shelf(result) if products else rows_of_one_product(result)) + rows_of_answers(result)
+    rows = rows_of_shelf(result) if products else rows_of_one_product(result)
+    rows += rows_of_redlock(result) if "locks" in result else []
+    rows += rows_of_outages(result["everyday"]["sold_at"], outages) if outages is not None else []
+    rows += rows_of_answers(result)
     print(title(result))
     if products:
         print(render_products(products))

@@ -62,6 +62,7 @@ class Tally:
 
     started_at: float = field(default_factory=time.monotonic)
     last_answer_at: float = 0.0
+    other_books: str = "Redis"   # who has the other figure of a stock, beside the store
 
     people_started: int = 0      # users that Locust has started
     people_asked: int = 0        # of those: sent at least one purchase
@@ -70,7 +71,7 @@ class Tally:
     throttled: int = 0           # answers 429; asked again after a pause
     settled_by_orders: int = 0   # purchases whose answer was lost and which were found among the buyer's orders
     oversold: int = 0            # answers with a negative stock
-    mismatches: int = 0          # stock answers in which the two books differ
+    mismatches: int = 0          # stock answers in which the store and the other books differ
     stock_readings: int = 0
 
     order_ids: set[int] = field(default_factory=set)

@@ -137,6 +137,8 @@ bool desk_needs_gate(struct desk *desk, struct job *job);
 bool desk_needs_change(struct desk *desk, struct job *job);
 /* After a STORE_FAILED of the writer: it is opened anew when next needed, and then mends first what a failed write may have left. */
 void desk_drop_writer(struct desk *desk);
+/* For replies: counts what the recorder would have counted, where there is none because the store made the change itself. */
+void job_count_change(const struct job *job, enum metrics_counter counter);
 /* Turns a store's status into an outcome; true if it is STORE_OK. */
 bool job_store_status(struct job *job, const struct store *store, enum store_status status);
 struct desk *desk_borrow(struct api *api);

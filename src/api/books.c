@@ -118,7 +118,7 @@ enum change_outcome books_change_stock(struct gate_side *side, struct store *wri
                                        int patience_ms, struct change_result *result)
 {
     CHECK(writer != NULL || !is_redlock(side));
-    return is_redlock(side) ? books_redlock_change_stock(side, writer, change, result)
+    return is_redlock(side) ? books_redlock_change_stock(side, writer, change, opening, result)
                             : books_lua_change_stock(side, change, opening, patience_ms, result);
 }
 

@@ -173,10 +173,10 @@ bool books_tell_nodes(struct gate_side *side, const struct stock_moves *moves)
         return true;
     }
     side->untold++;
-    log_warn("the new stock of product %lld and %zu others is left to the keeper, for no majority of the "
-             "nodes could "
-             "be told: %s",
-             (long long)moves->each[0].product_id, moves->count - 1, node_books_failure(side->nodes));
+    log_warn(
+        "the new stock of %zu products (the first: %lld) is left to the keeper, for no majority of the nodes "
+        "could be told: %s",
+        moves->count, (long long)moves->each[0].product_id, node_books_failure(side->nodes));
     return false;
 }
 
@@ -187,14 +187,16 @@ static enum change_outcome fail(const struct store *writer, enum store_status st
 
 enum change_outcome books_redlock_change_stock(struct gate_side *side, struct store *writer,
                                                const struct stock_change *change,
+                                               const struct sale_product *opening,
                                                struct change_result *result)
 {
+    bool is_bundle = opening != NULL && opening->component_count > 0; /* which has no stock to tell of */
     enum change_outcome outcome;
     enum store_status status = store_change_stock(writer, change, &outcome, result);
     if (status != STORE_OK) {
         return fail(writer, status);
     }
-    if (outcome == CHANGE_MADE) {
+    if (outcome == CHANGE_MADE && !is_bundle) {
         struct stock_moves moves; /* large: only what is used is filled in */
         moves.position = result->position;
         moves.count = 1;

@@ -24,6 +24,7 @@ enum books_status books_redlock_read(struct store *reader, struct gate_side *sid
                                      struct books *out);
 enum change_outcome books_redlock_change_stock(struct gate_side *side, struct store *writer,
                                                const struct stock_change *change,
+                                               const struct sale_product *opening,
                                                struct change_result *result);
 enum change_outcome books_redlock_change_price(struct store *writer, const struct price_change *change,
                                                struct change_result *result);

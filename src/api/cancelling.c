@@ -26,6 +26,7 @@ struct cancel_job {
     struct job job;
     struct jwt_claims claims;
     int64_t id;
+    bool made; /* by the store, just now */
     struct full_order found;
 };
 
@@ -121,6 +122,7 @@ static void cancel_in_store(struct cancel_job *cancel, struct desk *desk)
         desk_drop_writer(desk);
         return;
     }
+    cancel->made = outcome == CHANGE_MADE;
     books_tell_nodes(&desk->side, &moves);
     if (failpoint("cancel.done")) {
         give_up(job, "as if the store's answer was lost");
@@ -175,6 +177,9 @@ static void cancel_reply(struct job *job)
     if (job->outcome == JOB_NOT_FOUND) { /* not there, or not the caller's: the two must look alike */
         api_reply_not_found(job->request, "purchase", cancel->id);
     } else {
+        if (cancel->made) {
+            job_count_change(job, METRICS_recorder_cancellations);
+        }
         order_reply(job->request, 200, order, order_has_several_lines(&order->sale));
     }
 }

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GATE_TIMEOUT_MS 1000
+#define REDIS_TIMEOUT_MS 1000
+#define NODE_TIMEOUT_MS 250  /* one node of several that hangs must not hold up those who read */
 #define JOB_DEADLINE_MS 5000 /* from the request to its taking up */
 
 struct desk *desk_borrow(struct api *api)
@@ -27,7 +28,9 @@ struct desk *desk_borrow(struct api *api)
         CHECK(desk != NULL);
         desk->api = api;
         desk->side = (struct gate_side){
-            .place = api->settings.place, .store_id = api->settings.store_id, .timeout_ms = GATE_TIMEOUT_MS};
+            .place = api->settings.place,
+            .store_id = api->settings.store_id,
+            .timeout_ms = api->settings.place->kind == GATE_LUA ? REDIS_TIMEOUT_MS : NODE_TIMEOUT_MS};
     }
     return desk;
 }
@@ -72,6 +75,13 @@ bool desk_needs_reader(struct desk *desk, struct job *job)
 bool desk_needs_writer(struct desk *desk, struct job *job)
 {
     return open_store(&desk->writer, desk, STORE_WRITER, job);
+}
+
+void job_count_change(const struct job *job, enum metrics_counter counter)
+{
+    if (job->api->settings.place->kind == GATE_REDLOCK) {
+        metrics_add(counter, 1);
+    }
 }
 
 bool desk_needs_gate(struct desk *desk, struct job *job)

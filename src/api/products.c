@@ -164,6 +164,7 @@ static void create_reply(struct job *job)
         reply_component_fault(job->request, product);
         return;
     }
+    job_count_change(job, METRICS_recorder_stock_changes);
     /* Just opened: both books say the opening stock, of a bundle what its components allow. */
     bool is_bundle = product->books.product.component_count > 0;
     struct gate_stock gate = {.at_known = true,

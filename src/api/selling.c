@@ -18,7 +18,11 @@ static void complain(struct api *api, const char *doing, const char *why)
     int64_t now_us = clock_monotonic_us();
     api->complaints++;
     if (now_us >= api->complain_next_us) {
-        log_error("%s: %s (%u times since this was last said)", doing, why, api->complaints);
+        if (api->complaints > 1) {
+            log_error("%s: %s; %u failures since the last one that was told", doing, why, api->complaints);
+        } else {
+            log_error("%s: %s", doing, why);
+        }
         api->complain_next_us = now_us + COMPLAIN_EVERY_US;
         api->complaints = 0;
     }

@@ -203,6 +203,9 @@ static void change_reply(struct job *job)
     }
     switch (change->finding) {
     case FOUND_MADE:
+        job_count_change(job, METRICS_recorder_stock_changes);
+        reply_changed(job->request, change);
+        break;
     case FOUND_MADE_BEFORE:
         reply_changed(job->request, change);
         break;

@@ -22,8 +22,10 @@ static const struct scenario scenarios[] = {
     {.name = "v3_redlock",
      .takes_limit = true,
      .has_stock = true,
-     .products = {{BLACK_FRIDAY, .stock = 100, .limit = 1}},
-     .product_count = 1},
+     .products = {{BLACK_FRIDAY, .stock = 100, .limit = 1},
+                  /* so that there are sales while lock nodes come and go */
+                  {.name = "Black Friday Everyday", .price = 900, .stock = 1000000, .is_fixed = true}},
+     .product_count = 2},
     {.name = "custom", .takes_limit = true, .products = {{BLACK_FRIDAY}}, .product_count = 1},
     {.name = "v2_multi",
      .has_stock = true,
@@ -63,7 +65,7 @@ const struct scenario *scenario_find(const char *name)
 void scenario_set_stock(struct scenario *scenario, int64_t stock)
 {
     for (size_t i = 0; i < scenario->product_count; i++) {
-        if (scenario->products[i].component_count == 0) {
+        if (scenario->products[i].component_count == 0 && !scenario->products[i].is_fixed) {
             scenario->products[i].stock = stock;
         }
     }
@@ -74,6 +76,8 @@ void scenario_set_limit(struct scenario *scenario, int64_t limit)
 {
     CHECK(scenario->takes_limit);
     for (size_t i = 0; i < scenario->product_count; i++) {
-        scenario->products[i].limit = limit;
+        if (!scenario->products[i].is_fixed) {
+            scenario->products[i].limit = limit;
+        }
     }
 }

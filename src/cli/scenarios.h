@@ -16,6 +16,7 @@ struct scenario_product {
     const char *name;
     int64_t price, limit;
     int64_t stock; /* of a bundle 0 */
+    bool is_fixed; /* --stock and --limit are not for it */
     struct scenario_component components[SCENARIO_COMPONENTS_MAX];
     size_t component_count; /* 0: not a bundle */
 };
@@ -32,7 +33,7 @@ struct scenario {
 
 /* NULL: there is none of this name. */
 const struct scenario *scenario_find(const char *name);
-/* Gives every product that has a stock of its own this one; the customer limit of a scenario that takes one. */
+/* Gives every product that has a stock of its own this one; the customer limit of a scenario that takes one. Not those that are fixed. */
 void scenario_set_stock(struct scenario *scenario, int64_t stock);
 void scenario_set_limit(struct scenario *scenario, int64_t limit);
 

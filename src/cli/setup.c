@@ -324,10 +324,21 @@ static bool make_products(struct setup *setup)
     return true;
 }
 
+/* Without a majority of the nodes nothing would be sold: then the products can wait too. */
+static bool has_majority(struct gate_side *side)
+{
+    const int64_t any = 1;
+    struct node_stock ignored;
+    return side->place->kind == GATE_LUA || node_books_read(side->nodes, &any, 1, &ignored);
+}
+
 static bool reach_gate(struct setup *setup)
 {
     char error[512];
-    return gate_side_ready(&setup->side, error, sizeof error) || complain("is the server running", error);
+    if (!gate_side_ready(&setup->side, error, sizeof error)) {
+        return complain("is the server running", error);
+    }
+    return has_majority(&setup->side) || complain("is the server running", gate_side_failure(&setup->side));
 }
 
 int setup_run(const struct settings *settings)

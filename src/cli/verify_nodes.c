@@ -18,7 +18,6 @@
 #define NODE_TIMEOUT_MS 1000
 #define NODES_PATIENCE_MS 2000
 #define NODES_AGAIN_MS 10
-#define NODE_NAME_BYTES 448
 #define PRODUCTS_AT_ONCE 64
 #define ROWS_AT_ONCE 16
 
@@ -213,8 +212,8 @@ void audit_check_node_book(struct audit *audit, const struct store_product *prod
 /* --- each node ---------------------------------------------------------------------------------------------------------------------------- */
 /* What is wrong with one node's figures. */
 struct node_faults {
-    size_t products, behind, wrong;
-    int64_t first_behind, first_wrong, wrong_stock, right_stock;
+    size_t products, behind, wrong, damaged;
+    int64_t first_behind, first_wrong, wrong_stock, right_stock, first_damaged;
 };
 
 static void compare_figure(struct node_faults *faults, const struct verify_book *book,
@@ -222,7 +221,9 @@ static void compare_figure(struct node_faults *faults, const struct verify_book 
 {
     int order = has->known ? log_position_compare(has->version, book->version) : -1;
     faults->products++;
-    if (order < 0) {
+    if (has->damaged) {
+        faults->first_damaged = faults->damaged++ == 0 ? book->product_id : faults->first_damaged;
+    } else if (order < 0) {
         faults->first_behind = faults->behind++ == 0 ? book->product_id : faults->first_behind;
     } else if (order == 0 && has->stock != book->redis && faults->wrong++ == 0) {
         faults->first_wrong = book->product_id;
@@ -257,19 +258,12 @@ static bool compare_node(struct audit *audit, unsigned node, struct node_faults 
     return true;
 }
 
-static void name_node(const struct audit *audit, unsigned node, char out[NODE_NAME_BYTES])
-{
-    char address[NODE_NAME_BYTES - 32];
-    redis_address_format(&audit->place->gate.nodes[node], address, sizeof address);
-    snprintf(out, NODE_NAME_BYTES, "node %u (%s)", node + 1, address);
-}
-
 static void check_node(struct audit *audit, unsigned node)
 {
-    char name[NODE_NAME_BYTES];
+    char name[GATE_NODE_NAME_BYTES];
     struct node_faults faults;
     bool answers = audit->nodes_found.answers[node];
-    name_node(audit, node, name);
+    gate_place_name_node(&audit->place->gate, node, name, sizeof name);
     do {
         answers = answers && compare_node(audit, node, &faults);
     } while (answers && faults.behind > 0 && may_wait(audit));
@@ -280,6 +274,10 @@ static void check_node(struct audit *audit, unsigned node)
                      "%s: says %" PRId64 " of product %" PRId64 ", which is %" PRId64
                      " at the same position (%zu such products)",
                      name, faults.wrong_stock, faults.first_wrong, faults.right_stock, faults.wrong);
+    } else if (faults.damaged > 0) {
+        audit_report(audit, name_of_nodes, NOTED,
+                     "%s: what it has of %zu products cannot be read (the first: %" PRId64 ")", name,
+                     faults.damaged, faults.first_damaged);
     } else if (faults.behind > 0) {
         audit_report(audit, name_of_nodes, NOTED,
                      "%s: is behind, with %zu of %zu products (the first: %" PRId64 ")", name, faults.behind,
@@ -287,7 +285,7 @@ static void check_node(struct audit *audit, unsigned node)
     } else {
         audit_report(audit, name_of_nodes, HOLDS, "%s: ok, with %zu products", name, faults.products);
     }
-    audit->nodes_found.lagging += !answers || faults.behind > 0 || faults.wrong > 0;
+    audit->nodes_found.lagging += !answers || faults.behind > 0 || faults.wrong > 0 || faults.damaged > 0;
 }
 
 void audit_check_nodes(struct audit *audit)

@@ -69,7 +69,12 @@ static bool await_keeper(struct repair *repair, struct audit *audit)
     if (!read_before(repair, audit)) {
         return false;
     }
+    bool told = false;
     while (!pass_holds(audit) && clock_monotonic_us() < deadline_us) {
+        if (!told) {
+            fprintf(stderr, VERIFY_PROGRAM ": waiting up to %d s for the keeper\n", ATTACH_TIMEOUT_S);
+            told = true;
+        }
         nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000}, NULL);
     }
     return true;

@@ -18,8 +18,10 @@
     "{doorbuster}:change:" /* string: what a keyed change did; "<user>:<idempotency key>" follows. Expires */
 #define KEY_CANCELLED_PREFIX                                                                                 \
     "{doorbuster}:cancelled:" /* string: the log position; "<order>" follows. Expires, long after the record */
-#define KEY_STOCK_PREFIX                                                                                     \
-    "{doorbuster}:stock:" /* on nodes of the Redlock gate; string: "<stock> <epoch> <n>"; "<store>:<product>" follows */
+/* string: "<stock> <epoch> <n>"; "<store>:<product>" follows. On the nodes of the Redlock gate; see node_stock.h */
+#define KEY_NODE_STOCK_PREFIX "{doorbuster}:stock:"
+#define KEY_LOCK_PREFIX                                                                                      \
+    "{doorbuster}:lock:" /* string: the holder's token; the product follows. On the same nodes. Expires */
 #define KEY_ALL "{doorbuster}:*"
 
 /* One channel for all news, so that a worker needs one subscription and gets them in order:
@@ -30,6 +32,8 @@
  * And another that stock.lua and cancel.lua write to: some product has new stock. */
 #define CHANNEL_NEWS "{doorbuster}:news"
 #define CHANNEL_STOCK "{doorbuster}:stock"
+/* On each node of the Redlock gate: the name of a resource whose lock was let go there just now. */
+#define CHANNEL_RELEASED "{doorbuster}:released"
 
 /* The head's field for each script's sha. */
 extern const char *const gate_script_fields[GATE_SCRIPTS];

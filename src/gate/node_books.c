@@ -5,8 +5,8 @@
  *
  *   connect if it is not --> put its commands down --> write to all --> read the answers, node by node, until one deadline for all of them
  *
- * So nodes that hang cost one timeout a call between them, and then they are left alone for a second. A node that fails at once (refused, or the
- * connection broke) is tried again with the next call. Any failure closes its connection: a late answer must not be taken for the next one.
+ * So nodes that hang cost one timeout a call between them (while it connects, or cannot even write to it: each one of its own), and then they are
+ * left alone for a second. A node that fails at once (refused, or the connection broke) is tried again with the next call. Any failure closes its connection: a late answer must not be taken for the next one.
  *
  * What cannot be read as a figure of ours is "not known". Of a node that restarted nothing is known either, so a majority may answer of which
  * only some know: then the newest of these is what is said, and that may be behind what a majority was told once. Workers leave young nodes
@@ -179,14 +179,14 @@ static unsigned ask_nodes(struct node_books *books, unsigned first, unsigned end
         books->nodes[i].answered = false;
         books->nodes[i].asked = i >= first && i < end && ensure_connected(books, i);
     }
+    int64_t since_us = clock_monotonic_us(); /* one that hangs may not even take what is written */
     for (unsigned i = first; i < end; i++) {
         if (books->nodes[i].asked) {
             commands[i] = append(books->nodes[i].redis, context);
             send_appended(books->nodes[i].redis);
         }
     }
-    int64_t since_us = clock_monotonic_us();
-    books->deadline_us = since_us + (int64_t)books->timeout_ms * 1000;
+    books->deadline_us = clock_monotonic_us() + (int64_t)books->timeout_ms * 1000;
     for (unsigned i = first; i < end; i++) {
         if (books->nodes[i].asked) {
             read_answers(books, i, commands[i], answer, context, since_us);
@@ -232,11 +232,6 @@ static int append_reads(redisContext *redis, void *context)
     return commands;
 }
 
-static bool is_newer(const struct node_stock *a, const struct node_stock *b)
-{
-    return a->known && (!b->known || log_position_compare(a->version, b->version) > 0);
-}
-
 static void take_read(const redisReply *reply, unsigned node, int command, void *context)
 {
     const struct reading *reading = context;
@@ -249,9 +244,8 @@ static void take_read(const redisReply *reply, unsigned node, int command, void 
             said.damaged = !node_stock_parse(one->str, one->len, &said);
         }
         struct node_stock *newest = &reading->newest[at + i];
-        if (is_newer(&said, newest) || (said.damaged && !newest->known)) {
-            *newest = said;
-        }
+        newest->damaged = newest->damaged || (said.damaged && !newest->known);
+        node_stock_take_newer(newest, &said);
     }
 }
 
@@ -286,16 +280,17 @@ static int append_moves(redisContext *redis, void *context)
 {
     const struct telling *telling = context;
     const struct stock_moves *moves = telling->moves;
-    static _Thread_local char keys[AT_ONCE][NODE_STOCK_KEY_BYTES], texts[AT_ONCE][NODE_STOCK_TEXT_BYTES];
+    static _Thread_local char keys[AT_ONCE][NODE_STOCK_KEY_BYTES], texts[AT_ONCE][NODE_STOCK_VALUE_BYTES];
     char key_count[TEXT_INT64_BYTES];
-    const char *argv[3 + 2 * AT_ONCE] = {"EVAL", node_stock_script, key_count};
+    const char *argv[3 + 2 * AT_ONCE] = {"EVAL", node_stock_write_script, key_count};
     int commands = 0;
     for (size_t at = 0; at < moves->count; at += AT_ONCE) {
         size_t chunk = chunk_of(moves->count, commands++);
         for (size_t i = 0; i < chunk; i++) {
             const struct stock_move *move = &moves->each[at + i];
             node_stock_key(telling->store_id, move->product_id, keys[i]);
-            node_stock_format(move->stock, moves->position, texts[i]);
+            node_stock_format(&(struct node_stock){.stock = move->stock, .version = moves->position},
+                              texts[i]);
             argv[3 + i] = keys[i];
             argv[3 + chunk + i] = texts[i];
         }
@@ -324,7 +319,7 @@ bool node_books_write_node(struct node_books *books, unsigned node, const struct
 }
 
 struct forcing {
-    char key[NODE_STOCK_KEY_BYTES], text[NODE_STOCK_TEXT_BYTES];
+    char key[NODE_STOCK_KEY_BYTES], text[NODE_STOCK_VALUE_BYTES];
 };
 
 static int append_force(redisContext *redis, void *context)
@@ -340,7 +335,7 @@ bool node_books_force(struct node_books *books, unsigned node, int64_t product_i
     struct forcing forcing;
     CHECK(node < books->place->node_count && to->known);
     node_stock_key(books->store_id, product_id, forcing.key);
-    node_stock_format(to->stock, to->version, forcing.text);
+    node_stock_format(to, forcing.text);
     return ask_nodes(books, node, node + 1, append_force, NULL, &forcing) == 1;
 }
 

@@ -5,6 +5,7 @@
 #include "doorbuster/check.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
@@ -21,6 +22,10 @@ static const char *const helps[METRICS_COUNT] = {
     METRICS_COUNTERS(X)
 #undef X
 };
+
+static const uint64_t lock_wait_edges_us[] = METRICS_LOCK_WAIT_EDGES;
+_Static_assert(sizeof lock_wait_edges_us / sizeof lock_wait_edges_us[0] + 1 == METRICS_LOCK_WAIT_BUCKETS,
+               "a bucket an edge, and one for the rest");
 
 struct metrics_page *metrics_page_new(void)
 {
@@ -40,6 +45,17 @@ void metrics_add(enum metrics_counter counter, uint64_t amount)
     __atomic_fetch_add(&own_slot->counters[counter], amount, __ATOMIC_RELAXED);
 }
 
+void metrics_add_lock(uint64_t wait_us)
+{
+    size_t bucket = 0;
+    while (bucket < METRICS_LOCK_WAIT_BUCKETS - 1 && wait_us > lock_wait_edges_us[bucket]) {
+        bucket++;
+    }
+    metrics_add(METRICS_lock_acquisitions, 1);
+    metrics_add(METRICS_lock_wait_microseconds, wait_us);
+    __atomic_fetch_add(&own_slot->lock_waits[bucket], 1, __ATOMIC_RELAXED);
+}
+
 static uint64_t read_counter(const struct metrics_slot *slot, enum metrics_counter counter)
 {
     return __atomic_load_n(&slot->counters[counter], __ATOMIC_RELAXED);
@@ -54,17 +70,58 @@ uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter count
     return sum;
 }
 
+/* --- Prometheus text -------------------------------------------------------------------------------------------------------------- */
+struct text {
+    char *out;
+    size_t bytes, used;
+};
+
+__attribute__((format(printf, 2, 3))) static void append(struct text *text, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int wrote = vsnprintf(text->out + text->used, text->bytes - text->used, format, arguments);
+    va_end(arguments);
+    CHECK(wrote > 0 && (size_t)wrote < text->bytes - text->used);
+    text->used += (size_t)wrote;
+}
+
+static uint64_t sum_lock_waits(const struct metrics_page *page, size_t bucket)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < METRICS_WORKERS_MAX; i++) {
+        sum += __atomic_load_n(&page->workers[i].lock_waits[bucket], __ATOMIC_RELAXED);
+    }
+    return sum;
+}
+
+/* Only workers take locks. The count is that of the buckets, so that the two agree while others go on counting. */
+static void append_lock_waits(struct text *text, const struct metrics_page *page)
+{
+    static const char name[] = "doorbuster_lock_wait_seconds";
+    uint64_t count = 0;
+    append(text, "# HELP %s how long workers waited for the locks that they got\n# TYPE %s histogram\n", name,
+           name);
+    for (size_t i = 0; i < METRICS_LOCK_WAIT_BUCKETS - 1; i++) {
+        count += sum_lock_waits(page, i);
+        append(text, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, (double)lock_wait_edges_us[i] / 1e6, count);
+    }
+    count += sum_lock_waits(page, METRICS_LOCK_WAIT_BUCKETS - 1);
+    append(text, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, count);
+    append(text, "%s_sum %.6f\n", name, (double)metrics_sum(page, METRICS_lock_wait_microseconds) / 1e6);
+    append(text, "%s_count %" PRIu64 "\n", name, count);
+}
+
 size_t metrics_format(const struct metrics_page *page, char *out, size_t out_bytes)
 {
-    size_t used = 0;
+    struct text text = {.out = out, .bytes = out_bytes};
     for (int i = 0; i < METRICS_COUNT; i++) {
-        int wrote = snprintf(
-            out + used, out_bytes - used,
+        append(
+            &text,
             "# HELP doorbuster_%s_total %s\n# TYPE doorbuster_%s_total counter\ndoorbuster_%s_total %" PRIu64
             "\n",
             names[i], helps[i], names[i], names[i], metrics_sum(page, (enum metrics_counter)i));
-        CHECK(wrote > 0 && (size_t)wrote < out_bytes - used);
-        used += (size_t)wrote;
     }
-    return used;
+    append_lock_waits(&text, page);
+    return text.used;
 }

@@ -134,7 +134,7 @@ static void check_node(const struct gate_place *place, const struct redis_facts 
                        name);
     }
     for (unsigned i = 0; i < node; i++) {
-        if (strcmp(facts[i].run, facts[node].run) == 0) {
+        if (facts[node].run[0] != '\0' && strcmp(facts[i].run, facts[node].run) == 0) {
             process_refuse(PROGRAM,
                            "%s is the same Redis as node %u; each must be one of its own: correct "
                            "--redlock-nodes",
@@ -152,7 +152,6 @@ static void check_foreign_nodes(const struct gate_place *place)
         if (ask_redis(&place->nodes[i], &facts[i], errors[missing_count], sizeof errors[0])) {
             check_node(place, facts, i);
         } else {
-            snprintf(facts[i].run, sizeof facts[i].run, "missing %u", i);
             missing[missing_count++] = i;
         }
     }

@@ -42,9 +42,11 @@
 #define OPENING_OVERDUE_MS 5000
 #define HEALED_LINES_MAX 8 /* in the program's log, of one pass */
 
+enum verdict { FIGURE_UNJUDGED, FIGURE_IS_RIGHT, FIGURE_IS_BEHIND, FIGURE_IS_NOT_OURS };
+
 struct keeper_node {
     bool answers;    /* in the last pass */
-    bool was_filled; /* by us: it has lost something if it is empty again */
+    bool was_filled; /* by us or a keeper before: it has lost something if it is empty again */
     bool told_away;  /* the log says that it does not answer */
 };
 
@@ -63,6 +65,12 @@ struct node_keeper {
     size_t count;
     int64_t ids[LOOK_MAX], stocks[LOOK_MAX];
     struct node_stock said[GATE_NODES_MAX][LOOK_MAX];
+    /* The last that was looked back for, of each: most nodes say the same. */
+    struct judged {
+        enum verdict verdict;
+        int64_t stock;
+        struct log_position version;
+    } judged[LOOK_MAX];
     /* room */
     struct store_product page[PAGE];
     size_t page_count;
@@ -315,14 +323,31 @@ static bool fill_node(struct node_keeper *keeper, unsigned node)
 }
 
 /* --- a node's figures ---------------------------------------------------------------------------------------------------------------------- */
-enum verdict { FIGURE_IS_RIGHT, FIGURE_IS_BEHIND, FIGURE_IS_NOT_OURS, FIGURE_UNJUDGED };
+/* Another stock than today's, at a version up to today's: was it so then? FIGURE_UNJUDGED: the store failed. */
+static enum verdict look_back(struct node_keeper *keeper, const struct node_stock *said, size_t line)
+{
+    struct judged *judged = &keeper->judged[line];
+    bool known;
+    int64_t stock_then;
+    if (judged->verdict != FIGURE_UNJUDGED && judged->stock == said->stock &&
+        log_position_compare(judged->version, said->version) == 0) {
+        return judged->verdict;
+    }
+    if (store_stock_at(keeper->store, keeper->ids[line], said->version, &known, &stock_then) != STORE_OK) {
+        store_failed(keeper, "looking back at the stock");
+        return FIGURE_UNJUDGED;
+    }
+    bool was_so = !known || stock_then == said->stock; /* so long ago that nobody knows: it is told anyway */
+    *judged = (struct judged){.verdict = was_so ? FIGURE_IS_BEHIND : FIGURE_IS_NOT_OURS,
+                              .stock = said->stock,
+                              .version = said->version};
+    return judged->verdict;
+}
 
 /* `last`: the store's position, read after the node's figure was. */
 static enum verdict judge(struct node_keeper *keeper, const struct node_stock *said, size_t line,
                           struct log_position last)
 {
-    bool known;
-    int64_t stock_then;
     if (!said->known) {
         return said->damaged ? FIGURE_IS_NOT_OURS : FIGURE_IS_BEHIND;
     }
@@ -332,11 +357,7 @@ static enum verdict judge(struct node_keeper *keeper, const struct node_stock *s
     if (said->stock == keeper->stocks[line] || log_position_compare(said->version, keeper->position) > 0) {
         return FIGURE_IS_RIGHT;
     }
-    if (store_stock_at(keeper->store, keeper->ids[line], said->version, &known, &stock_then) != STORE_OK) {
-        store_failed(keeper, "looking back at the stock");
-        return FIGURE_UNJUDGED;
-    }
-    return known && stock_then != said->stock ? FIGURE_IS_NOT_OURS : FIGURE_IS_BEHIND;
+    return look_back(keeper, said, line);
 }
 
 static void tell_healed(struct node_keeper *keeper, unsigned node, size_t line, const struct node_stock *said)
@@ -420,8 +441,10 @@ static bool mend_nodes(struct node_keeper *keeper)
         return store_failed(keeper, "reading the position");
     }
     keeper->healed = 0;
+    memset(keeper->judged, 0, sizeof keeper->judged);
     for (unsigned i = 0; i < keeper->place->node_count; i++) {
         bool is_marked = keeper->said[i][0].known;
+        keeper->nodes[i].was_filled = keeper->nodes[i].was_filled || is_marked;
         if (keeper->nodes[i].answers &&
             !(is_marked ? mend_node(keeper, i, last.recorded) : fill_node(keeper, i))) {
             return false;

@@ -49,7 +49,7 @@ struct server_shared {
     /* --redlock-nodes spawn: how often each node was started, counted up before it is. In memory that all processes share; the supervisor alone
      * writes, atomically. */
     uint32_t *node_starts;
-    /* Of each worker's slot: the last that died there, 0: none. A new worker reads it as it was when it was forked. */
+    /* Of each worker's slot: the one that died there since the last was started, 0: none. A new worker reads it as it was when it was forked. */
     pid_t dead_workers[METRICS_WORKERS_MAX];
 };
 

@@ -213,6 +213,9 @@ static void start_child(struct supervisor *supervisor, struct child *child)
         return;
     }
     child->pid = pid;
+    if (child->kind == CHILD_WORKER) { /* it knows; by the next one's time the number may be another's */
+        supervisor->shared->dead_workers[child->index] = 0;
+    }
 }
 
 static struct child *add_child(struct supervisor *supervisor, enum child_kind kind, unsigned index)

@@ -247,6 +247,27 @@ static void test_hung_nodes_cost_one_timeout_a_second(void **state)
     assert_int_equal(node_books_answering(books), NODES);
 }
 
+/* One that takes nothing any more: more is written than its socket holds. */
+static void test_a_hung_node_and_much_to_write(void **state)
+{
+    static struct stock_moves moves;
+    (void)state;
+    assert_true(tell(1, 50, 4, 1));
+    moves.position = (struct log_position){4, 2};
+    moves.count = SALES_LOG_PARTS_MAX;
+    for (size_t i = 0; i < moves.count; i++) {
+        moves.each[i] =
+            (struct stock_move){INT64_C(1000000000000000) + (int64_t)i, INT64_C(1000000000000000)};
+    }
+    redis_fixture_freeze(&nodes[0]);
+    int64_t began = now_us();
+    for (int i = 0; i < 10; i++) {
+        assert_true(node_books_write(books, &moves));
+    }
+    assert_in_range(now_us() - began, 0, 6 * TIMEOUT_MS * 1000);
+    redis_fixture_thaw(&nodes[0]);
+}
+
 /* What it answers late belongs to a question that nobody waits for any more. */
 static void test_late_answers_are_not_mixed_up(void **state)
 {
@@ -312,7 +333,7 @@ static void test_figures_and_what_is_none(void **state)
                                        "9007199254740992 1 1",
                                        "nan 1 1"};
     struct node_stock said = {.stock = 77};
-    char text[NODE_STOCK_TEXT_BYTES];
+    char text[NODE_STOCK_VALUE_BYTES];
     (void)state;
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
         if (node_stock_parse(none[i], strlen(none[i]), &said)) {
@@ -321,7 +342,7 @@ static void test_figures_and_what_is_none(void **state)
     }
     assert_int_equal(said.stock, 77);
     assert_false(node_stock_parse("1 2 3\0", 6, &said));
-    node_stock_format(12, (struct log_position){34, 56}, text);
+    node_stock_format(&(struct node_stock){.stock = 12, .version = {34, 56}}, text);
     assert_string_equal(text, "12 34 56");
     assert_true(node_stock_parse(text, strlen(text), &said));
     assert_true(said.known && said.stock == 12 && said.version.epoch == 34 && said.version.n == 56);
@@ -354,6 +375,7 @@ int main(void)
         WITH_NODES(test_three_dead_of_five),
         WITH_NODES(test_a_restarted_node),
         WITH_NODES(test_hung_nodes_cost_one_timeout_a_second),
+        WITH_NODES(test_a_hung_node_and_much_to_write),
         WITH_NODES(test_late_answers_are_not_mixed_up),
         WITH_NODES(test_what_is_no_figure_is_not_known),
         cmocka_unit_test(test_figures_and_what_is_none),

@@ -186,6 +186,19 @@ static void test_a_restarted_node_is_filled_again(void **state)
     assert_int_equal(healed(), 0);
 }
 
+/* A new keeper knows by the mark that a node was told everything once. */
+static void test_a_node_emptied_under_another_keeper(void **state)
+{
+    (void)state;
+    node_keeper_free(&keeper);
+    keeper = node_keeper_new(&place, url);
+    passes(1);
+    do_on(1, "FLUSHALL");
+    passes(1);
+    expect(1, PRODUCTS, STOCK);
+    assert_int_equal(refilled(), 1);
+}
+
 static void test_a_deleted_figure_is_told_again(void **state)
 {
     char command[160];
@@ -407,6 +420,7 @@ int main(void)
         WITH_ALL(test_new_nodes_are_filled),
         WITH_ALL(test_an_emptied_node_is_filled_again),
         WITH_ALL(test_a_restarted_node_is_filled_again),
+        WITH_ALL(test_a_node_emptied_under_another_keeper),
         WITH_ALL(test_a_deleted_figure_is_told_again),
         WITH_ALL(test_a_node_that_is_behind_is_told),
         WITH_ALL(test_more_products_move_than_a_pass_looks_at),

@@ -291,6 +291,9 @@ static void test_setup_of_redlock(void **state)
     assert_int_equal(find_user("admin_v3_redlock").role, USER_ADMIN);
     expect_tool("setup", LIST("--scenario", "v3_redlock", "--stock", "7", "--limit", "2", "--reset"), 0,
                 "stock 7");
+    struct store_product everyday = find_product("Black Friday Everyday");
+    assert_int_equal(everyday.stock, 1000000); /* neither is for this one */
+    assert_int_equal(everyday.per_customer_limit, 0);
 }
 
 static void test_setup_without_a_server(void **state)

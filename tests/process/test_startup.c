@@ -3,7 +3,7 @@
 #include "testing.h"
 
 #include "folder.h"
-#include "run.h"
+#include "refusal.h"
 #include "server_fixture.h"
 
 #include <arpa/inet.h>
@@ -15,7 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define REFUSE_MS 20000
 #define LISTEN "--listen", "127.0.0.1:0"
 
 static char folder[FOLDER_BYTES], data[FOLDER_BYTES + 16], text[4 * FOLDER_BYTES], variable[4 * FOLDER_BYTES];
@@ -34,29 +33,6 @@ static void write_file(const char *name, const char *content, mode_t mode)
     fclose(file);
     assert_int_equal(chmod(in_folder(name), mode), 0);
 }
-
-/* Runs argv and expects its refusal: exit 2, nothing on stdout, one line on stderr that begins with the
- * program's name and has all these words. */
-static void expect_refusal(const char *const *argv, const char *const *environment,
-                           const char *const words[3])
-{
-    struct run_result result = program_run(argv, environment, REFUSE_MS);
-    size_t bytes = strlen(result.err);
-    bool one_line = bytes > 1 && strchr(result.err, '\n') == result.err + bytes - 1;
-    bool named = strncmp(result.err, "doorbuster-server: ", 19) == 0, worded = true;
-    for (int i = 0; i < 3; i++) {
-        worded = worded && (words[i] == NULL || strstr(result.err, words[i]) != NULL);
-    }
-    if (result.exit_code != 2 || !one_line || !named || !worded || result.out[0] != '\0') {
-        fail_msg("exit code %d, wanted \"%s\" \"%s\" \"%s\", stderr:\n%sstdout: \"%s\"", result.exit_code,
-                 words[0], words[1] ? words[1] : "", words[2] ? words[2] : "", result.err, result.out);
-    }
-    run_result_free(&result);
-}
-
-#define WORDS(...) ((const char *const[3]){__VA_ARGS__})
-#define ARGUMENTS(...) ((const char *const[]){program_path("server"), __VA_ARGS__, NULL})
-#define ENVIRONMENT(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 /* --- options
  * ----------------------------------------------------------------------------------------------------------------------
@@ -160,7 +136,7 @@ static void test_unwritable_data_folder(void **state)
     char copy[2 * FOLDER_BYTES];
     snprintf(copy, sizeof copy, "%s/server", folder);
     const char *const copying[] = {"/bin/cp", program_path("server"), copy, NULL};
-    struct run_result copied = program_run(copying, NULL, REFUSE_MS);
+    struct run_result copied = program_run(copying, NULL, REFUSAL_MS);
     assert_int_equal(copied.exit_code, 0);
     run_result_free(&copied);
     const char *const argv[] = {"/usr/bin/setpriv",
@@ -266,7 +242,7 @@ static void test_secrets_are_not_shown(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof secret_urls / sizeof secret_urls[0]; i++) {
         struct run_result result =
-            program_run(ARGUMENTS(LISTEN, "--data", data, "--redis", secret_urls[i]), NULL, REFUSE_MS);
+            program_run(ARGUMENTS(LISTEN, "--data", data, "--redis", secret_urls[i]), NULL, REFUSAL_MS);
         assert_int_equal(result.exit_code, 2);
         assert_null(strstr(result.err, "opensesame"));
         run_result_free(&result);
@@ -274,7 +250,7 @@ static void test_secrets_are_not_shown(void **state)
     expect_refusal(ARGUMENTS(LISTEN, "--data", data), ENVIRONMENT("JWT_SECRET_KEY=opensesame"),
                    WORDS("JWT_SECRET_KEY", "10 bytes", "32"));
     struct run_result result =
-        program_run(ARGUMENTS(LISTEN, "--data", data), ENVIRONMENT("JWT_SECRET_KEY=opensesame"), REFUSE_MS);
+        program_run(ARGUMENTS(LISTEN, "--data", data), ENVIRONMENT("JWT_SECRET_KEY=opensesame"), REFUSAL_MS);
     assert_null(strstr(result.err, "opensesame"));
     run_result_free(&result);
 }
@@ -302,12 +278,12 @@ static void test_help_and_version(void **state)
         const char *const help[] = {program_path(programs[i]), "--help", NULL}, *const version[] = {
                                                                                     program_path(programs[i]),
                                                                                     "--version", NULL};
-        struct run_result result = program_run(help, NULL, REFUSE_MS);
+        struct run_result result = program_run(help, NULL, REFUSAL_MS);
         assert_int_equal(result.exit_code, 0);
         assert_non_null(strstr(result.out, "--data"));
         assert_string_equal(result.err, "");
         run_result_free(&result);
-        result = program_run(version, NULL, REFUSE_MS);
+        result = program_run(version, NULL, REFUSAL_MS);
         assert_int_equal(result.exit_code, 0);
         assert_non_null(strstr(result.out, programs[i]));
         run_result_free(&result);

@@ -88,7 +88,9 @@ static void test_prometheus_text(void **state)
     for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"), lines++) {
         char name[128];
         unsigned long long value;
-        if (line[0] != '#') {
+        if (strstr(line, "doorbuster_lock_wait_seconds") != NULL) {
+            lines--; /* the histogram; see below */
+        } else if (line[0] != '#') {
             assert_int_equal(sscanf(line, "doorbuster_%127[a-z0-9_] %llu", name, &value), 2);
             samples++;
         } else {
@@ -100,6 +102,41 @@ static void test_prometheus_text(void **state)
     assert_int_equal(lines, 3 * METRICS_COUNT);
 }
 
+static void expect_sample(const char *text, const char *sample)
+{
+    char line[128];
+    snprintf(line, sizeof line, "\ndoorbuster_lock_wait_seconds%s\n", sample);
+    if (strstr(text, line) == NULL) {
+        fail_msg("no line \"%s\" in %s", sample, text);
+    }
+}
+
+static void test_lock_waits_in_buckets(void **state)
+{
+    struct metrics_page *page = metrics_page_new();
+    static char text[32768];
+    (void)state;
+    metrics_use_slot(&page->workers[0]);
+    metrics_add_lock(0);
+    metrics_add_lock(200);
+    metrics_add_lock(201);
+    metrics_use_slot(&page->workers[1]);
+    metrics_add_lock(50000);
+    metrics_add_lock(5000001);
+    assert_int_equal(metrics_sum(page, METRICS_lock_acquisitions), 5);
+    assert_int_equal(metrics_sum(page, METRICS_lock_wait_microseconds), 5050402);
+    metrics_format(page, text, sizeof text);
+    assert_non_null(strstr(text, "\n# TYPE doorbuster_lock_wait_seconds histogram\n"));
+    expect_sample(text, "_bucket{le=\"0.0002\"} 2"); /* an edge belongs to the bucket below it */
+    expect_sample(text, "_bucket{le=\"0.0005\"} 3");
+    expect_sample(text, "_bucket{le=\"0.02\"} 3");
+    expect_sample(text, "_bucket{le=\"0.05\"} 4");
+    expect_sample(text, "_bucket{le=\"5\"} 4");
+    expect_sample(text, "_bucket{le=\"+Inf\"} 5");
+    expect_sample(text, "_sum 5.050402");
+    expect_sample(text, "_count 5");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -107,6 +144,7 @@ int main(void)
         cmocka_unit_test(test_processes_add_up),
         cmocka_unit_test(test_two_in_one_slot),
         cmocka_unit_test(test_prometheus_text),
+        cmocka_unit_test(test_lock_waits_in_buckets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
