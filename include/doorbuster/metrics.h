@@ -16,6 +16,7 @@
     X(purchases_confirmed, "purchases answered 201")                                                         \
     X(purchases_sold_out, "purchases refused for lack of stock")                                             \
     X(purchases_sold_out_at_once, "of these, refused by the worker's own sold-out mark, without Redis")      \
+    X(purchases_sold_out_by_nodes, "of these, refused by what a majority of the lock nodes says, unlocked")  \
     X(purchases_over_limit, "purchases refused for the customer limit")                                      \
     X(purchases_closed, "purchases refused before or after their product's sale window")                     \
     X(purchases_not_on_sale, "purchases of a product that the gate does not know")                           \
@@ -27,7 +28,8 @@
     X(purchases_settled, "purchases looked up in the store: in doubt, or reserved before a new epoch")       \
     X(attaches_asked, "attaches that a worker in doubt asked the recorder for")                              \
     X(sale_stalls, "times a worker stopped selling because the record did not follow")                       \
-    X(gate_calls, "calls to the selling script")                                                             \
+    X(gate_calls, "calls to the selling script, or batches decided in the store under locks")                \
+    X(gate_batched, "purchases in these")                                                                    \
     X(logins_refused_busy, "logins and registrations answered 429 because the queue was full")               \
     X(redis_links_lost, "connections to Redis that broke")                                                   \
     X(recorder_commits, "transactions of the recorder")                                                      \
@@ -48,6 +50,8 @@
     X(lock_extensions, "locks extended while held")                                                          \
     X(lock_lost, "locks whose validity ended before they were released")                                     \
     X(lock_node_timeouts, "answers of lock nodes that did not come in time")                                 \
+    X(lock_wakes, "attempts made at once because the lock was heard to be released")                         \
+    X(lock_orphans_released, "locks of dead workers that their successors released, counted on each node")   \
     X(lock_nodes_restarted, "lock nodes found restarted, which then do not vote for a while")                \
     X(nodes_untold, "changes whose new stock no majority of the lock nodes could be told at once")           \
     X(process_restarts, "processes that the supervisor started again")

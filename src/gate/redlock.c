@@ -11,9 +11,17 @@
  * To take it: a random value (a new one for each attempt), SET NX PX on all nodes at once, each with a short time to answer. Held, if
  * more than half of *all* nodes said yes and, by our monotonic clock, less than TTL - drift (1 % + 2 ms) has gone since before the first
  * was asked; what is left of that is its validity. As soon as the votes decide, nobody else is waited for. An attempt that failed is
- * released on all nodes, also those that did not answer, before it waits; it waits with exponential backoff and full jitter. To extend:
+ * released on all nodes, also those that did not answer, before it waits; it waits with exponential backoff and full jitter, or until it
+ * hears that the lock was let go (below). To extend:
  * compare-and-expire on a majority, while it is still valid. To release: compare-and-delete on all nodes. Answers that come when the
  * lease has moved on are not looked at (`round`).
+ *
+ * Waiters are woken: a holder who lets go has each node PUBLISH it, and who backs off tries again as soon as so many nodes have said so that, with
+ * those that said yes to it before, a majority could say yes now. Redisson wakes its waiters like this. It is still one of the attempts, and within
+ * the deadline. Released attempts that failed are not announced: those who split the votes between them must come back at different times. News may
+ * be lost; then the backoff decides, and nothing else is missing.
+ *
+ * A token says whose it is (redlock_nodes.c has what for), and ends in 128 random bits.
  *
  * What it promises: while fewer than half of the nodes fail or are cut off, one holder at a time gets on, *as long as* nobody is delayed
  * between looking at the validity and acting on it, the clocks of the nodes run at nearly our pace, and a node that lost its memory
@@ -40,10 +48,12 @@
 #include "redlock_arithmetic.h"
 #include "redlock_nodes.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #define LOST_LOG_EVERY_US 1000000
 
@@ -60,8 +70,10 @@ struct redlock {
     struct redlock_settings settings;
     struct redlock_nodes *nodes;
     size_t leases;
-    uint64_t random; /* state of the generator of jitter, which need not be secret */
-    uint64_t lost;   /* locks, since the log said so */
+    struct redlock_lease *waiting;           /* those ASKING or BACKING_OFF */
+    char holder[3 * (TEXT_INT64_BYTES + 1)]; /* how its tokens begin */
+    uint64_t random;                         /* state of the generator of jitter, which need not be secret */
+    uint64_t lost;                           /* locks, since the log said so */
     int64_t lost_logged_us;
 };
 
@@ -80,6 +92,8 @@ struct redlock_lease {
     uint64_t round;
     int64_t started_us;
     unsigned asked, yes, no;
+    unsigned heard; /* nodes that said, since this round began, that the lock was let go */
+    struct redlock_lease *next_waiting, *previous_waiting;
     bool had_grace;
     unsigned touched; /* nodes that may have the key with this token */
     /* held */
@@ -123,10 +137,48 @@ bool redlock_is_ready(const struct redlock *redlock)
     return redlock_voting(redlock) >= redlock_majority(redlock->settings.node_count);
 }
 
+struct redlock_nodes *redlock_nodes(struct redlock *redlock)
+{
+    return redlock->nodes;
+}
+
 /* --- states ------------------------------------------------------------------------------------------------------------------ */
+static bool is_waiting(enum lease_state state)
+{
+    return state == LEASE_ASKING || state == LEASE_BACKING_OFF;
+}
+
+static void list_waiting(struct redlock_lease *lease)
+{
+    struct redlock_lease **first = &lease->redlock->waiting;
+    lease->previous_waiting = NULL;
+    lease->next_waiting = *first;
+    if (*first != NULL) {
+        (*first)->previous_waiting = lease;
+    }
+    *first = lease;
+}
+
+static void unlist_waiting(struct redlock_lease *lease)
+{
+    if (lease->previous_waiting != NULL) {
+        lease->previous_waiting->next_waiting = lease->next_waiting;
+    } else {
+        lease->redlock->waiting = lease->next_waiting;
+    }
+    if (lease->next_waiting != NULL) {
+        lease->next_waiting->previous_waiting = lease->previous_waiting;
+    }
+}
+
 static void lease_move(struct redlock_lease *lease, enum lease_state state)
 {
     CHECK(may_move[lease->state][state]);
+    if (is_waiting(state) && !is_waiting(lease->state)) {
+        list_waiting(lease);
+    } else if (!is_waiting(state) && is_waiting(lease->state)) {
+        unlist_waiting(lease);
+    }
     lease->state = state;
     bool is_held = state == LEASE_HELD || state == LEASE_EXTENDING;
     CHECK(is_held == (lease->valid_until_us != 0));
@@ -146,7 +198,7 @@ static void due_at(struct redlock_lease *lease, int64_t due_us)
 static void let_go(struct redlock_lease *lease)
 {
     if (lease->touched != 0) {
-        redlock_nodes_release(lease->redlock->nodes, &lease->key, lease->touched);
+        redlock_nodes_release(lease->redlock->nodes, &lease->key, lease->touched, lease->valid_until_us != 0);
     }
     lease->touched = 0;
     lease->valid_until_us = 0;
@@ -167,12 +219,13 @@ static void tell(struct redlock_lease *lease, enum redlock_event event)
 }
 
 /* --- a round ----------------------------------------------------------------------------------------------------------------- */
-static void new_token(struct redlock_key *key)
+static void new_token(const struct redlock *redlock, struct redlock_key *key)
 {
-    unsigned char random[(REDLOCK_TOKEN_BYTES - 1) / 2];
+    unsigned char random[REDLOCK_RANDOM_BYTES];
     CHECK(getrandom(random, sizeof random, 0) == sizeof random);
+    char *end = stpcpy(key->token, redlock->holder);
     for (size_t i = 0; i < sizeof random; i++) {
-        snprintf(key->token + 2 * i, 3, "%02x", random[i]);
+        snprintf(end + 2 * i, 3, "%02x", random[i]);
     }
 }
 
@@ -180,7 +233,7 @@ static void ask_all(struct redlock_lease *lease, enum redlock_command command)
 {
     struct redlock *redlock = lease->redlock;
     lease->round++;
-    lease->asked = lease->yes = lease->no = 0;
+    lease->asked = lease->yes = lease->no = lease->heard = 0;
     lease->had_grace = false;
     lease->started_us = clock_monotonic_us();
     /* Without a majority a key on the others would only be in somebody's way. */
@@ -214,9 +267,37 @@ static void attempt(struct redlock_lease *lease)
     lease_move(lease, LEASE_ASKING);
     metrics_add(METRICS_lock_retries, lease->attempts > 0);
     lease->attempts++;
-    new_token(&lease->key);
+    new_token(lease->redlock, &lease->key);
     ask_all(lease, REDLOCK_TAKE);
     due_at(lease, earlier(round_end_us(lease), lease->deadline_us));
+}
+
+/* Would a majority say yes now, by the votes before and the news since? */
+static bool may_be_had(const struct redlock_lease *lease)
+{
+    return lease->heard != 0 &&
+           count_bits(lease->heard | lease->yes) >= redlock_majority(lease->redlock->settings.node_count);
+}
+
+static void wake(struct redlock_lease *lease)
+{
+    if (lease->state == LEASE_BACKING_OFF && may_be_had(lease)) {
+        metrics_add(METRICS_lock_wakes, 1);
+        attempt(lease);
+    }
+}
+
+static void released_cb(void *context, unsigned node, const char *resource)
+{
+    struct redlock *redlock = context;
+    struct redlock_lease *next;
+    for (struct redlock_lease *lease = redlock->waiting; lease != NULL; lease = next) {
+        next = lease->next_waiting;
+        if (strcmp(lease->key.name + strlen(REDLOCK_KEY_PREFIX), resource) == 0) {
+            lease->heard |= 1U << node;
+            wake(lease);
+        }
+    }
 }
 
 static void attempt_failed(struct redlock_lease *lease)
@@ -229,6 +310,7 @@ static void attempt_failed(struct redlock_lease *lease)
         let_go(lease);
         lease_move(lease, LEASE_BACKING_OFF);
         due_at(lease, retry_us);
+        wake(lease); /* let go while we asked */
     } else {
         make_free(lease);
         metrics_add(METRICS_lock_failures, 1);
@@ -382,7 +464,10 @@ struct redlock *redlock_open(const struct redlock_settings *settings)
     redlock->settings.nodes = NULL; /* the caller's */
     redlock->lost_logged_us = -LOST_LOG_EVERY_US;
     CHECK(getrandom(&redlock->random, sizeof redlock->random, 0) == sizeof redlock->random);
-    redlock->nodes = redlock_nodes_open(settings, answer_cb);
+    int bytes = snprintf(redlock->holder, sizeof redlock->holder, "%" PRIx64 "-%" PRIx64 "-%" PRId64 "-",
+                         settings->holder.server, settings->holder.run, (int64_t)getpid());
+    CHECK(bytes > 0 && (size_t)bytes < sizeof redlock->holder);
+    redlock->nodes = redlock_nodes_open(settings, answer_cb, released_cb, redlock);
     return redlock;
 }
 

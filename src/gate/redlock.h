@@ -5,14 +5,16 @@
 #ifndef DOORBUSTER_GATE_REDLOCK_H
 #define DOORBUSTER_GATE_REDLOCK_H
 
-#include "doorbuster/gate_place.h"
+#include "doorbuster/gate.h"
+
+#include "keys.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define REDLOCK_NODES_MAX GATE_NODES_MAX
-#define REDLOCK_KEY_PREFIX "{doorbuster}:lock:" /* string: the holder's token. Expires */
+#define REDLOCK_KEY_PREFIX KEY_LOCK_PREFIX
 #define REDLOCK_KEY_BYTES 64
 
 #define REDLOCK_TTL_MS 10000       /* LOCK_TIMEOUT_SECONDS */
@@ -33,6 +35,8 @@ struct redlock_settings {
     int attempts;                      /* of one redlock_acquire(), the first included */
     int retry_delay_ms; /* before the second attempt at most so long, then twice, … with full jitter */
     int extensions_max; /* of one tenure: nobody keeps a lock for ever */
+    struct gate_holder holder;   /* server 0: nobody of ours can have died and left locks */
+    const uint32_t *node_starts; /* as in struct gate_settings; must outlive it */
 };
 
 enum redlock_event {
@@ -48,9 +52,12 @@ struct redlock *redlock_open(const struct redlock_settings *settings);
 /* May a majority vote? */
 bool redlock_is_ready(const struct redlock *redlock);
 unsigned redlock_voting(const struct redlock *redlock); /* how many nodes may */
+/* For what else is kept on them: redlock_stock.c. */
+struct redlock_nodes *redlock_nodes(struct redlock *redlock);
 /* Writes what the leases have asked: once a turn of the loop, before it waits. */
 void redlock_turn(struct redlock *redlock);
-/* No lease may be left. Sends what is unsent. The loop must run until its handles are closed. */
+/* No lease may be left. Sends what is unsent; whatever waits for a node's answer has got none before it returns. The loop must run until its
+ * handles are closed. */
 void redlock_close(struct redlock **redlock);
 
 /* A lease is one resource that this worker wants now and then; free at first. The key is REDLOCK_KEY_PREFIX and the resource. */

@@ -1,4 +1,4 @@
-/* The nodes of a Redlock: a link to each, which run of Redis it is, and whether it may vote. A worker's loop thread. Owns the links and
+/* The nodes of a Redlock: two links to each, which run of Redis it is, and whether it may vote. A worker's loop thread. Owns the links and
  * one timer.
  *
  *   DOWN --link up--> UNKNOWN --INFO: a run that is old enough, or known--> VOTING
@@ -10,6 +10,17 @@
  * we do not know may vote only once it is older than the longest TTL, when whatever the run before had promised is over: the delayed
  * restart of the algorithm's author. Its age is what it says itself, but never more than the time since the run before last answered us,
  * by our clock. At first contact there is only the node's own clock; that it runs evenly is what expiry of its keys rests on anyway.
+ *
+ * Private nodes are started by our supervisor, which counts how often (`node_starts`). What is in its first run has never been in another that this
+ * server's workers could have asked, and the workers of an earlier server are dead; so that one votes at once. The count is looked at when INFO is
+ * answered: a second run cannot answer before it was counted.
+ *
+ * Locks of the dead: a worker that is killed (kill -9) leaves its locks for their whole TTL, 10 s, which is longer than a purchase's deadline; its
+ * product could not be sold for so long. So tokens say whose they are, and the first thing on a connection is to delete those of the same server's
+ * earlier runs and of the worker in whose place this one was started. Only for a TTL after the start: then the last of them has expired, and the
+ * dead one's pid may be somebody else's.
+ *
+ * The second link listens to the news of released locks (redlock.c says what for). Nobody minds if some are lost.
  *
  * Only a restart is found out like this: who empties a running node by hand (FLUSHALL, DEL) makes it forget its votes.
  *
@@ -25,12 +36,13 @@
 #include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
-#include "doorbuster/text.h"
 #include "redlock_arithmetic.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CONNECT_TIMEOUT_MS 1000
 #define COMMAND_TIMEOUT_MS 1000
@@ -38,10 +50,26 @@
 #define IDENTIFY_EVERY_US 1000000
 #define PENDING_MAX 512
 #define OWED_MAX PENDING_MAX /* so that one outage is never too much */
-#define NAME_BYTES 24
+#define NAME_BYTES 32
 
+/* ARGV: token, what to announce ("": nothing). */
 static const char release_script[] =
-    "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('DEL',KEYS[1]) end return 0";
+    "if redis.call('GET',KEYS[1])~=ARGV[1] then return 0 end "
+    "redis.call('DEL',KEYS[1]) "
+    "if ARGV[2]~='' then redis.call('PUBLISH','" CHANNEL_RELEASED "',ARGV[2]) end "
+    "return 1";
+/* ARGV: how tokens of this server begin, of this run, of the dead worker ("": none). */
+static const char bury_script[] =
+    "local function begins(text,with) return string.sub(text,1,#with)==with end "
+    "local count=0 "
+    "for _,key in ipairs(redis.call('KEYS','" KEY_LOCK_PREFIX "*')) do "
+    "local token=redis.pcall('GET',key) "
+    "if type(token)=='string' and begins(token,ARGV[1]) and "
+    "(not begins(token,ARGV[2]) or (ARGV[3]~='' and begins(token,ARGV[3]))) then "
+    "redis.call('DEL',key) "
+    "redis.call('PUBLISH','" CHANNEL_RELEASED "',string.sub(key,#'" KEY_LOCK_PREFIX "'+1)) "
+    "count=count+1 end end "
+    "return count";
 static const char extend_script[] =
     "if redis.call('GET',KEYS[1])==ARGV[1] then return redis.call('PEXPIRE',KEYS[1],ARGV[2]) end return 0";
 
@@ -56,13 +84,14 @@ static const bool may_move[NODE_STATES][NODE_STATES] = {
 struct owed_release {
     struct redlock_key key;
     int64_t until_us; /* the key has expired by then */
+    bool announce;
 };
 
 struct node {
     struct redlock_nodes *nodes;
     unsigned index;
-    char name[NAME_BYTES];
-    struct redis_link *link;
+    char name[NAME_BYTES], news_name[NAME_BYTES];
+    struct redis_link *link, *news;
     enum node_state state;
     struct redlock_run run; /* the last we met; id "": none yet */
     int64_t seen_us;        /* when it last answered */
@@ -76,7 +105,12 @@ struct node {
 
 struct redlock_nodes {
     uv_timer_t tick;
-    redlock_answer_cb cb;
+    redlock_answer_cb answer_cb;
+    redlock_released_cb released_cb;
+    void *context;
+    struct gate_holder holder;
+    const uint32_t *node_starts; /* NULL: not ours */
+    int64_t opened_us;
     unsigned count;
     int64_t ttl_us;
     char ttl_ms[TEXT_INT64_BYTES];
@@ -90,6 +124,7 @@ struct ask {
     void *context;
     uint64_t round;
     struct owed_release release; /* of a release: what is owed if it gets no answer */
+    redlock_reply_cb cb;         /* of redlock_nodes_command() */
 };
 
 /* --- states ------------------------------------------------------------------------------------------------------------------ */
@@ -100,6 +135,23 @@ unsigned redlock_nodes_voting(const struct redlock_nodes *nodes)
         voting += nodes->list[i].state == NODE_VOTING;
     }
     return voting;
+}
+
+unsigned redlock_nodes_count(const struct redlock_nodes *nodes)
+{
+    return nodes->count;
+}
+
+bool redlock_nodes_votes(const struct redlock_nodes *nodes, unsigned node)
+{
+    return nodes->list[node].state == NODE_VOTING;
+}
+
+const char *redlock_nodes_state(const struct redlock_nodes *nodes, unsigned node)
+{
+    static const char *const states[NODE_STATES] = {
+        [NODE_DOWN] = "down", [NODE_UNKNOWN] = "unknown", [NODE_YOUNG] = "young", [NODE_VOTING] = "up"};
+    return states[nodes->list[node].state];
 }
 
 static void tell_majority(struct redlock_nodes *nodes)
@@ -191,8 +243,14 @@ static void release_cb(const redisReply *reply, void *context)
 
 static bool send_release(struct node *node, const struct owed_release *release)
 {
-    const char *argv[] = {"EVAL", release_script, "1", release->key.name, release->key.token};
-    return put(node, release_cb, &(struct ask){.node = node, .release = *release}, 5, argv);
+    const char *resource = release->key.name + strlen(KEY_LOCK_PREFIX);
+    const char *argv[] = {"EVAL",
+                          release_script,
+                          "1",
+                          release->key.name,
+                          release->key.token,
+                          release->announce ? resource : ""};
+    return put(node, release_cb, &(struct ask){.node = node, .release = *release}, 6, argv);
 }
 
 static void pay_what_is_owed(struct node *node)
@@ -208,15 +266,47 @@ static void pay_what_is_owed(struct node *node)
     }
 }
 
-void redlock_nodes_release(struct redlock_nodes *nodes, const struct redlock_key *key, unsigned touched)
+void redlock_nodes_release(struct redlock_nodes *nodes, const struct redlock_key *key, unsigned touched,
+                           bool announce)
 {
-    struct owed_release release = {.key = *key, .until_us = clock_monotonic_us() + nodes->ttl_us};
+    struct owed_release release = {
+        .key = *key, .until_us = clock_monotonic_us() + nodes->ttl_us, .announce = announce};
     for (unsigned i = 0; i < nodes->count; i++) {
         struct node *node = &nodes->list[i];
         if (!send_release(node, &release) && (touched & (1U << i))) {
             owe(node, &release);
         }
     }
+}
+
+/* --- locks of the dead ---------------------------------------------------------------------------------------------------------- */
+static void buried_cb(const redisReply *reply, void *context)
+{
+    struct node *node = ((struct ask *)context)->node;
+    free(context);
+    replied(node, reply);
+    if (reply != NULL && reply->type == REDIS_REPLY_INTEGER && reply->integer > 0) {
+        metrics_add(METRICS_lock_orphans_released, (uint64_t)reply->integer);
+        log_info("%s: released %lld lock%s of workers that died", node->name, reply->integer,
+                 reply->integer == 1 ? "" : "s");
+    }
+}
+
+static void bury_the_dead(struct node *node)
+{
+    const struct redlock_nodes *nodes = node->nodes;
+    const struct gate_holder *holder = &nodes->holder;
+    char server[TEXT_INT64_BYTES], run[2 * TEXT_INT64_BYTES], dead[3 * TEXT_INT64_BYTES] = "";
+    if (holder->server == 0 || clock_monotonic_us() - nodes->opened_us > nodes->ttl_us) {
+        return;
+    }
+    snprintf(server, sizeof server, "%" PRIx64 "-", holder->server);
+    snprintf(run, sizeof run, "%s%" PRIx64 "-", server, holder->run);
+    if (holder->dead_pid != 0 && holder->dead_pid != getpid()) {
+        snprintf(dead, sizeof dead, "%s%" PRId64 "-", run, holder->dead_pid);
+    }
+    put(node, buried_cb, &(struct ask){.node = node}, 6,
+        (const char *[]){"EVAL", bury_script, "0", server, run, dead});
 }
 
 /* --- who is it? ------------------------------------------------------------------------------------------------------------- */
@@ -241,13 +331,23 @@ static bool is_met_already(const struct node *node, const struct redlock_run *ru
     return false;
 }
 
+/* The first run of a private node. */
+static bool cannot_have_forgotten(const struct node *node)
+{
+    const uint32_t *starts = node->nodes->node_starts;
+    return starts != NULL && __atomic_load_n(&starts[node->index], __ATOMIC_ACQUIRE) == 1;
+}
+
 static void meet(struct node *node, const struct redlock_run *run, int64_t seen_us)
 {
     bool is_new = strcmp(run->id, node->run.id) != 0, is_first = node->run.id[0] == '\0';
     int64_t now_us = clock_monotonic_us();
     if (is_new) {
-        node->may_vote_at_us = redlock_may_vote_at_us(
-            now_us, run->uptime_s, is_first ? REDLOCK_NEVER : seen_us, node->nodes->ttl_us);
+        node->may_vote_at_us =
+            cannot_have_forgotten(node)
+                ? now_us
+                : redlock_may_vote_at_us(now_us, run->uptime_s, is_first ? REDLOCK_NEVER : seen_us,
+                                         node->nodes->ttl_us);
         metrics_add(METRICS_lock_nodes_restarted, !is_first);
     }
     node->run = *run;
@@ -291,6 +391,7 @@ static void up_cb(void *context)
     struct node *node = context;
     node->complained = false;
     node_move(node, NODE_UNKNOWN);
+    bury_the_dead(node);
     identify(node);
     pay_what_is_owed(node);
 }
@@ -300,6 +401,27 @@ static void down_cb(void *context)
     struct node *node = context;
     metrics_add(METRICS_redis_links_lost, 1);
     node_down(node);
+}
+
+/* --- news of released locks ------------------------------------------------------------------------------------------------- */
+static void news_cb(const redisReply *reply, void *context)
+{
+    struct node *node = context;
+    if (reply != NULL && reply->type == REDIS_REPLY_ARRAY && reply->elements == 3 &&
+        reply->element[2]->type == REDIS_REPLY_STRING) { /* not the confirmation */
+        node->nodes->released_cb(node->nodes->context, node->index, reply->element[2]->str);
+    }
+}
+
+static void news_up_cb(void *context)
+{
+    struct node *node = context;
+    redis_link_subscribe(node->news, CHANNEL_RELEASED, news_cb, node);
+}
+
+static void news_down_cb(void *context)
+{
+    (void)context; /* the backoff decides */
 }
 
 static void tick_cb(uv_timer_t *timer)
@@ -332,7 +454,7 @@ static void vote_cb(const redisReply *reply, void *context)
     struct ask ask = *(struct ask *)context;
     free(context);
     replied(ask.node, reply);
-    ask.node->nodes->cb(ask.context, ask.round, ask.node->index, answer_of(reply));
+    ask.node->nodes->answer_cb(ask.context, ask.round, ask.node->index, answer_of(reply));
 }
 
 bool redlock_nodes_ask(struct redlock_nodes *nodes, unsigned index, enum redlock_command command,
@@ -350,6 +472,22 @@ bool redlock_nodes_ask(struct redlock_nodes *nodes, unsigned index, enum redlock
                      (const char *[]){"EVAL", extend_script, "1", key->name, key->token, nodes->ttl_ms});
 }
 
+/* --- anything else ------------------------------------------------------------------------------------------------------------- */
+static void command_cb(const redisReply *reply, void *context)
+{
+    struct ask ask = *(struct ask *)context;
+    free(context);
+    replied(ask.node, reply);
+    ask.cb(ask.context, ask.node->index, reply);
+}
+
+bool redlock_nodes_command(struct redlock_nodes *nodes, unsigned index, redlock_reply_cb cb, void *context,
+                           int argc, const char **argv)
+{
+    struct node *node = &nodes->list[index];
+    return put(node, command_cb, &(struct ask){.node = node, .context = context, .cb = cb}, argc, argv);
+}
+
 /* --- open and close --------------------------------------------------------------------------------------------------------------- */
 static void open_node(struct redlock_nodes *nodes, unsigned index, const struct redlock_settings *settings)
 {
@@ -365,13 +503,24 @@ static void open_node(struct redlock_nodes *nodes, unsigned index, const struct 
                                        .down_cb = down_cb,
                                        .context = node};
     node->link = redis_link_new(settings->loop, &link);
+    snprintf(node->news_name, sizeof node->news_name, "news of lock node %u", index + 1);
+    link.name = node->news_name;
+    link.up_cb = news_up_cb;
+    link.down_cb = news_down_cb;
+    node->news = redis_link_new(settings->loop, &link);
 }
 
-struct redlock_nodes *redlock_nodes_open(const struct redlock_settings *settings, redlock_answer_cb cb)
+struct redlock_nodes *redlock_nodes_open(const struct redlock_settings *settings, redlock_answer_cb answer_cb,
+                                         redlock_released_cb released_cb, void *context)
 {
     struct redlock_nodes *nodes = calloc(1, sizeof *nodes);
     CHECK(nodes != NULL);
-    nodes->cb = cb;
+    nodes->answer_cb = answer_cb;
+    nodes->released_cb = released_cb;
+    nodes->context = context;
+    nodes->holder = settings->holder;
+    nodes->node_starts = settings->node_starts;
+    nodes->opened_us = clock_monotonic_us();
     nodes->count = settings->node_count;
     nodes->ttl_us = (int64_t)settings->ttl_ms * 1000;
     text_from_int64(settings->ttl_ms, nodes->ttl_ms);
@@ -388,6 +537,7 @@ void redlock_nodes_turn(struct redlock_nodes *nodes)
 {
     for (unsigned i = 0; i < nodes->count; i++) {
         redis_link_flush(nodes->list[i].link);
+        redis_link_flush(nodes->list[i].news);
     }
 }
 
@@ -406,6 +556,7 @@ void redlock_nodes_close(struct redlock_nodes **nodes_pointer)
     }
     for (unsigned i = 0; i < nodes->count; i++) {
         redis_link_close(&nodes->list[i].link);
+        redis_link_close(&nodes->list[i].news);
     }
     uv_close((uv_handle_t *)&nodes->tick, free_nodes_cb);
 }

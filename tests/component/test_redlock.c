@@ -26,6 +26,8 @@
 #define DELAY_MS 10
 #define ATTEMPTS 3
 #define ROUNDS 500
+#define SERVER 0xabc
+#define RUN 0xd
 #define RESOURCE "1"
 #define KEY REDLOCK_KEY_PREFIX RESOURCE
 
@@ -184,12 +186,12 @@ static void acquire_until_held(struct contender *contender)
 
 /* --- nodes ---------------------------------------------------------------------------------------------------------------------- */
 /* What the node has under the key: "" for nothing. */
-static void read_key(unsigned node, char out[64])
+static void read_key(unsigned node, char out[128])
 {
     redisContext *redis = redis_fixture_connect(&test.redis[node]);
     redisReply *reply = redisCommand(redis, "GET %s", KEY);
     assert_non_null(reply);
-    snprintf(out, 64, "%s", reply->type == REDIS_REPLY_STRING ? reply->str : "");
+    snprintf(out, 128, "%s", reply->type == REDIS_REPLY_STRING ? reply->str : "");
     freeReplyObject(reply);
     redisFree(redis);
 }
@@ -198,7 +200,7 @@ static unsigned nodes_with_key(void)
 {
     unsigned count = 0;
     for (unsigned i = 0; i < NODES; i++) {
-        char token[64] = "";
+        char token[128] = "";
         if (test.redis[i].pid != 0) {
             read_key(i, token);
         }
@@ -293,15 +295,24 @@ static void test_resources_are_apart(void **state)
     redlock_lease_free(&c.lease);
 }
 
+/* "<server>-<run>-<pid>-<128 random bits>" */
+static void expect_token_of(const char *token, pid_t pid)
+{
+    char begin[64];
+    size_t bytes = (size_t)snprintf(begin, sizeof begin, "%x-%x-%d-", SERVER, RUN, (int)pid);
+    assert_memory_equal(token, begin, bytes);
+    assert_int_equal(strlen(token + bytes), 32);
+}
+
 static void test_keys_come_and_go(void **state)
 {
-    char tokens[NODES][64], again[64];
+    char tokens[NODES][128], again[128];
     (void)state;
     assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
     TURN_UNTIL(nodes_with_key() == NODES); /* the votes that were not waited for, too */
     for (unsigned i = 0; i < NODES; i++) {
         read_key(i, tokens[i]);
-        assert_int_equal(strlen(tokens[i]), 32); /* 128 bits */
+        expect_token_of(tokens[i], getpid());
         assert_string_equal(tokens[i], tokens[0]);
     }
     redlock_release(test.a.lease);
@@ -315,7 +326,7 @@ static void test_keys_come_and_go(void **state)
 /* What another has set is neither taken nor deleted. */
 static void test_others_keys_are_left_alone(void **state)
 {
-    char token[64];
+    char token[128];
     (void)state;
     for (unsigned i = 0; i < MAJORITY; i++) {
         do_on(i, "SET " KEY " another");
@@ -556,7 +567,7 @@ static void test_one_redis_has_one_vote(void **state)
 /* A worker is stopped for longer than its lock lives: its loop does not turn. */
 static void test_a_stopped_holder_finds_out(void **state)
 {
-    char token[64];
+    char token[128];
     (void)state;
     close_contender(&test.a);
     uv_loop_init(&test.other_loop);
@@ -579,7 +590,7 @@ static void test_a_stopped_holder_finds_out(void **state)
     redlock_turn(test.a.redlock);
     TURN_UNTIL(calls_of(0, "eval") == calls + 1);
     TURN_UNTIL(nodes_with_key() >= MAJORITY);
-    char after[64];
+    char after[128];
     read_key(0, after);
     assert_string_equal(after, token);
     assert_true(holds(&test.b));
@@ -930,7 +941,8 @@ static int setup_nodes_only(void **state)
                                               .node_timeout_ms = NODE_TIMEOUT_MS,
                                               .attempts = ATTEMPTS,
                                               .retry_delay_ms = DELAY_MS,
-                                              .extensions_max = 4};
+                                              .extensions_max = 4,
+                                              .holder = {.server = SERVER, .run = RUN}};
     return 0;
 }
 
