@@ -182,11 +182,11 @@ set_up() {
   sed 's/^/  /' "$work/logs/setup.log"
 }
 
-# A third of the way through the run two lock nodes are killed; they come back by themselves.
+# Half-way through the run two lock nodes are killed; they come back by themselves.
 start_outage() {
   [[ $gate == redlock ]] || return 0
   "$PYTHON" -B "$ROOT/load_tests/v3_redlock/outage.py" --server "$server_pid" --host "http://127.0.0.1:$port" \
-    --after "$((seconds / 3 + 1))" --nodes "$NODES_TO_KILL" --progress "$work/logs/progress.log" --out "$work/logs/outages.json" \
+    --after "$((seconds / 2))" --nodes "$NODES_TO_KILL" --progress "$work/logs/progress.log" --out "$work/logs/outages.json" \
     >"$work/logs/outage.log" 2>&1 </dev/null 4<&- &
   outage_pid=$!
 }

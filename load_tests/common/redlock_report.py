@@ -71,6 +71,7 @@ def as_json(scenario: str, tally: RedlockTally, reading: StoreReading, faults: l
             "sold_in_store": everyday_sold_in_store(tally, reading),
             "longest_pause_ms": round(tally.longest_pause_s * 1000, 1),
             "sold_at": tally.everyday_sold_at,
+            "all_in_at": tally.all_in_at,
         },
         "locks": locks(tally),
     }

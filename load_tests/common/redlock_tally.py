@@ -18,6 +18,7 @@ class RedlockTally(OneProductTally):
     everyday_id: int = 0
     everyday_stock_at_start: int = 0
     everyday_sold: int = 0
+    all_in_at: float = 0.0         # when the last of the people had come in; of the monotonic clock
     longest_pause_s: float = 0.0   # between two everyday sales
     metrics_before: dict[str, float] = field(default_factory=dict)
     metrics_after: dict[str, float] = field(default_factory=dict)

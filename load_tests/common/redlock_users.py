@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -92,6 +93,7 @@ class RedlockUser(DoorbusterUser):
     def on_start(self) -> None:
         run.tally.buyers.append(self)
         super().on_start()
+        run.tally.all_in_at = time.monotonic()
 
     def purchase_path(self) -> str:
         return random.choice(purchase_paths())

@@ -69,14 +69,14 @@ def rows_of_redlock(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def rows_of_outages(sold_at: dict[str, int], outages: list[dict[str, Any]]) -> list[Row]:
-    """What happened to the nodes, and how sales went with some of them missing, and as long before that."""
+def rows_of_outages(everyday: dict[str, Any], outages: list[dict[str, Any]]) -> list[Row]:
+    """What happened to the nodes, and how sales went with some of them missing, and with everybody there before that."""
     again = sum(outage["votes"] is not None for outage in outages)
     rows = [Row("nodes killed that vote again", f"{again} of {len(outages)}", "all", 0 < len(outages) == again)]
-    sales = {int(second): count for second, count in sold_at.items()}
+    sales = {int(second): count for second, count in everyday["sold_at"].items()}
     if again and sales:
         begin, end = min(outage["down"] for outage in outages), max(outage["votes"] or 0 for outage in outages)
-        before = range(max(min(sales) + 1, 2 * int(begin) - int(end)), int(begin))
+        before = range(max(int(everyday["all_in_at"]) + 1, 2 * int(begin) - int(end)), int(begin))
         missing = range(int(begin) + 1, min(int(end), max(sales)))
         for what, seconds in (("everyday sold a second, before that", before), ("everyday sold a second, nodes missing", missing)):
             if seconds:
@@ -169,7 +169,7 @@ def main() -> int:
     products = result.get("products", [])
     rows = rows_of_shelf(result) if products else rows_of_one_product(result)
     rows += rows_of_redlock(result) if "locks" in result else []
-    rows += rows_of_outages(result["everyday"]["sold_at"], outages) if outages is not None else []
+    rows += rows_of_outages(result["everyday"], outages) if outages is not None else []
     rows += rows_of_answers(result)
     print(title(result))
     if products:

@@ -71,9 +71,8 @@ def wait_until(is_so: Callable[[], bool], seconds_max: float, poll_seconds: floa
     deadline = time.monotonic() + seconds_max
     since, seen = 0.0, 0
     while time.monotonic() < deadline:
-        now = time.monotonic()
         if is_so():
-            since = since if seen else now
+            since = since if seen else time.monotonic()
             seen += 1
             if seen == in_a_row:
                 return since

@@ -40,7 +40,7 @@
 #define TENURE_US 20000
 #define TENURE_REFERENCES (4 * GATE_BATCH_MAX)
 #define REST_US 2000
-#define RETRY_REST_US 20000    /* after an acquisition that failed */
+#define RETRY_REST_US 1000     /* after an acquisition that failed; it has backed off itself */
 #define ACQUIRE_MAX_US 1000000 /* for so long somebody may keep other desks while waiting for one */
 #define LEFT_MIN_US_MAX 100000 /* a batch is not begun with less validity: this, or a tenth of a short TTL */
 
@@ -78,7 +78,7 @@ struct desks {
     struct redlock *redlock;
     uv_loop_t *loop;
     uv_timer_t rest_timer; /* only so that the loop turns */
-    int64_t extend_below_us, left_min_us;
+    int64_t extend_below_us, left_min_us, retry_rest_us;
     uint64_t last_tenure;
     size_t count;
     struct desk_list by_state[DESK_STATES];
@@ -457,7 +457,7 @@ static void lease_cb(struct redlock_lease *lease, enum redlock_event event, void
         begin_tenure(desk);
         break;
     case REDLOCK_NOT_ACQUIRED:
-        let_rest(desk, RETRY_REST_US);
+        let_rest(desk, desk->desks->retry_rest_us);
         give_way(desk);
         if (desk->state == DESK_WANTING && desk->blocked.count == 0) {
             desk_move(desk, DESK_IDLE);
@@ -554,14 +554,18 @@ void desks_take_expired(struct desks *desks, int64_t until_us, struct ticket_lis
 }
 
 /* --- open and close ------------------------------------------------------------------------------------------------------------ */
-struct desks *desks_open(struct redlock *redlock, uv_loop_t *loop, int ttl_ms)
+struct desks *desks_open(struct redlock *redlock, uv_loop_t *loop, const struct gate_place *place)
 {
+    int ttl_ms = place->lock_ttl_ms;
     struct desks *desks = calloc(1, sizeof *desks);
     CHECK(desks != NULL);
     desks->redlock = redlock;
     desks->loop = loop;
     desks->extend_below_us = (int64_t)ttl_ms * 1000 / 3;
     desks->left_min_us = (int64_t)ttl_ms * 100 < LEFT_MIN_US_MAX ? (int64_t)ttl_ms * 100 : LEFT_MIN_US_MAX;
+    /* A single attempt has no backoff, so the rest is one. */
+    desks->retry_rest_us =
+        place->lock_attempts > 1 ? RETRY_REST_US : RETRY_REST_US + (int64_t)place->lock_retry_delay_ms * 1000;
     uv_timer_init(loop, &desks->rest_timer);
     desks->rest_timer.data = desks;
     return desks;

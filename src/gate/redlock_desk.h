@@ -42,7 +42,7 @@ void ticket_list_take_expired(struct ticket_list *list, int64_t until_us, struct
 
 struct desks;
 
-struct desks *desks_open(struct redlock *redlock, uv_loop_t *loop, int ttl_ms);
+struct desks *desks_open(struct redlock *redlock, uv_loop_t *loop, const struct gate_place *place);
 /* No ticket may be here. Before redlock_close(). The loop must run until its handles are closed. Sets NULL. */
 void desks_close(struct desks **desks);
 

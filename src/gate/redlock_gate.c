@@ -652,7 +652,7 @@ struct gate *redlock_gate_open(const struct gate_settings *settings)
                                                             .node_starts = settings->node_starts});
     gate->stock = redlock_stock_open(gate->redlock, settings->loop, settings->store_id,
                                      REDLOCK_NODE_TIMEOUT_MS, looked_cb, gate);
-    gate->desks = desks_open(gate->redlock, settings->loop, place->lock_ttl_ms);
+    gate->desks = desks_open(gate->redlock, settings->loop, place);
     gate->terms = terms_new();
     uv_timer_init(settings->loop, &gate->sweep);
     gate->sweep.data = gate;

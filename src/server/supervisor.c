@@ -38,6 +38,7 @@
 #define ROLL_RETRY_US 1000000
 #define START_TIMEOUT_US 60000000
 #define STOP_TIMEOUT_US 30000000
+#define NODE_STOP_TIMEOUT_US 3000000 /* it keeps nothing: one that hangs is not worth a long wait */
 #define LISTEN_BACKLOG 4096
 #define CHILDREN_MAX (2 * METRICS_WORKERS_MAX + 1 + GATE_NODES_MAX)
 
@@ -271,6 +272,13 @@ static bool is_own_end(int status)
     return !WIFSIGNALED(status) || (WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM);
 }
 
+/* A redis-server that is told to end before it has come to listen for that dies of it; it has nothing to lose then. */
+static bool left_as_told(const struct child *child, int status)
+{
+    bool is_redis = child->kind == CHILD_REDIS || child->kind == CHILD_NODE;
+    return !WIFSIGNALED(status) || (is_redis && WTERMSIG(status) == SIGTERM);
+}
+
 static void child_died(struct supervisor *supervisor, struct child *child, int status)
 {
     char name[32];
@@ -287,7 +295,7 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
         supervisor->roll_not_before_us = now_us + ROLL_RETRY_US;
     }
     if (gone_for_good) {
-        log_info("%s has left%s", child_name(child, name), WIFSIGNALED(status) ? " by a signal" : "");
+        log_info("%s has left%s", child_name(child, name), left_as_told(child, status) ? "" : " by a signal");
         remove_child(supervisor, child);
         return;
     }
@@ -465,7 +473,8 @@ static void signal_kind(const struct supervisor *supervisor, enum child_kind kin
 /* Waits until no child of this kind is left; after the timeout, kill -9: what is in the log is recorded at the next start. */
 static void wait_for_end(struct supervisor *supervisor, enum child_kind kind)
 {
-    int64_t deadline_us = clock_monotonic_us() + STOP_TIMEOUT_US;
+    int64_t timeout_us = kind == CHILD_NODE ? NODE_STOP_TIMEOUT_US : STOP_TIMEOUT_US;
+    int64_t deadline_us = clock_monotonic_us() + timeout_us;
     while (count_kind(supervisor, kind) > 0) {
         struct pollfd poller = {.fd = supervisor->signal_fd, .events = POLLIN};
         struct signalfd_siginfo info;
@@ -476,7 +485,7 @@ static void wait_for_end(struct supervisor *supervisor, enum child_kind kind)
         if (clock_monotonic_us() > deadline_us) {
             log_error("a child does not end; killing it");
             signal_kind(supervisor, kind, SIGKILL);
-            deadline_us += STOP_TIMEOUT_US;
+            deadline_us += timeout_us;
         }
     }
 }

@@ -58,7 +58,9 @@
 static const struct migration {
     const char *sql;
     enum store_status (*then)(struct sqlite_store *store); /* what SQL cannot say; NULL: nothing */
-} migrations[] = {{embedded__0001_first_sql, NULL}, {embedded__0002_carts_sql, sqlite_write_history}, {embedded__0003_redlock_sql, NULL}};
+} migrations[] = {{embedded__0001_first_sql, NULL},
+                  {embedded__0002_carts_sql, sqlite_write_history},
+                  {embedded__0003_redlock_sql, NULL}};
 #define SCHEMA_VERSION ((int64_t)(sizeof migrations / sizeof migrations[0]))
 
 struct sqlite_store *sqlite_of(struct store *store)

@@ -36,6 +36,16 @@ static enum store_status find_earlier(const struct sqlite_turn *turn, int64_t ac
     return status;
 }
 
+/* What was not written has no result. */
+static enum store_status end_change(const struct sqlite_turn *turn, enum store_status status,
+                                    struct change_result *result)
+{
+    status = sqlite_turn_end(turn, status);
+    if (status != STORE_OK)
+        *result = (struct change_result){0};
+    return status;
+}
+
 /* --- stock --- */
 /* How many of it can be had; of a bundle, as many as its components allow. */
 static enum store_status available(struct sqlite_store *store, const struct sqlite_book *book, int64_t *out)
@@ -121,7 +131,8 @@ enum store_status sqlite_change_stock(struct store *base, const struct stock_cha
 {
     struct sqlite_turn turn;
     enum store_status status = sqlite_turn_begin(sqlite_of(base), changing_stock, &turn);
-    return status == STORE_OK ? sqlite_turn_end(&turn, change_stock(&turn, change, outcome, result)) : status;
+    return status == STORE_OK ? end_change(&turn, change_stock(&turn, change, outcome, result), result)
+                              : status;
 }
 
 /* --- prices --- */
@@ -158,7 +169,8 @@ enum store_status sqlite_change_price(struct store *base, const struct price_cha
 {
     struct sqlite_turn turn;
     enum store_status status = sqlite_turn_begin(sqlite_of(base), changing_price, &turn);
-    return status == STORE_OK ? sqlite_turn_end(&turn, change_price(&turn, change, outcome, result)) : status;
+    return status == STORE_OK ? end_change(&turn, change_price(&turn, change, outcome, result), result)
+                              : status;
 }
 
 /* --- cancelling --- */
@@ -278,7 +290,7 @@ enum store_status sqlite_cancel(struct store *base, int64_t order_id, int64_t ac
     struct sqlite_turn turn;
     enum store_status status = sqlite_turn_begin(sqlite_of(base), cancelling, &turn);
     if (status == STORE_OK)
-        status = sqlite_turn_end(&turn, cancel(&turn, order_id, actor, outcome, result, moves));
+        status = end_change(&turn, cancel(&turn, order_id, actor, outcome, result, moves), result);
     if (status != STORE_OK) {
         moves->position = (struct log_position){0};
         moves->count = 0;

@@ -48,6 +48,13 @@ static enum store_status read_last_time(struct sqlite_store *store, const char *
     return status;
 }
 
+/* A position and order ids to come: only a hand that edits can have used them up. */
+static bool has_room_behind(const struct store_position *position)
+{
+    return position->recorded.epoch <= position->epoch && position->recorded.n < INT64_MAX &&
+           position->last_order_id <= INT64_MAX - SALES_LOG_ORDERS_MAX;
+}
+
 static enum store_status look_around(struct sqlite_turn *turn)
 {
     int64_t last_ms = 0;
@@ -62,10 +69,11 @@ static enum store_status look_around(struct sqlite_turn *turn)
     turn->next = (struct log_position){turn->position.epoch, recorded.n + 1};
     turn->now_ms = clock_wall_ms();
     turn->at_ms = turn->now_ms > last_ms ? turn->now_ms : last_ms;
-    if (status == STORE_OK && (recorded.epoch > turn->position.epoch || recorded.n >= INT64_MAX))
-        status = sqlite_refuse(turn->store, "%s in %s failed: no position comes after %llu-%llu", turn->doing,
-                               turn->store->path, (unsigned long long)recorded.epoch,
-                               (unsigned long long)recorded.n);
+    if (status == STORE_OK && !has_room_behind(&turn->position))
+        status =
+            sqlite_refuse(turn->store, "%s in %s failed: nothing can come after %llu-%llu with order %lld",
+                          turn->doing, turn->store->path, (unsigned long long)recorded.epoch,
+                          (unsigned long long)recorded.n, (long long)turn->position.last_order_id);
     return status;
 }
 

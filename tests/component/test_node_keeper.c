@@ -10,6 +10,7 @@
 #include "node_keeper.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
@@ -269,6 +270,59 @@ static void test_a_right_figure_is_not_written_again(void **state)
     assert_int_equal(healed() + refilled(), 0);
 }
 
+/* A worker on its own connections: commits, and tells the nodes, some late, some never. */
+#define BUSY_CHANGES 600
+
+static void *work_busily(void *done)
+{
+    char error[512];
+    struct store *own;
+    struct node_books *own_books = node_books_open(&place, position.store_id, 1000);
+    uint64_t random = 5;
+    struct stock_moves moves = {.count = 0};
+    assert_int_equal(store_open(&own, url, STORE_WRITER, error, sizeof error), STORE_OK);
+    for (int i = 0; i < BUSY_CHANGES; i++) {
+        struct stock_change asked = {
+            .product_id = 1 + random_below(&random, 20), .delta = 1, .cause = STOCK_RESTOCK, .note = "busy"};
+        struct change_result result;
+        enum change_outcome outcome;
+        assert_int_equal(store_change_stock(own, &asked, &outcome, &result), STORE_OK);
+        uint32_t lot = random_below(&random, 10);
+        if (lot < 8) { /* else it died in between; the one before comes late, behind newer ones */
+            node_books_write(own_books, &moves);
+            moves.count = 1;
+            moves.position = result.position;
+            moves.each[0] = (struct stock_move){asked.product_id, result.stock};
+        }
+        if (lot < 6) {
+            node_books_write(own_books, &moves);
+        }
+    }
+    node_books_close(&own_books);
+    store_close(&own);
+    __atomic_store_n((bool *)done, true, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static void test_a_busy_sale_heals_nothing(void **state)
+{
+    struct store_product product;
+    pthread_t worker;
+    bool done = false;
+    (void)state;
+    assert_int_equal(pthread_create(&worker, NULL, work_busily, &done), 0);
+    while (!__atomic_load_n(&done, __ATOMIC_ACQUIRE)) {
+        passes(1);
+    }
+    pthread_join(worker, NULL);
+    passes(3);
+    for (int64_t i = 1; i <= 20; i++) {
+        assert_int_equal(store_find_product(store, i, &product), STORE_OK);
+        expect_everywhere(i, product.stock);
+    }
+    assert_int_equal(healed() + refilled(), 0);
+}
+
 /* --- what nobody of ours has written ---------------------------------------------------------------------------------------------------- */
 static void test_hand_edits_are_healed(void **state)
 {
@@ -426,6 +480,7 @@ int main(void)
         WITH_ALL(test_more_products_move_than_a_pass_looks_at),
         WITH_ALL(test_one_node_missed_it),
         WITH_ALL(test_a_right_figure_is_not_written_again),
+        WITH_ALL(test_a_busy_sale_heals_nothing),
         WITH_ALL(test_hand_edits_are_healed),
         WITH_ALL(test_an_older_figure_that_never_was_is_healed),
         WITH_ALL(test_what_is_no_string_is_replaced),

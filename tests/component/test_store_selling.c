@@ -12,6 +12,7 @@
 #endif
 
 #include <inttypes.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -901,6 +902,49 @@ static void test_several_processes_sell_at_once(void **state)
     assert_agrees(f);
 }
 
+/* Killed at any instruction, once it has sold something: the others go on, and the books say what the orders say. */
+static void test_a_process_dies_while_it_sells(void **state)
+{
+    struct fixture *f = *state;
+    char reports[SELLERS][FOLDER_BYTES + 16];
+    pid_t pids[SELLERS];
+    add_product(f, (struct store_product){.price = 1, .per_customer_limit = 6, .planned_stock = HERD_STOCK},
+                "Herd");
+    store_close(&f->store);
+    for (int i = 0; i < SELLERS; i++) {
+        snprintf(reports[i], sizeof reports[i], "%s/report%d", f->folder, i);
+        pids[i] = fork();
+        assert_true(pids[i] >= 0);
+        if (pids[i] == 0)
+            _exit(sell_in_herd(f->url, i, reports[i]));
+    }
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    f->store = open_another(f);
+    while (position_of(f).last_order_id < HERD_STOCK / 20)
+        assert_true(wait_a_moment(deadline));
+    kill(pids[0], SIGKILL);
+    for (int i = 0; i < SELLERS; i++) {
+        int status;
+        assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+        assert_true(i == 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+    }
+    assert_int_equal(stock_of(f, BENCH + 1), 0);
+    assert_agrees(f);
+    int64_t last = position_of(f).last_order_id;
+    assert_int_equal(buy(f, ADA, CHAIR, 1)->order.id, last + 1);
+}
+
+/* Somebody has edited the highest order id. */
+static void test_no_order_id_is_left(void **state)
+{
+    struct fixture *f = *state;
+    struct purchase purchase = purchase_of(ADA, CHAIR, 1, NULL), *purchases[] = {&purchase};
+    assert_int_equal(buy(f, ADA, CHAIR, 1)->order.id, 1);
+    edit(f, "UPDATE orders SET id = 9223372036854775807");
+    assert_status(f, store_sell(f->store, purchases, 1, &f->moves), STORE_FAILED, __LINE__);
+    assert_int_equal(stock_of(f, CHAIR), STOCK - 1);
+}
+
 /* --- failing --- */
 #ifdef DOORBUSTER_FAILPOINTS
 static struct failpoint_page *failpoints;
@@ -1064,6 +1108,8 @@ int main(void)
         SHOP(test_what_the_stock_was),
         SHOP(test_too_long_ago),
         SHOP(test_several_processes_sell_at_once),
+        SHOP(test_a_process_dies_while_it_sells),
+        SHOP(test_no_order_id_is_left),
 #ifdef DOORBUSTER_FAILPOINTS
         SHOP(test_failing_at_each_step),
 #endif

@@ -12,7 +12,10 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define LISTEN "--listen", "127.0.0.1:0"
 #define REDLOCK LISTEN, "--data", data, "--gate", "redlock"
@@ -385,6 +388,55 @@ static void test_leftover_nodes_are_ended(void **state)
     server_fixture_stop(&shop.server);
 }
 
+/* It keeps nothing, so it is not waited for long. */
+static void test_a_hung_node_does_not_hold_the_server_up(void **state)
+{
+    pid_t nodes[GATE_NODES_SPAWNED];
+    (void)state;
+    open_shop(LIST("--gate", "redlock"));
+    int64_t product = server_fixture_add_product(&shop.server, 1000, 0);
+    assert_int_equal(server_fixture_find(&shop.server, "redis-server", nodes, GATE_NODES_SPAWNED),
+                     GATE_NODES_SPAWNED);
+    kill(nodes[0], SIGSTOP);
+    kill(nodes[1], SIGSTOP);
+    buy_in_the_end(product);
+    buy_in_the_end(product);
+    server_fixture_verify(&shop.server, 0);
+    shop.server.bug_lines_allowed = true; /* "does not end; killing it" */
+    int64_t began = now_us();
+    server_fixture_stop(&shop.server);
+    assert_in_range(now_us() - began, 0, 15000000);
+}
+
+/* By the id the locks of this server's dead are known in its next run. */
+static void test_the_servers_id_is_kept(void **state)
+{
+    char path[3 * FOLDER_BYTES];
+    struct stat facts;
+    (void)state;
+    open_shop(LIST("--gate", "redlock"));
+    server_fixture_stop(&shop.server);
+    snprintf(path, sizeof path, "%s/server.id", shop.server.data);
+    assert_int_equal(stat(path, &facts), 0);
+    assert_int_equal(facts.st_mode & 07777, 0600);
+    char *first = file_read(path);
+    assert_int_equal(strspn(first, "0123456789abcdef"), 16);
+    server_fixture_start(&shop.server, 1, LIST("--gate", "redlock"), NULL);
+    server_fixture_stop(&shop.server);
+    char *second = file_read(path);
+    assert_string_equal(first, second);
+    assert_int_equal(truncate(path, 5), 0);
+    server_fixture_start(&shop.server, 1, LIST("--gate", "redlock"), NULL);
+    assert_true(server_fixture_logged(&shop.server, "server.id is no server's id; making a new one"));
+    server_fixture_stop(&shop.server);
+    char *third = file_read(path);
+    assert_int_equal(strspn(third, "0123456789abcdef"), 16);
+    assert_string_not_equal(first, third);
+    free(first);
+    free(second);
+    free(third);
+}
+
 /* A minority that is away at start is done without. */
 static void test_nodes_of_others(void **state)
 {
@@ -453,6 +505,8 @@ int main(void)
         IN_SHOP(test_workers_are_replaced),
         IN_SHOP(test_nodes_go_with_an_orphaned_keeper),
         IN_SHOP(test_leftover_nodes_are_ended),
+        IN_SHOP(test_a_hung_node_does_not_hold_the_server_up),
+        IN_SHOP(test_the_servers_id_is_kept),
         IN_SHOP(test_nodes_of_others),
         IN_SHOP(test_from_one_gate_to_the_other_and_back),
     };
