@@ -5,8 +5,9 @@
 #include <inttypes.h>
 
 #define MEETING_TIMEOUT_MS 10000
-#define SLACK_US 150000   /* of a busy machine */
-#define PAUSE_MAX_MS 1000 /* where sales are to go on as if nothing were */
+#define SLACK_US 150000          /* of a busy machine */
+#define REFUSED_AFTER_US 6000000 /* a purchase is answered within 5 s */
+#define PAUSE_MAX_MS 1000        /* where sales are to go on as if nothing were */
 
 /* --- the nodes and the store --------------------------------------------------------------------------- */
 static bool store_says(struct audit *audit, unsigned place, int64_t *stock)
@@ -45,17 +46,26 @@ void audit_meeting(struct audit *audit)
 }
 
 /* --- with and without a majority ----------------------------------------------------------------------- */
-/* A lock that was had before may serve until its end. Replays are no sales. */
+static bool is_concerned(const struct round *round, const struct request *request)
+{
+    return (round->concerned == SERVERS_MAX || round->concerned == request->server) &&
+           history.wishes[request->wish].kind == WISH_PURCHASE && request->got_us < round->heal_began_us;
+}
+
+/* A lock that was had before may serve until its end. Replays are no sales. Who waits too long is told that it cannot be had now. */
 static void check_no_sale(struct audit *audit)
 {
     const struct round *round = audit->round;
     int64_t from_us = round->fault_us + (int64_t)LOCK_TTL_MS * 1000 + SLACK_US;
+    size_t refused = 0;
     for (size_t i = 0; i < history.request_count; i++) {
         const struct request *request = &history.requests[i];
         const struct wish *wish = &history.wishes[request->wish];
-        bool concerned = round->concerned == SERVERS_MAX || round->concerned == request->server;
-        if (concerned && wish->kind == WISH_PURCHASE && request->status == 201 && !request->replayed &&
-            request->sent_us > from_us && request->got_us < round->heal_began_us) {
+        if (!is_concerned(round, request)) {
+            continue;
+        }
+        refused += request->status == 503;
+        if (request->status == 201 && !request->replayed && request->sent_us > from_us) {
             violation(audit->round,
                       "server %u confirmed order %" PRId64 ", asked for %" PRId64
                       " ms after it had lost its majority of nodes, which was back only %" PRId64
@@ -64,6 +74,10 @@ static void check_no_sale(struct audit *audit)
                       (round->heal_began_us - request->got_us) / 1000);
             return;
         }
+    }
+    if (refused == 0 && round->heal_began_us - round->fault_us > REFUSED_AFTER_US) {
+        violation(audit->round, "without a majority of nodes nobody was answered 503 within %" PRId64 " ms",
+                  (round->heal_began_us - round->fault_us) / 1000);
     }
 }
 

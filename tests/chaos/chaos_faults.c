@@ -304,6 +304,8 @@ const struct fault faults[] = {
     {"node-calls-twice", NODES_OURS, OUTLASTS_TTL, NULL, deliver_to_nodes_twice, NULL, 0, 0},
     {"server-partitioned", NODES_OURS, TWO_SERVERS | NO_MAJORITY | OUTLASTS_TTL, NULL, partition_server,
      calm_nodes, 1300, 3000},
+    {"server-partitioned-for-long", NODES_OURS, TWO_SERVERS | NO_MAJORITY | OUTLASTS_TTL | ALONE, NULL,
+     partition_server, calm_nodes, 6200, 7000},
     {"one-node-flushed", REDLOCK, NO_PAUSE | STRICT, NULL, flush_one_node, NULL, 0, 0},
     {"all-nodes-flushed", REDLOCK, 0, NULL, flush_all_nodes, NULL, 0, 0},
     {"figure-edited", REDLOCK, LIES | NO_PAUSE, NULL, edit_one_figure, NULL, 0, 0},
