@@ -224,6 +224,7 @@ enum fault_flags {
     LIES = 2048,         /* figures on nodes are edited: until they are mended "sold out" may be untrue */
     OUTLASTS_TTL = 4096, /* a lock has to end by itself: the goal is a TTL and a second */
     NO_PAUSE = 8192,     /* sales go on meanwhile */
+    NODES_KNOW = 16384,  /* a majority of the nodes knows of new stock before anybody is told of it */
 };
 
 struct round;
