@@ -330,7 +330,8 @@ static void attempt_won(struct redlock_lease *lease)
     lease->extensions = 0;
     lease_move(lease, LEASE_HELD);
     due_at(lease, valid_until_us);
-    metrics_add_lock((uint64_t)(now_us - lease->acquire_us));
+    metrics_add(METRICS_lock_acquisitions, 1);
+    metrics_add(METRICS_lock_wait_microseconds, (uint64_t)(now_us - lease->acquire_us));
     tell(lease, REDLOCK_ACQUIRED);
 }
 

@@ -29,6 +29,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/metrics.h"
 #include "doorbuster/text.h"
 
 #include <stdlib.h>
@@ -61,6 +62,7 @@ struct desk {
     struct desk *next_in_bucket;
     struct ticket_list blocked;
     int64_t rest_until_us;
+    int64_t wanted_us; /* WANTING, ASKING: since when, however many acquisitions have failed */
     /* HELD */
     uint64_t tenure; /* no other tenure of any desk has the number */
     int64_t held_us;
@@ -214,6 +216,9 @@ static void desk_move(struct desk *desk, enum desk_state state)
 {
     CHECK(may_move[desk->state][state]);
     unlist_desk(desk);
+    if (state == DESK_WANTING && desk->state != DESK_ASKING) {
+        desk->wanted_us = clock_monotonic_us();
+    }
     desk->state = state;
     list_desk(desk);
     CHECK((desk->references == 0) || state == DESK_HELD);
@@ -417,6 +422,7 @@ static void begin_tenure(struct desk *desk)
     struct desks *desks = desk->desks;
     desk->tenure = ++desks->last_tenure;
     desk->held_us = clock_monotonic_us();
+    metrics_add_lock_wait((uint64_t)(desk->held_us - desk->wanted_us));
     desk->references = 1; /* our own: nobody's leaving is to end it yet */
     desk->given = 0;
     desk->is_served = desk->is_over = false;

@@ -19,6 +19,7 @@ struct ticket {
     struct ticket *next, *previous; /* of the list it is in */
     bool has_looked;                /* the nodes were asked what there is */
     bool is_counted;                /* among the gate's decisions */
+    bool is_unknown;                /* the store does not know a product of it, but perhaps its key */
     size_t desk_count, taken;       /* wanted; how many references it has, from the first on */
     struct ticket_desk *desks;      /* by rising product id */
     struct ticket_desk only;        /* room for one, as nearly all have */

@@ -9,7 +9,8 @@
  *               not on sale                REFUSED, no lock                   UNAVAILABLE (deadline)  the start again <---- not found -----+
  *
  * Learning: the terms of a product are read from the store off the loop (learn_cb), once; the gate needs to know what a bundle is made of, and when a
- * product is sold. One lesson at a time, for all who wait.
+ * product is sold. One lesson at a time, for all who wait. What the store does not know is not on sale; but a key may have an order from before, and
+ * that is found out as in any purchase with a key: in the store, here under a lock of that name.
  *
  * Looking: when what this worker last saw of a product is less than what is asked for, its lock is worth nothing if there is still too little. So the
  * nodes are asked first; what a majority says last is the answer, for whoever changed the stock and promised something told a majority before. One
@@ -25,7 +26,8 @@
  *
  * Failures. FAILED: perhaps it was the COMMIT whose answer was lost; the purchases are looked up in the store by request (settle_cb); found, they
  * are confirmed; not found, they begin again. FENCED: the store is the Lua gate's; nothing was sold, they begin again, after a pause, until their
- * deadline. No majority of nodes: they wait at their desks. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE. */
+ * deadline. No majority of nodes: they wait at their desks. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE, and so is
+ * what the store still has then; therefore a batch is made of copies. */
 #include "driver.h"
 
 #include "doorbuster/check.h"
@@ -40,6 +42,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SWEEP_MS 20
 #define EXPIRE_EVERY_US 100000
@@ -55,7 +58,7 @@ struct redlock_gate {
     struct terms *terms;
     uv_timer_t sweep;
     int64_t next_expire_us, complain_us;
-    bool is_closed;               /* and only a lesson is still lent */
+    bool is_closed;               /* and only what is lent is awaited */
     struct log_position position; /* the store was there once */
     /* lent to learn_cb, with those that wait for it */
     bool is_learning;
@@ -67,9 +70,14 @@ struct redlock_gate {
     /* lent to sell_cb */
     bool is_selling;
     int64_t sell_at_us;
-    struct log_position sold_after; /* what the batch sells lies behind this */
-    struct ticket *sold_tickets[GATE_BATCH_MAX];
+    struct log_position sold_after;              /* what the batch sells lies behind this */
+    struct ticket *sold_tickets[GATE_BATCH_MAX]; /* NULL: answered at its deadline */
     struct gate_batch batch;
+    /* What the batch is made of: copies, for a purchase may have to be answered while the store still has it. */
+    struct purchase sold_purchases[GATE_BATCH_MAX];
+    size_t sold_lines;
+    struct order_part sold_more[SALES_LOG_LINES_MAX];
+    char sold_keys[GATE_BATCH_MAX][IDEMPOTENCY_KEY_BYTES_MAX];
 };
 
 static struct redlock_gate *of(struct gate *gate)
@@ -134,22 +142,23 @@ static void complain(struct redlock_gate *gate, const char *what)
 }
 
 /* --- the start ---------------------------------------------------------------------------------------------------------------- */
-/* Sets the ticket's desks. False: of some product the terms are not known. */
+/* Sets the ticket's desks. False: of some product the terms are not known, and must be. */
 static bool plan(struct redlock_gate *gate, struct ticket *ticket)
 {
     int64_t product_ids[ORDER_PARTS_MAX];
     size_t count = 0;
     for (size_t i = 0; i < line_count(ticket); i++) {
-        const struct terms_entry *entry = terms_find(gate->terms, line_at(ticket, i).product_id);
-        if (entry == NULL) {
+        int64_t product_id = line_at(ticket, i).product_id;
+        const struct terms_entry *entry = terms_find(gate->terms, product_id);
+        if (entry == NULL && !ticket->is_unknown) {
             return false;
         }
-        const struct sale_product *product = &entry->product;
-        if (product->component_count == 0) {
-            product_ids[count++] = product->id;
+        size_t components = entry != NULL ? entry->product.component_count : 0;
+        if (components == 0) {
+            product_ids[count++] = product_id;
         }
-        for (size_t j = 0; j < product->component_count; j++) {
-            product_ids[count++] = product->components[j].product_id;
+        for (size_t j = 0; j < components; j++) {
+            product_ids[count++] = entry->product.components[j].product_id;
         }
     }
     ticket_set_desks(ticket, product_ids, count);
@@ -203,8 +212,6 @@ static void begin_again(struct redlock_gate *gate, struct ticket *ticket)
 {
     struct purchase *purchase = &ticket->purchase->purchase;
     purchase->order.id = 0;
-    purchase->refusal = REFUSAL_NONE;
-    purchase->short_lines = 0;
     purchase_move(purchase, PURCHASE_QUEUED);
     begin(gate, ticket);
 }
@@ -285,10 +292,13 @@ static void take_lesson(struct redlock_gate *gate, const struct gate_lesson *les
     }
 }
 
+/* The last that was lent is back. */
 static void free_closed(struct redlock_gate *gate)
 {
-    terms_free(&gate->terms);
-    free(gate);
+    if (!gate->is_learning && !gate->is_selling) {
+        terms_free(&gate->terms);
+        free(gate);
+    }
 }
 
 static void redlock_gate_learned(struct gate *base, struct gate_lesson *lesson)
@@ -311,7 +321,8 @@ static void redlock_gate_learned(struct gate *base, struct gate_lesson *lesson)
     }
     while ((ticket = ticket_list_take(&taught)) != NULL) {
         int64_t unknown = lesson->read ? unknown_product(lesson, ticket) : 0;
-        if (unknown != 0) {
+        ticket->is_unknown = unknown != 0;
+        if (unknown != 0 && ticket->purchase->purchase.order.key == NULL) {
             ticket->purchase->purchase.refused_product_id = unknown;
             ticket_list_insert(&refused, ticket);
         } else {
@@ -392,18 +403,51 @@ static void looked_cb(void *context, const int64_t *product_ids, const struct no
 }
 
 /* --- selling ------------------------------------------------------------------------------------------------------------------ */
+static void lend(struct redlock_gate *gate, struct ticket *ticket)
+{
+    size_t i = gate->batch.count++;
+    struct purchase *copy = &gate->sold_purchases[i];
+    struct sale_order *order = &copy->order;
+    *copy = ticket->purchase->purchase;
+    gate->sold_tickets[i] = ticket;
+    gate->batch.purchases[i] = copy;
+    if (order->more_count > 0) {
+        memcpy(&gate->sold_more[gate->sold_lines], order->more, order->more_count * sizeof *order->more);
+        order->more = &gate->sold_more[gate->sold_lines];
+        gate->sold_lines += order->more_count;
+    }
+    if (order->key != NULL) {
+        CHECK(order->key_bytes <= sizeof gate->sold_keys[i]);
+        memcpy(gate->sold_keys[i], order->key, order->key_bytes);
+        order->key = gate->sold_keys[i];
+    }
+}
+
+/* What the store has filled in. */
+static void take_copy_back(struct redlock_gate *gate, size_t i)
+{
+    struct purchase *purchase = &gate->sold_tickets[i]->purchase->purchase;
+    struct order_part *more = purchase->order.more;
+    const char *key = purchase->order.key;
+    *purchase = gate->sold_purchases[i];
+    if (more != NULL && purchase->order.more_count > 0) {
+        memcpy(more, purchase->order.more, purchase->order.more_count * sizeof *more);
+    }
+    purchase->order.more = more;
+    purchase->order.key = key;
+}
+
 static void fill_batch(struct redlock_gate *gate)
 {
     struct gate_batch *batch = &gate->batch;
     size_t lines = 0;
     struct ticket *ticket;
-    batch->count = 0;
+    batch->count = gate->sold_lines = 0;
     while (batch->count < GATE_BATCH_MAX &&
            (ticket = desks_take_runnable(gate->desks, SALES_LOG_LINES_MAX - lines)) != NULL) {
         lines += line_count(ticket);
         purchase_move(&ticket->purchase->purchase, PURCHASE_ASKED);
-        gate->sold_tickets[batch->count] = ticket;
-        batch->purchases[batch->count++] = &ticket->purchase->purchase;
+        lend(gate, ticket);
     }
 }
 
@@ -413,8 +457,10 @@ static void put_back(struct redlock_gate *gate)
     gate->sell_at_us = clock_monotonic_us() + PAUSE_US;
     metrics_add(METRICS_purchases_stale, gate->batch.count);
     for (size_t i = 0; i < gate->batch.count; i++) {
-        desks_leave(gate->desks, gate->sold_tickets[i], true);
-        begin_again(gate, gate->sold_tickets[i]);
+        if (gate->sold_tickets[i] != NULL) {
+            desks_leave(gate->desks, gate->sold_tickets[i], true);
+            begin_again(gate, gate->sold_tickets[i]);
+        }
     }
 }
 
@@ -470,8 +516,11 @@ static void take_decisions(struct redlock_gate *gate)
     struct gate_batch *batch = &gate->batch;
     take_moves(gate, &batch->moves);
     for (size_t i = 0; i < batch->count; i++) {
-        desks_leave(gate->desks, gate->sold_tickets[i], true);
-        take_decision(gate, gate->sold_tickets[i]);
+        if (gate->sold_tickets[i] != NULL) {
+            take_copy_back(gate, i);
+            desks_leave(gate->desks, gate->sold_tickets[i], true);
+            take_decision(gate, gate->sold_tickets[i]);
+        }
     }
 }
 
@@ -485,16 +534,16 @@ static void put_in_doubt(struct redlock_gate *gate)
     metrics_add(METRICS_purchases_in_doubt, batch->count);
     complain(gate, "the store failed; its purchases are looked up");
     for (size_t i = 0; i < batch->count; i++) {
+        if (gate->sold_tickets[i] == NULL) {
+            continue;
+        }
         purchase = gate->sold_tickets[i]->purchase;
         desks_leave(gate->desks, gate->sold_tickets[i], true);
         ticket_free(&gate->sold_tickets[i]);
-        purchase->purchase.order.id = 0;
-        purchase->purchase.refusal = REFUSAL_NONE;
-        purchase->purchase.short_lines = 0;
         purchase->purchase.position = gate->sold_after;
         purchase_list_append(&list, purchase);
     }
-    if (gate->base.settings.settle_cb(gate->base.settings.context, list.first)) {
+    if (list.first == NULL || gate->base.settings.settle_cb(gate->base.settings.context, list.first)) {
         return;
     }
     log_warn("gate: cannot look up %zu purchases in the store: too much waiting; they are answered 503",
@@ -509,6 +558,10 @@ static void redlock_gate_sold(struct gate *base, struct gate_batch *batch)
     struct redlock_gate *gate = of(base);
     CHECK(gate->is_selling && batch == &gate->batch);
     gate->is_selling = false; /* the next one is begun in the next turn only */
+    if (gate->is_closed) {
+        free_closed(gate);
+        return;
+    }
     if (batch->end == GATE_BATCH_FENCED) {
         complain(gate, "the store belongs to another gate: nothing can be sold");
         put_back(gate);
@@ -545,6 +598,19 @@ static void redlock_gate_settled(struct gate *base, struct gate_purchase *purcha
 }
 
 /* --- deadlines ---------------------------------------------------------------------------------------------------------------- */
+/* The store does not answer. Perhaps it sells all the same: an order that its buyer can find, but was not promised. */
+static void expire_sold(struct redlock_gate *gate, int64_t now_us)
+{
+    for (size_t i = 0; gate->is_selling && i < gate->batch.count; i++) {
+        struct ticket *ticket = gate->sold_tickets[i];
+        if (ticket != NULL && ticket->purchase->deadline_us <= now_us + EXPIRE_EVERY_US) {
+            gate->sold_tickets[i] = NULL;
+            desks_leave(gate->desks, ticket, true);
+            answer(gate, ticket, PURCHASE_UNAVAILABLE);
+        }
+    }
+}
+
 static void expire(struct redlock_gate *gate, int64_t now_us)
 {
     int64_t until_us = now_us + END_US;
@@ -559,6 +625,7 @@ static void expire(struct redlock_gate *gate, int64_t now_us)
     ticket_list_take_expired(&gate->in_read, until_us, &expired);
     desks_take_expired(gate->desks, until_us, &expired);
     answer_all_unavailable(gate, &expired);
+    expire_sold(gate, now_us);
 }
 
 static void sweep_cb(uv_timer_t *timer)
@@ -607,15 +674,12 @@ static void swept_cb(uv_handle_t *handle)
 {
     struct redlock_gate *gate = handle->data;
     gate->is_closed = true;
-    if (!gate->is_learning) {
-        free_closed(gate);
-    }
+    free_closed(gate);
 }
 
 static void redlock_gate_close(struct gate *base)
 {
     struct redlock_gate *gate = of(base);
-    CHECK(!gate->is_selling);
     desks_close(&gate->desks);
     redlock_close(&gate->redlock);
     redlock_stock_close(&gate->stock);

@@ -13,6 +13,8 @@
 
 #define VARIABLES_MAX 32
 #define PROGRAMS_MAX 8
+#define KEPT_MAX 8 /* variables of our own environment */
+#define KEPT_BYTES 600
 
 const char *program_path(const char *name)
 {
@@ -37,14 +39,16 @@ static bool names(const char *variable, const char *other)
     return strncmp(variable, other, bytes) == 0 && other[bytes] == '=';
 }
 
-static void fill_environment(const char *const *given, const char **out, char texts[][600])
+static void fill_environment(const char *const *given, const char **out, char texts[KEPT_MAX][KEPT_BYTES])
 {
-    static const char *const kept[] = {"PATH", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "TMPDIR"};
+    static const char *const kept[] = {"PATH",   "ASAN_OPTIONS",    "UBSAN_OPTIONS",        "TSAN_OPTIONS",
+                                       "TMPDIR", "DOORBUSTER_GATE", "LOCK_TIMEOUT_SECONDS", "REDIS_NODES"};
     size_t used = 0;
+    _Static_assert(sizeof kept / sizeof kept[0] <= KEPT_MAX, "room for each");
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
         const char *value = getenv(kept[i]);
         if (value != NULL) {
-            snprintf(texts[i], 600, "%s=%s", kept[i], value);
+            assert_in_range(snprintf(texts[i], KEPT_BYTES, "%s=%s", kept[i], value), 1, KEPT_BYTES - 1);
             out[used++] = texts[i];
         }
     }
@@ -63,7 +67,7 @@ static void fill_environment(const char *const *given, const char **out, char te
 pid_t program_start(const char *const *argv, const char *const *environment, int out_fd, int err_fd)
 {
     const char *variables[VARIABLES_MAX];
-    char texts[8][600];
+    char texts[KEPT_MAX][KEPT_BYTES];
     fill_environment(environment, variables, texts);
     fflush(NULL);
     pid_t parent = getpid();

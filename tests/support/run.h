@@ -13,8 +13,9 @@ struct run_result {
 const char *program_path(const char *name);
 
 /* Starts argv[0] (a path) with stdout and stderr into these descriptors. Its environment is PATH, the
- * sanitizers' options and then `environment` ("NAME=value", ends with NULL; may be NULL), which wins. It gets
- * SIGTERM when the test process dies. */
+ * sanitizers' options, the gate that is under test ($DOORBUSTER_GATE, $LOCK_TIMEOUT_SECONDS, $REDIS_NODES) and then
+ * `environment` ("NAME=value", ends with NULL; may be NULL), which wins. It gets SIGTERM when the test process
+ * dies. */
 pid_t program_start(const char *const *argv, const char *const *environment, int out_fd, int err_fd);
 
 /* Starts it and waits until it ends; fails the test if that takes longer than timeout_ms. */

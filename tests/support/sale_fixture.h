@@ -28,7 +28,7 @@ struct sale_buyer {
 struct sale_fixture {
     struct server_fixture server;
     const char *redis_url; /* NULL: a private one */
-    redisContext *redis;
+    redisContext *redis;   /* NULL: it is the Redlock gate */
     struct crowd *crowd;
     struct ledger ledger;
     size_t buyer_count, product_count;
@@ -40,7 +40,8 @@ struct sale_fixture {
     uint64_t random;
 };
 
-/* Starts the server, on a private Redis or on this one. `environment` as in server_fixture_start(). */
+/* Starts the server, on a private Redis or on this one; on the nodes of $REDIS_NODES or private ones, if the gate under test is the Redlock
+ * gate. `environment` as in server_fixture_start(). */
 void sale_fixture_begin(struct sale_fixture *sale, unsigned workers, size_t buyers, const char *redis_url,
                         const char *const *environment);
 /* For teardown, whatever has happened. */
@@ -80,6 +81,8 @@ void sale_fixture_signal(const struct sale_fixture *sale, const char *title, int
 /* kill -9, and until there is another one. */
 void sale_fixture_kill(const struct sale_fixture *sale, const char *title);
 
+/* Buying stops; every 201 is in the store, with its price; order ids are dense; verify finds nothing. The server goes on. */
+void sale_fixture_judge(struct sale_fixture *sale);
 /* Buying stops; every 201 is in the store, with its price; order ids are dense; nobody's connection broke; verify finds nothing; the server
  * had to restart so many processes, and leaves as it should. */
 void sale_fixture_end_sale(struct sale_fixture *sale, int64_t restarts);

@@ -6,6 +6,7 @@
 #include "run.h"
 #include "testing.h"
 
+#include "doorbuster/gate_place.h"
 #include "doorbuster/json.h"
 #include "doorbuster/redis.h"
 
@@ -155,6 +156,16 @@ size_t server_fixture_find(const struct server_fixture *fixture, const char *tit
         }
     }
     return found;
+}
+
+const char *server_fixture_bookkeeper(void)
+{
+    return gate_is_redlock() ? "doorbuster: keeper" : "doorbuster: recorder";
+}
+
+size_t server_fixture_family(unsigned workers)
+{
+    return workers + 1 + (gate_is_redlock() ? GATE_NODES_SPAWNED : 1);
 }
 
 pid_t server_fixture_child(const struct server_fixture *fixture, const char *title)
@@ -377,6 +388,18 @@ int64_t server_fixture_add_product(const struct server_fixture *fixture, int64_t
     return id;
 }
 
+void server_fixture_restock(const struct server_fixture *fixture, int64_t product, int64_t delta)
+{
+    char target[64], body[64];
+    snprintf(target, sizeof target, "/api/admin/products/%" PRId64 "/stock", product);
+    snprintf(body, sizeof body, "{\"delta\":%" PRId64 ",\"reason\":\"a pallet\"}", delta);
+    struct http_answer answer = call(fixture, "POST", target, body);
+    if (answer.status != 200) {
+        fail_msg("POST %s: %d %s", target, answer.status, answer.body);
+    }
+    http_answer_free(&answer);
+}
+
 int server_fixture_get(const struct server_fixture *fixture, const char *target, char *body, size_t room)
 {
     struct http_answer answer;
@@ -424,8 +447,22 @@ struct redisContext *server_fixture_redis(const struct server_fixture *fixture)
     return redis;
 }
 
+static int64_t orders_in_store(const struct server_fixture *fixture)
+{
+    struct store *store;
+    struct store_position position;
+    char error[512];
+    assert_int_equal(store_open(&store, fixture->store_url, STORE_READER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_position(store, &position), STORE_OK);
+    store_close(&store);
+    return position.last_order_id;
+}
+
 int64_t server_fixture_orders_given(const struct server_fixture *fixture)
 {
+    if (gate_is_redlock()) {
+        return orders_in_store(fixture);
+    }
     redisContext *redis = server_fixture_redis(fixture);
     redisReply *reply = redis_ask(redis, "HGET {doorbuster}:head orders");
     assert_non_null(reply);

@@ -47,6 +47,10 @@ void server_fixture_end(struct server_fixture *fixture);
 size_t server_fixture_find(const struct server_fixture *fixture, const char *title, pid_t *pids, size_t max);
 /* The one child of this title, waited for. */
 pid_t server_fixture_child(const struct server_fixture *fixture, const char *title);
+/* "doorbuster: recorder", or "doorbuster: keeper" under the Redlock gate. */
+const char *server_fixture_bookkeeper(void);
+/* How many children a server of so many workers has, its private Redis or nodes included. */
+size_t server_fixture_family(unsigned workers);
 /* All children. */
 size_t server_fixture_children(const struct server_fixture *fixture, pid_t *pids, size_t max);
 /* kill -9 of the supervisor; its children become ours (they are reaped here). */
@@ -79,7 +83,9 @@ int64_t server_fixture_metric(const struct server_fixture *fixture, const char *
 /* Runs `verify` with --data and one more argument (or NULL); prints what it said if the exit code is another.
  */
 void server_fixture_verify(const struct server_fixture *fixture, int exit_code);
-/* The last order id that Redis has given out. */
+/* Puts so many on sale again, or takes them away, as an admin does. */
+void server_fixture_restock(const struct server_fixture *fixture, int64_t product, int64_t delta);
+/* The last order id that was given out: by Redis, or by the store under the Redlock gate. */
 int64_t server_fixture_orders_given(const struct server_fixture *fixture);
 /* A connection to the private Redis. */
 struct redisContext *server_fixture_redis(const struct server_fixture *fixture);

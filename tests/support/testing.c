@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 int64_t now_us(void)
@@ -54,6 +55,12 @@ uint64_t random_seed(const char *test)
     uint64_t seed = given != NULL ? strtoull(given, NULL, 10) : (uint64_t)now_us();
     print_message("[   SEED   ] %s: DOORBUSTER_SEED=%llu\n", test, (unsigned long long)seed);
     return seed;
+}
+
+bool gate_is_redlock(void)
+{
+    const char *gate = getenv("DOORBUSTER_GATE");
+    return gate != NULL && strcmp(gate, "redlock") == 0;
 }
 
 unsigned rounds_wanted(unsigned usual)

@@ -26,6 +26,8 @@ uint32_t random_next(uint64_t *state);
 uint32_t random_below(uint64_t *state, uint32_t limit);
 /* $DOORBUSTER_SEED, or one made up; prints it, so that a failure can be repeated. */
 uint64_t random_seed(const char *test);
+/* $DOORBUSTER_GATE: the servers of this run sell through the Redlock gate. */
+bool gate_is_redlock(void);
 /* $DOORBUSTER_ROUNDS, or `usual`. */
 unsigned rounds_wanted(unsigned usual);
 
