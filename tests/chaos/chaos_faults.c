@@ -4,12 +4,16 @@
 
 #include "doorbuster/redis.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #define ROLL_TIMEOUT_MS 20000
 #define LEAVE_MS 20000
+#define HELD_MS 400
 #define SPAWN (1u << MODE_SPAWN)
 #define EXTERNAL (1u << MODE_EXTERNAL)
 #define PROXY (1u << MODE_PROXY)
@@ -126,6 +130,30 @@ static void stop_recorder(struct round *round)
 {
     (void)round;
     stop_pid(recorder());
+}
+
+/* Does somebody hold the writers' turn all the while? Writers give it back within a moment. */
+static bool store_is_held(void)
+{
+    char path[sizeof bench.server.data + 32];
+    int64_t deadline = deadline_in(HELD_MS);
+    snprintf(path, sizeof path, "%s/doorbuster.db.lock", bench.server.data);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    bool held = fd >= 0;
+    while (held && flock(fd, LOCK_EX | LOCK_NB) != 0 && wait_a_moment(deadline)) {
+    }
+    held = held && flock(fd, LOCK_EX | LOCK_NB) != 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return held;
+}
+
+static void stop_worker_for_long(struct round *round)
+{
+    stop_worker(round);
+    round->fault_us = now_us();
+    round->store_was_held = store_is_held();
 }
 
 static void stop_keeper(struct round *round)
@@ -282,7 +310,7 @@ const struct fault faults[] = {
     {"kill-workers-and-keeper", NODES_OURS, KILLS, NULL, kill_all_children, NULL, 0, 0},
     {"kill-nodes-and-all-else", NODES_SPAWN, KILLS | OUTLASTS_TTL | REDIS_PROCESS, NULL, kill_all_children,
      NULL, 0, 0},
-    {"stop-worker-past-ttl", REDLOCK, OUTLASTS_TTL | INSTANT | NODES_KNOW, NULL, stop_worker, go_on,
+    {"stop-worker-past-ttl", REDLOCK, OUTLASTS_TTL | INSTANT | NODES_KNOW, NULL, stop_worker_for_long, go_on,
      LOCK_TTL_MS + 100, 2500},
     {"stop-keeper", REDLOCK, NO_PAUSE | NODES_KNOW, NULL, stop_keeper, go_on, 100, 1500},
     {"one-node-killed", REDLOCK, NODE_FAULT | STRICT, NULL, kill_one_node, launch_nodes, 20, 800},

@@ -20,7 +20,7 @@ struct result {
     size_t fault_count;
     int64_t recovery_ms, meeting_ms, pause_ms;
     unsigned flags;
-    bool violated, redlock;
+    bool violated, redlock, store_was_held;
 };
 
 static struct {
@@ -179,6 +179,7 @@ static void add_result(const struct round *round)
                               .pause_ms = round->pause_ms,
                               .flags = round->flags,
                               .violated = round->violations > 0,
+                              .store_was_held = round->store_was_held,
                               .redlock = is_redlock(round->mode)};
     memcpy(result->faults, round->faults, sizeof result->faults);
     report.confirmed += history.confirmed;
@@ -317,8 +318,9 @@ static void print_all(const char *name, int64_t *times, bool redlock, unsigned f
 
 static void print_meeting(int64_t *times)
 {
-    size_t count = 0;
+    size_t count = 0, held = 0;
     for (size_t i = 0; i < report.count; i++) {
+        held += report.results[i].store_was_held;
         if (report.results[i].meeting_ms >= 0) {
             times[count++] = report.results[i].meeting_ms;
         }
@@ -328,6 +330,12 @@ static void print_meeting(int64_t *times)
         printf("All five nodes said what the store says %" PRId64
                " ms after the last answer (median; 99 of 100: %" PRId64 ", longest %" PRId64 ")\n",
                times[count / 2], times[(count * 99 - 1) / 100], times[count - 1]);
+    }
+    if (held > 0) {
+        printf(
+            "In %zu rounds the worker that was stopped had the store's turn at writing: recovery counts from "
+            "when it went on\n",
+            held);
     }
 }
 
