@@ -1,8 +1,8 @@
-/* The Redlock gate: the store decides, under locks. A worker's loop thread. Owns the locks (redlock.c), the desks where purchases wait for them
- * (redlock_desk.c), the links to the stock on the nodes (redlock_stock.c), what it has learned of the products (redlock_terms.c), and the purchases
+/* The Redlock gate: the store decides, under locks. A worker's loop thread. Owns the locks (redlock.c), the tills where purchases wait for them
+ * (redlock_till.c), the links to the stock on the nodes (redlock_stock.c), what it has learned of the products (redlock_terms.c), and the purchases
  * that are in it, each with a ticket.
  *
- *   submitted --> LEARNING --on which terms?--> LOOKING --perhaps there is enough--> at the DESKS --locked--> in a batch --> CONFIRMED, REFUSED
+ *   submitted --> LEARNING --on which terms?--> LOOKING --perhaps there is enough--> at the TILLS --locked--> in a batch --> CONFIRMED, REFUSED
  *                    |  ^                         |  ^                                |                        |  |
  *                    |  +-- unknown after all     |  +-- nodes say: too little        |                        |  +--the store failed--> IN DOUBT
  *                    v                            v                                   v                        v                           |
@@ -14,8 +14,8 @@
  *
  * Looking: when what this worker last saw of a product is less than what is asked for, its lock is worth nothing if there is still too little. So the
  * nodes are asked first; what a majority says last is the answer, for whoever changed the stock and promised something told a majority before. One
- * read at a time, for all who wait. If no majority knows, or there is enough, the purchase goes to the desks, where the store has the last word.
- * Purchases with a key (it may have an order from before), carts and bundles go to the desks at once.
+ * read at a time, for all who wait. If no majority knows, or there is enough, the purchase goes to the tills, where the store has the last word.
+ * Purchases with a key (it may have an order from before), carts and bundles go to the tills at once.
  *
  * Selling: what has the locks of all its products goes, in the order in which it came, into one batch, which the store decides in one transaction off
  * the loop (sell_cb). One batch is under way; what comes meanwhile makes the next one larger. Afterwards the stock that is left is written to the
@@ -25,8 +25,8 @@
  * batch whose lock was lost meanwhile is finished like any other.
  *
  * Failures. FAILED: perhaps it was the COMMIT whose answer was lost; the purchases are looked up in the store by request (settle_cb); found, they
- * are confirmed; not found, they begin again. FENCED: the store is the Lua gate's; nothing was sold, they begin again, after a pause, until their
- * deadline. No majority of nodes: they wait at their desks. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE, and so is
+ * are confirmed; not found, they begin again. FENCED: the store is the Lua gate's; nothing was sold, and they are
+ * UNAVAILABLE at once. No majority of nodes: they wait at their tills. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE, and so is
  * what the store still has then; therefore a batch is made of copies. */
 #include "driver.h"
 
@@ -35,7 +35,7 @@
 #include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
-#include "redlock_desk.h"
+#include "redlock_till.h"
 #include "redlock_nodes.h"
 #include "redlock_stock.h"
 #include "redlock_terms.h"
@@ -54,7 +54,7 @@ struct redlock_gate {
     struct gate base;
     struct redlock *redlock;
     struct redlock_stock *stock;
-    struct desks *desks;
+    struct tills *tills;
     struct terms *terms;
     uv_timer_t sweep;
     int64_t next_expire_us, complain_us;
@@ -142,7 +142,7 @@ static void complain(struct redlock_gate *gate, const char *what)
 }
 
 /* --- the start ---------------------------------------------------------------------------------------------------------------- */
-/* Sets the ticket's desks. False: of some product the terms are not known, and must be. */
+/* Sets the ticket's tills. False: of some product the terms are not known, and must be. */
 static bool plan(struct redlock_gate *gate, struct ticket *ticket)
 {
     int64_t product_ids[ORDER_PARTS_MAX];
@@ -161,7 +161,7 @@ static bool plan(struct redlock_gate *gate, struct ticket *ticket)
             product_ids[count++] = entry->product.components[j].product_id;
         }
     }
-    ticket_set_desks(ticket, product_ids, count);
+    ticket_set_tills(ticket, product_ids, count);
     return true;
 }
 
@@ -184,7 +184,7 @@ static bool should_look(struct redlock_gate *gate, const struct ticket *ticket)
            entry->product.component_count == 0 &&
            is_too_little(&entry->product, entry->seen_stock, order->quantity) &&
            is_inside_window(&entry->product, clock_wall_ms()) &&
-           !desks_is_open(gate->desks, order->product_id);
+           !tills_is_open(gate->tills, order->product_id);
 }
 
 static void begin(struct redlock_gate *gate, struct ticket *ticket)
@@ -196,7 +196,7 @@ static void begin(struct redlock_gate *gate, struct ticket *ticket)
     } else {
         gate->base.decisions += !ticket->is_counted;
         ticket->is_counted = true;
-        desks_place(gate->desks, ticket);
+        tills_place(gate->tills, ticket);
     }
 }
 
@@ -444,22 +444,35 @@ static void fill_batch(struct redlock_gate *gate)
     struct ticket *ticket;
     batch->count = gate->sold_lines = 0;
     while (batch->count < GATE_BATCH_MAX &&
-           (ticket = desks_take_runnable(gate->desks, SALES_LOG_LINES_MAX - lines)) != NULL) {
+           (ticket = tills_take_runnable(gate->tills, SALES_LOG_LINES_MAX - lines)) != NULL) {
         lines += line_count(ticket);
         purchase_move(&ticket->purchase->purchase, PURCHASE_ASKED);
         lend(gate, ticket);
     }
 }
 
-/* All of the batch gives its desks back, and is begun anew: nothing was sold. */
+/* All of the batch gives its tills back, and is begun anew: nothing was sold. */
 static void put_back(struct redlock_gate *gate)
 {
     gate->sell_at_us = clock_monotonic_us() + PAUSE_US;
     metrics_add(METRICS_purchases_stale, gate->batch.count);
     for (size_t i = 0; i < gate->batch.count; i++) {
         if (gate->sold_tickets[i] != NULL) {
-            desks_leave(gate->desks, gate->sold_tickets[i], true);
+            tills_leave(gate->tills, gate->sold_tickets[i], true);
             begin_again(gate, gate->sold_tickets[i]);
+        }
+    }
+}
+
+/* The store is another gate's, which it stays until a server with this one is started again: no use in keeping anybody waiting. */
+static void turn_away(struct redlock_gate *gate)
+{
+    complain(gate, "the store is another server's, of the Lua gate: nothing can be sold here");
+    gate->sell_at_us = clock_monotonic_us() + PAUSE_US;
+    for (size_t i = 0; i < gate->batch.count; i++) {
+        if (gate->sold_tickets[i] != NULL) {
+            tills_leave(gate->tills, gate->sold_tickets[i], true);
+            answer(gate, gate->sold_tickets[i], PURCHASE_UNAVAILABLE);
         }
     }
 }
@@ -518,7 +531,7 @@ static void take_decisions(struct redlock_gate *gate)
     for (size_t i = 0; i < batch->count; i++) {
         if (gate->sold_tickets[i] != NULL) {
             take_copy_back(gate, i);
-            desks_leave(gate->desks, gate->sold_tickets[i], true);
+            tills_leave(gate->tills, gate->sold_tickets[i], true);
             take_decision(gate, gate->sold_tickets[i]);
         }
     }
@@ -538,7 +551,7 @@ static void put_in_doubt(struct redlock_gate *gate)
             continue;
         }
         purchase = gate->sold_tickets[i]->purchase;
-        desks_leave(gate->desks, gate->sold_tickets[i], true);
+        tills_leave(gate->tills, gate->sold_tickets[i], true);
         ticket_free(&gate->sold_tickets[i]);
         purchase->purchase.position = gate->sold_after;
         purchase_list_append(&list, purchase);
@@ -563,8 +576,7 @@ static void redlock_gate_sold(struct gate *base, struct gate_batch *batch)
         return;
     }
     if (batch->end == GATE_BATCH_FENCED) {
-        complain(gate, "the store belongs to another gate: nothing can be sold");
-        put_back(gate);
+        turn_away(gate);
     } else if (batch->end == GATE_BATCH_FAILED || failpoint("gate.reply")) {
         put_in_doubt(gate);
     } else {
@@ -605,7 +617,7 @@ static void expire_sold(struct redlock_gate *gate, int64_t now_us)
         struct ticket *ticket = gate->sold_tickets[i];
         if (ticket != NULL && ticket->purchase->deadline_us <= now_us + EXPIRE_EVERY_US) {
             gate->sold_tickets[i] = NULL;
-            desks_leave(gate->desks, ticket, true);
+            tills_leave(gate->tills, ticket, true);
             answer(gate, ticket, PURCHASE_UNAVAILABLE);
         }
     }
@@ -623,7 +635,7 @@ static void expire(struct redlock_gate *gate, int64_t now_us)
     ticket_list_take_expired(&gate->in_lesson, until_us, &expired);
     ticket_list_take_expired(&gate->to_look, until_us, &expired);
     ticket_list_take_expired(&gate->in_read, until_us, &expired);
-    desks_take_expired(gate->desks, until_us, &expired);
+    tills_take_expired(gate->tills, until_us, &expired);
     answer_all_unavailable(gate, &expired);
     expire_sold(gate, now_us);
 }
@@ -631,7 +643,7 @@ static void expire(struct redlock_gate *gate, int64_t now_us)
 static void sweep_cb(uv_timer_t *timer)
 {
     struct redlock_gate *gate = timer->data;
-    desks_tick(gate->desks);
+    tills_tick(gate->tills);
     expire(gate, clock_monotonic_us());
 }
 
@@ -651,7 +663,7 @@ static void redlock_gate_turn(struct gate *base)
     struct redlock_gate *gate = of(base);
     learn(gate);
     look(gate);
-    desks_turn(gate->desks);
+    tills_turn(gate->tills);
     sell(gate);
     redlock_turn(gate->redlock);
 }
@@ -681,7 +693,7 @@ static void redlock_gate_close(struct gate *base)
 {
     struct redlock_gate *gate = of(base);
     gate->is_closed = true;
-    desks_close(&gate->desks);
+    tills_close(&gate->tills);
     redlock_close(&gate->redlock);
     redlock_stock_close(&gate->stock);
     uv_close((uv_handle_t *)&gate->sweep, swept_cb);
@@ -717,7 +729,7 @@ struct gate *redlock_gate_open(const struct gate_settings *settings)
                                                             .node_starts = settings->node_starts});
     gate->stock = redlock_stock_open(gate->redlock, settings->loop, settings->store_id,
                                      REDLOCK_NODE_TIMEOUT_MS, looked_cb, gate);
-    gate->desks = desks_open(gate->redlock, settings->loop, place);
+    gate->tills = tills_open(gate->redlock, settings->loop, place);
     gate->terms = terms_new();
     uv_timer_init(settings->loop, &gate->sweep);
     gate->sweep.data = gate;
