@@ -24,7 +24,8 @@ static const struct {
     unsigned modes;
     enum trigger trigger; /* under the Redlock gate BY_ITSELF: there is no epoch that could pass */
 } points[] = {
-    {"gate.reply", LUA_MODES, BY_ITSELF},
+    {"gate.sell", REDLOCK_MODES, BY_ITSELF},
+    {"gate.reply", BOTH, BY_ITSELF},
     {"gate.confirm", BOTH, BY_ITSELF},
     {"cancel.read", BOTH, ALL_FLUSHED_LATER},
     {"cancel.done", BOTH, BY_ITSELF},
