@@ -71,8 +71,8 @@ enum metrics_counter {
 #define METRICS_LOCK_WAIT_BUCKETS 14
 
 struct metrics_slot {
-    _Alignas(64) uint64_t counters[METRICS_COUNT]; /* atomic; relaxed */
-    uint64_t lock_waits[METRICS_LOCK_WAIT_BUCKETS];
+    _Alignas(64) uint64_t counters[METRICS_COUNT];                /* atomic; relaxed */
+    uint64_t lock_waits[METRICS_LOCK_WAIT_BUCKETS], lock_wait_us; /* likewise */
 };
 
 struct metrics_page {
@@ -86,8 +86,8 @@ struct metrics_page *metrics_page_new(void);
 void metrics_use_slot(struct metrics_slot *slot);
 /* Adds to a counter of this process's slot. One thread a process: the one that owns the slot. */
 void metrics_add(enum metrics_counter counter, uint64_t amount);
-/* Counts a lock that was got after `wait_us`: lock_acquisitions, lock_wait_microseconds, and its bucket. */
-void metrics_add_lock(uint64_t wait_us);
+/* A product's lock that was got, this long after it was first wanted: counted in its bucket. As metrics_add(). */
+void metrics_add_lock_wait(uint64_t wait_us);
 
 /* Sum over all slots. */
 uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter);

@@ -180,12 +180,22 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 def kill_nodes(server: int, numbers: tuple[int, ...]) -> None:
-    """Kills private lock nodes of this server, children of its supervisor. They are started again, and then do not vote for a while."""
-    for number in numbers:
-        pid = next((pid for pid in family(server)[1:] if f"/node{number}.sock" in command_line(pid)), None)
+    """Kills private lock nodes of this server, children of its supervisor, and waits until they were started again. They do not vote for a
+    while."""
+    killed = {number: node_pid(server, number) for number in numbers}
+    for number, pid in killed.items():
         if pid is None:
             raise Unmeasurable(f"lock node {number} is not running")
         os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    while any(node_pid(server, number) in (None, pid) for number, pid in killed.items()):
+        if time.monotonic() > deadline:
+            raise Unmeasurable(f"lock nodes {numbers} were not started again")
+        time.sleep(0.02)
+
+
+def node_pid(server: int, number: int) -> int | None:
+    return next((pid for pid in family(server)[1:] if f"/node{number}.sock" in command_line(pid)), None)
 
 
 def command_line(pid: int) -> str:

@@ -41,11 +41,11 @@ def faults_of(tally: RedlockTally, reading: StoreReading) -> list[str]:
 
 
 def locks(tally: RedlockTally) -> dict[str, Any]:
-    acquired = tally.counted("doorbuster_lock_acquisitions_total")
-    waited_us = tally.counted("doorbuster_lock_wait_microseconds_total")
+    acquired = tally.counted(f"{WAIT}_count")
+    waited_s = tally.counted(f"{WAIT}_sum")
     return {
         "acquired": int(acquired),
-        "wait_average_ms": round(waited_us / acquired / 1000, 3) if acquired else None,
+        "wait_average_ms": round(waited_s / acquired * 1000, 3) if acquired else None,
         "wait_p99_ms": wait_percentile_ms(tally, 99),
         "lost": int(tally.counted("doorbuster_lock_lost_total")),
     }

@@ -1,8 +1,8 @@
-/* The Redlock gate: the store decides, under locks. A worker's loop thread. Owns the locks (redlock.c), the desks where purchases wait for them
- * (redlock_desk.c), the links to the stock on the nodes (redlock_stock.c), what it has learned of the products (redlock_terms.c), and the purchases
+/* The Redlock gate: the store decides, under locks. A worker's loop thread. Owns the locks (redlock.c), the tills where purchases wait for them
+ * (redlock_till.c), the links to the stock on the nodes (redlock_stock.c), what it has learned of the products (redlock_terms.c), and the purchases
  * that are in it, each with a ticket.
  *
- *   submitted --> LEARNING --on which terms?--> LOOKING --perhaps there is enough--> at the DESKS --locked--> in a batch --> CONFIRMED, REFUSED
+ *   submitted --> LEARNING --on which terms?--> LOOKING --perhaps there is enough--> at the TILLS --locked--> in a batch --> CONFIRMED, REFUSED
  *                    |  ^                         |  ^                                |                        |  |
  *                    |  +-- unknown after all     |  +-- nodes say: too little        |                        |  +--the store failed--> IN DOUBT
  *                    v                            v                                   v                        v                           |
@@ -14,8 +14,8 @@
  *
  * Looking: when what this worker last saw of a product is less than what is asked for, its lock is worth nothing if there is still too little. So the
  * nodes are asked first; what a majority says last is the answer, for whoever changed the stock and promised something told a majority before. One
- * read at a time, for all who wait. If no majority knows, or there is enough, the purchase goes to the desks, where the store has the last word.
- * Purchases with a key (it may have an order from before), carts and bundles go to the desks at once.
+ * read at a time, for all who wait. If no majority knows, or there is enough, the purchase goes to the tills, where the store has the last word.
+ * Purchases with a key (it may have an order from before), carts and bundles go to the tills at once.
  *
  * Selling: what has the locks of all its products goes, in the order in which it came, into one batch, which the store decides in one transaction off
  * the loop (sell_cb). One batch is under way; what comes meanwhile makes the next one larger. Afterwards the stock that is left is written to the
@@ -25,8 +25,9 @@
  * batch whose lock was lost meanwhile is finished like any other.
  *
  * Failures. FAILED: perhaps it was the COMMIT whose answer was lost; the purchases are looked up in the store by request (settle_cb); found, they
- * are confirmed; not found, they begin again. FENCED: the store is the Lua gate's; nothing was sold, they begin again, after a pause, until their
- * deadline. No majority of nodes: they wait at their desks. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE. */
+ * are confirmed; not found, they begin again. FENCED: the store is the Lua gate's; nothing was sold, and they are
+ * UNAVAILABLE at once. No majority of nodes: they wait at their tills. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE, and so is
+ * what the store still has then; therefore a batch is made of copies. */
 #include "driver.h"
 
 #include "doorbuster/check.h"
@@ -34,13 +35,14 @@
 #include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
-#include "redlock_desk.h"
+#include "redlock_till.h"
 #include "redlock_nodes.h"
 #include "redlock_stock.h"
 #include "redlock_terms.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SWEEP_MS 20
 #define EXPIRE_EVERY_US 100000
@@ -52,11 +54,11 @@ struct redlock_gate {
     struct gate base;
     struct redlock *redlock;
     struct redlock_stock *stock;
-    struct desks *desks;
+    struct tills *tills;
     struct terms *terms;
     uv_timer_t sweep;
     int64_t next_expire_us, complain_us;
-    bool is_closed;               /* and only a lesson is still lent */
+    bool is_closed, is_swept;     /* only what is lent is awaited, and its timer's end */
     struct log_position position; /* the store was there once */
     /* lent to learn_cb, with those that wait for it */
     bool is_learning;
@@ -68,9 +70,14 @@ struct redlock_gate {
     /* lent to sell_cb */
     bool is_selling;
     int64_t sell_at_us;
-    struct log_position sold_after; /* what the batch sells lies behind this */
-    struct ticket *sold_tickets[GATE_BATCH_MAX];
+    struct log_position sold_after;              /* what the batch sells lies behind this */
+    struct ticket *sold_tickets[GATE_BATCH_MAX]; /* NULL: answered at its deadline */
     struct gate_batch batch;
+    /* What the batch is made of: copies, for a purchase may have to be answered while the store still has it. */
+    struct purchase sold_purchases[GATE_BATCH_MAX];
+    size_t sold_lines;
+    struct order_part sold_more[SALES_LOG_LINES_MAX];
+    char sold_keys[GATE_BATCH_MAX][IDEMPOTENCY_KEY_BYTES_MAX];
 };
 
 static struct redlock_gate *of(struct gate *gate)
@@ -135,7 +142,7 @@ static void complain(struct redlock_gate *gate, const char *what)
 }
 
 /* --- the start ---------------------------------------------------------------------------------------------------------------- */
-/* Sets the ticket's desks. False: of some product the terms are not known, and must be. */
+/* Sets the ticket's tills. False: of some product the terms are not known, and must be. */
 static bool plan(struct redlock_gate *gate, struct ticket *ticket)
 {
     int64_t product_ids[ORDER_PARTS_MAX];
@@ -154,7 +161,7 @@ static bool plan(struct redlock_gate *gate, struct ticket *ticket)
             product_ids[count++] = entry->product.components[j].product_id;
         }
     }
-    ticket_set_desks(ticket, product_ids, count);
+    ticket_set_tills(ticket, product_ids, count);
     return true;
 }
 
@@ -177,7 +184,7 @@ static bool should_look(struct redlock_gate *gate, const struct ticket *ticket)
            entry->product.component_count == 0 &&
            is_too_little(&entry->product, entry->seen_stock, order->quantity) &&
            is_inside_window(&entry->product, clock_wall_ms()) &&
-           !desks_is_open(gate->desks, order->product_id);
+           !tills_is_open(gate->tills, order->product_id);
 }
 
 static void begin(struct redlock_gate *gate, struct ticket *ticket)
@@ -189,7 +196,7 @@ static void begin(struct redlock_gate *gate, struct ticket *ticket)
     } else {
         gate->base.decisions += !ticket->is_counted;
         ticket->is_counted = true;
-        desks_place(gate->desks, ticket);
+        tills_place(gate->tills, ticket);
     }
 }
 
@@ -205,8 +212,6 @@ static void begin_again(struct redlock_gate *gate, struct ticket *ticket)
 {
     struct purchase *purchase = &ticket->purchase->purchase;
     purchase->order.id = 0;
-    purchase->refusal = REFUSAL_NONE;
-    purchase->short_lines = 0;
     purchase_move(purchase, PURCHASE_QUEUED);
     begin(gate, ticket);
 }
@@ -287,10 +292,13 @@ static void take_lesson(struct redlock_gate *gate, const struct gate_lesson *les
     }
 }
 
+/* The last that was lent is back. */
 static void free_closed(struct redlock_gate *gate)
 {
-    terms_free(&gate->terms);
-    free(gate);
+    if (gate->is_swept && !gate->is_learning && !gate->is_selling) {
+        terms_free(&gate->terms);
+        free(gate);
+    }
 }
 
 static void redlock_gate_learned(struct gate *base, struct gate_lesson *lesson)
@@ -395,29 +403,77 @@ static void looked_cb(void *context, const int64_t *product_ids, const struct no
 }
 
 /* --- selling ------------------------------------------------------------------------------------------------------------------ */
+static void lend(struct redlock_gate *gate, struct ticket *ticket)
+{
+    size_t i = gate->batch.count++;
+    struct purchase *copy = &gate->sold_purchases[i];
+    struct sale_order *order = &copy->order;
+    *copy = ticket->purchase->purchase;
+    gate->sold_tickets[i] = ticket;
+    gate->batch.purchases[i] = copy;
+    if (order->more_count > 0) {
+        memcpy(&gate->sold_more[gate->sold_lines], order->more, order->more_count * sizeof *order->more);
+        order->more = &gate->sold_more[gate->sold_lines];
+        gate->sold_lines += order->more_count;
+    }
+    if (order->key != NULL) {
+        CHECK(order->key_bytes <= sizeof gate->sold_keys[i]);
+        memcpy(gate->sold_keys[i], order->key, order->key_bytes);
+        order->key = gate->sold_keys[i];
+    }
+}
+
+/* What the store has filled in. */
+static void take_copy_back(struct redlock_gate *gate, size_t i)
+{
+    struct purchase *purchase = &gate->sold_tickets[i]->purchase->purchase;
+    struct order_part *more = purchase->order.more;
+    const char *key = purchase->order.key;
+    *purchase = gate->sold_purchases[i];
+    if (more != NULL && purchase->order.more_count > 0) {
+        memcpy(more, purchase->order.more, purchase->order.more_count * sizeof *more);
+    }
+    purchase->order.more = more;
+    purchase->order.key = key;
+}
+
 static void fill_batch(struct redlock_gate *gate)
 {
     struct gate_batch *batch = &gate->batch;
     size_t lines = 0;
     struct ticket *ticket;
-    batch->count = 0;
+    batch->count = gate->sold_lines = 0;
     while (batch->count < GATE_BATCH_MAX &&
-           (ticket = desks_take_runnable(gate->desks, SALES_LOG_LINES_MAX - lines)) != NULL) {
+           (ticket = tills_take_runnable(gate->tills, SALES_LOG_LINES_MAX - lines)) != NULL) {
         lines += line_count(ticket);
         purchase_move(&ticket->purchase->purchase, PURCHASE_ASKED);
-        gate->sold_tickets[batch->count] = ticket;
-        batch->purchases[batch->count++] = &ticket->purchase->purchase;
+        lend(gate, ticket);
     }
 }
 
-/* All of the batch gives its desks back, and is begun anew: nothing was sold. */
+/* All of the batch gives its tills back, and is begun anew: nothing was sold. */
 static void put_back(struct redlock_gate *gate)
 {
     gate->sell_at_us = clock_monotonic_us() + PAUSE_US;
     metrics_add(METRICS_purchases_stale, gate->batch.count);
     for (size_t i = 0; i < gate->batch.count; i++) {
-        desks_leave(gate->desks, gate->sold_tickets[i], true);
-        begin_again(gate, gate->sold_tickets[i]);
+        if (gate->sold_tickets[i] != NULL) {
+            tills_leave(gate->tills, gate->sold_tickets[i], true);
+            begin_again(gate, gate->sold_tickets[i]);
+        }
+    }
+}
+
+/* The store is another gate's, which it stays until a server with this one is started again: no use in keeping anybody waiting. */
+static void turn_away(struct redlock_gate *gate)
+{
+    complain(gate, "the store is another server's, of the Lua gate: nothing can be sold here");
+    gate->sell_at_us = clock_monotonic_us() + PAUSE_US;
+    for (size_t i = 0; i < gate->batch.count; i++) {
+        if (gate->sold_tickets[i] != NULL) {
+            tills_leave(gate->tills, gate->sold_tickets[i], true);
+            answer(gate, gate->sold_tickets[i], PURCHASE_UNAVAILABLE);
+        }
     }
 }
 
@@ -473,8 +529,11 @@ static void take_decisions(struct redlock_gate *gate)
     struct gate_batch *batch = &gate->batch;
     take_moves(gate, &batch->moves);
     for (size_t i = 0; i < batch->count; i++) {
-        desks_leave(gate->desks, gate->sold_tickets[i], true);
-        take_decision(gate, gate->sold_tickets[i]);
+        if (gate->sold_tickets[i] != NULL) {
+            take_copy_back(gate, i);
+            tills_leave(gate->tills, gate->sold_tickets[i], true);
+            take_decision(gate, gate->sold_tickets[i]);
+        }
     }
 }
 
@@ -488,16 +547,16 @@ static void put_in_doubt(struct redlock_gate *gate)
     metrics_add(METRICS_purchases_in_doubt, batch->count);
     complain(gate, "the store failed; its purchases are looked up");
     for (size_t i = 0; i < batch->count; i++) {
+        if (gate->sold_tickets[i] == NULL) {
+            continue;
+        }
         purchase = gate->sold_tickets[i]->purchase;
-        desks_leave(gate->desks, gate->sold_tickets[i], true);
+        tills_leave(gate->tills, gate->sold_tickets[i], true);
         ticket_free(&gate->sold_tickets[i]);
-        purchase->purchase.order.id = 0;
-        purchase->purchase.refusal = REFUSAL_NONE;
-        purchase->purchase.short_lines = 0;
         purchase->purchase.position = gate->sold_after;
         purchase_list_append(&list, purchase);
     }
-    if (gate->base.settings.settle_cb(gate->base.settings.context, list.first)) {
+    if (list.first == NULL || gate->base.settings.settle_cb(gate->base.settings.context, list.first)) {
         return;
     }
     log_warn("gate: cannot look up %zu purchases in the store: too much waiting; they are answered 503",
@@ -512,9 +571,12 @@ static void redlock_gate_sold(struct gate *base, struct gate_batch *batch)
     struct redlock_gate *gate = of(base);
     CHECK(gate->is_selling && batch == &gate->batch);
     gate->is_selling = false; /* the next one is begun in the next turn only */
+    if (gate->is_closed) {
+        free_closed(gate);
+        return;
+    }
     if (batch->end == GATE_BATCH_FENCED) {
-        complain(gate, "the store belongs to another gate: nothing can be sold");
-        put_back(gate);
+        turn_away(gate);
     } else if (batch->end == GATE_BATCH_FAILED || failpoint("gate.reply")) {
         put_in_doubt(gate);
     } else {
@@ -548,6 +610,19 @@ static void redlock_gate_settled(struct gate *base, struct gate_purchase *purcha
 }
 
 /* --- deadlines ---------------------------------------------------------------------------------------------------------------- */
+/* The store does not answer. Perhaps it sells all the same: an order that its buyer can find, but was not promised. */
+static void expire_sold(struct redlock_gate *gate, int64_t now_us)
+{
+    for (size_t i = 0; gate->is_selling && i < gate->batch.count; i++) {
+        struct ticket *ticket = gate->sold_tickets[i];
+        if (ticket != NULL && ticket->purchase->deadline_us <= now_us + EXPIRE_EVERY_US) {
+            gate->sold_tickets[i] = NULL;
+            tills_leave(gate->tills, ticket, true);
+            answer(gate, ticket, PURCHASE_UNAVAILABLE);
+        }
+    }
+}
+
 static void expire(struct redlock_gate *gate, int64_t now_us)
 {
     int64_t until_us = now_us + END_US;
@@ -560,14 +635,15 @@ static void expire(struct redlock_gate *gate, int64_t now_us)
     ticket_list_take_expired(&gate->in_lesson, until_us, &expired);
     ticket_list_take_expired(&gate->to_look, until_us, &expired);
     ticket_list_take_expired(&gate->in_read, until_us, &expired);
-    desks_take_expired(gate->desks, until_us, &expired);
+    tills_take_expired(gate->tills, until_us, &expired);
     answer_all_unavailable(gate, &expired);
+    expire_sold(gate, now_us);
 }
 
 static void sweep_cb(uv_timer_t *timer)
 {
     struct redlock_gate *gate = timer->data;
-    desks_tick(gate->desks);
+    tills_tick(gate->tills);
     expire(gate, clock_monotonic_us());
 }
 
@@ -587,7 +663,7 @@ static void redlock_gate_turn(struct gate *base)
     struct redlock_gate *gate = of(base);
     learn(gate);
     look(gate);
-    desks_turn(gate->desks);
+    tills_turn(gate->tills);
     sell(gate);
     redlock_turn(gate->redlock);
 }
@@ -609,17 +685,15 @@ static size_t redlock_gate_parts(const struct gate *base, struct gate_part out[G
 static void swept_cb(uv_handle_t *handle)
 {
     struct redlock_gate *gate = handle->data;
-    gate->is_closed = true;
-    if (!gate->is_learning) {
-        free_closed(gate);
-    }
+    gate->is_swept = true;
+    free_closed(gate);
 }
 
 static void redlock_gate_close(struct gate *base)
 {
     struct redlock_gate *gate = of(base);
-    CHECK(!gate->is_selling);
-    desks_close(&gate->desks);
+    gate->is_closed = true;
+    tills_close(&gate->tills);
     redlock_close(&gate->redlock);
     redlock_stock_close(&gate->stock);
     uv_close((uv_handle_t *)&gate->sweep, swept_cb);
@@ -655,7 +729,7 @@ struct gate *redlock_gate_open(const struct gate_settings *settings)
                                                             .node_starts = settings->node_starts});
     gate->stock = redlock_stock_open(gate->redlock, settings->loop, settings->store_id,
                                      REDLOCK_NODE_TIMEOUT_MS, looked_cb, gate);
-    gate->desks = desks_open(gate->redlock, settings->loop, place);
+    gate->tills = tills_open(gate->redlock, settings->loop, place);
     gate->terms = terms_new();
     uv_timer_init(settings->loop, &gate->sweep);
     gate->sweep.data = gate;

@@ -45,15 +45,14 @@ void metrics_add(enum metrics_counter counter, uint64_t amount)
     __atomic_fetch_add(&own_slot->counters[counter], amount, __ATOMIC_RELAXED);
 }
 
-void metrics_add_lock(uint64_t wait_us)
+void metrics_add_lock_wait(uint64_t wait_us)
 {
     size_t bucket = 0;
     while (bucket < METRICS_LOCK_WAIT_BUCKETS - 1 && wait_us > lock_wait_edges_us[bucket]) {
         bucket++;
     }
-    metrics_add(METRICS_lock_acquisitions, 1);
-    metrics_add(METRICS_lock_wait_microseconds, wait_us);
     __atomic_fetch_add(&own_slot->lock_waits[bucket], 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&own_slot->lock_wait_us, wait_us, __ATOMIC_RELAXED);
 }
 
 static uint64_t read_counter(const struct metrics_slot *slot, enum metrics_counter counter)
@@ -99,16 +98,20 @@ static uint64_t sum_lock_waits(const struct metrics_page *page, size_t bucket)
 static void append_lock_waits(struct text *text, const struct metrics_page *page)
 {
     static const char name[] = "doorbuster_lock_wait_seconds";
-    uint64_t count = 0;
-    append(text, "# HELP %s how long workers waited for the locks that they got\n# TYPE %s histogram\n", name,
-           name);
+    uint64_t count = 0, sum_us = 0;
+    append(text,
+           "# HELP %s how long after it was first wanted a product's lock was got\n# TYPE %s histogram\n",
+           name, name);
     for (size_t i = 0; i < METRICS_LOCK_WAIT_BUCKETS - 1; i++) {
         count += sum_lock_waits(page, i);
         append(text, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, (double)lock_wait_edges_us[i] / 1e6, count);
     }
     count += sum_lock_waits(page, METRICS_LOCK_WAIT_BUCKETS - 1);
     append(text, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, count);
-    append(text, "%s_sum %.6f\n", name, (double)metrics_sum(page, METRICS_lock_wait_microseconds) / 1e6);
+    for (size_t i = 0; i < METRICS_WORKERS_MAX; i++) {
+        sum_us += __atomic_load_n(&page->workers[i].lock_wait_us, __ATOMIC_RELAXED);
+    }
+    append(text, "%s_sum %.6f\n", name, (double)sum_us / 1e6);
     append(text, "%s_count %" PRIu64 "\n", name, count);
 }
 

@@ -416,6 +416,7 @@ int main(int argc, char **argv)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a node may die while it is asked */
     printf("chaos: seed %" PRIu64 ", %u workers%s\n", options.seed, options.workers,
            options.keys ? "" : ", no idempotency keys");
     report_begin();

@@ -224,6 +224,7 @@ enum fault_flags {
     LIES = 2048,         /* figures on nodes are edited: until they are mended "sold out" may be untrue */
     OUTLASTS_TTL = 4096, /* a lock has to end by itself: the goal is a TTL and a second */
     NO_PAUSE = 8192,     /* sales go on meanwhile */
+    NODES_KNOW = 16384,  /* a majority of the nodes knows of new stock before anybody is told of it */
 };
 
 struct round;
@@ -302,6 +303,7 @@ struct round {
     int64_t order_before, order_last;
     int64_t row_before; /* the audit log's last, before the products were put up */
     int64_t began_us, first_fault_us, fault_us, heal_began_us, healed_us, calm_us, recovered_us;
+    bool store_was_held; /* by the worker that was stopped: nobody can sell until it goes on */
     int64_t recovery_ms; /* -1: none */
     int64_t pause_ms;    /* the longest without a sale, on servers that the fault does not concern */
     int64_t

@@ -9,6 +9,9 @@
 /* The stock of a product after an entry of the log. */
 struct stock_point {
     int64_t at_ms, stock;
+    /* New stock: when somebody had been told of it, so that a majority of the Redlock gate's nodes knows. INT64_MAX: never,
+     * or it is not new. */
+    int64_t told_ms;
 };
 
 struct audit {

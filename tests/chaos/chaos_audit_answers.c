@@ -119,6 +119,23 @@ static int64_t lowest(const struct audit *audit, unsigned place, int64_t from_ms
     return least;
 }
 
+/* The lowest that a majority of the nodes can have said between two moments: of the versions from the last on that
+ * somebody had been told of. */
+static int64_t lowest_on_nodes(const struct audit *audit, unsigned place, int64_t from_ms, int64_t to_ms)
+{
+    int64_t least = INT64_MAX;
+    for (size_t i = audit->point_count[place]; i > 0; i--) {
+        const struct stock_point *point = &audit->points[place][i - 1];
+        if (point->at_ms <= to_ms) {
+            least = point->stock < least ? point->stock : least;
+            if (point->told_ms < from_ms) {
+                return least;
+            }
+        }
+    }
+    return least;
+}
+
 static bool is_near_fault(const struct round *round, const struct wish *wish)
 {
     int64_t end_us = round->recovered_us > round->calm_us ? round->recovered_us : round->calm_us;
@@ -126,11 +143,29 @@ static bool is_near_fault(const struct round *round, const struct wish *wish)
            (round->recovered_us == 0 || wish->first_sent_us <= end_us + FORGOTTEN_AFTER_US);
 }
 
-/* Told on the strength of reservations that Redis then lost? */
+/* Is it what the nodes of the Redlock gate say that it was told, or what the store says? */
+static bool is_by_nodes(const struct round *round, const struct wish *wish)
+{
+    return is_redlock(round->mode) && wish->kind == WISH_PURCHASE && !wish->keyed && !wish->as_cart &&
+           wish->lines[0].product != BUNDLE;
+}
+
+/* Told on the strength of reservations that Redis then lost, or of figures that somebody edited? */
 static bool may_be_forgotten(const struct round *round, const struct wish *wish)
 {
-    unsigned flags = is_redlock(round->mode) ? LIES : FORGETS | REJECTS; /* a store forgets nothing */
-    return (round->flags & flags) != 0 && is_near_fault(round, wish);
+    bool may_be = is_redlock(round->mode) ? (round->flags & LIES) != 0 && is_by_nodes(round, wish)
+                                          : (round->flags & (FORGETS | REJECTS)) != 0;
+    return may_be && is_near_fault(round, wish);
+}
+
+/* Do the nodes know of new stock before anybody is told of it? Not if they forget, or if it is left to the keeper. */
+static bool nodes_know(const struct round *round)
+{
+    bool know = true;
+    for (size_t i = 0; i < round->fault_count; i++) {
+        know = know && (round->faults[i]->flags & NODES_KNOW) != 0;
+    }
+    return know;
 }
 
 static void take_units(int64_t stock[PRODUCTS], const struct wish_line *line)
@@ -144,23 +179,30 @@ static void take_units(int64_t stock[PRODUCTS], const struct wish_line *line)
 static int64_t news_ms(const struct round *round, const struct wish *wish)
 {
     bool near = is_near_fault(round, wish);
-    if (wish->kind != WISH_PURCHASE) {
+    if (wish->kind != WISH_PURCHASE || wish->keyed ||
+        (is_redlock(round->mode) && !is_by_nodes(round, wish))) {
         return 0; /* the store decides, or Redis: at once */
     }
-    if (is_redlock(round->mode)) {
-        return near ? KEPT_MS : TOLD_MS;
+    return is_redlock(round->mode) ? (near ? KEPT_MS : TOLD_MS) : near ? MARK_MS : NEWS_MS;
+}
+
+static int64_t lowest_for(const struct audit *audit, const struct wish *wish, unsigned place)
+{
+    const struct round *round = audit->round;
+    int64_t from_ms = audit_wall_ms(audit, wish->last_sent_us) - CLOCK_TOLERANCE_MS,
+            to_ms = audit_wall_ms(audit, wish->got_us) + CLOCK_TOLERANCE_MS;
+    if (is_by_nodes(round, wish) && nodes_know(round)) {
+        return lowest_on_nodes(audit, place, from_ms, to_ms);
     }
-    return wish->keyed ? 0 : near ? MARK_MS : NEWS_MS;
+    return lowest(audit, place, from_ms - news_ms(round, wish), to_ms);
 }
 
 /* Of a cart a line must be had beside those before it that can be. */
 static void check_short(const struct audit *audit, const struct wish *wish)
 {
-    int64_t stock[PRODUCTS] = {0}, to_ms = audit_wall_ms(audit, wish->got_us) + CLOCK_TOLERANCE_MS;
-    int64_t from_ms =
-        audit_wall_ms(audit, wish->last_sent_us) - CLOCK_TOLERANCE_MS - news_ms(audit->round, wish);
+    int64_t stock[PRODUCTS] = {0};
     for (unsigned i = 0; i < BUNDLE; i++) {
-        stock[i] = lowest(audit, i, from_ms, to_ms);
+        stock[i] = lowest_for(audit, wish, i);
     }
     for (size_t i = 0; i < wish->line_count; i++) {
         const struct wish_line *line = &wish->lines[i];

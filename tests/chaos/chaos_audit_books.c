@@ -290,9 +290,39 @@ static void check_row(const struct walk *walk, const struct store_audit_row *row
     }
 }
 
-static void add_point(struct audit *audit, unsigned place, int64_t at_ms, int64_t stock)
+static void add_point(struct audit *audit, unsigned place, const struct stock_point *point)
 {
-    audit->points[place][audit->point_count[place]++] = (struct stock_point){.at_ms = at_ms, .stock = stock};
+    audit->points[place][audit->point_count[place]++] = *point;
+}
+
+/* The wish that this row, of a cancel or a change, has fulfilled, and whose answer says so. */
+static bool has_heard_of(const struct audit *audit, const struct store_audit_row *row,
+                         const struct wish *wish)
+{
+    int64_t order;
+    if (wish->outcome != CONFIRMED || buyers_user(wish->person) != row->actor) {
+        return false;
+    }
+    return wish->kind == WISH_CANCEL
+               ? has_cause(row, "cancel") && sscanf(row->note, "order %" SCNd64, &order) == 1 &&
+                     wish->order == order
+               : wish->kind == WISH_CHANGE && is_of_change(audit, row, wish) &&
+                     same_position(wish->position, row->position);
+}
+
+/* See struct stock_point. */
+static int64_t told_ms(const struct audit *audit, const struct store_audit_row *row)
+{
+    if (has_cause(row, "opening")) {
+        return row->at_ms; /* the buyers came later */
+    }
+    for (size_t i = 0; (has_cause(row, "cancel") || has_cause(row, "restock")) && i < history.wish_count;
+         i++) {
+        if (has_heard_of(audit, row, &history.wishes[i])) {
+            return audit_wall_ms(audit, history.wishes[i].got_us);
+        }
+    }
+    return INT64_MAX;
 }
 
 /* The row must go on from where the stock was; if it does not, that is said once, and the walk goes on from the row. */
@@ -323,7 +353,10 @@ static void walk_entry(struct walk *walk, const struct store_audit_row *rows, si
     }
     for (unsigned place = 0; place < BUNDLE; place++) {
         if (walk->stock[place] != walk->before[place]) {
-            add_point(walk->audit, place, rows[0].at_ms, walk->stock[place]);
+            struct stock_point point = {.at_ms = rows[0].at_ms,
+                                        .stock = walk->stock[place],
+                                        .told_ms = told_ms(walk->audit, &rows[0])};
+            add_point(walk->audit, place, &point);
         }
     }
 }

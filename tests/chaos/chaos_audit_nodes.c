@@ -5,8 +5,10 @@
 #include <inttypes.h>
 
 #define MEETING_TIMEOUT_MS 10000
-#define SLACK_US 150000   /* of a busy machine */
-#define PAUSE_MAX_MS 1000 /* where sales are to go on as if nothing were */
+#define SLACK_US 150000          /* of a busy machine */
+#define REFUSED_AFTER_US 6000000 /* a purchase is answered within 5 s */
+#define STALL_MS 6000            /* no fault lasts so long, but for one that leaves the other server alone */
+#define PAUSE_MAX_MS 1000        /* where sales are to go on as if nothing were */
 
 /* --- the nodes and the store --------------------------------------------------------------------------- */
 static bool store_says(struct audit *audit, unsigned place, int64_t *stock)
@@ -45,17 +47,26 @@ void audit_meeting(struct audit *audit)
 }
 
 /* --- with and without a majority ----------------------------------------------------------------------- */
-/* A lock that was had before may serve until its end. Replays are no sales. */
+static bool is_concerned(const struct round *round, const struct request *request)
+{
+    return (round->concerned == SERVERS_MAX || round->concerned == request->server) &&
+           history.wishes[request->wish].kind == WISH_PURCHASE && request->got_us < round->heal_began_us;
+}
+
+/* A lock that was had before may serve until its end. Replays are no sales. Who waits too long is told that it cannot be had now. */
 static void check_no_sale(struct audit *audit)
 {
     const struct round *round = audit->round;
     int64_t from_us = round->fault_us + (int64_t)LOCK_TTL_MS * 1000 + SLACK_US;
+    size_t refused = 0;
     for (size_t i = 0; i < history.request_count; i++) {
         const struct request *request = &history.requests[i];
         const struct wish *wish = &history.wishes[request->wish];
-        bool concerned = round->concerned == SERVERS_MAX || round->concerned == request->server;
-        if (concerned && wish->kind == WISH_PURCHASE && request->status == 201 && !request->replayed &&
-            request->sent_us > from_us && request->got_us < round->heal_began_us) {
+        if (!is_concerned(round, request)) {
+            continue;
+        }
+        refused += request->status == 503;
+        if (request->status == 201 && !request->replayed && request->sent_us > from_us) {
             violation(audit->round,
                       "server %u confirmed order %" PRId64 ", asked for %" PRId64
                       " ms after it had lost its majority of nodes, which was back only %" PRId64
@@ -64,6 +75,10 @@ static void check_no_sale(struct audit *audit)
                       (round->heal_began_us - request->got_us) / 1000);
             return;
         }
+    }
+    if (refused == 0 && round->heal_began_us - round->fault_us > REFUSED_AFTER_US) {
+        violation(audit->round, "without a majority of nodes nobody was answered 503 within %" PRId64 " ms",
+                  (round->heal_began_us - round->fault_us) / 1000);
     }
 }
 
@@ -87,7 +102,7 @@ static void check_pauses(struct audit *audit)
     struct round *round = audit->round;
     int64_t limit_ms = (round->flags & NO_PAUSE) != 0      ? PAUSE_MAX_MS
                        : (round->flags & TWO_SERVERS) != 0 ? LOCK_TTL_MS + PAUSE_MAX_MS
-                                                           : INT64_MAX;
+                                                           : STALL_MS;
     int64_t until_us = round->recovered_us > round->calm_us ? round->recovered_us : round->calm_us;
     for (unsigned server = 0; server < round->servers; server++) {
         if (server == round->concerned) {
@@ -95,7 +110,7 @@ static void check_pauses(struct audit *audit)
         }
         int64_t pause_ms = longest_pause_us(server, round->first_fault_us, until_us) / 1000;
         round->pause_ms = pause_ms > round->pause_ms ? pause_ms : round->pause_ms;
-        if (round->fault_count == 1 && pause_ms > limit_ms) {
+        if (pause_ms > (round->fault_count == 1 ? limit_ms : STALL_MS)) {
             violation(round,
                       "server %u confirmed nothing for %" PRId64 " ms, though it had a majority of nodes",
                       server + 1, pause_ms);

@@ -4,12 +4,16 @@
 
 #include "doorbuster/redis.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #define ROLL_TIMEOUT_MS 20000
 #define LEAVE_MS 20000
+#define HELD_MS 400
 #define SPAWN (1u << MODE_SPAWN)
 #define EXTERNAL (1u << MODE_EXTERNAL)
 #define PROXY (1u << MODE_PROXY)
@@ -128,6 +132,30 @@ static void stop_recorder(struct round *round)
     stop_pid(recorder());
 }
 
+/* Does somebody hold the writers' turn all the while? Writers give it back within a moment. */
+static bool store_is_held(void)
+{
+    char path[sizeof bench.server.data + 32];
+    int64_t deadline = deadline_in(HELD_MS);
+    snprintf(path, sizeof path, "%s/doorbuster.db.lock", bench.server.data);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    bool held = fd >= 0;
+    while (held && flock(fd, LOCK_EX | LOCK_NB) != 0 && wait_a_moment(deadline)) {
+    }
+    held = held && flock(fd, LOCK_EX | LOCK_NB) != 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return held;
+}
+
+static void stop_worker_for_long(struct round *round)
+{
+    stop_worker(round);
+    round->fault_us = now_us();
+    round->store_was_held = store_is_held();
+}
+
 static void stop_keeper(struct round *round)
 {
     stop_pid(some_keeper(round));
@@ -243,7 +271,7 @@ const struct fault faults[] = {
      0, 0},
     {"kill-everything", ANY | REDLOCK, FORGETS | ALONE | REDIS_DIES | OUTLASTS_TTL, NULL, kill_everything,
      NULL, 0, 0},
-    {"stop-worker", ANY | REDLOCK, 0, NULL, stop_worker, go_on, 100, 1500},
+    {"stop-worker", ANY | REDLOCK, NODES_KNOW, NULL, stop_worker, go_on, 100, 1500},
     {"stop-recorder", ANY, 0, NULL, stop_recorder, go_on, 100, 1500},
     {"stop-redis", ANY, REDIS_PROCESS, NULL, stop_redis, go_on, 100, 1500},
     {"flushall", ANY, FORGETS, NULL, flush_all, NULL, 0, 0},
@@ -254,7 +282,7 @@ const struct fault faults[] = {
     {"stock-key-edited-down", ANY, FORGETS | EDITED | ALONE, NULL, edit_stock_down, NULL, 0, 0},
     {"head-deleted", ANY, FORGETS, NULL, delete_head, NULL, 0, 0},
     {"log-deleted", ANY, FORGETS, NULL, delete_log, NULL, 0, 0},
-    {"sighup", ANY | REDLOCK, STRICT | ALONE, NULL, roll, NULL, 0, 0},
+    {"sighup", ANY | REDLOCK, STRICT | ALONE | NODES_KNOW, NULL, roll, NULL, 0, 0},
     {"redis-restart-empty", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, restart_redis_empty,
      NULL, 0, 0},
     {"redis-restart-old-snapshot", EXTERNAL | PROXY, FORGETS | REDIS_DIES | REDIS_PROCESS, prepare_snapshot,
@@ -273,29 +301,31 @@ const struct fault faults[] = {
     {"link-delay", PROXY, 0, NULL, link_delay, link_delay_over, 100, 800},
     {"link-cut-after-request", PROXY, 0, NULL, link_lose_answer, NULL, 0, 0},
     {"link-late-delivery", PROXY, 0, NULL, link_deliver_late, NULL, 0, 0},
-    {"database-locked", ANY | REDLOCK, ALONE, NULL, lock_database, unlock_database, 300, 1500},
-    {"disk-full", ANY | REDLOCK, ALONE, NULL, fill_disk, empty_disk, 300, 1500},
+    {"database-locked", ANY | REDLOCK, ALONE | NODES_KNOW, NULL, lock_database, unlock_database, 300, 1500},
+    {"disk-full", ANY | REDLOCK, ALONE | NODES_KNOW, NULL, fill_disk, empty_disk, 300, 1500},
     /* of the Redlock gate */
-    {"kill-keeper", REDLOCK, KILLS, NULL, kill_keeper, NULL, 0, 0},
+    {"kill-keeper", REDLOCK, KILLS | NODES_KNOW, NULL, kill_keeper, NULL, 0, 0},
     {"kill-supervisor", REDLOCK, OUTLASTS_TTL | ALONE, NULL, kill_supervisor, NULL, 0, 0},
     {"kill-server", NODES_OURS, OUTLASTS_TTL | TWO_SERVERS, NULL, kill_server, start_server, 100, 1500},
     {"kill-workers-and-keeper", NODES_OURS, KILLS, NULL, kill_all_children, NULL, 0, 0},
     {"kill-nodes-and-all-else", NODES_SPAWN, KILLS | OUTLASTS_TTL | REDIS_PROCESS, NULL, kill_all_children,
      NULL, 0, 0},
-    {"stop-worker-past-ttl", REDLOCK, OUTLASTS_TTL | INSTANT, NULL, stop_worker, go_on, LOCK_TTL_MS + 100,
-     2500},
-    {"stop-keeper", REDLOCK, NO_PAUSE, NULL, stop_keeper, go_on, 100, 1500},
+    {"stop-worker-past-ttl", REDLOCK, OUTLASTS_TTL | INSTANT | NODES_KNOW, NULL, stop_worker_for_long, go_on,
+     LOCK_TTL_MS + 100, 2500},
+    {"stop-keeper", REDLOCK, NO_PAUSE | NODES_KNOW, NULL, stop_keeper, go_on, 100, 1500},
     {"one-node-killed", REDLOCK, NODE_FAULT | STRICT, NULL, kill_one_node, launch_nodes, 20, 800},
     {"two-nodes-killed", REDLOCK, NODE_FAULT | STRICT, NULL, kill_two_nodes, launch_nodes, 20, 1500},
     {"three-nodes-killed", REDLOCK, REDIS_PROCESS | NO_MAJORITY | OUTLASTS_TTL, NULL, kill_three_nodes,
      launch_nodes, 20, 2500},
-    {"one-node-stopped", REDLOCK, NODE_FAULT | STRICT, NULL, stop_one_node, go_on, 100, 2500},
-    {"two-nodes-stopped", REDLOCK, NODE_FAULT | STRICT, NULL, stop_two_nodes, go_on, 100, 2500},
+    {"one-node-stopped", REDLOCK, NODE_FAULT | STRICT | NODES_KNOW, NULL, stop_one_node, go_on, 100, 2500},
+    {"two-nodes-stopped", REDLOCK, NODE_FAULT | STRICT | NODES_KNOW, NULL, stop_two_nodes, go_on, 100, 2500},
     {"three-nodes-stopped", REDLOCK, REDIS_PROCESS | NO_MAJORITY | OUTLASTS_TTL, NULL, stop_three_nodes,
      go_on, 100, 2500},
-    {"two-nodes-late", NODES_OURS, NO_PAUSE | STRICT, NULL, two_nodes_late, calm_nodes, 100, 1500},
+    {"two-nodes-late", NODES_OURS, NO_PAUSE | STRICT | NODES_KNOW, NULL, two_nodes_late, calm_nodes, 100,
+     1500},
     {"all-nodes-late", NODES_OURS, OUTLASTS_TTL, NULL, all_nodes_late, calm_nodes, 100, 1500},
-    {"two-nodes-silent", NODES_OURS, NO_PAUSE | STRICT, NULL, two_nodes_silent, calm_nodes, 100, 2500},
+    {"two-nodes-silent", NODES_OURS, NO_PAUSE | STRICT | NODES_KNOW, NULL, two_nodes_silent, calm_nodes, 100,
+     2500},
     {"three-nodes-silent", NODES_OURS, NO_MAJORITY | OUTLASTS_TTL, NULL, three_nodes_silent, calm_nodes, 100,
      2500},
     {"node-links-cut", NODES_OURS, 0, NULL, cut_nodes, NULL, 0, 0},
@@ -304,13 +334,15 @@ const struct fault faults[] = {
     {"node-calls-twice", NODES_OURS, OUTLASTS_TTL, NULL, deliver_to_nodes_twice, NULL, 0, 0},
     {"server-partitioned", NODES_OURS, TWO_SERVERS | NO_MAJORITY | OUTLASTS_TTL, NULL, partition_server,
      calm_nodes, 1300, 3000},
+    {"server-partitioned-for-long", NODES_OURS, TWO_SERVERS | NO_MAJORITY | OUTLASTS_TTL | ALONE, NULL,
+     partition_server, calm_nodes, 6200, 7000},
     {"one-node-flushed", REDLOCK, NO_PAUSE | STRICT, NULL, flush_one_node, NULL, 0, 0},
     {"all-nodes-flushed", REDLOCK, 0, NULL, flush_all_nodes, NULL, 0, 0},
     {"figure-edited", REDLOCK, LIES | NO_PAUSE, NULL, edit_one_figure, NULL, 0, 0},
     {"figures-edited", REDLOCK, LIES | NO_PAUSE, NULL, edit_all_figures, NULL, 0, 0},
-    {"locks-deleted", REDLOCK, NO_PAUSE | STRICT, NULL, delete_locks, NULL, 0, 0},
-    {"locks-taken", REDLOCK, 0, NULL, take_locks, NULL, 0, 0},
-    {"none", ANY | REDLOCK, STRICT | ALONE, NULL, fault_none, NULL, 0, 0},
+    {"locks-deleted", REDLOCK, NO_PAUSE | STRICT | NODES_KNOW, NULL, delete_locks, NULL, 0, 0},
+    {"locks-taken", REDLOCK, NODES_KNOW, NULL, take_locks, NULL, 0, 0},
+    {"none", ANY | REDLOCK, STRICT | ALONE | NODES_KNOW, NULL, fault_none, NULL, 0, 0},
 };
 const size_t fault_count = sizeof faults / sizeof faults[0];
 

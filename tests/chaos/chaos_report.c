@@ -20,7 +20,7 @@ struct result {
     size_t fault_count;
     int64_t recovery_ms, meeting_ms, pause_ms;
     unsigned flags;
-    bool violated, redlock;
+    bool violated, redlock, store_was_held;
 };
 
 static struct {
@@ -179,6 +179,7 @@ static void add_result(const struct round *round)
                               .pause_ms = round->pause_ms,
                               .flags = round->flags,
                               .violated = round->violations > 0,
+                              .store_was_held = round->store_was_held,
                               .redlock = is_redlock(round->mode)};
     memcpy(result->faults, round->faults, sizeof result->faults);
     report.confirmed += history.confirmed;
@@ -219,11 +220,18 @@ void report_round(const struct round *round)
 
 /* --- the summary --------------------------------------------------------------------------------------- */
 struct row {
-    size_t rounds, violated, never;
+    size_t rounds, violated, never, late; /* late: later than the goal of all faults of the round */
     int64_t *times;
     size_t count;
     int64_t pause_ms; /* the longest */
 };
+
+static int64_t goal_ms(unsigned flags, bool redlock)
+{
+    return (flags & OUTLASTS_TTL) != 0             ? GOAL_TTL_MS
+           : !redlock && (flags & REDIS_DIES) != 0 ? GOAL_REDIS_MS
+                                                   : GOAL_MS;
+}
 
 static int by_value(const void *a, const void *b)
 {
@@ -239,6 +247,7 @@ static void add_to_row(struct row *row, const struct result *result)
     row->pause_ms = result->pause_ms > row->pause_ms ? result->pause_ms : row->pause_ms;
     if (result->recovery_ms >= 0) {
         row->times[row->count++] = result->recovery_ms;
+        row->late += result->recovery_ms >= goal_ms(result->flags, result->redlock);
     }
 }
 
@@ -252,7 +261,7 @@ static bool concerns(const struct result *result, const struct fault *fault)
     return false;
 }
 
-static void print_row(const char *name, struct row *row, int64_t goal_ms)
+static void print_row(const char *name, struct row *row, int64_t goal)
 {
     if (row->rounds == 0) {
         return;
@@ -262,19 +271,13 @@ static void print_row(const char *name, struct row *row, int64_t goal_ms)
     if (row->count > 0) {
         int64_t p99 = row->times[(row->count * 99 - 1) / 100];
         printf(" %8" PRId64 " %8" PRId64 " %8" PRId64 "   < %" PRId64 " ms: %s", row->times[row->count / 2],
-               p99, row->times[row->count - 1], goal_ms, p99 < goal_ms && row->never == 0 ? "met" : "MISSED");
+               p99, row->times[row->count - 1], goal,
+               row->late <= row->count / 100 && row->never == 0 ? "met" : "MISSED");
         if (row->pause_ms > 0) {
             printf("; longest pause %" PRId64 " ms", row->pause_ms);
         }
     }
     printf("\n");
-}
-
-static int64_t goal_ms(unsigned flags, bool redlock)
-{
-    return (flags & OUTLASTS_TTL) != 0             ? GOAL_TTL_MS
-           : !redlock && (flags & REDIS_DIES) != 0 ? GOAL_REDIS_MS
-                                                   : GOAL_MS;
 }
 
 /* Of one gate's rounds, for some faults are of both. */
@@ -315,8 +318,9 @@ static void print_all(const char *name, int64_t *times, bool redlock, unsigned f
 
 static void print_meeting(int64_t *times)
 {
-    size_t count = 0;
+    size_t count = 0, held = 0;
     for (size_t i = 0; i < report.count; i++) {
+        held += report.results[i].store_was_held;
         if (report.results[i].meeting_ms >= 0) {
             times[count++] = report.results[i].meeting_ms;
         }
@@ -326,6 +330,12 @@ static void print_meeting(int64_t *times)
         printf("All five nodes said what the store says %" PRId64
                " ms after the last answer (median; 99 of 100: %" PRId64 ", longest %" PRId64 ")\n",
                times[count / 2], times[(count * 99 - 1) / 100], times[count - 1]);
+    }
+    if (held > 0) {
+        printf(
+            "In %zu rounds the worker that was stopped had the store's turn at writing: recovery counts from "
+            "when it went on\n",
+            held);
     }
 }
 

@@ -163,7 +163,7 @@ static bool heal_what_is_due(struct round *round, bool at_once)
             round->heal_began_us = now_us();
             round->faults[i]->heal(round);
             round->heal_at_us[i] = 0;
-            if ((round->faults[i]->flags & INSTANT) == 0) {
+            if ((round->faults[i]->flags & INSTANT) == 0 || round->store_was_held) {
                 round->healed_us = now_us();
             }
         }

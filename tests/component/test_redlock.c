@@ -20,7 +20,8 @@
 #define MAJORITY 3
 #define PATIENCE_MS 15000
 #define TTL_MS 1000
-#define LONG_TTL_MS 3000 /* where it must not end while a busy machine goes slowly */
+#define SHORT_TTL_MS 500 /* where its end is waited for */
+#define LONG_TTL_MS 2000 /* where it must not end while a busy machine goes slowly */
 #define NODE_TIMEOUT_MS 100
 #define SLACK_MS 400 /* what a busy machine may add */
 #define DELAY_MS 10
@@ -47,6 +48,8 @@ static struct {
     uv_prepare_t prepare;
     uv_timer_t tick;
     struct redis_address nodes[NODES];
+    uint32_t
+        starts[NODES]; /* as the supervisor counts them: so that only tests of young nodes wait for them */
     struct redlock_settings settings;
     struct contender a, b;
     struct metrics_slot counters;
@@ -251,11 +254,18 @@ static void thaw(unsigned first, unsigned count)
     }
 }
 
-/* kill -9; nothing is kept. Returns when both contenders know. */
+/* kill -9; nothing is kept. */
+static void kill_node(unsigned node)
+{
+    redis_fixture_kill(&test.redis[node]);
+    test.starts[node] = 2; /* when it is started again */
+}
+
+/* Returns when both contenders know. */
 static void kill_nodes(unsigned first, unsigned count, unsigned left)
 {
     for (unsigned i = first; i < first + count; i++) {
-        redis_fixture_kill(&test.redis[i]);
+        kill_node(i);
     }
     TURN_UNTIL(redlock_voting(test.a.redlock) == left && redlock_voting(test.b.redlock) == left);
 }
@@ -502,13 +512,26 @@ static void test_a_young_node_does_not_vote(void **state)
 {
     (void)state;
     close_contender(&test.b);
-    redis_fixture_kill(&test.redis[0]);
+    kill_node(0);
     int64_t started_us = now_us();
     start_node(0);
     open_contender(&test.b, &test.loop);
     TURN_UNTIL(redlock_voting(test.b.redlock) == NODES);
     assert_true(now_us() - started_us >= TTL_MS * 1000);
     assert_int_equal(acquire_and_wait(&test.b), REDLOCK_ACQUIRED);
+}
+
+/* Private nodes: the supervisor has started each once, so none can have forgotten anything. */
+static void test_the_first_run_of_a_private_node_votes_at_once(void **state)
+{
+    (void)state;
+    close_contender(&test.b);
+    redis_fixture_kill(&test.redis[0]);
+    int64_t started_us = now_us();
+    start_node(0);
+    open_contender(&test.b, &test.loop);
+    TURN_UNTIL(redlock_voting(test.b.redlock) == NODES);
+    assert_true(now_us() - started_us < TTL_MS * 1000);
 }
 
 static int64_t uptime_s(unsigned node)
@@ -531,6 +554,7 @@ static void test_an_old_node_votes_at_once(void **state)
         TURN_UNTIL(uptime_s(i) * 1000 >= TTL_MS + 2000);
     }
     close_contender(&test.b);
+    test.settings.node_starts = NULL; /* by their own word */
     int64_t began_us = now_us();
     open_contender(&test.b, &test.loop);
     TURN_UNTIL(redlock_voting(test.b.redlock) == NODES);
@@ -569,6 +593,7 @@ static void test_a_stopped_holder_finds_out(void **state)
 {
     char token[128];
     (void)state;
+    set_ttl(SHORT_TTL_MS);
     close_contender(&test.a);
     uv_loop_init(&test.other_loop);
     open_contender(&test.a, &test.other_loop);
@@ -602,10 +627,11 @@ static void test_a_stopped_holder_finds_out(void **state)
 static void test_the_validity_ends(void **state)
 {
     (void)state;
+    set_ttl(SHORT_TTL_MS);
     int64_t began_us = now_us();
     assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
     assert_int_equal(next_event(&test.a), REDLOCK_LOST);
-    assert_in_range(now_us() - began_us, TTL_MS * 1000 - 12000, (TTL_MS + SLACK_MS) * 1000);
+    assert_in_range(now_us() - began_us, SHORT_TTL_MS * 1000 - 12000, (SHORT_TTL_MS + SLACK_MS) * 1000);
     assert_false(holds(&test.a));
     assert_int_equal(counted(METRICS_lock_lost), 1);
     assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
@@ -762,6 +788,8 @@ static void test_connections_lost_while_asking(void **state)
 static void test_extension(void **state)
 {
     (void)state;
+    test.settings.extensions_max = 2;
+    set_ttl(TTL_MS);
     int64_t began_us = now_us();
     assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
     assert_int_equal(acquire_and_wait(&test.b), REDLOCK_NOT_ACQUIRED);
@@ -788,6 +816,7 @@ static void test_extension(void **state)
 static void test_extension_without_a_majority(void **state)
 {
     (void)state;
+    set_ttl(SHORT_TTL_MS);
     int64_t began_us = now_us();
     assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
     freeze(0, 3);
@@ -795,7 +824,7 @@ static void test_extension_without_a_majority(void **state)
     assert_int_equal(next_event(&test.a), REDLOCK_NOT_EXTENDED);
     assert_true(holds(&test.a));
     assert_int_equal(next_event(&test.a), REDLOCK_LOST);
-    assert_true(now_us() - began_us < (TTL_MS + SLACK_MS) * 1000);
+    assert_true(now_us() - began_us < (SHORT_TTL_MS + SLACK_MS) * 1000);
 }
 
 /* Of nodes that no longer have it, none says yes. */
@@ -833,6 +862,28 @@ static void test_backoff_has_jitter_and_bounds(void **state)
     assert_true(longest_us < ((1 + 2 + 4) * FIRST_MS + SLACK_MS) * 1000);
     assert_true(longest_us - shortest_us > 10000); /* else they would all come back together */
     assert_int_equal(counted(METRICS_lock_retries), RUNS * (TRIES - 1));
+}
+
+/* Some nodes said yes, so nobody has it: it is tried again soon, however long one would wait for a holder. */
+static void test_split_votes_are_tried_again_soon(void **state)
+{
+    (void)state;
+    kill_nodes(0, 2, MAJORITY);
+    close_contender(&test.a);
+    test.settings.node_timeout_ms = 900; /* the no must be what ends it */
+    test.settings.retry_delay_ms = 2000;
+    open_contender(&test.a, &test.loop);
+    TURN_UNTIL(redlock_voting(test.a.redlock) == MAJORITY);
+    do_on(4, "SET " KEY " another");
+    freeze(4, 1);
+    acquire(&test.a);
+    turn_for(20);
+    int64_t began_us = now_us();
+    thaw(4, 1);
+    do_on(4, "DEL " KEY); /* behind our asking: it said no, after two had said yes */
+    assert_int_equal(next_event(&test.a), REDLOCK_ACQUIRED);
+    assert_true(now_us() - began_us < SLACK_MS * 1000);
+    assert_in_range(counted(METRICS_lock_retries), 1, ATTEMPTS - 1);
 }
 
 /* --- ends ------------------------------------------------------------------------------------------------------------------------------- */
@@ -926,6 +977,7 @@ static int setup_nodes_only(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < NODES; i++) {
+        test.starts[i] = 1;
         if (test.redis[i].pid == 0) {
             redis_fixture_launch(&test.redis[i], REDIS_NOTHING_KEPT);
         }
@@ -942,6 +994,7 @@ static int setup_nodes_only(void **state)
                                               .attempts = ATTEMPTS,
                                               .retry_delay_ms = DELAY_MS,
                                               .extensions_max = 4,
+                                              .node_starts = test.starts,
                                               .holder = {.server = SERVER, .run = RUN}};
     return 0;
 }
@@ -986,6 +1039,7 @@ int main(void)
         TEST(test_stopped_nodes_cost_the_timeout_at_most),
         TEST(test_three_nodes_stopped_and_continued),
         TEST(test_a_broken_link_is_no_restart),
+        TEST(test_an_old_node_votes_at_once),
         TEST(test_one_redis_has_one_vote),
         TEST(test_a_stopped_holder_finds_out),
         TEST(test_the_validity_ends),
@@ -1003,12 +1057,12 @@ int main(void)
         TEST(test_a_lease_may_be_freed_at_any_time),
         TEST(test_a_close_releases),
         TEST(test_how_long_it_takes),
-        /* from here on nodes are killed: each setup waits until the new ones may vote */
         TEST(test_two_nodes_killed),
+        TEST(test_split_votes_are_tried_again_soon),
         TEST(test_three_nodes_killed_and_one_back),
         TEST(test_connections_lost_while_asking),
         TEST(test_a_young_node_does_not_vote),
-        TEST(test_an_old_node_votes_at_once),
+        TEST(test_the_first_run_of_a_private_node_votes_at_once),
         TEST(test_a_node_that_restarted_empty_does_not_vote),
     };
     signal(SIGPIPE, SIG_IGN);

@@ -23,7 +23,7 @@
 
 #define WORKERS 2
 #define PATIENCE_MS 15000
-#define PROBES 6000
+#define PROBES 20000
 #define PRODUCTS 100
 #define PRICE 500
 #define STORE_ID 7
@@ -83,7 +83,7 @@ static struct {
     struct worker workers[WORKERS];
     struct fake_store store;
     struct probe *probes;
-    size_t submitted, answers;
+    size_t submitted, answers, repeat_until;
     struct metrics_slot counters;
 } test;
 
@@ -221,7 +221,8 @@ static void decide(struct gate_batch *batch)
     for (size_t i = 0; i < batch->count; i++) {
         struct purchase *purchase = batch->purchases[i];
         assert_int_equal(purchase->state, PURCHASE_ASKED);
-        if (purchase->order.key != NULL && strcmp(purchase->order.key, "used") == 0) {
+        if (purchase->order.key != NULL &&
+            strncmp(purchase->order.key, "used", purchase->order.key_bytes) == 0) {
             purchase->refusal = REFUSAL_ALREADY_ORDERED;
             purchase->figure = 42;
         } else if (is_there(&purchase->order)) {
@@ -400,7 +401,7 @@ static void answer_cb(struct gate_purchase *purchase, void *context)
     probe->answered = true;
     probe->answered_us = now_us();
     probe->turn = test.answers++;
-    if (probe->repeats && test.submitted < PROBES) { /* the same buyer comes again at once */
+    if (probe->repeats && test.submitted < test.repeat_until) { /* the same buyer comes again at once */
         const int64_t lines[] = {purchase->purchase.order.product_id, 1, 0};
         submit_cart(probe->worker, lines)->repeats = true;
     }
@@ -803,28 +804,30 @@ static int by_size(const void *x, const void *y)
 /* Buyers who come again as soon as they are answered, at two workers, for one product: nobody is kept waiting for long. */
 static void test_two_workers_compete(void **state)
 {
-    static int64_t took_us[PROBES];
+    enum { PURCHASES = 6000 };
+    static int64_t took_us[PURCHASES];
     size_t served[WORKERS] = {0};
     (void)state;
     add_product(1, 1000000);
+    test.repeat_until = PURCHASES;
     for (int i = 0; i < 50; i++) {
         submit(a, 1, 1)->repeats = true;
         submit(b, 1, 1)->repeats = true;
     }
-    TURN_UNTIL(test.answers == PROBES);
-    for (size_t i = 0; i < PROBES; i++) {
+    TURN_UNTIL(test.answers == PURCHASES);
+    for (size_t i = 0; i < PURCHASES; i++) {
         expect_confirmed(&test.probes[i]);
         took_us[i] = test.probes[i].answered_us - test.probes[i].submitted_us;
         served[test.probes[i].worker - test.workers]++;
     }
-    qsort(took_us, PROBES, sizeof *took_us, by_size);
+    qsort(took_us, PURCHASES, sizeof *took_us, by_size);
     print_message(
         "[  FIGURE  ] two workers, one product, 100 buyers: %zu and %zu served, p50 %lld us, p99 %lld us, "
         "longest %lld us\n",
-        served[0], served[1], (long long)took_us[PROBES / 2], (long long)took_us[PROBES * 99 / 100],
-        (long long)took_us[PROBES - 1]);
-    assert_true(served[0] > PROBES / 8 && served[1] > PROBES / 8);
-    assert_true(took_us[PROBES * 99 / 100] < 1000000);
+        served[0], served[1], (long long)took_us[PURCHASES / 2], (long long)took_us[PURCHASES * 99 / 100],
+        (long long)took_us[PURCHASES - 1]);
+    assert_true(served[0] > PURCHASES / 20 && served[1] > PURCHASES / 20); /* a tenure is a sixth of it */
+    assert_true(took_us[PURCHASES * 99 / 100] < 1000000);
     assert_int_equal(counted(METRICS_purchases_unavailable), 0);
 }
 
@@ -1014,6 +1017,66 @@ static void test_a_strangers_lock(void **state)
     assert_true(counted(METRICS_lock_retries) < 300); /* not a busy loop */
 }
 
+/* People buy product 1, one after the other, while somebody new wants it in a cart with product 2 now and then. How long did one of them wait? */
+static int64_t longest_wait_us(int ms)
+{
+    int64_t longest_us = 0, end_us = now_us() + (int64_t)ms * 1000;
+    for (int i = 0; now_us() < end_us && test.submitted < PROBES - 2; i++) {
+        if (i % 20 == 0) {
+            submit_cart(a, (int64_t[]){1, 1, 2, 1, 0});
+        }
+        struct probe *probe = submit(a, 1, 1);
+        expect_confirmed(probe);
+        int64_t waited_us = probe->answered_us - probe->submitted_us;
+        longest_us = waited_us > longest_us ? waited_us : longest_us;
+    }
+    return longest_us;
+}
+
+static void test_a_product_out_of_reach_stops_no_other(void **state)
+{
+    (void)state;
+    add_product(1, 100000);
+    add_product(2, 100000);
+    test.place.lock_retry_delay_ms = 400;
+    reopen_workers();
+    TURN_UNTIL(gate_is_ready(a->gate));
+    for (unsigned i = 0; i < LOCK_NODES; i++) {
+        lock_nodes_do(&test.nodes, i, "SET %s stranger PX 3000", lock_key(2));
+    }
+    struct probe *cart = submit_cart(a, (int64_t[]){1, 1, 2, 1, 0});
+    TURN_UNTIL(counted(METRICS_lock_failures) > 0); /* its second lock was asked for in vain */
+    assert_true(longest_wait_us(1000) < 200000); /* else carts keep its lock while they wait for the other */
+    assert_false(cart->answered);
+    TURN_UNTIL(test.answers == test.submitted);
+    assert_int_equal(confirmed(), test.submitted);
+}
+
+static void test_thousands_expire_at_once(void **state)
+{
+    (void)state;
+    for (int id = 1; id < PRODUCTS; id++) {
+        add_product(id, 100000);
+        submit(a, id, 1);
+    }
+    TURN_UNTIL(test.answers == test.submitted);
+    lock_nodes_freeze(&test.nodes, 0, LOCK_NODES_MAJORITY);
+    TURN_UNTIL(!gate_is_ready(a->gate));
+    int64_t deadline_us = now_us() + 2500000, longest_us = 0;
+    while (test.submitted < PROBES) {
+        submit(a, 1 + (int64_t)test.submitted % (PRODUCTS - 1), 1)->gate.deadline_us = deadline_us;
+    }
+    while (test.answers < test.submitted) {
+        int64_t began_us = now_us();
+        turn();
+        longest_us = now_us() - began_us > longest_us ? now_us() - began_us : longest_us;
+    }
+    lock_nodes_thaw(&test.nodes, 0, LOCK_NODES_MAJORITY);
+    printf("[  FIGURE  ] %d purchases at %d tills expire: longest turn %lld us\n", PROBES, PRODUCTS - 1,
+           (long long)longest_us);
+    assert_true(longest_us < 300000); /* the loop stands still meanwhile */
+}
+
 /* --- the store fails ------------------------------------------------------------------------------------------------------------ */
 static void test_in_doubt(void **state)
 {
@@ -1040,24 +1103,86 @@ static void test_in_doubt(void **state)
     expect_confirmed(submit(b, 1, 1));
 }
 
+/* The store has a batch and says nothing: its purchases are answered all the same, and whatever comes of it later harms nobody. */
+static void test_a_store_that_does_not_come_back(void **state)
+{
+    static const int64_t lines[] = {1, 1, 2, 1, 0};
+    (void)state;
+    add_product(1, 100);
+    add_product(2, 100);
+    a->holds_batches = true;
+    struct probe *first = submit_cart(a, lines), *second = submit_cart(a, lines),
+                 *keyed = submit_keyed(a, lines, "fresh");
+    TURN_UNTIL(a->batch != NULL);
+    assert_int_equal(a->batch->count, 3);
+    int64_t until_us = now_us() + 300000;
+    first->gate.deadline_us = second->gate.deadline_us = keyed->gate.deadline_us = until_us;
+    TURN_UNTIL(first->answered && second->answered && keyed->answered);
+    assert_true(now_us() <= until_us);
+    assert_int_equal(state_of(first), PURCHASE_UNAVAILABLE);
+    memset(first, 0xee, sizeof *first); /* their memory is the caller's again */
+    memset(second, 0xee, sizeof *second);
+    memset(keyed, 0xee, sizeof *keyed);
+    assert_int_equal(gate_pending(a->gate), 0);
+    expect_confirmed(submit(b, 1, 1)); /* the lock is free */
+    hold_batches(a, false);
+    TURN_UNTIL(a->batch == NULL);
+    expect_confirmed(submit(a, 1, 1));
+    assert_int_equal(stock_of(1), 100 - 3 - 2);
+    /* The gate may even be closed meanwhile, and its handles just about to be. */
+    for (int i = 0; i < 2; i++) {
+        a->holds_batches = true;
+        first = submit(a, 1, 1);
+        TURN_UNTIL(a->batch != NULL);
+        first->gate.deadline_us = now_us() + 150000;
+        TURN_UNTIL(first->answered);
+        struct gate *closed = a->gate;
+        gate_close_for_worker(&a->gate);
+        turn_for(i == 0 ? 20 : 0);
+        a->gate = closed;
+        do_batch(a);
+        a->gate = NULL;
+        turn_for(20);
+        a->holds_batches = false;
+        open_worker(a);
+        TURN_UNTIL(gate_is_ready(a->gate));
+    }
+}
+
+/* Half of a batch is answered at its deadline; then the store fails, or is another's. */
+static void test_half_a_batch_is_late(void **state)
+{
+    (void)state;
+    add_product(1, 100);
+    for (int i = 0; i < 2; i++) {
+        hold_batches(a, true);
+        a->fail_after = i == 0;
+        a->fence = i == 1;
+        struct probe *late = submit(a, 1, 1), *early = submit(a, 1, 1);
+        hurry(late, 100);
+        TURN_UNTIL(a->batch != NULL);
+        expect_unavailable(late);
+        hold_batches(a, false);
+        expect_confirmed(early);
+    }
+}
+
 static void test_fenced(void **state)
 {
     (void)state;
     add_product(1, 100);
-    a->fence = 2;
-    struct probe *first = submit(a, 1, 1), *second = submit(a, 1, 1);
-    expect_confirmed(first);
-    expect_confirmed(second);
-    assert_true(first->turn < second->turn);
-    assert_int_equal(a->settled, 0);
     a->fence = 1000000;
-    struct probe *probe = submit(a, 1, 1);
-    hurry(probe, 200);
-    expect_unavailable(probe);
-    assert_true(1000000 - a->fence < 20); /* not a busy loop */
+    struct probe *first = submit(a, 1, 1), *second = submit(a, 1, 1);
+    int64_t asked_us = clock_monotonic_us();
+    expect_unavailable(first);
+    expect_unavailable(second);
+    assert_true(clock_monotonic_us() - asked_us <
+                1000000); /* not at their deadline: it will not be better by then */
+    assert_int_equal(a->settled, 0);
     a->fence = 0;
+    expect_confirmed(submit(a, 1, 1));
     a->refuses_to_sell = true;
-    probe = submit(a, 1, 1);
+    struct probe *probe = submit(a, 1, 1);
     hurry(probe, 100);
     expect_unavailable(probe);
     a->refuses_to_sell = false;
@@ -1256,20 +1381,21 @@ static void test_a_real_store_and_bad_nodes(void **state)
 /* --- around --------------------------------------------------------------------------------------------------------------------- */
 static void test_how_fast_it_is(void **state)
 {
-    enum { CROWD = 3000 };
+    enum { BUYERS = 256 };
     (void)state;
     add_product(1, 1000000);
-    expect_confirmed(submit(a, 1, 1));
+    test.repeat_until = PROBES;
     int64_t began_us = now_us();
-    for (int i = 0; i < CROWD; i++) {
-        submit(a, 1, 1);
+    for (int i = 0; i < BUYERS; i++) {
+        submit(a, 1, 1)->repeats = true;
     }
-    TURN_UNTIL(test.answers == CROWD + 1);
-    int64_t took_us = now_us() - began_us;
+    TURN_UNTIL(test.answers == PROBES);
     print_message(
-        "[  FIGURE  ] one worker, one product, a store that takes no time: %lld purchases a second\n",
-        (long long)CROWD * 1000000 / took_us);
-    assert_int_equal(confirmed(), CROWD + 1);
+        "[  FIGURE  ] one worker, one product, %d buyers, a store that takes no time: %lld purchases a "
+        "second, %lld a batch, %lld locks\n",
+        BUYERS, (long long)PROBES * 1000000 / (now_us() - began_us),
+        (long long)PROBES / (long long)a->batches, (long long)counted(METRICS_lock_acquisitions));
+    assert_int_equal(confirmed(), PROBES);
 }
 
 static int start_nodes(void **state)
@@ -1376,7 +1502,11 @@ int main(void)
         TEST(test_two_nodes_dead),
         TEST(test_a_restarted_node_is_told_but_not_believed),
         TEST(test_a_strangers_lock),
+        TEST(test_a_product_out_of_reach_stops_no_other),
+        TEST(test_thousands_expire_at_once),
         TEST(test_in_doubt),
+        TEST(test_a_store_that_does_not_come_back),
+        TEST(test_half_a_batch_is_late),
         TEST(test_fenced),
         TEST(test_slow_and_lossy_nodes),
         TEST(test_locks_of_the_dead_are_released),
