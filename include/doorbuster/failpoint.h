@@ -24,6 +24,7 @@
 
 /* clang-format off */
 #define FAILPOINTS(X)                                                                                             \
+    X("gate.sell")          /* pool: a batch has its locks, the store is not asked yet */                        \
     X("gate.reply")         /* worker: a call's reply came, nothing done with it yet */                          \
     X("gate.confirm")       /* worker: before a confirmed purchase is answered */                                \
     X("cancel.read")        /* pool: the order was read from the store, the gate not asked yet */                \

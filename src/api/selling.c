@@ -8,6 +8,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 
 #define COMPLAIN_EVERY_US 1000000 /* a store that is away fails every batch */
@@ -43,6 +44,9 @@ static void sell_work_cb(void *context)
     struct desk *desk = seller_of(api);
     struct job nobody = {.api = api};
     batch->end = GATE_BATCH_FAILED;
+    if (failpoint("gate.sell")) {
+        return;
+    }
     if (!desk_needs_writer(desk, &nobody)) {
         complain(api, "selling", nobody.error);
         return;

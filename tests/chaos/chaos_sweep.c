@@ -24,6 +24,7 @@ static const struct {
     unsigned modes;
     enum trigger trigger; /* under the Redlock gate BY_ITSELF: there is no epoch that could pass */
 } points[] = {
+    {"gate.sell", REDLOCK_MODES, BY_ITSELF},
     {"gate.reply", BOTH, BY_ITSELF},
     {"gate.confirm", BOTH, BY_ITSELF},
     {"cancel.read", BOTH, ALL_FLUSHED_LATER},

@@ -3,6 +3,9 @@
  * store: nothing is sold twice, nothing that was confirmed is missing, and what can go on goes on. */
 #include "testing.h"
 
+#ifdef DOORBUSTER_FAILPOINTS
+#include "failpoints.h"
+#endif
 #include "http_client.h"
 #include "proxy.h"
 #include "redis_fixture.h"
@@ -546,17 +549,47 @@ static void test_one_server_is_killed(void **state)
 }
 
 /* --- workers that hold a lock -------------------------------------------------------------------------------------------------- */
-#define STOPS 4
+#define STOPS 3
 #define KILLS 4
+
+#ifdef DOORBUSTER_FAILPOINTS
+#define WITH_FAILPOINTS(variable) LIST(variable)
+static struct failpoint_page *failpoints;
+
+static void make_failpoints(const char *path)
+{
+    failpoints = failpoints_file_make(path);
+}
+
+static void close_failpoints(void)
+{
+    if (failpoints != NULL) {
+        failpoints_file_close(&failpoints);
+    }
+}
+#else
+#define WITH_FAILPOINTS(variable) NULL
+static void make_failpoints(const char *path)
+{
+    (void)path;
+}
+
+static void close_failpoints(void)
+{
+}
+#endif
 
 static int begin_one_product(void **state)
 {
-    char list[LIST_BYTES];
+    char list[LIST_BYTES], variable[FOLDER_BYTES + 64];
     (void)state;
     start_nodes();
     list_nodes(0, false, list);
     setenv("REDIS_NODES", list, 1);
-    begin_sale(NULL);
+    snprintf(variable, sizeof variable, "%s/failpoints", test.nodes[0].folder);
+    make_failpoints(variable);
+    snprintf(variable, sizeof variable, "DOORBUSTER_FAILPOINT_FILE=%s/failpoints", test.nodes[0].folder);
+    begin_sale(WITH_FAILPOINTS(variable));
     sale_fixture_add_product(&test.sale, PLENTY, 0);
     sale_fixture_start_buying(&test.sale);
     buy_until_more(ENOUGH);
@@ -650,6 +683,62 @@ static void test_a_holder_is_stopped_past_the_end_of_its_lock(void **state)
     sale_fixture_end_sale(&test.sale, 0);
 }
 
+#ifdef DOORBUSTER_FAILPOINTS
+static bool is_stopped(pid_t pid)
+{
+    char path[64], state = '?';
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    if (file != NULL) {
+        if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1) {
+            state = '?';
+        }
+        fclose(file);
+    }
+    return state == 'T';
+}
+
+static pid_t await_stopped_worker(void)
+{
+    pid_t pids[SERVER_CHILDREN_MAX];
+    int64_t deadline = deadline_in(SALE_PATIENCE_MS);
+    for (;;) {
+        size_t count =
+            server_fixture_find(&test.sale.server, "doorbuster: worker", pids, SERVER_CHILDREN_MAX);
+        for (size_t i = 0; i < count; i++) {
+            if (is_stopped(pids[i])) {
+                return pids[i];
+            }
+        }
+        assert_true(wait_a_moment(deadline));
+    }
+}
+
+/* The worst places: it has the locks and is about to sell; it has sold and told nobody, neither the buyers nor the nodes. The lock ends, others sell;
+ * then it goes on: it sells without the lock; it tells the nodes what is long past. */
+static void test_a_holder_is_stopped_in_the_worst_places(void **state)
+{
+    static const char *const places[] = {"gate.sell:stop", "gate.reply:stop", "gate.sell:stop@20"};
+    (void)state;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        failpoints_arm(failpoints, places[i]);
+        pid_t pid = await_stopped_worker();
+        sale_fixture_expect_going_on(&test.sale, now_us(), places[i]); /* the others, when the lock is over */
+        buy_until_more(ENOUGH);
+        assert_true(is_stopped(pid));
+        assert_int_equal(failpoints_fired(failpoints), 1);
+        assert_int_equal(kill(pid, SIGCONT), 0);
+        buy_until_more(ENOUGH);
+    }
+    sale_fixture_stop_buying(&test.sale);
+    for (size_t i = 0; i < NODES; i++) {
+        await_figures(i);
+    }
+    ledger_check_order(&test.sale.ledger);
+    sale_fixture_end_sale(&test.sale, 0);
+}
+#endif
+
 /* Locks live ten seconds here: whoever takes the dead worker's place releases what it held. Private nodes, which vote from the beginning. */
 #define LONG_TTL "LOCK_TIMEOUT_SECONDS=10"
 
@@ -689,6 +778,12 @@ static void test_killed_holders_leave_no_locks(void **state)
     server_fixture_stop(&test.sale.server);
 }
 
+static int end_holders(void **state)
+{
+    close_failpoints();
+    return end_all(state);
+}
+
 /* --- the tests ----------------------------------------------------------------------------------------------------------------- */
 int main(void)
 {
@@ -713,7 +808,11 @@ int main(void)
     };
     const struct CMUnitTest holders[] = {
         cmocka_unit_test_setup_teardown(test_a_holder_is_stopped_past_the_end_of_its_lock, begin_one_product,
-                                        end_all),
+                                        end_holders),
+#ifdef DOORBUSTER_FAILPOINTS
+        cmocka_unit_test_setup_teardown(test_a_holder_is_stopped_in_the_worst_places, begin_one_product,
+                                        end_holders),
+#endif
         cmocka_unit_test_setup_teardown(test_killed_holders_leave_no_locks, begin_with_long_locks, end_all),
     };
     setenv("DOORBUSTER_GATE", "redlock", 1);
