@@ -9,6 +9,7 @@
 
 #define GATE_NODES_MAX 9
 #define GATE_NODES_SPAWNED 5
+#define GATE_LOCK_TTL_MS_MAX 60000
 
 enum gate_kind { GATE_LUA, GATE_REDLOCK };
 extern const char *const gate_kind_names[2]; /* "lua", "redlock": the words of --gate */

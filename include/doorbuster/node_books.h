@@ -37,6 +37,10 @@ bool node_books_write_node(struct node_books *books, unsigned node, const struct
 /* Tells one node, whatever it knows. For the keeper, which mends what nobody of ours can have written. */
 bool node_books_force(struct node_books *books, unsigned node, int64_t product_id,
                       const struct node_stock *to);
+/* Deletes one node's locks of these products that have no end, or one that is further away than any of ours can be: no server of ours sets such a
+ * lock, and nobody could ever sell again. How many there were. For the keeper. */
+size_t node_books_delete_endless_locks(struct node_books *books, unsigned node, const int64_t *products,
+                                       size_t count);
 unsigned node_books_answering(const struct node_books *books); /* nodes that answered the last call */
 /* The nodes that did not, and why: "node 3 (127.0.0.1:7003): Connection refused". */
 const char *node_books_failure(const struct node_books *books);

@@ -339,6 +339,60 @@ bool node_books_force(struct node_books *books, unsigned node, int64_t product_i
     return ask_nodes(books, node, node + 1, append_force, NULL, &forcing) == 1;
 }
 
+/* --- locks ---------------------------------------------------------------------------------------------------------------------------- */
+/* ARGV: the longest that a lock of ours lives, in ms. */
+static const char delete_endless_script[] =
+    "local count=0 "
+    "for _,key in ipairs(KEYS) do "
+    "local left=redis.call('PTTL',key) "
+    "if left==-1 or left>tonumber(ARGV[1]) then "
+    "redis.call('DEL',key) "
+    "redis.call('PUBLISH','" CHANNEL_RELEASED "',string.sub(key,#'" KEY_LOCK_PREFIX "'+1)) "
+    "count=count+1 end end "
+    "return count";
+
+struct deleting {
+    const int64_t *products;
+    size_t count, deleted;
+};
+
+static int append_deletions(redisContext *redis, void *context)
+{
+    const struct deleting *deleting = context;
+    static _Thread_local char keys[AT_ONCE][sizeof KEY_LOCK_PREFIX + TEXT_INT64_BYTES];
+    char key_count[TEXT_INT64_BYTES], ttl_ms[TEXT_INT64_BYTES];
+    const char *argv[3 + AT_ONCE + 1] = {"EVAL", delete_endless_script, key_count};
+    int commands = 0;
+    text_from_int64(GATE_LOCK_TTL_MS_MAX, ttl_ms);
+    for (size_t at = 0; at < deleting->count; at += AT_ONCE) {
+        size_t chunk = chunk_of(deleting->count, commands++);
+        for (size_t i = 0; i < chunk; i++) {
+            text_from_int64(deleting->products[at + i], stpcpy(keys[i], KEY_LOCK_PREFIX));
+            argv[3 + i] = keys[i];
+        }
+        argv[3 + chunk] = ttl_ms;
+        text_from_int64((int64_t)chunk, key_count);
+        redisAppendCommandArgv(redis, (int)(3 + chunk + 1), argv, NULL);
+    }
+    return commands;
+}
+
+static void take_deleted(const redisReply *reply, unsigned node, int command, void *context)
+{
+    struct deleting *deleting = context;
+    (void)node, (void)command;
+    deleting->deleted += reply->type == REDIS_REPLY_INTEGER ? (size_t)reply->integer : 0;
+}
+
+size_t node_books_delete_endless_locks(struct node_books *books, unsigned node, const int64_t *products,
+                                       size_t count)
+{
+    struct deleting deleting = {.products = products, .count = count};
+    CHECK(node < books->place->node_count);
+    ask_nodes(books, node, node + 1, append_deletions, take_deleted, &deleting);
+    return deleting.deleted;
+}
+
 /* --- how it went --------------------------------------------------------------------------------------------------------------------- */
 unsigned node_books_answering(const struct node_books *books)
 {

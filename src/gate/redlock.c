@@ -56,6 +56,7 @@
 #include <unistd.h>
 
 #define LOST_LOG_EVERY_US 1000000
+#define SPLIT_DELAY_MS 5 /* instead of a longer one, after votes that were split */
 
 enum lease_state { LEASE_FREE, LEASE_ASKING, LEASE_BACKING_OFF, LEASE_HELD, LEASE_EXTENDING, LEASE_STATES };
 static const bool may_move[LEASE_STATES][LEASE_STATES] = {
@@ -300,11 +301,19 @@ static void released_cb(void *context, unsigned node, const char *resource)
     }
 }
 
+/* A lock that somebody holds takes as long as that one needs. But one of which some nodes said yes and others no was asked for by several at once,
+ * and nobody has it now: they only have to miss each other. */
+static int64_t delay_ms(const struct redlock_lease *lease)
+{
+    int64_t delay = lease->redlock->settings.retry_delay_ms;
+    bool is_split = lease->yes != 0 && lease->no != 0;
+    return is_split && delay > SPLIT_DELAY_MS ? SPLIT_DELAY_MS : delay;
+}
+
 static void attempt_failed(struct redlock_lease *lease)
 {
     struct redlock *redlock = lease->redlock;
-    int64_t ceiling_ms =
-        redlock_backoff_ceiling_ms(redlock->settings.retry_delay_ms, (unsigned)lease->attempts);
+    int64_t ceiling_ms = redlock_backoff_ceiling_ms(delay_ms(lease), (unsigned)lease->attempts);
     int64_t retry_us = clock_monotonic_us() + redlock_jitter_ms(ceiling_ms, next_random(redlock)) * 1000;
     if (lease->attempts < redlock->settings.attempts && retry_us < lease->deadline_us) {
         let_go(lease);

@@ -13,8 +13,8 @@
  *   placed --> BLOCKED at the first of its desks that is not open, with references to those before it --acquired--> … --> RUNNABLE --> in a batch
  *
  * Desks are taken by rising product id, so that two carts, of whatever workers, never wait for each other in a circle. Whoever waits keeps what it
- * has; but when the lock waited for could not be had in a whole acquisition, all who wait for it give back what they have and begin anew, so that
- * one product that is out of reach does not stop others for long.
+ * has; but when the lock waited for could not be had in a whole acquisition, the desk is *out of reach* until it can: who waits there does so with
+ * nothing in hand, and is placed anew when the lock was had. So one product that is out of reach does not stop others.
  *
  * A tenure of a desk ends when its last reference is given back: then the lock is released at once. So that other workers get in, no new references
  * are given after TENURE_US (but for the first batch, whatever that has to wait for) or after TENURE_REFERENCES; and between two tenures that this
@@ -62,13 +62,13 @@ struct desk {
     struct desk *next_in_bucket;
     struct ticket_list blocked;
     int64_t rest_until_us;
-    int64_t wanted_us; /* WANTING, ASKING: since when, however many acquisitions have failed */
+    bool is_out_of_reach; /* the last acquisition failed */
+    int64_t wanted_us;    /* WANTING, ASKING: since when, however many acquisitions have failed */
     /* HELD */
     uint64_t tenure; /* no other tenure of any desk has the number */
     int64_t held_us;
     size_t references, given; /* out now; given in this tenure */
     bool is_served;           /* a batch was done */
-    bool is_over;             /* no more references, whatever the time */
 };
 
 struct desk_list {
@@ -160,13 +160,24 @@ static struct ticket *predecessor(const struct ticket_list *list, const struct t
     return NULL;
 }
 
-void ticket_list_insert(struct ticket_list *list, struct ticket *ticket)
+static void insert_behind(struct ticket_list *list, struct ticket *ticket, struct ticket *previous)
 {
-    ticket->previous = predecessor(list, ticket);
+    ticket->previous = previous;
     ticket->next = ticket->previous != NULL ? ticket->previous->next : list->first;
     *(ticket->previous != NULL ? &ticket->previous->next : &list->first) = ticket;
     *(ticket->next != NULL ? &ticket->next->previous : &list->last) = ticket;
     list->count++;
+}
+
+void ticket_list_insert(struct ticket_list *list, struct ticket *ticket)
+{
+    insert_behind(list, ticket, predecessor(list, ticket));
+}
+
+/* In no order: thousands may expire at once, of many desks, and finding each its place would stop the loop. */
+static void append(struct ticket_list *list, struct ticket *ticket)
+{
+    insert_behind(list, ticket, list->last);
 }
 
 void ticket_list_remove(struct ticket_list *list, struct ticket *ticket)
@@ -189,7 +200,7 @@ struct ticket *ticket_list_take(struct ticket_list *list)
 void ticket_list_take_expired(struct ticket_list *list, int64_t until_us, struct ticket_list *expired)
 {
     while (list->first != NULL && list->first->purchase->deadline_us <= until_us) {
-        ticket_list_insert(expired, ticket_list_take(list));
+        append(expired, ticket_list_take(list));
     }
 }
 
@@ -285,7 +296,7 @@ static struct desk *find_or_make_desk(struct desks *desks, int64_t product_id)
 
 static bool is_open(const struct desk *desk)
 {
-    return desk->state == DESK_HELD && !desk->is_over && desk->given < TENURE_REFERENCES &&
+    return desk->state == DESK_HELD && desk->given < TENURE_REFERENCES &&
            (!desk->is_served || clock_monotonic_us() - desk->held_us < TENURE_US);
 }
 
@@ -368,6 +379,9 @@ static void place_on(struct desks *desks, struct ticket *ticket)
             return;
         }
         if (!is_open(desk)) {
+            if (desk->is_out_of_reach) {
+                desks_leave(desks, ticket, false);
+            }
             block(desk, ticket);
             return;
         }
@@ -425,7 +439,7 @@ static void begin_tenure(struct desk *desk)
     metrics_add_lock_wait((uint64_t)(desk->held_us - desk->wanted_us));
     desk->references = 1; /* our own: nobody's leaving is to end it yet */
     desk->given = 0;
-    desk->is_served = desk->is_over = false;
+    desk->is_served = desk->is_out_of_reach = false;
     desk_move(desk, DESK_HELD);
     while (desk->blocked.first != NULL && is_open(desk)) {
         place_on(desks, ticket_list_take(&desk->blocked));
@@ -433,24 +447,12 @@ static void begin_tenure(struct desk *desk)
     give_back(desk);
 }
 
-/* Whoever waits here lets go of what it has, and waits with nothing in hand; those desks are over, so that it does not take them again at once. */
+/* Whoever waits here lets go of what it has, and waits on with nothing in hand. */
 static void give_way(struct desk *desk)
 {
-    struct desks *desks = desk->desks;
-    struct ticket_list waiting = desk->blocked;
-    struct ticket *ticket;
-    desk->blocked = (struct ticket_list){0};
-    for (ticket = waiting.first; ticket != NULL; ticket = ticket->next) {
-        for (size_t i = 0; i < ticket->taken; i++) {
-            struct desk *held = desk_of(desks, &ticket->desks[i]);
-            if (held != NULL) {
-                held->is_over = true;
-            }
-        }
-        desks_leave(desks, ticket, false);
-    }
-    while ((ticket = ticket_list_take(&waiting)) != NULL) {
-        place_on(desks, ticket);
+    desk->is_out_of_reach = true;
+    for (struct ticket *ticket = desk->blocked.first; ticket != NULL; ticket = ticket->next) {
+        desks_leave(desk->desks, ticket, false);
     }
 }
 
@@ -465,9 +467,6 @@ static void lease_cb(struct redlock_lease *lease, enum redlock_event event, void
     case REDLOCK_NOT_ACQUIRED:
         let_rest(desk, desk->desks->retry_rest_us);
         give_way(desk);
-        if (desk->state == DESK_WANTING && desk->blocked.count == 0) {
-            desk_move(desk, DESK_IDLE);
-        }
         break;
     case REDLOCK_LOST:
         let_rest(desk, REST_US);
@@ -555,7 +554,7 @@ void desks_take_expired(struct desks *desks, int64_t until_us, struct ticket_lis
     end_vain_asking(desks, DESK_ASKING);
     while ((ticket = ticket_list_take(&found)) != NULL) {
         desks_leave(desks, ticket, false);
-        ticket_list_insert(expired, ticket);
+        append(expired, ticket);
     }
 }
 

@@ -58,7 +58,7 @@ struct redlock_gate {
     struct terms *terms;
     uv_timer_t sweep;
     int64_t next_expire_us, complain_us;
-    bool is_closed;               /* and only what is lent is awaited */
+    bool is_closed, is_swept;     /* only what is lent is awaited, and its timer's end */
     struct log_position position; /* the store was there once */
     /* lent to learn_cb, with those that wait for it */
     bool is_learning;
@@ -295,7 +295,7 @@ static void take_lesson(struct redlock_gate *gate, const struct gate_lesson *les
 /* The last that was lent is back. */
 static void free_closed(struct redlock_gate *gate)
 {
-    if (!gate->is_learning && !gate->is_selling) {
+    if (gate->is_swept && !gate->is_learning && !gate->is_selling) {
         terms_free(&gate->terms);
         free(gate);
     }
@@ -673,13 +673,14 @@ static size_t redlock_gate_parts(const struct gate *base, struct gate_part out[G
 static void swept_cb(uv_handle_t *handle)
 {
     struct redlock_gate *gate = handle->data;
-    gate->is_closed = true;
+    gate->is_swept = true;
     free_closed(gate);
 }
 
 static void redlock_gate_close(struct gate *base)
 {
     struct redlock_gate *gate = of(base);
+    gate->is_closed = true;
     desks_close(&gate->desks);
     redlock_close(&gate->redlock);
     redlock_stock_close(&gate->stock);

@@ -174,7 +174,7 @@ static void read_nodes(const struct settings *settings, struct gate_place *place
         const char *name;
         int min, max, *out;
     } numbers[] = {
-        {"LOCK_TIMEOUT_SECONDS", 1, 60, &place->lock_ttl_ms},
+        {"LOCK_TIMEOUT_SECONDS", 1, GATE_LOCK_TTL_MS_MAX / 1000, &place->lock_ttl_ms},
         {"LOCK_RETRY_ATTEMPTS", 1, 100, &place->lock_attempts},
         {"LOCK_RETRY_DELAY_MS", 1, 10000, &place->lock_retry_delay_ms},
     };

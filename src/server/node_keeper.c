@@ -14,6 +14,7 @@
  *                         it moved there or not. "Newer wins", so a worker's later figure stays
  *        not ours         unreadable, or later than any commit, or not what the store had at that position: overwritten, logged, counted
  *        newer than the snapshot   a worker was quicker; the next pass looks at it
+ *        a lock without an end   it would stop the product's sale for good, and is not ours: deleted, logged, counted
  *
  * Behind is what every figure is for the moment between a commit and the telling of it; that is no fault, and is told without a word.
  *
@@ -384,6 +385,16 @@ static void heal(struct node_keeper *keeper, unsigned node, size_t line)
     }
 }
 
+static void delete_endless_locks(struct node_keeper *keeper, unsigned node)
+{
+    size_t deleted = node_books_delete_endless_locks(keeper->books, node, keeper->ids + 1, keeper->count - 1);
+    if (deleted > 0) {
+        metrics_add(METRICS_nodes_healed, deleted);
+        log_error("%s healed: %zu lock%s without an end, which none of ours has set; deleted",
+                  name_of(keeper, node), deleted, deleted == 1 ? "" : "s");
+    }
+}
+
 /* False: the store failed. What a node does not take now is found again. */
 static bool mend_node(struct node_keeper *keeper, unsigned node, struct log_position last)
 {
@@ -405,6 +416,7 @@ static bool mend_node(struct node_keeper *keeper, unsigned node, struct log_posi
         }
     }
     node_books_write_node(keeper->books, node, &keeper->moves);
+    delete_endless_locks(keeper, node);
     return true;
 }
 

@@ -554,9 +554,17 @@ static void raise_file_limit(void)
     }
 }
 
+/* Lock nodes that were started a moment ago do not vote before the TTL is over. */
+static int64_t start_timeout_us(const struct server_configuration *configuration)
+{
+    const struct gate_place *place = &configuration->place;
+    return START_TIMEOUT_US + (place->kind == GATE_REDLOCK ? (int64_t)place->lock_ttl_ms * 1000 : 0);
+}
+
 static bool start_took_too_long(const struct supervisor *supervisor, int64_t began_us)
 {
-    return !supervisor->announced && clock_monotonic_us() - began_us > START_TIMEOUT_US;
+    return !supervisor->announced &&
+           clock_monotonic_us() - began_us > start_timeout_us(&supervisor->shared->configuration);
 }
 
 /* --- starting --------------------------------------------------------------------------------------------------------------------------- */
@@ -611,9 +619,9 @@ static void start_all(struct supervisor *supervisor)
 static void tell_gave_up(const struct server_configuration *configuration)
 {
     bool spawns = configuration->place.spawn_redis || configuration->place.spawn_nodes;
-    log_error("not ready within %d s: see the lines above%s%s%s", START_TIMEOUT_US / 1000000,
-              spawns ? ", and the logs in " : "", spawns ? configuration->data_dir : "",
-              spawns ? "/redis" : "");
+    log_error("not ready within %d s: see the lines above%s%s%s",
+              (int)(start_timeout_us(configuration) / 1000000), spawns ? ", and the logs in " : "",
+              spawns ? configuration->data_dir : "", spawns ? "/redis" : "");
 }
 
 int supervisor_run(struct server_shared *shared)

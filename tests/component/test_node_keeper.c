@@ -377,6 +377,30 @@ static void test_what_is_no_string_is_replaced(void **state)
     expect(0, 1, STOCK);
 }
 
+static void test_a_lock_without_an_end_is_deleted(void **state)
+{
+    (void)state;
+    static const char lock[] = "{doorbuster}:lock:30";
+    char command[128];
+    static const char *const edits[][2] = {
+        {"SET", "x"}, {"SET", "x PX 70000"}, {"RPUSH", "x"}, {"SET", "x PX 9000"}};
+    passes(2);
+    uint64_t before = healed();
+    for (unsigned i = 0; i < 4; i++) {
+        snprintf(command, sizeof command, "%s %s %s", edits[i][0], lock, edits[i][1]);
+        do_on(i, command);
+    }
+    passes(10); /* all pages */
+    for (unsigned i = 0; i < 4; i++) {
+        redisContext *redis = redis_fixture_connect(&nodes[i]);
+        redisReply *reply = redisCommand(redis, "EXISTS %s", lock);
+        assert_int_equal(reply->integer, i == 3); /* that one may be a server's */
+        freeReplyObject(reply);
+        redisFree(redis);
+    }
+    assert_int_equal(healed() - before, 3);
+}
+
 static void test_many_hand_edits(void **state)
 {
     (void)state;
@@ -484,6 +508,7 @@ int main(void)
         WITH_ALL(test_hand_edits_are_healed),
         WITH_ALL(test_an_older_figure_that_never_was_is_healed),
         WITH_ALL(test_what_is_no_string_is_replaced),
+        WITH_ALL(test_a_lock_without_an_end_is_deleted),
         WITH_ALL(test_many_hand_edits),
         WITH_ALL(test_majorities),
         WITH_ALL(test_no_store),

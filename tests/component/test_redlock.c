@@ -864,6 +864,28 @@ static void test_backoff_has_jitter_and_bounds(void **state)
     assert_int_equal(counted(METRICS_lock_retries), RUNS * (TRIES - 1));
 }
 
+/* Some nodes said yes, so nobody has it: it is tried again soon, however long one would wait for a holder. */
+static void test_split_votes_are_tried_again_soon(void **state)
+{
+    (void)state;
+    kill_nodes(0, 2, MAJORITY);
+    close_contender(&test.a);
+    test.settings.node_timeout_ms = 900; /* the no must be what ends it */
+    test.settings.retry_delay_ms = 2000;
+    open_contender(&test.a, &test.loop);
+    TURN_UNTIL(redlock_voting(test.a.redlock) == MAJORITY);
+    do_on(4, "SET " KEY " another");
+    freeze(4, 1);
+    acquire(&test.a);
+    turn_for(20);
+    int64_t began_us = now_us();
+    thaw(4, 1);
+    do_on(4, "DEL " KEY); /* behind our asking: it said no, after two had said yes */
+    assert_int_equal(next_event(&test.a), REDLOCK_ACQUIRED);
+    assert_true(now_us() - began_us < SLACK_MS * 1000);
+    assert_in_range(counted(METRICS_lock_retries), 1, ATTEMPTS - 1);
+}
+
 /* --- ends ------------------------------------------------------------------------------------------------------------------------------- */
 static void test_a_lease_may_be_freed_at_any_time(void **state)
 {
@@ -1036,6 +1058,7 @@ int main(void)
         TEST(test_a_close_releases),
         TEST(test_how_long_it_takes),
         TEST(test_two_nodes_killed),
+        TEST(test_split_votes_are_tried_again_soon),
         TEST(test_three_nodes_killed_and_one_back),
         TEST(test_connections_lost_while_asking),
         TEST(test_a_young_node_does_not_vote),

@@ -111,7 +111,7 @@ static int setup(void **state)
         size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%sunix:%s", used > 0 ? "," : "", nodes[i].address.path);
     }
-    expect("setup", ARGUMENTS("--scenario", "v3_redlock"), 0, "stock 100");
+    expect("setup", ARGUMENTS("--scenario", "v1_stress"), 0, "stock 100");
     assert_int_equal(store_find_product_by_name(store, "Black Friday Limited Edition", &product), STORE_OK);
     return 0;
 }
@@ -135,10 +135,11 @@ static void test_all_agree(void **state)
     expect("verify", NULL, 0, "ok, with 1 products");
     expect("verify", ARGUMENTS("--gate", "redlock"), 0, "All hold");
     expect("verify", ARGUMENTS("--json"), 0, "\"redis_stock\":\t100");
-    expect("setup", ARGUMENTS("--scenario", "v3_redlock"), 0, "is there already");
-    expect("setup", ARGUMENTS("--scenario", "v3_redlock", "--stock", "7", "--reset"), 0, "stock 7");
+    expect("setup", ARGUMENTS("--scenario", "v1_stress"), 0, "is there already");
+    expect("setup", ARGUMENTS("--scenario", "v1_stress", "--stock", "7", "--reset"), 0, "stock 7");
     expect("setup", ARGUMENTS("--scenario", "v2_multi"), 0, "bundle");
     expect("verify", NULL, 0, "nodes 7, store 7");
+    expect("setup", ARGUMENTS("--scenario", "v3_redlock", "--reset"), 0, "Black Friday Everyday");
 }
 
 static void test_the_wrong_gate(void **state)
