@@ -14,11 +14,14 @@
 
 #include "doorbuster/redis.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,6 +31,8 @@
 #define REDIS_TIMEOUT_MS 5000
 #define TMPFS_OPTIONS "size=256m,mode=0700"
 #define READY_ANSWERS 4
+#define PORT_FIRST 12000
+#define PORTS 20000
 #define TTL_SETTING "LOCK_TIMEOUT_SECONDS=1" /* LOCK_TTL_MS */
 
 const char *const mode_names[MODES] = {"spawn", "external", "proxy", "nodes", "nodes-spawn"};
@@ -115,9 +120,30 @@ struct server_fixture *bench_server(unsigned server)
     return server == 0 ? &bench.server : &bench.second;
 }
 
+/* Below those that the kernel gives to whoever connects: nobody takes it while the server is down. */
+static uint16_t free_port(void)
+{
+    static uint64_t random;
+    struct sockaddr_in where = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    random = random != 0 ? random : (uint64_t)now_us() ^ (uint64_t)getpid();
+    for (bool free = false; !free;) {
+        assert_true(now_us() < deadline);
+        where.sin_port = htons((uint16_t)(PORT_FIRST + random_below(&random, PORTS)));
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_true(fd >= 0);
+        free = bind(fd, (struct sockaddr *)&where, sizeof where) == 0;
+        close(fd);
+    }
+    return ntohs(where.sin_port);
+}
+
 void bench_start_server(unsigned server)
 {
     struct server_fixture *fixture = bench_server(server);
+    if (fixture->wanted_port == 0) {
+        fixture->wanted_port = free_port();
+    }
     const char *nodes = bench.mode == MODE_NODES ? bench.node_lists[server] : "spawn";
     const char *const lua[] = {"--redis", bench.redis_url, NULL};
     const char *const redlock[] = {"--gate",           "redlock", "--redlock-nodes", nodes, "--store",
@@ -126,7 +152,6 @@ void bench_start_server(unsigned server)
     snprintf(points, sizeof points, "DOORBUSTER_FAILPOINT_FILE=%s", bench.failpoints);
     const char *const environment[] = {points, TTL_SETTING, NULL};
     server_fixture_start(fixture, options.workers, is_redlock(bench.mode) ? redlock : lua, environment);
-    fixture->wanted_port = fixture->port;
 }
 
 void bench_start(void)

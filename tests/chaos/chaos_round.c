@@ -235,6 +235,11 @@ static void body(struct round *round)
     }
 }
 
+static void heal_all(struct round *round)
+{
+    heal_what_is_due(round, true);
+}
+
 void round_run(struct round *round)
 {
     round->began_us = now_us();
@@ -242,6 +247,6 @@ void round_run(struct round *round)
     bool whole = guarded(round, body);
     wait_with(NULL);
     if (!whole) {
-        heal_what_is_due(round, true); /* before the bench is put down */
+        guarded(round, heal_all); /* before the bench is put down */
     }
 }
