@@ -32,8 +32,9 @@
  * And another that stock.lua and cancel.lua write to: some product has new stock. */
 #define CHANNEL_NEWS "{doorbuster}:news"
 #define CHANNEL_STOCK "{doorbuster}:stock"
-/* On each node of the Redlock gate: the name of a resource whose lock was let go there just now. */
-#define CHANNEL_RELEASED "{doorbuster}:released"
+/* On each node of the Redlock gate: the name of a resource whose lock was let go there just now; or '?' and the name of one that somebody wants and
+ * could not have. */
+#define CHANNEL_LOCKS "{doorbuster}:locks"
 
 /* The head's field for each script's sha. */
 extern const char *const gate_script_fields[GATE_SCRIPTS];

@@ -347,7 +347,7 @@ static const char delete_endless_script[] =
     "local left=redis.call('PTTL',key) "
     "if left==-1 or left>tonumber(ARGV[1]) then "
     "redis.call('DEL',key) "
-    "redis.call('PUBLISH','" CHANNEL_RELEASED "',string.sub(key,#'" KEY_LOCK_PREFIX "'+1)) "
+    "redis.call('PUBLISH','" CHANNEL_LOCKS "',string.sub(key,#'" KEY_LOCK_PREFIX "'+1)) "
     "count=count+1 end end "
     "return count";
 

@@ -71,7 +71,7 @@ struct redlock {
     struct redlock_settings settings;
     struct redlock_nodes *nodes;
     size_t leases;
-    struct redlock_lease *waiting;           /* those ASKING or BACKING_OFF */
+    struct redlock_lease *busy;              /* all that are not FREE */
     char holder[3 * (TEXT_INT64_BYTES + 1)]; /* how its tokens begin */
     uint64_t random;                         /* state of the generator of jitter, which need not be secret */
     uint64_t lost;                           /* locks, since the log said so */
@@ -94,12 +94,13 @@ struct redlock_lease {
     int64_t started_us;
     unsigned asked, yes, no;
     unsigned heard; /* nodes that said, since this round began, that the lock was let go */
-    struct redlock_lease *next_waiting, *previous_waiting;
+    struct redlock_lease *next_busy, *previous_busy;
     bool had_grace;
     unsigned touched; /* nodes that may have the key with this token */
     /* held */
     int64_t valid_until_us; /* 0: not held */
     int extensions;
+    bool is_wanted; /* by others */
     size_t pending; /* asks without an answer: the lease's memory is needed */
     bool closed;    /* the timer is */
 };
@@ -144,41 +145,36 @@ struct redlock_nodes *redlock_nodes(struct redlock *redlock)
 }
 
 /* --- states ------------------------------------------------------------------------------------------------------------------ */
-static bool is_waiting(enum lease_state state)
+static void list_busy(struct redlock_lease *lease)
 {
-    return state == LEASE_ASKING || state == LEASE_BACKING_OFF;
-}
-
-static void list_waiting(struct redlock_lease *lease)
-{
-    struct redlock_lease **first = &lease->redlock->waiting;
-    lease->previous_waiting = NULL;
-    lease->next_waiting = *first;
+    struct redlock_lease **first = &lease->redlock->busy;
+    lease->previous_busy = NULL;
+    lease->next_busy = *first;
     if (*first != NULL) {
-        (*first)->previous_waiting = lease;
+        (*first)->previous_busy = lease;
     }
     *first = lease;
 }
 
-static void unlist_waiting(struct redlock_lease *lease)
+static void unlist_busy(struct redlock_lease *lease)
 {
-    if (lease->previous_waiting != NULL) {
-        lease->previous_waiting->next_waiting = lease->next_waiting;
+    if (lease->previous_busy != NULL) {
+        lease->previous_busy->next_busy = lease->next_busy;
     } else {
-        lease->redlock->waiting = lease->next_waiting;
+        lease->redlock->busy = lease->next_busy;
     }
-    if (lease->next_waiting != NULL) {
-        lease->next_waiting->previous_waiting = lease->previous_waiting;
+    if (lease->next_busy != NULL) {
+        lease->next_busy->previous_busy = lease->previous_busy;
     }
 }
 
 static void lease_move(struct redlock_lease *lease, enum lease_state state)
 {
     CHECK(may_move[lease->state][state]);
-    if (is_waiting(state) && !is_waiting(lease->state)) {
-        list_waiting(lease);
-    } else if (!is_waiting(state) && is_waiting(lease->state)) {
-        unlist_waiting(lease);
+    if (lease->state == LEASE_FREE) {
+        list_busy(lease);
+    } else if (state == LEASE_FREE) {
+        unlist_busy(lease);
     }
     lease->state = state;
     bool is_held = state == LEASE_HELD || state == LEASE_EXTENDING;
@@ -288,15 +284,25 @@ static void wake(struct redlock_lease *lease)
     }
 }
 
-static void released_cb(void *context, unsigned node, const char *resource)
+static void hear(struct redlock_lease *lease, unsigned node, enum redlock_news news)
+{
+    bool is_held = lease->state == LEASE_HELD || lease->state == LEASE_EXTENDING;
+    if (is_held) {
+        lease->is_wanted = lease->is_wanted || news == REDLOCK_WANTED;
+    } else if (news == REDLOCK_RELEASED) {
+        lease->heard |= 1U << node;
+        wake(lease);
+    }
+}
+
+static void news_cb(void *context, unsigned node, enum redlock_news news, const char *resource)
 {
     struct redlock *redlock = context;
     struct redlock_lease *next;
-    for (struct redlock_lease *lease = redlock->waiting; lease != NULL; lease = next) {
-        next = lease->next_waiting;
+    for (struct redlock_lease *lease = redlock->busy; lease != NULL; lease = next) {
+        next = lease->next_busy;
         if (strcmp(lease->key.name + strlen(REDLOCK_KEY_PREFIX), resource) == 0) {
-            lease->heard |= 1U << node;
-            wake(lease);
+            hear(lease, node, news);
         }
     }
 }
@@ -337,6 +343,7 @@ static void attempt_won(struct redlock_lease *lease)
     }
     lease->valid_until_us = valid_until_us;
     lease->extensions = 0;
+    lease->is_wanted = false;
     lease_move(lease, LEASE_HELD);
     due_at(lease, valid_until_us);
     metrics_add(METRICS_lock_acquisitions, 1);
@@ -477,7 +484,7 @@ struct redlock *redlock_open(const struct redlock_settings *settings)
     int bytes = snprintf(redlock->holder, sizeof redlock->holder, "%" PRIx64 "-%" PRIx64 "-%" PRId64 "-",
                          settings->holder.server, settings->holder.run, (int64_t)getpid());
     CHECK(bytes > 0 && (size_t)bytes < sizeof redlock->holder);
-    redlock->nodes = redlock_nodes_open(settings, answer_cb, released_cb, redlock);
+    redlock->nodes = redlock_nodes_open(settings, answer_cb, news_cb, redlock);
     return redlock;
 }
 
@@ -542,6 +549,11 @@ int64_t redlock_left_us(const struct redlock_lease *lease)
 {
     int64_t left_us = lease->valid_until_us - clock_monotonic_us();
     return lease->valid_until_us == 0 || left_us < 0 ? 0 : left_us;
+}
+
+bool redlock_is_wanted(const struct redlock_lease *lease)
+{
+    return lease->is_wanted;
 }
 
 bool redlock_extend(struct redlock_lease *lease)

@@ -73,6 +73,8 @@ void redlock_acquire(struct redlock_lease *lease, int64_t deadline_us);
 int64_t redlock_left_us(const struct redlock_lease *lease);
 /* A whole TTL more, from now. False: not held, an extension is on its way, or there were too many; no event follows. */
 bool redlock_extend(struct redlock_lease *lease);
+/* Has somebody else asked for it in vain since it was ours? By news that may be lost. */
+bool redlock_is_wanted(const struct redlock_lease *lease);
 /* In any state; no event follows. The lease is free at once and may be acquired again. */
 void redlock_release(struct redlock_lease *lease);
 bool redlock_is_free(const struct redlock_lease *lease);

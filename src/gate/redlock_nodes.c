@@ -20,7 +20,7 @@
  * earlier runs and of the worker in whose place this one was started. Only for a TTL after the start: then the last of them has expired, and the
  * dead one's pid may be somebody else's.
  *
- * The second link listens to the news of released locks (redlock.c says what for). Nobody minds if some are lost.
+ * The second link listens to the news of locks released and wanted (redlock.c says what for). Nobody minds if some are lost.
  *
  * Only a restart is found out like this: who empties a running node by hand (FLUSHALL, DEL) makes it forget its votes.
  *
@@ -52,12 +52,13 @@
 #define OWED_MAX PENDING_MAX /* so that one outage is never too much */
 #define NAME_BYTES 32
 
-/* ARGV: token, what to announce ("": nothing). */
+/* ARGV: token, resource, "wanted" if it was an attempt that failed, else "held". */
 static const char release_script[] =
-    "if redis.call('GET',KEYS[1])~=ARGV[1] then return 0 end "
-    "redis.call('DEL',KEYS[1]) "
-    "if ARGV[2]~='' then redis.call('PUBLISH','" CHANNEL_RELEASED "',ARGV[2]) end "
-    "return 1";
+    "local mine=redis.call('GET',KEYS[1])==ARGV[1] "
+    "if mine then redis.call('DEL',KEYS[1]) end "
+    "if ARGV[3]=='wanted' then redis.call('PUBLISH','" CHANNEL_LOCKS "','?'..ARGV[2]) "
+    "elseif mine then redis.call('PUBLISH','" CHANNEL_LOCKS "',ARGV[2]) end "
+    "return mine and 1 or 0";
 /* ARGV: how tokens of this server begin, of this run, of the dead worker ("": none). */
 static const char bury_script[] =
     "local function begins(text,with) return string.sub(text,1,#with)==with end "
@@ -67,7 +68,7 @@ static const char bury_script[] =
     "if type(token)=='string' and begins(token,ARGV[1]) and "
     "(not begins(token,ARGV[2]) or (ARGV[3]~='' and begins(token,ARGV[3]))) then "
     "redis.call('DEL',key) "
-    "redis.call('PUBLISH','" CHANNEL_RELEASED "',string.sub(key,#'" KEY_LOCK_PREFIX "'+1)) "
+    "redis.call('PUBLISH','" CHANNEL_LOCKS "',string.sub(key,#'" KEY_LOCK_PREFIX "'+1)) "
     "count=count+1 end end "
     "return count";
 static const char extend_script[] =
@@ -84,7 +85,7 @@ static const bool may_move[NODE_STATES][NODE_STATES] = {
 struct owed_release {
     struct redlock_key key;
     int64_t until_us; /* the key has expired by then */
-    bool announce;
+    bool was_held;
 };
 
 struct node {
@@ -106,7 +107,7 @@ struct node {
 struct redlock_nodes {
     uv_timer_t tick;
     redlock_answer_cb answer_cb;
-    redlock_released_cb released_cb;
+    redlock_news_cb news_cb;
     void *context;
     struct gate_holder holder;
     const uint32_t *node_starts; /* NULL: not ours */
@@ -249,8 +250,9 @@ static bool send_release(struct node *node, const struct owed_release *release)
                           "1",
                           release->key.name,
                           release->key.token,
-                          release->announce ? resource : ""};
-    return put(node, release_cb, &(struct ask){.node = node, .release = *release}, 6, argv);
+                          resource,
+                          release->was_held ? "held" : "wanted"};
+    return put(node, release_cb, &(struct ask){.node = node, .release = *release}, 7, argv);
 }
 
 static void pay_what_is_owed(struct node *node)
@@ -267,10 +269,10 @@ static void pay_what_is_owed(struct node *node)
 }
 
 void redlock_nodes_release(struct redlock_nodes *nodes, const struct redlock_key *key, unsigned touched,
-                           bool announce)
+                           bool was_held)
 {
     struct owed_release release = {
-        .key = *key, .until_us = clock_monotonic_us() + nodes->ttl_us, .announce = announce};
+        .key = *key, .until_us = clock_monotonic_us() + nodes->ttl_us, .was_held = was_held};
     for (unsigned i = 0; i < nodes->count; i++) {
         struct node *node = &nodes->list[i];
         if (!send_release(node, &release) && (touched & (1U << i))) {
@@ -403,20 +405,23 @@ static void down_cb(void *context)
     node_down(node);
 }
 
-/* --- news of released locks ------------------------------------------------------------------------------------------------- */
+/* --- news of locks ------------------------------------------------------------------------------------------------- */
 static void news_cb(const redisReply *reply, void *context)
 {
     struct node *node = context;
     if (reply != NULL && reply->type == REDIS_REPLY_ARRAY && reply->elements == 3 &&
         reply->element[2]->type == REDIS_REPLY_STRING) { /* not the confirmation */
-        node->nodes->released_cb(node->nodes->context, node->index, reply->element[2]->str);
+        const char *text = reply->element[2]->str;
+        bool is_wanted = text[0] == '?';
+        node->nodes->news_cb(node->nodes->context, node->index, is_wanted ? REDLOCK_WANTED : REDLOCK_RELEASED,
+                             text + is_wanted);
     }
 }
 
 static void news_up_cb(void *context)
 {
     struct node *node = context;
-    redis_link_subscribe(node->news, CHANNEL_RELEASED, news_cb, node);
+    redis_link_subscribe(node->news, CHANNEL_LOCKS, news_cb, node);
 }
 
 static void news_down_cb(void *context)
@@ -511,12 +516,12 @@ static void open_node(struct redlock_nodes *nodes, unsigned index, const struct 
 }
 
 struct redlock_nodes *redlock_nodes_open(const struct redlock_settings *settings, redlock_answer_cb answer_cb,
-                                         redlock_released_cb released_cb, void *context)
+                                         redlock_news_cb on_news_cb, void *context)
 {
     struct redlock_nodes *nodes = calloc(1, sizeof *nodes);
     CHECK(nodes != NULL);
     nodes->answer_cb = answer_cb;
-    nodes->released_cb = released_cb;
+    nodes->news_cb = on_news_cb;
     nodes->context = context;
     nodes->holder = settings->holder;
     nodes->node_starts = settings->node_starts;

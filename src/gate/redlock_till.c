@@ -16,9 +16,10 @@
  * has; but when the lock waited for could not be had in a whole acquisition, the till is *out of reach* until it can: who waits there does so with
  * nothing in hand, and is placed anew when the lock was had. So one product that is out of reach does not stop others.
  *
- * A tenure of a till ends when its last reference is given back: then the lock is released at once. So that other workers get in, no new references
- * are given after TENURE_US (but for the first batch, whatever that has to wait for) or after TENURE_REFERENCES; and between two tenures that this
- * worker wants itself there is a rest, in which a waiter elsewhere, woken by the release, is first.
+ * A tenure of a till ends when its last reference is given back: then the lock is released at once. Whoever wants it and cannot have it says so to
+ * all (redlock.c). So that such a one gets in, no new references are given after TENURE_US (but for the first batch, whatever that has to wait for)
+ * or after TENURE_REFERENCES; and this worker does not ask for the lock again before a rest is over, in which the waiter elsewhere, woken by the
+ * release, is first. If nobody else wants it, there is neither an end nor a rest.
  *
  * A lock that is lost makes its references void (they name the tenure); who has one is placed anew before it runs. The batch that is under way is let
  * finish: the store decides, the lock only keeps order.
@@ -36,9 +37,10 @@
 
 #define BUCKETS 4096
 #define TILLS_MAX 8192
-#define TILLS_KEPT 1024 /* beyond, the one that was idle for longest is removed */
-#define ASKING_MAX 128  /* redlock_nodes.c has room for more */
-#define TENURE_US 20000
+#define TILLS_KEPT 1024      /* beyond, the one that was idle for longest is removed */
+#define ASKING_MAX 128       /* redlock_nodes.c has room for more */
+#define TENURE_US 10000      /* if others want the lock */
+#define TENURE_MAX_US 100000 /* if nobody has said so: the news may have been lost */
 #define TENURE_REFERENCES (4 * GATE_BATCH_MAX)
 #define REST_US 2000
 #define RETRY_REST_US 1000     /* after an acquisition that failed; it has backed off itself */
@@ -297,7 +299,8 @@ static struct till *find_or_make_till(struct tills *tills, int64_t product_id)
 static bool is_open(const struct till *till)
 {
     return till->state == TILL_HELD && till->given < TENURE_REFERENCES &&
-           (!till->is_served || clock_monotonic_us() - till->held_us < TENURE_US);
+           (!till->is_served || clock_monotonic_us() - till->held_us <
+                                    (redlock_is_wanted(till->lease) ? TENURE_US : TENURE_MAX_US));
 }
 
 bool tills_is_open(const struct tills *tills, int64_t product_id)
@@ -311,17 +314,17 @@ static void let_rest(struct till *till, int64_t rest_us)
 {
     till->references = 0;
     till->tenure = 0;
-    bool is_wanted = till->blocked.count > 0;
-    till->rest_until_us = is_wanted ? clock_monotonic_us() + rest_us : 0;
-    till_move(till, is_wanted ? TILL_WANTING : TILL_IDLE);
+    till->rest_until_us = clock_monotonic_us() + rest_us;
+    till_move(till, till->blocked.count > 0 ? TILL_WANTING : TILL_IDLE);
 }
 
 static void give_back(struct till *till)
 {
     CHECK(till->references > 0);
     if (--till->references == 0) {
+        int64_t rest_us = redlock_is_wanted(till->lease) ? REST_US : 0;
         redlock_release(till->lease);
-        let_rest(till, REST_US);
+        let_rest(till, rest_us);
     }
 }
 

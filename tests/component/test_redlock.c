@@ -295,6 +295,20 @@ static void test_one_at_a_time(void **state)
     assert_true(counted(METRICS_lock_wait_microseconds) > 0);
 }
 
+/* So that it makes room. */
+static void test_a_holder_hears_that_another_wants_it(void **state)
+{
+    (void)state;
+    assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
+    turn_for(20);
+    assert_false(redlock_is_wanted(test.a.lease));
+    assert_int_equal(acquire_and_wait(&test.b), REDLOCK_NOT_ACQUIRED);
+    TURN_UNTIL(redlock_is_wanted(test.a.lease));
+    redlock_release(test.a.lease);
+    assert_int_equal(acquire_and_wait(&test.a), REDLOCK_ACQUIRED);
+    assert_false(redlock_is_wanted(test.a.lease));
+}
+
 static void test_resources_are_apart(void **state)
 {
     struct contender c = {.redlock = test.b.redlock};
@@ -1031,6 +1045,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_one_at_a_time),
+        TEST(test_a_holder_hears_that_another_wants_it),
         TEST(test_resources_are_apart),
         TEST(test_keys_come_and_go),
         TEST(test_others_keys_are_left_alone),
