@@ -32,6 +32,8 @@ bool redis_is_dead(const redisContext *redis);
 /* One command from printf-like parts. NULL on a broken connection *or* an error reply; redis_failure() then says which. The reply is the
  * caller's: freeReplyObject. */
 redisReply *redis_ask(redisContext *redis, const char *format, ...);
+/* Writes what redisAppendCommand() put down, so that Redis works on it while the caller does something else. A failure shows with the replies. */
+void redis_send_appended(redisContext *redis);
 /* The reply to the oldest command that redisAppendCommand() put down and nobody has read yet. As redis_ask(). */
 redisReply *redis_next_reply(redisContext *redis);
 /* Did it work? For a reply whose content does not matter: frees it. NULL: false. */

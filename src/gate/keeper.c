@@ -93,14 +93,6 @@ bool gate_put_product(redisContext *redis, const struct sale_product *product)
 }
 
 /* --- many in a write --------------------------------------------------------------------------------------------------------------- */
-/* What was appended so far is on its way: Redis works on it while more is written. A failure shows with the replies. */
-static void send_appended(redisContext *redis)
-{
-    int done = 0;
-    while (!done && redisBufferWrite(redis, &done) == REDIS_OK) {
-    }
-}
-
 /* Puts the command for list[i] down; false: there is nothing to do for it. */
 typedef bool (*append_one)(redisContext *redis, const void *list, size_t i);
 
@@ -109,7 +101,7 @@ static bool put_many(redisContext *redis, append_one append, const void *list, s
     size_t asked = 0;
     for (size_t i = 0; i < count; i++) {
         if (append(redis, list, i) && ++asked % SEND_AT_ONCE == 0) {
-            send_appended(redis);
+            redis_send_appended(redis);
         }
     }
     return all_done(redis, asked);

@@ -118,14 +118,6 @@ static bool ensure_connected(struct node_books *books, unsigned index)
     return node->redis != NULL;
 }
 
-/* Writes what was put down, so that the node works on it while others are written to. A failure shows with the answers. */
-static void send_appended(redisContext *redis)
-{
-    int done = 0;
-    while (!done && redisBufferWrite(redis, &done) == REDIS_OK) {
-    }
-}
-
 /* The next answer, if it comes before the deadline. The reply is the caller's. */
 static redisReply *next_answer(struct node_books *books, struct node *node, const char **why)
 {
@@ -183,7 +175,7 @@ static unsigned ask_nodes(struct node_books *books, unsigned first, unsigned end
     for (unsigned i = first; i < end; i++) {
         if (books->nodes[i].asked) {
             commands[i] = append(books->nodes[i].redis, context);
-            send_appended(books->nodes[i].redis);
+            redis_send_appended(books->nodes[i].redis);
         }
     }
     books->deadline_us = clock_monotonic_us() + (int64_t)books->timeout_ms * 1000;

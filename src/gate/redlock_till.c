@@ -1,4 +1,4 @@
-/* A worker's tills: one for each product that is wanted now, with its lock. A worker's loop thread. Owns the tills, their leases and two timers, and
+/* A worker's tills: one for each product that is wanted now, with its lock. A worker's loop thread. Owns the tills, their leases and a timer, and
  * the tickets that are blocked, runnable or crowded out.
  *
  * A till:

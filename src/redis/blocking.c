@@ -47,6 +47,13 @@ redisReply *redis_ask(redisContext *redis, const char *format, ...)
     return accept_reply(redis, reply);
 }
 
+void redis_send_appended(redisContext *redis)
+{
+    int done = 0;
+    while (!done && redisBufferWrite(redis, &done) == REDIS_OK) {
+    }
+}
+
 redisReply *redis_next_reply(redisContext *redis)
 {
     void *reply = NULL;
