@@ -43,6 +43,9 @@ struct http_route {
 /* Called after every answered request, for counting. `route` is an index into routes, or -1 if none matched. */
 typedef void (*http_answered_cb)(void *context, int route, unsigned status, int64_t took_us);
 
+/* Called for each request before its handler. False: it has replied (429), and the handler is not called. */
+typedef bool (*http_admit_cb)(struct http_request *request, void *context);
+
 struct http_settings {
     int listen_fd; /* bound, listening, non-blocking; stays the caller's */
     unsigned connections_max;
@@ -54,8 +57,13 @@ struct http_settings {
         leave_grace_ms; /* after quiesce, for a request that is on its way on an idle connection; 0: none */
     const struct http_route *routes;
     size_t route_count;
-    void *context;                /* given to handlers and callbacks */
-    http_answered_cb answered_cb; /* may be NULL */
+    void *context;                                 /* given to handlers and callbacks */
+    http_answered_cb answered_cb;                  /* may be NULL */
+    http_admit_cb admit_cb;                        /* may be NULL: everybody comes in */
+    const char *tls_certificate_pem, *tls_key_pem; /* both or neither: HTTPS. Must outlive the server */
+    const char *cors_origins; /* "https://shop.example,…" or "*"; NULL: no other origin may read answers */
+    const char
+        *trusted_proxies; /* addresses whose X-Forwarded-For is believed, comma-separated; NULL: nobody's */
 };
 
 /* NULL on failure, with a sentence in `error`. */
@@ -87,11 +95,15 @@ const char *http_request_path_text(const struct http_request *request);
 /* Media type of the body is `type` (parameters ignored), or there is no Content-Type at all. */
 bool http_request_is_media_type(const struct http_request *request, const char *type);
 int64_t http_request_began_us(const struct http_request *request); /* monotonic; when the head was complete */
+/* X-Request-Id: the client's if it is 1 to 64 of [A-Za-z0-9._-], else one made here. It is in the answer too. Valid as long as the request. */
+const char *http_request_id(const struct http_request *request);
+/* The client's address without a port, as text: "192.0.2.7", "2001:db8::1". Behind a trusted proxy the one that it forwarded for. */
+const char *http_request_client(const struct http_request *request);
 /* Memory that lives as long as the request, aligned for any type, not zeroed. For small things: up to 64 KiB a request (CHECKed). */
 void *http_request_alloc(struct http_request *request, size_t bytes);
 
 /* --- the reply: exactly one http_reply_* a request -------------------------------------------------------------------------- */
-/* An extra header for the coming reply; `value` is copied. At most 4. */
+/* An extra header for the coming reply; `value` is copied. At most 8. */
 void http_reply_header(struct http_request *request, const char *name, const char *value);
 
 /* body[0..bytes) must live as long as the request: from http_request_alloc, or static. `content_type` is static. */
@@ -103,8 +115,23 @@ void http_reply_json(struct http_request *request, unsigned status, cJSON *body)
 struct http_response *http_response_new(unsigned status, const char *content_type, const char *body,
                                         size_t bytes); /* copied */
 void http_response_free(struct http_response **response);
-/* Fastest way to answer. No extra headers. */
+/* Fastest way to answer, if no extra header was set. */
 void http_reply_prebuilt(struct http_request *request, const struct http_response *response);
+
+/* --- a reply without an end: Server-Sent Events ------------------------------------------------------------------------------- */
+/* Every stream of a server shows the same frames, each a whole piece of text. A client that is slower than the frames come misses some, never a
+ * part of one: a stream holds one frame and no queue. */
+struct http_channel;
+struct http_channel *http_channel_new(struct http_server *server, const char *content_type,
+                                      size_t streams_max);
+/* 200, and from now on the channel's frames, the last one at once. False: there are streams_max already, nothing was replied. */
+bool http_reply_channel(struct http_request *request, struct http_channel *channel);
+/* Copied. To all streams. */
+void http_channel_send(struct http_channel *channel, const char *frame, size_t bytes);
+size_t http_channel_streams(const struct http_channel *channel);
+/* Ends all streams, once what they hold is sent; none is taken any more. Free it after the server. */
+void http_channel_close(struct http_channel *channel);
+void http_channel_free(struct http_channel **channel);
 
 /* --- errors: application/problem+json (RFC 9457) ------------------------------------------------------------------------------ */
 struct http_problem {

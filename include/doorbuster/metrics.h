@@ -3,8 +3,11 @@
 #ifndef DOORBUSTER_METRICS_H
 #define DOORBUSTER_METRICS_H
 
+#include "doorbuster/board.h"
+
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define METRICS_WORKERS_MAX 64
 
@@ -70,13 +73,64 @@ enum metrics_counter {
     }
 #define METRICS_LOCK_WAIT_BUCKETS 14
 
+/* X(name, edges and unit, help). Values are counted in buckets as whole numbers: microseconds, purchases, orders. */
+#define METRICS_HISTOGRAMS(X)                                                                                \
+    X(gate_batch, "purchases in a call to the selling script, or in a batch decided under locks")            \
+    X(recorder_batch, "orders in a transaction of the recorder")                                             \
+    X(commit_us, "how long a commit of orders to the store took")                                            \
+    X(queue_wait_us, "how long a job waited in the work pool before it ran")
+
+enum metrics_histogram {
+#define X(name, help) METRICS_HISTOGRAM_##name,
+    METRICS_HISTOGRAMS(X)
+#undef X
+        METRICS_HISTOGRAMS_COUNT
+};
+
+/* X(name, help). What is true now, in each process; /metrics shows the sum over all. */
+#define METRICS_GAUGES(X)                                                                                    \
+    X(connections, "open HTTP connections")                                                                  \
+    X(gate_pending, "purchases queued, asked or waiting for their record")                                   \
+    X(event_streams, "open streams of /api/events")                                                          \
+    X(queue_password, "password jobs waiting or running")                                                    \
+    X(queue_store, "store jobs waiting or running")                                                          \
+    X(queue_change, "changes of stock and cancellations waiting or running")                                 \
+    X(queue_settle, "purchases being looked up, waiting or running")                                         \
+    X(breaker_redis, "state of the breaker of Redis: 0 closed, 1 half-open, 2 open")                         \
+    X(breaker_store, "state of the breaker of the store: 0 closed, 1 half-open, 2 open")                     \
+    X(breaker_record, "state of the breaker of the record: 0 closed, 1 half-open, 2 open")
+
+enum metrics_gauge {
+#define X(name, help) METRICS_GAUGE_##name,
+    METRICS_GAUGES(X)
+#undef X
+        METRICS_GAUGES_COUNT
+};
+
+#define METRICS_ROUTES_MAX 64
+#define METRICS_STATUSES_MAX 24
+#define METRICS_BUCKETS_MAX 20
+
+struct metrics_buckets {
+    uint64_t counts[METRICS_BUCKETS_MAX], sum;
+};
+
 struct metrics_slot {
     _Alignas(64) uint64_t counters[METRICS_COUNT];                /* atomic; relaxed */
     uint64_t lock_waits[METRICS_LOCK_WAIT_BUCKETS], lock_wait_us; /* likewise */
+    int64_t gauges[METRICS_GAUGES_COUNT];                         /* likewise */
+    struct metrics_buckets histograms[METRICS_HISTOGRAMS_COUNT];  /* likewise */
+    uint64_t answers[METRICS_ROUTES_MAX + 1]
+                    [METRICS_STATUSES_MAX]; /* by route (the last: none matched) and status */
+    struct metrics_buckets took_us[METRICS_ROUTES_MAX + 1];
+    int64_t beat_us; /* when its loop turned last, monotonic; atomic */
+    pid_t beat_pid;  /* whose loop */
 };
 
 struct metrics_page {
     struct metrics_slot supervisor, recorder, workers[METRICS_WORKERS_MAX];
+    struct board board;
+    int log_level; /* enum log_level, atomic: the supervisor changes it for all */
 };
 
 /* Shared with every process forked afterwards. NULL: out of memory. Never freed: it lives as long as the server. */
@@ -88,6 +142,13 @@ void metrics_use_slot(struct metrics_slot *slot);
 void metrics_add(enum metrics_counter counter, uint64_t amount);
 /* A product's lock that was got, this long after it was first wanted: counted in its bucket. As metrics_add(). */
 void metrics_add_lock_wait(uint64_t wait_us);
+
+/* An answer to a request of this route (an index below METRICS_ROUTES_MAX, or -1: none matched). As metrics_add(). */
+void metrics_count_answer(int route, unsigned status, int64_t took_us);
+void metrics_observe(enum metrics_histogram histogram, uint64_t value);
+void metrics_set(enum metrics_gauge gauge, int64_t value);
+/* "My loop turns", for the supervisor: a process that says nothing for too long is taken for dead. */
+void metrics_beat(int64_t now_us);
 
 /* Sum over all slots. */
 uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter);

@@ -29,7 +29,7 @@
 #define HTTP_POOL_BYTES 8192           /* libmicrohttpd's memory of one connection */
 #define HTTP_HEADERS_MAX 48            /* lines of one head */
 #define HTTP_SWALLOW_BYTES_MAX 1048576 /* of a body that is too large */
-#define HTTP_REPLY_HEADERS_MAX 4
+#define HTTP_REPLY_HEADERS_MAX 8
 #define HTTP_ARENA_INLINE_BYTES 3072
 #define HTTP_ARENA_BYTES_MAX 65536
 #define HTTP_SEGMENTS_MAX 8         /* of a path */

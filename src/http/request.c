@@ -257,3 +257,16 @@ int64_t http_request_began_us(const struct http_request *request)
 {
     return request->began_us;
 }
+
+/* --- to come ---------------------------------------------------------------------------------------------------------------------------- */
+const char *http_request_id(const struct http_request *request)
+{
+    (void)request;
+    return "";
+}
+
+const char *http_request_client(const struct http_request *request)
+{
+    (void)request;
+    return "127.0.0.1";
+}

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static struct metrics_slot unseen;
 static struct metrics_slot *own_slot = &unseen;
@@ -53,6 +54,34 @@ void metrics_add_lock_wait(uint64_t wait_us)
     }
     __atomic_fetch_add(&own_slot->lock_waits[bucket], 1, __ATOMIC_RELAXED);
     __atomic_fetch_add(&own_slot->lock_wait_us, wait_us, __ATOMIC_RELAXED);
+}
+
+void metrics_count_answer(int route, unsigned status, int64_t took_us)
+{
+    (void)route;
+    (void)took_us;
+    metrics_add(METRICS_requests, 1);
+    if (status >= 500) {
+        metrics_add(METRICS_responses_5xx, 1);
+    } else if (status >= 400) {
+        metrics_add(METRICS_responses_4xx, 1);
+    }
+}
+
+void metrics_observe(enum metrics_histogram histogram, uint64_t value)
+{
+    __atomic_fetch_add(&own_slot->histograms[histogram].sum, value, __ATOMIC_RELAXED);
+}
+
+void metrics_set(enum metrics_gauge gauge, int64_t value)
+{
+    __atomic_store_n(&own_slot->gauges[gauge], value, __ATOMIC_RELAXED);
+}
+
+void metrics_beat(int64_t now_us)
+{
+    __atomic_store_n(&own_slot->beat_pid, getpid(), __ATOMIC_RELAXED);
+    __atomic_store_n(&own_slot->beat_us, now_us, __ATOMIC_RELEASE);
 }
 
 static uint64_t read_counter(const struct metrics_slot *slot, enum metrics_counter counter)

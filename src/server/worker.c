@@ -109,14 +109,7 @@ static void watch_cb(uv_timer_t *timer)
 static void count_answer_cb(void *context, int route, unsigned status, int64_t took_us)
 {
     (void)context;
-    (void)route;
-    (void)took_us;
-    metrics_add(METRICS_requests, 1);
-    if (status >= 500) {
-        metrics_add(METRICS_responses_5xx, 1);
-    } else if (status >= 400) {
-        metrics_add(METRICS_responses_4xx, 1);
-    }
+    metrics_count_answer(route, status, took_us);
 }
 
 static unsigned connections_max(void)

@@ -1,0 +1,40 @@
+/* A circuit breaker (M. Nygard, "Release It!", 2007): calls to something that keeps failing are refused at once for a while, instead of each waiting
+ * for its own deadline.
+ *
+ *     CLOSED --failures_max in a row, or breaker_open()--> OPEN --after open_ms--> HALF_OPEN --a success--> CLOSED
+ *                                                           ^                         |
+ *                                                           +--------a failure--------+
+ *
+ * HALF_OPEN lets one call through at a time. Plain data; one thread, or a lock of the caller's around it. Each move is logged with its reason, and
+ * counted. */
+#ifndef DOORBUSTER_BREAKER_H
+#define DOORBUSTER_BREAKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BREAKER_REASON_BYTES 160
+
+enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
+extern const char *const breaker_state_names[3]; /* "closed", "open", "half-open" */
+
+struct breaker {
+    const char *name; /* "redis", "store": for the log, the metrics and /health/ready */
+    unsigned failures_max;
+    unsigned open_ms;
+    enum breaker_state state;
+    unsigned failures;                 /* in a row */
+    bool probing;                      /* HALF_OPEN: the one call is on its way */
+    int64_t since_us;                  /* when it came into its state, monotonic */
+    char reason[BREAKER_REASON_BYTES]; /* why it left CLOSED last; "" if it never did */
+};
+
+void breaker_init(struct breaker *breaker, const char *name, unsigned failures_max, unsigned open_ms);
+/* May a call be made? False: refuse it now; *retry_ms says when to come again. True: tell its end by one of the next two. */
+bool breaker_allows(struct breaker *breaker, int64_t now_us, unsigned *retry_ms);
+void breaker_succeeded(struct breaker *breaker, int64_t now_us);
+void breaker_failed(struct breaker *breaker, int64_t now_us, const char *reason);
+/* From outside, where the failure is not that of a call: the link is gone, the record does not follow. */
+void breaker_open(struct breaker *breaker, int64_t now_us, const char *reason);
+
+#endif
