@@ -71,8 +71,7 @@ class Description:
             return found
         found += self._operation_faults()
         found += self._schema_faults()
-        found += self._example_faults()
-        return found
+        return found or self._example_faults()
 
     def _reference_faults(self):
         found, used = [], set()
