@@ -238,7 +238,7 @@ function schemas() {
 }
 
 function contents() {
-  const link = ([path, method, operation]) => make("li", {}, make("a", { href: `#${operation.operationId}` }, operation.summary, " ", make("span", { class: "quiet" }, `${method.toUpperCase()} ${path}`)));
+  const link = ([, , operation]) => make("li", {}, make("a", { href: `#${operation.operationId}` }, operation.summary));
   return [...api.tags.flatMap((tag) => [make("h2", {}, tag.name), make("ul", {}, callsOf(tag.name).filter(([, , operation]) => !operation.deprecated).map(link))]),
     make("h2", {}, "More"), make("ul", {}, make("li", {}, make("a", { href: "#problems" }, "Problems")), make("li", {}, make("a", { href: "#schemas" }, "Schemas")))];
 }

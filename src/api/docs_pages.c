@@ -48,9 +48,9 @@ static void reply_file(struct http_request *request, struct file *file)
     if (file->content_type == page.content_type) {
         docs_secure_page(request);
     }
-    bool known = is_known(request, file);
-    http_reply_bytes(request, known ? 304 : 200, file->content_type, known ? "" : file->text,
-                     known ? 0 : file->bytes);
+    /* With 304 libmicrohttpd sends the length alone, as RFC 9110 wants it. */
+    http_reply_bytes(request, is_known(request, file) ? 304 : 200, file->content_type, file->text,
+                     file->bytes);
 }
 
 void docs_secure_page(struct http_request *request)

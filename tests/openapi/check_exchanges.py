@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Holds what the server answered in the tests against web/openapi.json.
 
-    check_exchanges.py DESCRIPTION UNSEEN [--all NAME,NAME…] FILE…
+    check_exchanges.py DESCRIPTION UNSEEN FOLDER [--all NAME,NAME…]
 
-Every FILE has a JSON line an exchange (tests/support/exchanges.h). Each must be described: its path, its method, its status, its headers, the
+Every file NAME.jsonl of FOLDER has a JSON line an exchange (tests/support/exchanges.h). Each must be described: its path, its method, its status, its headers, the
 media type, the body; and what was accepted of a request must be valid too. Whatever is described and was never seen must stand in UNSEEN, with the
-reason, so that nobody loses a test without noticing; that is judged only if there is a FILE of each NAME, for a part of the tests sees a part.
+reason, so that nobody loses a test without noticing; that is judged only if there is a file of each NAME, for a part of the tests sees a part.
 Exit code 1: at least one does not hold."""
 import argparse
 import collections
+import glob
 import json
 import os
 import re
@@ -251,12 +252,13 @@ def main():
     parser.add_argument("description")
     parser.add_argument("unseen")
     parser.add_argument("--all", default="", help="judge what was never seen if there is a file of each of these")
-    parser.add_argument("files", nargs="*")
+    parser.add_argument("folder")
     options = parser.parse_args()
+    files = sorted(glob.glob(os.path.join(options.folder, "*.jsonl")))
     rules, awaited = read_rules(options.unseen)
     check = Check(Description.load(options.description), awaited)
     faults, count = collections.Counter(), 0
-    for exchange in read_exchanges(options.files):
+    for exchange in read_exchanges(files):
         count += 1
         for fault in check.faults(exchange):
             template = check.description.find(exchange.path) if exchange.path else None
@@ -265,7 +267,7 @@ def main():
                 print(f"FAULT {fault}\n      {exchange}")
             faults[key] += 1
     wanted = {name for name in options.all.split(",") if name}
-    there = {os.path.basename(path).removesuffix(".jsonl") for path in options.files}
+    there = {os.path.basename(path).removesuffix(".jsonl") for path in files}
     unseen = []
     if wanted and wanted <= there:
         unseen = check.unseen(rules)
