@@ -31,50 +31,62 @@ static const struct advice {
     {"header-too-large", "Clear this site's cookies in your browser and try again.",
      "Send fewer or smaller headers: 6 KiB and 48 lines at most."},
     {"internal-error", "Look at your purchases before you try again.",
-     "Look into the server's log for the X-Request-Id. A purchase may be sent again with the same Idempotency-Key: it buys once."},
+     "Look into the server's log for the X-Request-Id. A purchase may be sent again with the same "
+     "Idempotency-Key: it buys once."},
     {"unauthorized", "Sign in (again), then try once more. Nothing was bought.",
-     "Get a token from /api/auth/login; it lasts a day. Then send the request again with the same Idempotency-Key."},
+     "Get a token from /api/auth/login; it lasts a day. Then send the request again with the same "
+     "Idempotency-Key."},
     {"forbidden", "This is for the people who run the sale.",
      "Sign in with an account that the setup tool has made an admin; a new token is needed after that."},
     {"insufficient-stock",
-     "It is sold out, or fewer are left than you asked for. You have not bought anything. Cancelled orders and restocks go on sale again: "
+     "It is sold out, or fewer are left than you asked for. You have not bought anything. Cancelled orders "
+     "and restocks go on sale again: "
      "looking later can help.",
-     "Show it; do not repeat at once. \"available\" says how many could be had. The refusal is not pinned to the Idempotency-Key: later the "
+     "Show it; do not repeat at once. \"available\" says how many could be had. The refusal is not pinned to "
+     "the Idempotency-Key: later the "
      "same key may buy."},
     {"username-taken", "Choose another user name. If it is yours, sign in instead.",
      "If your own first try was answered 503 or not at all, it may have worked: sign in."},
     {"product-name-taken", "This is for the people who run the sale.",
      "Choose another name. If your own first try was answered 503 or not at all, it has worked."},
-    {"customer-limit", "You have as many of it as one customer may have. You can cancel an order to buy again.",
+    {"customer-limit",
+     "You have as many of it as one customer may have. You can cancel an order to buy again.",
      "Do not repeat. \"limit\" and \"owned\" are the figures to show."},
     {"order-rejected", "You have not bought anything, and owe nothing. You may try again.",
-     "Somebody has edited Redis by hand; the server has mended it. A new request, with a new Idempotency-Key, is decided anew."},
+     "Somebody has edited Redis by hand; the server has mended it. A new request, with a new "
+     "Idempotency-Key, is decided anew."},
     {"idempotency-key", "Nothing was bought. This is a fault of the shop's page, not yours.",
      "Send the header once, with 1 to 255 visible ASCII characters; a UUID is good."},
     {"request-in-progress", "Your purchase is on its way. Wait a second.",
-     "Send the same request with the same key after the seconds in Retry-After; it will be answered with the order."},
+     "Send the same request with the same key after the seconds in Retry-After; it will be answered with the "
+     "order."},
     {"idempotency-key-reused", "Nothing was bought this time. This is a fault of the shop's page, not yours.",
-     "Make a new key for each thing that is to be bought or changed, and use it again only for repeats of that same request."},
+     "Make a new key for each thing that is to be bought or changed, and use it again only for repeats of "
+     "that same request."},
     {"validation", "Correct what is marked, then send it again.",
      "\"errors\" has a field and a message for each fault; show them beside the fields."},
     {"too-busy", "Many people are signing in just now. Wait a few seconds and try again.",
-     "Repeat after the seconds in Retry-After, with some jitter. A token lasts a day: keep it instead of signing in for every request."},
+     "Repeat after the seconds in Retry-After, with some jitter. A token lasts a day: keep it instead of "
+     "signing in for every request."},
     {"sale-not-open", "The sale has not begun. Come back when it opens.",
-     "\"starts_at\" says when, Retry-After in how many seconds by the server's clock. Asking earlier gains nothing."},
+     "\"starts_at\" says when, Retry-After in how many seconds by the server's clock. Asking earlier gains "
+     "nothing."},
     {"sale-over", "The sale is over. You have not bought anything.", "Do not repeat."},
     {"withdrawal-too-large", "This is for the people who run the sale.",
      "Withdraw at most \"available\" units: what is sold cannot be withdrawn."},
     {"stock-limit", "This is for the people who run the sale.", "Restock less, or make another product."},
     {"unavailable",
-     "Nobody knows yet. Try again in a few seconds: you will not be charged twice if the page repeats the same purchase. Your purchases list "
+     "Nobody knows yet. Try again in a few seconds: you will not be charged twice if the page repeats the "
+     "same purchase. Your purchases list "
      "has everything that was bought.",
-     "Repeat after the seconds in Retry-After, with some jitter and always with the same Idempotency-Key: it buys once. Without a key look at "
+     "Repeat after the seconds in Retry-After, with some jitter and always with the same Idempotency-Key: it "
+     "buys once. Without a key look at "
      "/api/purchases/me first. /health/ready names the part that is missing."},
 };
 
 static const struct http_problem *problem_at(size_t i)
 {
-    return i < HTTP_PROBLEM_KINDS                ? &http_problems[i]
+    return i < HTTP_PROBLEM_KINDS                  ? &http_problems[i]
            : i < HTTP_PROBLEM_KINDS + API_PROBLEMS ? &api_problems[i - HTTP_PROBLEM_KINDS]
                                                    : NULL;
 }
@@ -143,8 +155,10 @@ static void put_section(struct text *text, const char *heading, const char *word
 static void begin_html(struct text *text, const char *title)
 {
     put(text,
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, "
-        "initial-scale=1\">\n<title>%s - Doorbuster</title>\n<link rel=\"stylesheet\" href=\"/assets/docs.css\">\n</head>\n<body "
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
+        "content=\"width=device-width, "
+        "initial-scale=1\">\n<title>%s - Doorbuster</title>\n<link rel=\"stylesheet\" "
+        "href=\"/assets/docs.css\">\n</head>\n<body "
         "class=\"leaf\">\n<nav><a href=\"/problems\">All problems</a> <a href=\"/docs\">The HTTP "
         "API</a></nav>\n<main>\n<h1>%s</h1>\n",
         title, title);
@@ -155,8 +169,8 @@ static void put_problem(struct text *text, const struct http_problem *problem)
     struct advice advice = find_advice(problem->slug);
     if (text->is_html) {
         begin_html(text, problem->title);
-        put(text, "<p class=\"quiet\">HTTP status %u, type <code>/problems/%s</code></p>\n<p>", problem->status,
-            problem->slug);
+        put(text, "<p class=\"quiet\">HTTP status %u, type <code>/problems/%s</code></p>\n<p>",
+            problem->status, problem->slug);
     } else {
         put(text, "%s (HTTP status %u)\n\n", problem->title, problem->status);
     }
@@ -170,8 +184,8 @@ static void put_problem(struct text *text, const struct http_problem *problem)
 static void put_row(struct text *text, const struct http_problem *problem)
 {
     if (text->is_html) {
-        put(text, "<tr><td>%u</td><td><a href=\"/problems/%s\">%s</a></td><td>", problem->status, problem->slug,
-            problem->title);
+        put(text, "<tr><td>%u</td><td><a href=\"/problems/%s\">%s</a></td><td>", problem->status,
+            problem->slug, problem->title);
     } else {
         put(text, "%u /problems/%s\n    ", problem->status, problem->slug);
     }

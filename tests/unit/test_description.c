@@ -11,7 +11,8 @@
 #define PROBLEMS_MAX 64
 
 /* Described, but not in the table of routes yet. */
-static const char *const awaited_paths[] = {"/dashboard", "/api/admin/products/{id}/window", "/assets/{name}"};
+static const char *const awaited_paths[] = {"/dashboard", "/api/admin/products/{id}/window",
+                                            "/assets/{name}"};
 static const char *const awaited_slugs[] = {"rate-limited"};
 
 static cJSON *document;
@@ -118,9 +119,8 @@ static const cJSON *schema_of(const char *type)
 
 static bool is_listed(const char *type)
 {
-    const cJSON *each,
-        *schemas = member(member(document, "components"), "schemas"),
-        *list = member(member(schemas, "ProblemType"), "enum");
+    const cJSON *each, *schemas = member(member(document, "components"), "schemas"),
+                       *list = member(member(schemas, "ProblemType"), "enum");
     cJSON_ArrayForEach(each, list)
     {
         if (strcmp(each->valuestring, type) == 0) {
