@@ -160,9 +160,8 @@ void http_reply_stream(struct http_request *request, const char *content_type, s
     MHD_destroy_response(response);
 }
 
-/* `text` is freed with the request. */
-static void reply_text(struct http_request *request, unsigned status, const char *content_type, char *text,
-                       size_t bytes)
+void http_reply_text(struct http_request *request, unsigned status, const char *content_type, char *text,
+                     size_t bytes)
 {
     if (!text) {
         reply_internal_error(request);
@@ -177,7 +176,7 @@ void http_reply_json(struct http_request *request, unsigned status, cJSON *body)
 {
     char *text = body ? cJSON_PrintBuffered(body, PRINT_BYTES_FIRST, false) : NULL;
     cJSON_Delete(body);
-    reply_text(request, status, HTTP_TYPE_JSON, text, text ? strlen(text) : 0);
+    http_reply_text(request, status, HTTP_TYPE_JSON, text, text ? strlen(text) : 0);
 }
 
 void http_reply_problem(struct http_request *request, const struct http_problem *problem, cJSON *extensions,
@@ -193,7 +192,7 @@ void http_reply_problem(struct http_request *request, const struct http_problem 
     http_sanitize(detail, sizeof detail - 1, safe, sizeof safe);
     char *text = http_problem_print(problem, extensions, safe, &bytes);
     cJSON_Delete(extensions);
-    reply_text(request, problem->status, HTTP_TYPE_PROBLEM, text, bytes);
+    http_reply_text(request, problem->status, HTTP_TYPE_PROBLEM, text, bytes);
 }
 
 struct http_response *http_response_new(unsigned status, const char *content_type, const char *body,

@@ -81,17 +81,19 @@ static enum record_result log_is_damaged(struct recorder *recorder)
     return RECORD_DAMAGED;
 }
 
-static void count_run(struct recorder *recorder, size_t count)
+static void count_run(struct recorder *recorder, size_t count, int64_t commit_us)
 {
-    metrics_add(METRICS_recorder_commits, 1);
+    size_t orders = 0;
     for (size_t i = 0; i < count; i++) {
         const struct log_entry *entry = &recorder->entries[i];
-        metrics_add(METRICS_recorder_orders, entry->order_count);
+        orders += entry->order_count;
         metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
         metrics_add(METRICS_recorder_stock_changes,
                     entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE);
-        recorder->last_order += (int64_t)entry->order_count;
     }
+    recorder->last_order += (int64_t)orders;
+    metrics_observe(METRICS_HISTOGRAM_recorder_batch, orders);
+    metrics_observe(METRICS_HISTOGRAM_commit_us, (uint64_t)commit_us);
     if (recorder->rejected_count > 0) {
         metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
         log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
@@ -128,6 +130,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         freeReplyObject(reply);
         return count == 0 ? log_is_damaged(recorder) : RECORD_FAILED;
     }
+    int64_t began_us = clock_monotonic_us();
     enum store_status status =
         store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
                      recorder->rejected, RECORD_ORDERS_MAX, &recorder->rejected_count);
@@ -141,7 +144,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         return RECORD_FAILED;
     }
     recorder->recorded = recorder->entries[count - 1].position;
-    count_run(recorder, count);
+    count_run(recorder, count, clock_monotonic_us() - began_us);
     hear_wishes(recorder, count);
     return failpoint("recorder.announce") ? RECORD_FAILED : RECORDED_SOME;
 }

@@ -92,6 +92,8 @@ static void watch_cb(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
     api_watch(worker->api);
+    metrics_set(METRICS_GAUGE_gate_pending, (int64_t)gate_pending(worker->gate));
+    metrics_set(METRICS_GAUGE_http_connections, (int64_t)http_server_connections(worker->http));
     if (!worker->ready && gate_is_ready(worker->gate)) {
         worker->ready = true;
         supervisor_tell_ready(worker->shared);
