@@ -57,7 +57,8 @@
     X(lock_orphans_released, "locks of dead workers that their successors released, counted on each node")   \
     X(lock_nodes_restarted, "lock nodes found restarted, which then do not vote for a while")                \
     X(nodes_untold, "changes whose new stock no majority of the lock nodes could be told at once")           \
-    X(process_restarts, "processes that the supervisor started again")
+    X(process_restarts, "processes that the supervisor started again")                                       \
+    X(processes_hung, "of these, killed first because they had stopped turning their loop")
 
 enum metrics_counter {
 #define X(name, help) METRICS_##name,

@@ -300,6 +300,7 @@ static bool fill_node(struct node_keeper *keeper, unsigned node)
     struct log_position position;
     int64_t after = 0, products = 0;
     do {
+        metrics_beat(clock_monotonic_us());
         if (!read_page_of_all(keeper, after, &position)) {
             return false;
         }
@@ -456,6 +457,7 @@ static bool mend_nodes(struct node_keeper *keeper)
     memset(keeper->judged, 0, sizeof keeper->judged);
     for (unsigned i = 0; i < keeper->place->node_count; i++) {
         bool is_marked = keeper->said[i][0].known;
+        metrics_beat(clock_monotonic_us());
         keeper->nodes[i].was_filled = keeper->nodes[i].was_filled || is_marked;
         if (keeper->nodes[i].answers &&
             !(is_marked ? mend_node(keeper, i, last.recorded) : fill_node(keeper, i))) {
@@ -470,6 +472,7 @@ static bool mend_nodes(struct node_keeper *keeper)
 
 bool node_keeper_pass(struct node_keeper *keeper)
 {
+    metrics_beat(clock_monotonic_us());
     if (!ensure_open(keeper) || !look_at_store(keeper) || !open_overdue(keeper)) {
         return false;
     }
