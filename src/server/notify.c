@@ -52,6 +52,10 @@ void notify_open(struct notify *notify)
             notify->watchdog_us = read_number("WATCHDOG_USEC", WATCHDOG_US_MAX);
         }
     }
+}
+
+void notify_forget(void)
+{
     unsetenv("NOTIFY_SOCKET");
     unsetenv("WATCHDOG_USEC");
     unsetenv("WATCHDOG_PID");

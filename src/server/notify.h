@@ -18,8 +18,9 @@ struct notify {
     char status[NOTIFY_STATUS_BYTES]; /* told last */
 };
 
-/* Reads the environment and takes the variables out of it: they are not for our children. */
 void notify_open(struct notify *notify);
+/* In a child that becomes another program, for which the manager's variables are not. */
+void notify_forget(void);
 /* "READY=1", or several lines. */
 void notify_tell(const struct notify *notify, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* STATUS=, if it has changed. */

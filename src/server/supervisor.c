@@ -65,9 +65,11 @@ static void run_child(struct supervisor *supervisor, const struct child *child)
     sigprocmask(SIG_SETMASK, &none, NULL);
     switch (child->kind) {
     case CHILD_REDIS:
+        notify_forget();
         private_redis_exec(configuration->data_dir, &configuration->place.redis);
         _exit(1);
     case CHILD_NODE:
+        notify_forget();
         private_redis_exec_node(configuration->data_dir, &configuration->place.nodes[child->index],
                                 child->index + 1);
         _exit(1);
