@@ -22,6 +22,7 @@
 
 #define SECRET_FILE_BYTES 32
 #define ID_DIGITS 16
+#define HANG_TIMEOUT_MAX_S 3600
 
 static struct setting options[] = {
     {.option = "listen",
@@ -57,6 +58,11 @@ static struct setting options[] = {
      .value_name = "LIST",
      .default_value = "spawn",
      .help = "host:port,…: an odd number of Redis nodes for the locks; or spawn: five in DIR"},
+    {.option = "hang-timeout",
+     .environment = "DOORBUSTER_HANG_TIMEOUT",
+     .value_name = "SECONDS",
+     .default_value = "10",
+     .help = "a process that has not turned its loop for so long is killed and started again; 0: never"},
     {.option = "dev-open-admin",
      .help = "every signed-in account may use the admin calls; on a loopback address only"},
     {.environment = "JWT_SECRET_KEY",
@@ -199,6 +205,8 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
             : (unsigned)(processors < 1                     ? 1
                          : processors > METRICS_WORKERS_MAX ? METRICS_WORKERS_MAX
                                                             : processors);
+    configuration->hang_timeout_us =
+        settings_get_integer(&settings, "hang-timeout", 0, HANG_TIMEOUT_MAX_S) * 1000000;
     configuration->dev_open_admin = settings_get(&settings, "dev-open-admin") != NULL;
     if (configuration->dev_open_admin && !configuration->listen_is_loopback) {
         process_refuse(PROGRAM, "--dev-open-admin makes everyone an admin; it needs --listen on a loopback "

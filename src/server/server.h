@@ -20,6 +20,7 @@ struct server_configuration {
     char store_url[4200];
     struct gate_place place;
     bool dev_open_admin;
+    int64_t hang_timeout_us; /* a process that is silent for so long is taken for dead; 0: never */
     unsigned char secret[SERVER_SECRET_BYTES_MAX];
     size_t secret_bytes;
     /* By configuration_claim(). */
@@ -52,6 +53,9 @@ struct server_shared {
     /* Of each worker's slot: the one that died there since the last was started, 0: none. A new worker reads it as it was when it was forked. */
     pid_t dead_workers[METRICS_WORKERS_MAX];
 };
+
+/* One socket a worker; the port that was got is put into the configuration. */
+void listening_open(struct server_shared *shared);
 
 /* Each runs a process to its end and returns its exit code. */
 int supervisor_run(struct server_shared *shared);

@@ -91,6 +91,9 @@ static bool nothing_left(const struct worker *worker)
 static void watch_cb(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
+    if (!worker->leaving) { /* the slot is its successor's by now */
+        metrics_beat(clock_monotonic_us());
+    }
     api_watch(worker->api);
     metrics_set(METRICS_GAUGE_gate_pending, (int64_t)gate_pending(worker->gate));
     metrics_set(METRICS_GAUGE_http_connections, (int64_t)http_server_connections(worker->http));
