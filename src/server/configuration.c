@@ -1,6 +1,6 @@
 /* The server's settings, read and checked at start. Runs in the supervisor before anything else does; everything wrong is one line on
  * stderr and exit 2. Owns the files of the secret key and of the server's id. */
-#include "configuration_gate.h"
+#include "configuration_http.h"
 #include "server.h"
 
 #include "doorbuster/check.h"
@@ -59,6 +59,22 @@ static struct setting options[] = {
      .help = "host:port,…: an odd number of Redis nodes for the locks; or spawn: five in DIR"},
     {.option = "dev-open-admin",
      .help = "every signed-in account may use the admin calls; on a loopback address only"},
+    {.option = "tls-certificate",
+     .environment = "DOORBUSTER_TLS_CERTIFICATE",
+     .value_name = "FILE",
+     .help = "serve HTTPS: the certificate with its chain, PEM; read again on SIGHUP"},
+    {.option = "tls-key",
+     .environment = "DOORBUSTER_TLS_KEY",
+     .value_name = "FILE",
+     .help = "the certificate's private key, PEM"},
+    {.option = "cors-origins",
+     .environment = "DOORBUSTER_CORS_ORIGINS",
+     .value_name = "LIST",
+     .help = "https://shop.example,…: whose pages may read answers; or *: everybody's (default: nobody's)"},
+    {.option = "trusted-proxies",
+     .environment = "DOORBUSTER_TRUSTED_PROXIES",
+     .value_name = "LIST",
+     .help = "10.0.0.1,172.16.0.0/12,…: whose X-Forwarded-For is believed (default: nobody's)"},
     {.environment = "JWT_SECRET_KEY",
      .value_name = "KEY",
      .help = "key that signs the tokens, 32 bytes or more (default: made once, kept in DIR)"},
@@ -79,7 +95,7 @@ static struct settings settings = {
     .program = PROGRAM,
     .summary = "sells what there is, each unit once: a flash-sale server",
     .epilogue = "It runs in the foreground and logs to stderr. SIGTERM or Ctrl-C stops it cleanly, SIGHUP "
-                "replaces its workers one by one.\n"
+                "replaces its workers one by one\nand reads the certificate again.\n"
                 "Exit codes: 0 stopped as asked, 1 gave up, 2 a bad option or setting.",
     .list = options,
     .count = sizeof options / sizeof options[0],
@@ -205,6 +221,7 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
                                 "address, such as 127.0.0.1:8080");
     }
     read_data_dir(configuration);
+    configuration_read_http(&settings, configuration);
     configuration_read_gate(&settings, configuration);
     read_secret(configuration);
     read_store(configuration);

@@ -65,6 +65,7 @@ struct supervisor {
     bool announced; /* the ready line is out */
     bool stopping;
     unsigned rolling_next; /* next worker to replace; == workers: none */
+    bool roll_again;       /* another SIGHUP came meanwhile */
     pid_t successor;       /* of a rolling restart, not ready yet; 0: none */
     int64_t roll_not_before_us;
 };
@@ -364,9 +365,10 @@ static void announce_when_ready(struct supervisor *supervisor)
         char gate[64];
         supervisor->announced = true;
         const char *host = configuration->listen_host[0] ? configuration->listen_host : "localhost";
-        log_info(strchr(host, ':') ? "ready on http://[%s]:%d, %u workers, data in %s%s"
-                                   : "ready on http://%s:%d, %u workers, data in %s%s",
-                 host, configuration->listen_port, configuration->workers, configuration->data_dir,
+        log_info(strchr(host, ':') ? "ready on %s://[%s]:%d, %u workers, data in %s%s"
+                                   : "ready on %s://%s:%d, %u workers, data in %s%s",
+                 configuration->tls.certificate_pem != NULL ? "https" : "http", host,
+                 configuration->listen_port, configuration->workers, configuration->data_dir,
                  gate_words(&configuration->place, gate));
     }
 }
@@ -420,6 +422,18 @@ static void start_successor(struct supervisor *supervisor)
     supervisor->successor = child->pid;
 }
 
+/* On SIGHUP. Workers are forked with the certificate that the supervisor has by then. */
+static void start_rolling(struct supervisor *supervisor)
+{
+    char error[1024];
+    supervisor->roll_again = false;
+    if (!configuration_read_tls(&supervisor->shared->configuration, error, sizeof error)) {
+        log_error("%s; going on with the certificate that there was", error);
+    }
+    log_info("replacing the workers one by one");
+    supervisor->rolling_next = 0;
+}
+
 static void roll_on(struct supervisor *supervisor)
 {
     unsigned workers = supervisor->shared->configuration.workers;
@@ -448,6 +462,9 @@ static void roll_on(struct supervisor *supervisor)
     supervisor->rolling_next++;
     if (supervisor->rolling_next == workers) {
         log_info("all workers replaced");
+        if (supervisor->roll_again) {
+            start_rolling(supervisor);
+        }
     }
 }
 
@@ -515,9 +532,11 @@ static bool handle_signals(struct supervisor *supervisor)
         if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
             stop_asked = true;
         } else if (info.ssi_signo == SIGHUP &&
-                   supervisor->rolling_next >= supervisor->shared->configuration.workers) {
-            log_info("replacing the workers one by one");
-            supervisor->rolling_next = 0;
+                   supervisor->rolling_next < supervisor->shared->configuration.workers) {
+            supervisor->roll_again =
+                true; /* those that are replaced already do not know what changed since */
+        } else if (info.ssi_signo == SIGHUP) {
+            start_rolling(supervisor);
         }
     }
     reap(supervisor);

@@ -152,7 +152,11 @@ static void open_parts(struct worker *worker, unsigned index)
                                  .idle_timeout_ms = IDLE_TIMEOUT_MS,
                                  .leave_grace_ms = LEAVE_GRACE_MS,
                                  .context = worker->api,
-                                 .answered_cb = count_answer_cb};
+                                 .answered_cb = count_answer_cb,
+                                 .tls_certificate_pem = configuration->tls.certificate_pem,
+                                 .tls_key_pem = configuration->tls.key_pem,
+                                 .cors_origins = configuration->cors_origins,
+                                 .trusted_proxies = configuration->trusted_proxies};
     http.routes = api_routes(&http.route_count);
     char error[512];
     worker->http = http_server_new(&worker->loop, &http, error, sizeof error);
