@@ -34,6 +34,9 @@
     X(gate_calls, "calls to the selling script, or batches decided in the store under locks")                \
     X(gate_batched, "purchases in these")                                                                    \
     X(logins_refused_busy, "logins and registrations answered 429 because the queue was full")               \
+    X(rate_limited_account, "requests answered 429 because their account asked too fast")                    \
+    X(rate_limited_address, "requests answered 429 because too many came from their address")                \
+    X(rate_limited_sign_in, "sign-ins answered 429 because too many had failed")                             \
     X(redis_links_lost, "connections to Redis that broke")                                                   \
     X(recorder_commits, "transactions of the recorder")                                                      \
     X(recorder_orders, "orders recorded")                                                                    \

@@ -90,6 +90,25 @@ static void read_tls_settings(const struct settings *settings, struct server_con
     }
 }
 
+static void read_limits(const struct settings *settings, struct server_configuration *configuration)
+{
+    static const char *const names[API_LIMITS] = {[API_LIMIT_ACCOUNT] = "rate-account",
+                                                  [API_LIMIT_ADDRESS] = "rate-address",
+                                                  [API_LIMIT_SIGN_IN] = "rate-sign-in"};
+    const char *wanted = settings_get(settings, "rate-limits");
+    configuration->has_limits = strcmp(wanted, "on") == 0;
+    if (!configuration->has_limits && strcmp(wanted, "off") != 0) {
+        settings_refuse(settings, "rate-limits", "on or off");
+    }
+    for (int i = 0; i < API_LIMITS; i++) {
+        if (!rate_limit_parse(settings_get(settings, names[i]), &configuration->limits.limits[i])) {
+            settings_refuse(settings, names[i],
+                            "N/s or N/min, N up to 10000, and perhaps a burst: 50/s:100 is 50 a second and "
+                            "100 at once (a day's worth at most)");
+        }
+    }
+}
+
 void configuration_read_http(const struct settings *settings, struct server_configuration *configuration)
 {
     char error[512];
@@ -103,5 +122,6 @@ void configuration_read_http(const struct settings *settings, struct server_conf
     }
     configuration->cors_origins = settings_get(settings, "cors-origins");
     configuration->trusted_proxies = settings_get(settings, "trusted-proxies");
+    read_limits(settings, configuration);
     read_tls_settings(settings, configuration);
 }

@@ -4,7 +4,7 @@
 
 #include "configuration_gate.h"
 
-/* Origins, proxies, certificate and key. Exits with 2 and one line. */
+/* Origins, proxies, limits, certificate and key. Exits with 2 and one line. */
 void configuration_read_http(const struct settings *settings, struct server_configuration *configuration);
 
 #endif

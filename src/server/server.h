@@ -2,6 +2,7 @@
 #ifndef DOORBUSTER_SERVER_SERVER_H
 #define DOORBUSTER_SERVER_SERVER_H
 
+#include "doorbuster/api.h"
 #include "doorbuster/gate.h"
 #include "doorbuster/metrics.h"
 
@@ -28,6 +29,8 @@ struct server_configuration {
     bool dev_open_admin;
     struct server_tls tls;
     const char *cors_origins, *trusted_proxies; /* may be NULL */
+    bool has_limits;
+    struct api_limits limits; /* the tables, and the key in them, by the supervisor */
     unsigned char secret[SERVER_SECRET_BYTES_MAX];
     size_t secret_bytes;
     /* By configuration_claim(). */

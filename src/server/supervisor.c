@@ -21,6 +21,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,8 @@
 #define STOP_TIMEOUT_US 30000000
 #define NODE_STOP_TIMEOUT_US 3000000 /* it keeps nothing: one that hangs is not worth a long wait */
 #define LISTEN_BACKLOG 4096
+#define LIMIT_BUCKETS                                                                                        \
+    65536 /* accounts, addresses, failing sign-ins that are remembered at once; 8 bytes each */
 #define CHILDREN_MAX (2 * METRICS_WORKERS_MAX + 1 + GATE_NODES_MAX)
 
 enum child_kind { CHILD_REDIS, CHILD_NODE, CHILD_RECORDER, CHILD_KEEPER, CHILD_WORKER };
@@ -619,6 +622,15 @@ static void share_node_starts(struct server_shared *shared)
     }
 }
 
+static void share_limits(struct api_limits *limits)
+{
+    randombytes_buf(limits->key, sizeof limits->key);
+    for (int i = 0; i < API_LIMITS; i++) {
+        limits->tables[i] = rate_limit_table_new(LIMIT_BUCKETS);
+        CHECK(limits->tables[i] != NULL);
+    }
+}
+
 static void start_all(struct supervisor *supervisor)
 {
     const struct server_configuration *configuration = &supervisor->shared->configuration;
@@ -653,6 +665,7 @@ int supervisor_run(struct server_shared *shared)
     end_leftovers(&shared->configuration);
     open_pipes(shared);
     share_node_starts(shared);
+    share_limits(&shared->configuration.limits);
     shared->metrics = metrics_page_new();
     CHECK(shared->metrics != NULL);
     process_set_title("doorbuster: supervisor");
