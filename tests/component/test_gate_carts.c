@@ -443,7 +443,7 @@ static void test_a_keyed_change_is_made_once(void **state)
     assert_int_equal(change_stock(1, 7, "r-1", &again), CHANGE_MADE_BEFORE); /* whoever asks compares */
     assert_int_equal(again.product_id, 1);
     assert_int_equal(again.figure, 50);
-    assert_false(again.is_price);
+    assert_int_equal(again.kind, CHANGE_OF_STOCK);
     assert_int_equal(stock_of(1), 50);
     /* A rebuild brings it back. */
     struct gate_change_key key = {.actor = 5, .ttl_ms = 100000, .result = first, .key = "r-1"};
@@ -490,7 +490,7 @@ static void test_a_price_is_for_what_comes_after(void **state)
     assert_int_equal(result.stock, 100); /* the price before */
     expect(sell(7, 1, 1, ""), 2, "80");
     assert_int_equal(gate_change_price(redis, &change, 100, &result), CHANGE_MADE_BEFORE);
-    assert_true(result.is_price);
+    assert_int_equal(result.kind, CHANGE_OF_PRICE);
     change.to = 60;
     change.key = NULL;
     change.key_bytes = 0;

@@ -481,7 +481,7 @@ static void compare_change(struct parity *p, enum change_outcome lua, enum chang
         same(p, "stock of a change", lua_result->stock, store_result->stock);
         same(p, "product of a change", lua_result->product_id, store_result->product_id);
         same(p, "figure of a change", lua_result->figure, store_result->figure);
-        same(p, "is a price", lua_result->is_price, store_result->is_price);
+        same(p, "what it was", lua_result->kind, store_result->kind);
     }
     record(p);
 }

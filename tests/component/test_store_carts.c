@@ -1232,7 +1232,7 @@ static void test_each_key_of_a_change(void **state)
     assert_ok(f, store_each_change_key(f->store, 0, change_key_cb, &seen));
     assert_int_equal(seen.count, 2);
     assert_string_equal(seen.keys[0].key, "a b");
-    assert_false(seen.keys[0].is_price);
+    assert_int_equal(seen.keys[0].kind, CHANGE_OF_STOCK);
     assert_int_equal(seen.keys[0].actor, ADMIN);
     assert_int_equal(seen.keys[0].at_ms, entries[0].at_ms);
     assert_int_equal(seen.keys[0].product_id, LAMP);
@@ -1240,7 +1240,7 @@ static void test_each_key_of_a_change(void **state)
     assert_int_equal(seen.keys[0].stock, STOCK + 5);
     assert_int_equal(log_position_compare(seen.keys[0].position, entries[0].position), 0);
     assert_string_equal(seen.keys[1].key, "p-1");
-    assert_true(seen.keys[1].is_price);
+    assert_int_equal(seen.keys[1].kind, CHANGE_OF_PRICE);
     assert_int_equal(seen.keys[1].figure, 90);
     assert_int_equal(seen.keys[1].stock, 200);
     seen = (struct keys_seen){.max = 1};

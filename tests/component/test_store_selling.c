@@ -651,7 +651,7 @@ static void test_stock_changes(void **state)
     assert_int_equal(f->result.stock, STOCK + 5);
     assert_int_equal(f->result.product_id, CHAIR);
     assert_int_equal(f->result.figure, 5);
-    assert_false(f->result.is_price);
+    assert_int_equal(f->result.kind, CHANGE_OF_STOCK);
     assert_int_equal(f->result.position.n, n + 1);
     assert_int_equal(change(f, STOCK_WITHDRAWAL, CHAIR, -STOCK - 6, NULL), CHANGE_SHORT);
     assert_int_equal(f->result.stock, STOCK + 5);
@@ -690,7 +690,7 @@ static void test_a_price_is_for_what_comes_after(void **state)
     assert_int_equal(change_price(f, CHAIR, 150, NULL), CHANGE_MADE);
     assert_int_equal(f->result.stock, 200);
     assert_int_equal(f->result.figure, 150);
-    assert_true(f->result.is_price);
+    assert_int_equal(f->result.kind, CHANGE_OF_PRICE);
     assert_int_equal(buy(f, ADA, CHAIR, 1)->order.unit_price, 150);
     assert_int_equal(change_price(f, SET, 240, NULL), CHANGE_MADE);
     assert_int_equal(buy(f, ADA, SET, 1)->order.unit_price, 240);
@@ -713,7 +713,7 @@ static void test_a_keyed_change_is_made_once_in_a_day(void **state)
     assert_int_equal(change_price(f, LAMP, 1, "k"), CHANGE_MADE_BEFORE);
     assert_int_equal(f->result.figure, 5);
     assert_int_equal(change(f, STOCK_RESTOCK, LAMP, 1, "p"), CHANGE_MADE_BEFORE);
-    assert_true(f->result.is_price);
+    assert_int_equal(f->result.kind, CHANGE_OF_PRICE);
     assert_int_equal(f->result.stock, 200);
     assert_int_equal(f->result.figure, 150);
     assert_int_equal(change(f, STOCK_WITHDRAWAL, CHAIR, -99, "s"), CHANGE_SHORT); /* not kept */
