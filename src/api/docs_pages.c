@@ -45,20 +45,9 @@ static void reply_file(struct http_request *request, struct file *file)
     }
     http_reply_header(request, "ETag", file->etag);
     http_reply_header(request, "Cache-Control", "no-cache"); /* keep it, but ask whether it is still so */
-    if (file->content_type == page.content_type) {
-        docs_secure_page(request);
-    }
     /* With 304 libmicrohttpd sends the length alone, as RFC 9110 wants it. */
     http_reply_bytes(request, is_known(request, file) ? 304 : 200, file->content_type, file->text,
                      file->bytes);
-}
-
-void docs_secure_page(struct http_request *request)
-{
-    http_reply_header(request, "Content-Security-Policy",
-                      "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'");
-    http_reply_header(request, "X-Content-Type-Options", "nosniff");
-    http_reply_header(request, "Referrer-Policy", "no-referrer");
 }
 
 void docs_description(struct http_request *request, void *context)

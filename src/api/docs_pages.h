@@ -6,7 +6,4 @@
 
 #define DOCS_TYPE_HTML "text/html; charset=utf-8"
 
-/* For the coming reply, a page: nothing from another host, nothing inline, in no frame. */
-void docs_secure_page(struct http_request *request);
-
 #endif

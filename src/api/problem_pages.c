@@ -68,6 +68,11 @@ static const struct advice {
     {"too-busy", "Many people are signing in just now. Wait a few seconds and try again.",
      "Repeat after the seconds in Retry-After, with some jitter. A token lasts a day: keep it instead of "
      "signing in for every request."},
+    {"too-fast",
+     "You, or others at your address, ask very often. Wait a few seconds and try again. Nothing was bought.",
+     "Repeat after the seconds in Retry-After, with the same Idempotency-Key. The headers RateLimit and "
+     "RateLimit-Policy say what is left, and "
+     "of how much: slow down before it is used up."},
     {"sale-not-open", "The sale has not begun. Come back when it opens.",
      "\"starts_at\" says when, Retry-After in how many seconds by the server's clock. Asking earlier gains "
      "nothing."},
@@ -217,9 +222,6 @@ static struct text begin(struct http_request *request, size_t bytes)
 static void finish(struct http_request *request, const struct text *text)
 {
     http_reply_header(request, "Vary", "Accept");
-    if (text->is_html) {
-        docs_secure_page(request);
-    }
     http_reply_bytes(request, 200, text->is_html ? DOCS_TYPE_HTML : TYPE_TEXT, text->out, text->used);
 }
 
