@@ -57,6 +57,12 @@
     X(lock_orphans_released, "locks of dead workers that their successors released, counted on each node")   \
     X(lock_nodes_restarted, "lock nodes found restarted, which then do not vote for a while")                \
     X(nodes_untold, "changes whose new stock no majority of the lock nodes could be told at once")           \
+    X(breaker_opened, "times a breaker has left its closed state")                                           \
+    X(shed_password, "sign-ins and registrations refused at once because they would have waited too long")   \
+    X(shed_store, "reads refused at once for that")                                                          \
+    X(shed_change, "changes of stock and cancellations refused at once for that")                            \
+    X(shed_purchase, "purchases refused at once: a breaker is open, or they would have waited too long")     \
+    X(log_lines_suppressed, "log lines that were counted instead of written, because they repeated")         \
     X(process_restarts, "processes that the supervisor started again")
 
 enum metrics_counter {
@@ -156,6 +162,10 @@ void metrics_add_up_took(const struct metrics_page *page, int route, struct metr
 double metrics_quantile_us(const struct metrics_buckets *took, double share);
 /* The largest of the workers' values. */
 int64_t metrics_worst(const struct metrics_page *page, enum metrics_gauge gauge);
+
+struct breaker;
+/* A breaker of this process that has a gauge: its state, and how often it has opened since. As metrics_add(). */
+void metrics_show_breaker(struct breaker *breaker, enum metrics_gauge gauge);
 
 /* Sum over all slots. */
 uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter);

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define METRICS_BYTES 16384
+#define METRICS_BYTES 32768
 #define PAGE_BYTES 1024
 
 void operations_root(struct http_request *request, void *context)

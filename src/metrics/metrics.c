@@ -2,7 +2,9 @@
  * mapping; fails only when there is no memory for it. */
 #include "doorbuster/metrics.h"
 
+#include "doorbuster/breaker.h"
 #include "doorbuster/check.h"
+#include "doorbuster/log.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -38,6 +40,16 @@ struct metrics_page *metrics_page_new(void)
 void metrics_use_slot(struct metrics_slot *slot)
 {
     own_slot = slot;
+    log_count_held_back(&slot->counters[METRICS_log_lines_suppressed]);
+}
+
+void metrics_show_breaker(struct breaker *breaker, enum metrics_gauge gauge)
+{
+    metrics_set(gauge, breaker->state);
+    if (breaker->openings != breaker->openings_shown) {
+        metrics_add(METRICS_breaker_opened, breaker->openings - breaker->openings_shown);
+        breaker->openings_shown = breaker->openings;
+    }
 }
 
 void metrics_add(enum metrics_counter counter, uint64_t amount)

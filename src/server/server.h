@@ -3,6 +3,7 @@
 #define DOORBUSTER_SERVER_SERVER_H
 
 #include "doorbuster/gate.h"
+#include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 
 #include <stdbool.h>
@@ -20,6 +21,7 @@ struct server_configuration {
     char store_url[4200];
     struct gate_place place;
     bool dev_open_admin;
+    enum log_level log_level; /* at start; then the shared page has it */
     unsigned char secret[SERVER_SECRET_BYTES_MAX];
     size_t secret_bytes;
     /* By configuration_claim(). */

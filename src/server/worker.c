@@ -92,6 +92,7 @@ static void watch_cb(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
     api_watch(worker->api);
+    log_flush(false);
     if (!worker->ready && gate_is_ready(worker->gate)) {
         worker->ready = true;
         supervisor_tell_ready(worker->shared);
@@ -157,7 +158,7 @@ static void open_parts(struct worker *worker, unsigned index)
     char error[512];
     worker->http = http_server_new(&worker->loop, &http, error, sizeof error);
     if (worker->http == NULL) {
-        log_error("%s", error);
+        log_error("cannot serve: %s", error);
         exit(1);
     }
     api_use_server(worker->api, worker->http);
