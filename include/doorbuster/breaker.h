@@ -27,7 +27,7 @@ struct breaker {
     bool probing;            /* HALF_OPEN: the one call is on its way */
     int64_t since_us;        /* when it came into its state, monotonic; 0: it was never in another */
     uint64_t openings;       /* how often it has left CLOSED */
-    uint64_t openings_shown; /* of these, in the counter: see metrics_show_breaker() */
+    uint64_t openings_shown; /* of these, in the counter: see metrics_count_openings() */
     char reason[BREAKER_REASON_BYTES]; /* why it left CLOSED last; "" if it never did */
 };
 

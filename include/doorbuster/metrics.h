@@ -164,8 +164,8 @@ double metrics_quantile_us(const struct metrics_buckets *took, double share);
 int64_t metrics_worst(const struct metrics_page *page, enum metrics_gauge gauge);
 
 struct breaker;
-/* A breaker of this process that has a gauge: its state, and how often it has opened since. As metrics_add(). */
-void metrics_show_breaker(struct breaker *breaker, enum metrics_gauge gauge);
+/* How often a breaker of this process has opened since the last call. As metrics_add(). */
+void metrics_count_openings(struct breaker *breaker);
 
 /* Sum over all slots. */
 uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter);

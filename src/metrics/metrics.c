@@ -43,9 +43,8 @@ void metrics_use_slot(struct metrics_slot *slot)
     log_count_held_back(&slot->counters[METRICS_log_lines_suppressed]);
 }
 
-void metrics_show_breaker(struct breaker *breaker, enum metrics_gauge gauge)
+void metrics_count_openings(struct breaker *breaker)
 {
-    metrics_set(gauge, breaker->state);
     if (breaker->openings != breaker->openings_shown) {
         metrics_add(METRICS_breaker_opened, breaker->openings - breaker->openings_shown);
         breaker->openings_shown = breaker->openings;

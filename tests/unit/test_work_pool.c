@@ -29,6 +29,7 @@ static int set_up(void **state)
     const struct work_limits limits[WORK_QUEUES] = {
         [WORK_PASSWORD] = {PASSWORDS_RUNNING, PASSWORDS_WAITING},
         [WORK_STORE] = {READS_RUNNING, READS_WAITING},
+        [WORK_WRITE] = {1, 1},
         [WORK_CHANGE] = {1, 1},
         [WORK_SETTLE] = {1, 1},
         [WORK_SELL] = {1, 2},
