@@ -157,6 +157,8 @@ bool desk_needs_gate(struct desk *desk, struct job *job);
 bool desk_needs_change(struct desk *desk, struct job *job);
 /* After a STORE_FAILED of the writer: it is opened anew when next needed, and then mends first what a failed write may have left. */
 void desk_drop_writer(struct desk *desk);
+/* Does a change of a book fail without the other side? Under the Redlock gate the store makes it, and the nodes are told, or the keeper does. */
+bool job_change_needs_gate(const struct api *api);
 /* For work: JOB_UNAVAILABLE, and why. False. */
 bool job_unavailable(struct job *job, enum job_fault fault, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

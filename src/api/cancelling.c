@@ -191,6 +191,6 @@ void purchases_cancel(struct http_request *request, void *context)
     struct cancel_job *cancel = job_new(context, request, sizeof *cancel, cancel_work, cancel_reply);
     cancel->claims = claims;
     cancel->id = http_request_path_id(request);
-    cancel->job.needs_gate = true;
+    cancel->job.needs_gate = job_change_needs_gate(context);
     job_start(&cancel->job, WORK_CHANGE);
 }

@@ -72,6 +72,11 @@ bool job_unavailable(struct job *job, enum job_fault fault, const char *format, 
     return false;
 }
 
+bool job_change_needs_gate(const struct api *api)
+{
+    return api->settings.place->kind == GATE_LUA;
+}
+
 static bool open_store(struct store **store, struct desk *desk, enum store_mode mode, struct job *job)
 {
     char error[sizeof job->error];

@@ -269,7 +269,7 @@ void products_create(struct http_request *request, void *context)
         snprintf(product->name, sizeof product->name, "%s", name);
         snprintf(product->description, sizeof product->description, "%s", description);
         job->actor = claims.user_id;
-        job->job.needs_gate = true;
+        job->job.needs_gate = job_change_needs_gate(context);
         job_start(&job->job, WORK_CHANGE);
     }
     cJSON_Delete(body);

@@ -284,7 +284,7 @@ static void create(struct http_request *request, struct api *api, bool is_price)
     change->actor = claims.user_id;
     change->key = key;
     change->key_bytes = key_bytes;
-    change->job.needs_gate = true;
+    change->job.needs_gate = job_change_needs_gate(api);
     job_start(&change->job, WORK_CHANGE);
 }
 
