@@ -98,6 +98,10 @@ struct store_position {
 
 struct store;
 
+/* `cb` is called again and again, on the caller's thread, while a call waits for its turn at the store, so that a process can say that it waits and does not
+ * hang. For processes of one thread; at their start. NULL: nobody wants to know. */
+void store_while_waiting(void (*cb)(void));
+
 /* Opens the store named by `url`: "sqlite:PATH". A STORE_WRITER creates and upgrades the schema; a STORE_READER of a store that does
  * not exist yet fails. On failure *out is NULL and `error` a sentence that says what and how to mend it. */
 enum store_status store_open(struct store **out, const char *url, enum store_mode mode, char *error,
@@ -131,6 +135,9 @@ enum store_status store_rename_product(struct store *store, int64_t id, const ch
 enum store_status store_products(struct store *store, int64_t after, struct store_product *out, size_t max,
                                  size_t *count);
 
+/* How many products there are, and the id of the newest-th newest of them (of the first, if there are fewer; 0: there is none). */
+enum store_status store_catalog_size(struct store *store, size_t newest, int64_t *count, int64_t *first);
+
 /* --- orders -------------------------------------------------------------------------------------------------------------- */
 enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out);
 /* The parts of an order behind its first line, in order, at most `max`; none of most orders. */
@@ -139,6 +146,10 @@ enum store_status store_order_parts(struct store *store, int64_t id, struct orde
 /* A user's orders, newest first, those with an id below `before` (pass INT64_MAX for all). */
 enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t before,
                                   struct store_order *out, size_t max, size_t *count);
+
+/* The newest orders of all, newest first; rejected ones too. Quick however many there are. */
+enum store_status store_latest_orders(struct store *store, struct store_order *out, size_t max,
+                                      size_t *count);
 
 /* Which of these requests became orders? For workers whose answer from Redis was lost. */
 struct store_request {

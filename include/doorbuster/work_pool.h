@@ -54,7 +54,9 @@ int64_t work_expected_wait_us(const struct work_pool *pool, enum work_queue queu
  * again every few milliseconds, also if nothing has changed: waiting jobs are started from here, and those that are late told so. Loop thread. */
 void work_pool_press(struct work_pool *pool, bool pressed);
 
-/* Jobs waiting and running, all queues. */
+/* Jobs waiting and running, of one queue. */
+size_t work_pool_length(const struct work_pool *pool, enum work_queue queue);
+/* The same of all queues. */
 size_t work_pool_busy(const struct work_pool *pool);
 
 #endif

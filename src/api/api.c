@@ -95,22 +95,37 @@ size_t api_breakers(struct api *api, struct breaker *out[API_BREAKERS])
     return count;
 }
 
-/* "books" has no gauge of its own: it is Redis too, as the pool sees it. */
 static void show_breakers(struct api *api)
 {
     struct breaker *all[API_BREAKERS], *gate[GATE_BREAKERS];
     size_t count = api_breakers(api, all), gate_count = gate_breakers(api->gate, gate);
     for (size_t i = 0; i < count; i++) {
-        metrics_count_openings(all[i]);
+        if (all[i]->openings != all[i]->openings_shown) {
+            metrics_count_openings(all[i]);
+        }
     }
-    metrics_set(METRICS_GAUGE_breaker_redis,
-                gate[0]->state > api->books.state ? gate[0]->state : api->books.state);
+    metrics_set(METRICS_GAUGE_breaker_redis, gate[0]->state);
     metrics_set(METRICS_GAUGE_breaker_record, gate_count > 1 ? gate[1]->state : BREAKER_CLOSED);
     metrics_set(METRICS_GAUGE_breaker_store, api->store.state);
+    metrics_set(METRICS_GAUGE_breaker_books, api->books.state);
+}
+
+/* Looked at now and then, not kept up to date with every purchase. */
+static void set_gauges(const struct api *api)
+{
+    static const enum metrics_gauge queues[WORK_QUEUES] = {
+        [WORK_PASSWORD] = METRICS_GAUGE_queue_password, [WORK_STORE] = METRICS_GAUGE_queue_store,
+        [WORK_WRITE] = METRICS_GAUGE_queue_write,       [WORK_CHANGE] = METRICS_GAUGE_queue_change,
+        [WORK_SETTLE] = METRICS_GAUGE_queue_settle,     [WORK_SELL] = METRICS_GAUGE_queue_sell,
+    };
+    for (int i = 0; i < WORK_QUEUES; i++) {
+        metrics_set(queues[i], (int64_t)work_pool_length(api->pool, (enum work_queue)i));
+    }
 }
 
 void api_watch(struct api *api)
 {
+    set_gauges(api);
     events_watch(api->events);
     uint64_t decisions = gate_decisions(api->gate);
     work_pool_press(api->pool, decisions - api->decisions_seen >= PRESSED_DECISIONS);

@@ -16,8 +16,8 @@
 #include <string.h>
 
 #define REDIS_TIMEOUT_MS 1000
-#define NODE_TIMEOUT_MS 250  /* one node of several that hangs must not hold up those who read */
-#define JOB_DEADLINE_MS 5000 /* from the request to its taking up by a thread */
+#define NODE_TIMEOUT_MS 250              /* one node of several that hangs must not hold up those who read */
+#define JOB_DEADLINE_US INT64_C(5000000) /* from the request to its taking up */
 
 struct desk *desk_borrow(struct api *api)
 {
@@ -145,13 +145,15 @@ void *job_new(struct api *api, struct http_request *request, size_t bytes, job_w
     job->request = request;
     job->work = work;
     job->reply = reply;
-    job->deadline_us = clock_monotonic_us() + (int64_t)JOB_DEADLINE_MS * 1000;
+    job->deadline_us = clock_monotonic_us() + JOB_DEADLINE_US;
     return job;
 }
 
 static void work_job_cb(void *context)
 {
     struct job *job = context;
+    metrics_observe(METRICS_HISTOGRAM_queue_wait_us,
+                    (uint64_t)(clock_monotonic_us() + JOB_DEADLINE_US - job->deadline_us));
     struct desk *desk = desk_borrow(job->api);
     job->work(job, desk);
     job->untold = desk->side.untold;
@@ -250,8 +252,8 @@ static void shed(struct job *job, int64_t wait_ms)
 {
     static const enum metrics_counter counters[WORK_QUEUES] = {
         [WORK_PASSWORD] = METRICS_shed_password, [WORK_STORE] = METRICS_shed_store,
-        [WORK_WRITE] = METRICS_shed_store,       [WORK_CHANGE] = METRICS_shed_change,
-        [WORK_SETTLE] = METRICS_shed_store,      [WORK_SELL] = METRICS_shed_store,
+        [WORK_WRITE] = METRICS_shed_write,       [WORK_CHANGE] = METRICS_shed_change,
+        [WORK_SETTLE] = METRICS_shed_settle,     [WORK_SELL] = METRICS_shed_sell,
     };
     metrics_add(counters[job->queue], 1);
     if (job->queue == WORK_PASSWORD) {

@@ -341,11 +341,16 @@ int64_t work_expected_wait_us(const struct work_pool *pool, enum work_queue queu
     return behind_us > first_us ? behind_us : first_us;
 }
 
+size_t work_pool_length(const struct work_pool *pool, enum work_queue queue_index)
+{
+    return (size_t)pool->queues[queue_index].running + pool->queues[queue_index].waiting;
+}
+
 size_t work_pool_busy(const struct work_pool *pool)
 {
     size_t busy = 0;
 
     for (int i = 0; i < WORK_QUEUES; i++)
-        busy += (size_t)pool->queues[i].running + pool->queues[i].waiting;
+        busy += work_pool_length(pool, (enum work_queue)i);
     return busy;
 }

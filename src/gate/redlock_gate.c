@@ -496,8 +496,7 @@ static void sell(struct redlock_gate *gate)
     gate->is_selling = gate->base.settings.sell_cb(gate->base.settings.context, batch);
     if (gate->is_selling) {
         gate->began_us = clock_monotonic_us();
-        metrics_add(METRICS_gate_calls, 1);
-        metrics_add(METRICS_gate_batched, batch->count);
+        metrics_observe(METRICS_HISTOGRAM_gate_batch, batch->count);
     } else {
         complain(gate, "no room to have purchases decided; trying again");
         put_back(gate);

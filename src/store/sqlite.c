@@ -135,6 +135,7 @@ static enum store_status take_turn(struct sqlite_store *store)
                                  "no turn at writing %s in %d s: a process of this server hangs and holds "
                                  "%s" LOCK_SUFFIX "; `fuser` on that file names it",
                                  store->path, TURN_WAIT_MS / 1000, store->path);
+        store_tell_waiting();
         sleep_us(now_us - start_us < TURN_EAGER_AFTER_US ? TURN_POLL_US : TURN_EAGER_POLL_US);
     }
     return STORE_OK;
@@ -541,7 +542,9 @@ const struct store_driver sqlite_driver = {
     .rename_product = sqlite_rename_product,
     .products = sqlite_products,
     .find_order = sqlite_find_order,
+    .catalog_size = sqlite_catalog_size,
     .order_parts = sqlite_order_parts,
+    .latest_orders = sqlite_latest_orders,
     .orders_of = sqlite_orders_of,
     .find_requests = sqlite_find_requests,
     .position = sqlite_position,

@@ -1,6 +1,6 @@
 /* The store's front: picks the driver that a URL names, checks what callers promise, and passes calls on.
  *
- * Runs in whatever process and thread calls it; owns nothing but the list of drivers. Fails only on a URL
+ * Runs in whatever process and thread calls it; owns nothing but the list of drivers and the word for those who wait. Fails only on a URL
  * that nobody understands; a broken promise of the caller (a write on a reader, a snapshot opened twice) is a
  * bug and stops the program. */
 #include "driver.h"
@@ -28,6 +28,19 @@ static const struct store_driver *find_driver(const char *url, char *error, size
              "no store is called \"%.*s%s\"; it may be sqlite:PATH, for example sqlite:data/doorbuster.db",
              (int)(scheme < 32 ? scheme : 32), url, scheme > 0 ? ":" : "");
     return NULL;
+}
+
+static void (*waiting_cb)(void);
+
+void store_while_waiting(void (*cb)(void))
+{
+    waiting_cb = cb;
+}
+
+void store_tell_waiting(void)
+{
+    if (waiting_cb != NULL)
+        waiting_cb();
 }
 
 static bool may_write(const struct store *store)
@@ -134,6 +147,12 @@ enum store_status store_products(struct store *store, int64_t after, struct stor
     return store->driver->products(store, after, out, max, count);
 }
 
+enum store_status store_catalog_size(struct store *store, size_t newest, int64_t *count, int64_t *first)
+{
+    CHECK(newest > 0);
+    return store->driver->catalog_size(store, newest, count, first);
+}
+
 /* --- orders --- */
 enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out)
 {
@@ -150,6 +169,11 @@ enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t 
                                   struct store_order *out, size_t max, size_t *count)
 {
     return store->driver->orders_of(store, user_id, before, out, max, count);
+}
+
+enum store_status store_latest_orders(struct store *store, struct store_order *out, size_t max, size_t *count)
+{
+    return store->driver->latest_orders(store, out, max, count);
 }
 
 enum store_status store_find_requests(struct store *store, struct log_position from,
