@@ -7,7 +7,7 @@
 set -euo pipefail
 
 declare -A PACKAGES=(
-  [build]="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libhiredis-dev libuv1-dev libsqlite3-dev libcjson-dev
+  [build]="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libhiredis-dev libuv1-dev libsqlite3-dev libcjson-dev
            libsodium-dev libcmocka-dev"
   [run]="redis-server curl"
   [test]="redis-server redis-tools sqlite3 docker-compose prometheus"

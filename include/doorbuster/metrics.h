@@ -40,7 +40,8 @@
     X(lock_wakes, "attempts made at once because the lock was heard to be released")                         \
     X(lock_orphans_released, "locks of dead workers that their successors released, counted on each node")   \
     X(lock_nodes_restarted, "lock nodes found restarted, which then do not vote for a while")                \
-    X(nodes_untold, "changes whose new stock no majority of the lock nodes could be told at once")
+    X(nodes_untold, "changes whose new stock no majority of the lock nodes could be told at once")           \
+    X(processes_hung, "processes killed because they had stopped turning their loop")
 
 /* X(outcome): doorbuster_purchases_total{outcome}. Each answered purchase has one. */
 #define METRICS_OUTCOMES(X)                                                                                  \

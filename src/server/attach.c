@@ -105,6 +105,7 @@ static bool each_product(struct recorder *recorder, product_step step)
         ok = store_products(recorder->store, after, products, PRODUCTS_AT_ONCE, &count) == STORE_OK ||
              recorder_store_failed(recorder, "reading the products");
         for (size_t i = 0; ok && i < count; i++) {
+            metrics_beat(clock_monotonic_us());
             ok = step(recorder, &products[i]);
             after = products[i].id;
         }
@@ -138,6 +139,7 @@ typedef void (*put_gathered)(struct gathering *gathering);
 static bool note_gathered(struct gathering *gathering, put_gathered put)
 {
     if (++gathering->count == PUT_AT_ONCE) {
+        metrics_beat(clock_monotonic_us());
         put(gathering);
     }
     return !gathering->failed;
@@ -192,7 +194,7 @@ static bool gather_change_key_cb(void *context, const struct store_change_key *k
                                          .stock = key->stock,
                                          .product_id = key->product_id,
                                          .figure = key->figure,
-                                         .is_price = key->is_price};
+                                         .kind = key->kind};
     snprintf(one->key, sizeof one->key, "%s", key->key);
     return note_gathered(gathering, put_change_keys);
 }
@@ -311,7 +313,8 @@ static bool same_books(const struct store_product *product, const struct gate_st
     const struct sale_product *now = &gate->now;
     return (product->component_count > 0 || gate->stock_at == product->stock) &&
            gate->price_at == product->price && now->limit == product->per_customer_limit &&
-           now->starts_at_ms == product->starts_at_ms && now->ends_at_ms == product->ends_at_ms &&
+           gate->window_at.starts_at_ms == product->starts_at_ms &&
+           gate->window_at.ends_at_ms == product->ends_at_ms &&
            same_components(now, product);
 }
 
@@ -455,6 +458,7 @@ static bool record_healing(struct recorder *recorder)
         const struct difference *difference = &recorder->differences[i];
         struct stock_change change = {.product_id = difference->product_id, .cause = STOCK_HEALING};
         struct change_result result;
+        metrics_beat(clock_monotonic_us());
         if (difference->redis_stock < 0) {
             snprintf(change.note, sizeof change.note, "Redis did not have it, the store has %" PRId64,
                      difference->store_stock);

@@ -7,7 +7,10 @@
  *          a worker in doubt asks for it, the books differ
  *
  * If it dies, sales wait and go on from its position. It ends when nobody is left who could sell (the workers' lifeline closes): then it
- * drains the log. While it commits, the next entries gather: the busier, the larger the transactions. */
+ * drains the log. While it commits, the next entries gather: the busier, the larger the transactions.
+ *
+ * It says that it lives (metrics_beat()) before every step that may take long but ends by itself: each run of the log, each page of a rebuild, each look for
+ * its turn at the store. Redis's own time limit is REDIS_TIMEOUT_MS. */
 #include "attach.h"
 #include "server.h"
 
@@ -89,7 +92,8 @@ static void count_run(struct recorder *recorder, size_t count, int64_t commit_us
         orders += entry->order_count;
         metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
         metrics_add(METRICS_recorder_stock_changes,
-                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE);
+                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE ||
+                        entry->kind == LOG_ENTRY_WINDOW);
     }
     recorder->last_order += (int64_t)orders;
     metrics_observe(METRICS_HISTOGRAM_recorder_batch, orders);
@@ -107,6 +111,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
 {
     size_t count;
     redisReply *reply;
+    metrics_beat(clock_monotonic_us());
     struct gate_announcement announcement = {recorder->store_id, recorder->open_epoch, recorder->recorded,
                                              recorder->rejected, recorder->rejected_count};
     struct log_room room = {.orders = recorder->orders,
@@ -243,6 +248,12 @@ static void drain_and_leave(struct recorder *recorder, const struct server_share
     store_close(&recorder->store);
 }
 
+/* Whoever waits its turn at the store does not hang. */
+static void beat_cb(void)
+{
+    metrics_beat(clock_monotonic_us());
+}
+
 int recorder_run(const struct server_shared *shared)
 {
     signal(SIGINT, SIG_IGN); /* the supervisor decides when to stop; Ctrl-C reaches the whole group */
@@ -257,10 +268,12 @@ int recorder_run(const struct server_shared *shared)
     struct recorder *recorder = calloc(1, sizeof *recorder);
     CHECK(recorder != NULL);
     recorder->board = sale_board_new(&shared->metrics->board);
+    store_while_waiting(beat_cb);
     char error[512];
     bool ready = false;
     int retry_ms = RETRY_FIRST_MS;
     do {
+        metrics_beat(clock_monotonic_us());
         if (recorder->store == NULL && store_open(&recorder->store, shared->configuration.store_url,
                                                   STORE_WRITER, error, sizeof error) != STORE_OK) {
             log_error("%s", error);

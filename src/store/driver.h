@@ -7,6 +7,9 @@
 
 #define STORE_ERROR_BYTES 512
 
+/* For drivers, in the loop in which they wait for others: calls what store_while_waiting() was given. */
+void store_tell_waiting(void);
+
 struct store_driver {
     const char *scheme; /* "sqlite:": what its URLs begin with */
     bool (*url_is_valid)(const char *url, char *error, size_t error_bytes);
@@ -53,6 +56,8 @@ struct store_driver {
                                       enum change_outcome *outcome, struct change_result *result);
     enum store_status (*change_price)(struct store *store, const struct price_change *change,
                                       enum change_outcome *outcome, struct change_result *result);
+    enum store_status (*change_window)(struct store *store, const struct window_change *change,
+                                       enum change_outcome *outcome, struct change_result *result);
     enum store_status (*cancel)(struct store *store, int64_t order_id, int64_t actor,
                                 enum change_outcome *outcome, struct change_result *result,
                                 struct stock_moves *moves);

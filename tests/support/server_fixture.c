@@ -80,7 +80,9 @@ void server_fixture_start(struct server_fixture *fixture, unsigned workers, cons
     char workers_text[8], listen_text[24];
     const char *argv[ARGUMENTS_MAX] = {program_path("server"), "--listen",  listen_text, "--data",
                                        fixture->data,          "--workers", workers_text};
-    const char *variables[ARGUMENTS_MAX] = {"JWT_SECRET_KEY=" SERVER_SECRET};
+    /* Long enough for a process that a test stops on purpose, on a busy machine too. */
+    const char *variables[ARGUMENTS_MAX] = {"JWT_SECRET_KEY=" SERVER_SECRET, "DOORBUSTER_HANG_TIMEOUT=60",
+                                            "DOORBUSTER_RATE_LIMITS=off"};
     size_t argc = 7;
     snprintf(workers_text, sizeof workers_text, "%u", workers);
     snprintf(listen_text, sizeof listen_text, "127.0.0.1:%u", (unsigned)fixture->wanted_port);
@@ -88,7 +90,7 @@ void server_fixture_start(struct server_fixture *fixture, unsigned workers, cons
         argv[argc++] = arguments[i];
     }
     for (size_t i = 0; environment != NULL && environment[i] != NULL; i++) {
-        variables[i + 1] = environment[i];
+        variables[i + 3] = environment[i];
     }
     int log_fd = open(fixture->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     assert_true(log_fd >= 0);
