@@ -56,8 +56,6 @@ buy() {
 check_installed() {
     [ "$(stat -c '%U %a' $DATA)" = "doorbuster 700" ] || fail "$DATA is not the service's own"
     [ -L /etc/systemd/system/multi-user.target.wants/$UNIT ] || fail "the service is not enabled"
-    man -w doorbuster-server doorbuster-setup doorbuster-verify >/dev/null || fail "a man page is missing"
-    dpkg --verify doorbuster || fail "dpkg --verify"
     [ "$(doorbuster-server --version)" = "doorbuster-server $(dpkg-query -W -f '${Version}' doorbuster)" ] || fail "the version"
 }
 
