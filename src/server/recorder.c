@@ -29,7 +29,6 @@
 
 #define WAIT_FOR_ENTRIES_MS 100
 #define HEAD_CHECK_US 50000 /* how often it makes sure that the gate is still its own */
-#define COMPARE_EVERY_US 500000
 #define TRIM_EVERY_US 1000000
 #define TRIM_KEEPS                                                                                           \
     10 /* so many trims' worth of recorded entries stay, for readings of the stock at a position */
@@ -85,17 +84,20 @@ static enum record_result log_is_damaged(struct recorder *recorder)
     return RECORD_DAMAGED;
 }
 
-static void count_run(struct recorder *recorder, size_t count)
+static void count_run(struct recorder *recorder, size_t count, int64_t commit_us)
 {
-    metrics_add(METRICS_recorder_commits, 1);
+    size_t orders = 0;
     for (size_t i = 0; i < count; i++) {
         const struct log_entry *entry = &recorder->entries[i];
-        metrics_add(METRICS_recorder_orders, entry->order_count);
+        orders += entry->order_count;
         metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
         metrics_add(METRICS_recorder_stock_changes,
-                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE);
-        recorder->last_order += (int64_t)entry->order_count;
+                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE ||
+                        entry->kind == LOG_ENTRY_WINDOW);
     }
+    recorder->last_order += (int64_t)orders;
+    metrics_observe(METRICS_HISTOGRAM_recorder_batch, orders);
+    metrics_observe(METRICS_HISTOGRAM_commit_us, (uint64_t)commit_us);
     if (recorder->rejected_count > 0) {
         metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
         log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
@@ -133,6 +135,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         freeReplyObject(reply);
         return count == 0 ? log_is_damaged(recorder) : RECORD_FAILED;
     }
+    int64_t began_us = clock_monotonic_us();
     enum store_status status =
         store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
                      recorder->rejected, RECORD_ORDERS_MAX, &recorder->rejected_count);
@@ -146,7 +149,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         return RECORD_FAILED;
     }
     recorder->recorded = recorder->entries[count - 1].position;
-    count_run(recorder, count);
+    count_run(recorder, count, clock_monotonic_us() - began_us);
     hear_wishes(recorder, count);
     return failpoint("recorder.announce") ? RECORD_FAILED : RECORDED_SOME;
 }
@@ -212,14 +215,14 @@ static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t
     if (now_us < *next_us) {
         return true;
     }
-    *next_us = now_us + COMPARE_EVERY_US;
+    *next_us = now_us + sale_board_pause_us(recorder->board);
     return recorder_compare_books(recorder);
 }
 
 static void keep_recording(struct recorder *recorder, int lifeline_fd)
 {
     struct trimmer trimmer = {.next_us = 0};
-    int64_t next_check_us = 0, next_compare_us = clock_monotonic_us() + COMPARE_EVERY_US, now_us;
+    int64_t next_check_us = 0, next_compare_us = 0, now_us;
     enum record_result result;
     do {
         now_us = clock_monotonic_us();
@@ -264,6 +267,7 @@ int recorder_run(const struct server_shared *shared)
 
     struct recorder *recorder = calloc(1, sizeof *recorder);
     CHECK(recorder != NULL);
+    recorder->board = sale_board_new(&shared->metrics->board);
     store_while_waiting(beat_cb);
     char error[512];
     bool ready = false;
@@ -285,9 +289,11 @@ int recorder_run(const struct server_shared *shared)
             continue;
         }
         retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
+        recorder_show_store(recorder);
         lifeline_is_closed(shared->workers_lifeline[0], retry_ms);
     } while (!lifeline_is_closed(shared->workers_lifeline[0], 0));
     drain_and_leave(recorder, shared);
+    sale_board_free(&recorder->board);
     free(recorder);
     return 0;
 }

@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,8 @@
 #define START_TIMEOUT_US 60000000
 #define STOP_TIMEOUT_US 30000000
 #define NODE_STOP_TIMEOUT_US 3000000 /* it keeps nothing: one that hangs is not worth a long wait */
+#define LIMIT_BUCKETS                                                                                        \
+    65536 /* accounts, addresses, failing sign-ins that are remembered at once; 8 bytes each */
 
 const char *child_name(const struct child *child, char out[CHILD_NAME_BYTES])
 {
@@ -266,9 +269,10 @@ static void announce_when_ready(struct supervisor *supervisor)
         char gate[64];
         supervisor->announced = true;
         const char *host = configuration->listen_host[0] ? configuration->listen_host : "localhost";
-        log_info(strchr(host, ':') ? "ready on http://[%s]:%d, %u workers, data in %s%s"
-                                   : "ready on http://%s:%d, %u workers, data in %s%s",
-                 host, configuration->listen_port, configuration->workers, configuration->data_dir,
+        log_info(strchr(host, ':') ? "ready on %s://[%s]:%d, %u workers, data in %s%s"
+                                   : "ready on %s://%s:%d, %u workers, data in %s%s",
+                 configuration->tls.certificate_pem != NULL ? "https" : "http", host,
+                 configuration->listen_port, configuration->workers, configuration->data_dir,
                  gate_words(&configuration->place, gate));
         notify_tell(&supervisor->notify, "READY=1");
     }
@@ -323,6 +327,19 @@ static void start_successor(struct supervisor *supervisor)
     supervisor->successor = child->pid;
 }
 
+/* On SIGHUP. Workers are forked with the certificate that the supervisor has by then. */
+static void start_rolling(struct supervisor *supervisor)
+{
+    char error[1024];
+    supervisor->roll_again = false;
+    if (!configuration_read_tls(&supervisor->shared->configuration, error, sizeof error)) {
+        log_error("%s; going on with the certificate that there was", error);
+    }
+    log_info("replacing the workers one by one");
+    notify_reloading(&supervisor->notify, clock_monotonic_us());
+    supervisor->rolling_next = 0;
+}
+
 static void roll_on(struct supervisor *supervisor)
 {
     unsigned workers = supervisor->shared->configuration.workers;
@@ -352,7 +369,11 @@ static void roll_on(struct supervisor *supervisor)
     supervisor->rolling_next++;
     if (supervisor->rolling_next == workers) {
         log_info("all workers replaced");
-        notify_tell(&supervisor->notify, "READY=1");
+        if (supervisor->roll_again) {
+            start_rolling(supervisor);
+        } else {
+            notify_tell(&supervisor->notify, "READY=1");
+        }
     }
 }
 
@@ -432,10 +453,11 @@ static bool handle_signals(struct supervisor *supervisor)
         if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
             stop_asked = true;
         } else if (info.ssi_signo == SIGHUP &&
-                   supervisor->rolling_next >= supervisor->shared->configuration.workers) {
-            log_info("replacing the workers one by one");
-            notify_reloading(&supervisor->notify, clock_monotonic_us());
-            supervisor->rolling_next = 0;
+                   supervisor->rolling_next < supervisor->shared->configuration.workers) {
+            supervisor->roll_again =
+                true; /* those that are replaced already do not know what changed since */
+        } else if (info.ssi_signo == SIGHUP) {
+            start_rolling(supervisor);
         }
     }
     reap(supervisor);
@@ -518,6 +540,15 @@ static void share_node_starts(struct server_shared *shared)
     }
 }
 
+static void share_limits(struct api_limits *limits)
+{
+    randombytes_buf(limits->key, sizeof limits->key);
+    for (int i = 0; i < API_LIMITS; i++) {
+        limits->tables[i] = rate_limit_table_new(LIMIT_BUCKETS);
+        CHECK(limits->tables[i] != NULL);
+    }
+}
+
 static void start_all(struct supervisor *supervisor)
 {
     const struct server_configuration *configuration = &supervisor->shared->configuration;
@@ -554,6 +585,7 @@ int supervisor_run(struct server_shared *shared)
     end_leftovers(&shared->configuration);
     open_pipes(shared);
     share_node_starts(shared);
+    share_limits(&shared->configuration.limits);
     shared->metrics = metrics_page_new();
     CHECK(shared->metrics != NULL);
     process_set_title("doorbuster: supervisor");

@@ -38,6 +38,7 @@ struct supervisor {
     bool announced; /* the ready line is out */
     bool stopping;
     unsigned rolling_next; /* next worker to replace; == workers: none */
+    bool roll_again;       /* another SIGHUP came meanwhile */
     pid_t successor;       /* of a rolling restart, not ready yet; 0: none */
     int64_t roll_not_before_us;
     /* watching.c's */

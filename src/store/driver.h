@@ -30,12 +30,15 @@ struct store_driver {
     enum store_status (*rename_product)(struct store *store, int64_t id, const char *name);
     enum store_status (*products)(struct store *store, int64_t after, struct store_product *out, size_t max,
                                   size_t *count);
+    enum store_status (*catalog_size)(struct store *store, size_t newest, int64_t *count, int64_t *first);
 
     enum store_status (*find_order)(struct store *store, int64_t id, struct store_order *out);
     enum store_status (*order_parts)(struct store *store, int64_t id, struct order_part *out, size_t max,
                                      size_t *count);
     enum store_status (*orders_of)(struct store *store, int64_t user_id, int64_t before,
                                    struct store_order *out, size_t max, size_t *count);
+    enum store_status (*latest_orders)(struct store *store, struct store_order *out, size_t max,
+                                       size_t *count);
     enum store_status (*find_requests)(struct store *store, struct log_position from,
                                        struct store_request *wanted, size_t count);
 
@@ -53,6 +56,8 @@ struct store_driver {
                                       enum change_outcome *outcome, struct change_result *result);
     enum store_status (*change_price)(struct store *store, const struct price_change *change,
                                       enum change_outcome *outcome, struct change_result *result);
+    enum store_status (*change_window)(struct store *store, const struct window_change *change,
+                                       enum change_outcome *outcome, struct change_result *result);
     enum store_status (*cancel)(struct store *store, int64_t order_id, int64_t actor,
                                 enum change_outcome *outcome, struct change_result *result,
                                 struct stock_moves *moves);

@@ -147,6 +147,12 @@ enum store_status store_products(struct store *store, int64_t after, struct stor
     return store->driver->products(store, after, out, max, count);
 }
 
+enum store_status store_catalog_size(struct store *store, size_t newest, int64_t *count, int64_t *first)
+{
+    CHECK(newest > 0);
+    return store->driver->catalog_size(store, newest, count, first);
+}
+
 /* --- orders --- */
 enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out)
 {
@@ -163,6 +169,11 @@ enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t 
                                   struct store_order *out, size_t max, size_t *count)
 {
     return store->driver->orders_of(store, user_id, before, out, max, count);
+}
+
+enum store_status store_latest_orders(struct store *store, struct store_order *out, size_t max, size_t *count)
+{
+    return store->driver->latest_orders(store, out, max, count);
 }
 
 enum store_status store_find_requests(struct store *store, struct log_position from,
@@ -247,6 +258,15 @@ enum store_status store_change_price(struct store *store, const struct price_cha
     return store->driver->change_price(store, change, outcome, result);
 }
 
+enum store_status store_change_window(struct store *store, const struct window_change *change,
+                                      enum change_outcome *outcome, struct change_result *result)
+{
+    CHECK(may_write(store));
+    CHECK(sale_window_may_be_asked(&change->to));
+    *result = (struct change_result){0};
+    return store->driver->change_window(store, change, outcome, result);
+}
+
 enum store_status store_cancel(struct store *store, int64_t order_id, int64_t actor,
                                enum change_outcome *outcome, struct change_result *result,
                                struct stock_moves *moves)
@@ -281,6 +301,11 @@ enum store_status store_each_change_key(struct store *store, int64_t since_ms, s
 }
 
 /* --- the audit log --- */
+bool store_cause_is_of_stock(const char *cause)
+{
+    return strcmp(cause, "price") != 0 && strcmp(cause, "starts") != 0 && strcmp(cause, "ends") != 0;
+}
+
 /* By hand rather than with snprintf: the recorder writes one of these for every product that an entry moves. */
 static char *put_text(char *at, const char *text)
 {
