@@ -169,6 +169,7 @@ static void fill_in(struct http_settings *settings, int listen_fd)
     settings->head_timeout_ms = settings->head_timeout_ms ? settings->head_timeout_ms : 10000;
     settings->body_timeout_ms = settings->body_timeout_ms ? settings->body_timeout_ms : 10000;
     settings->idle_timeout_ms = settings->idle_timeout_ms ? settings->idle_timeout_ms : 10000;
+    settings->leave_grace_ms = settings->leave_grace_ms ? settings->leave_grace_ms : 50;
 }
 
 void http_fixture_start(struct http_fixture *fixture, const struct http_settings *wanted)
