@@ -293,10 +293,10 @@ static void test_slow_handshakes_do_not_spin(void **state)
     assert_int_equal(tls_client_get(&client, "/now"), 200);
     int64_t before_ms = http_fixture_cpu_ms(&fixture);
     assert_int_equal(tls_client_get(&client, "/later"), 200);
-    for (int64_t deadline = deadline_in(400); wait_a_moment(deadline);) {
+    for (int64_t deadline = deadline_in(1000); wait_a_moment(deadline);) {
     }
-    /* the fixture makes a frame every 20 ms, and the sanitizer takes its time */
-    assert_in_range(http_fixture_cpu_ms(&fixture) - before_ms, 0, 200);
+    /* 20 to 50 ms: the fixture makes a frame every 20 ms, and the sanitizer takes its time */
+    assert_in_range(http_fixture_cpu_ms(&fixture) - before_ms, 0, 120);
     for (int i = 0; i < SLOW_CLIENTS; i++)
         http_client_close(&raw[i]);
     tls_client_close(&client);
