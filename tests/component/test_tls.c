@@ -4,7 +4,6 @@
 #include "testing.h"
 #include "tls_client.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -202,7 +201,7 @@ static void test_streams(void **state)
     int64_t began_us = now_us();
     assert_true(tls_client_swallow(&client, 600)); /* the head and some 20 frames of 20 ms */
     assert_in_range(now_us() - began_us, 100000, 3000000);
-    assert_int_equal(kill(fixture.pid, SIGTERM), 0);
+    http_fixture_leave(&fixture);
     assert_true(tls_client_wait_closed(&client));
     tls_client_close(&client);
     http_fixture_stop(&fixture);
@@ -323,7 +322,7 @@ static void test_quiesce(void **state)
     assert_true(tls_client_send(&busy, later, sizeof later - 1));
     assert_int_equal(tls_client_get(&idle, "/now"), 200); /* so the others' bytes have come, too */
     int64_t began_us = now_us();
-    assert_int_equal(kill(fixture.pid, SIGTERM), 0);
+    http_fixture_leave(&fixture);
     assert_int_equal(tls_client_read(&busy, head, sizeof head, NULL), 200);
     assert_non_null(strstr(head, "Connection: close"));
     assert_true(tls_client_wait_closed(&idle));

@@ -188,6 +188,7 @@ void http_fixture_start(struct http_fixture *fixture, const struct http_settings
     assert_int_equal(listen(fixture->listen_fd, 1024), 0);
     assert_int_equal(getsockname(fixture->listen_fd, (struct sockaddr *)&address, &bytes), 0);
     fixture->port = ntohs(address.sin6_port);
+    fixture->leaving = false;
     fill_in(&settings, fixture->listen_fd);
     assert_int_equal(pipe(ready), 0);
     fflush(NULL);
@@ -204,13 +205,20 @@ void http_fixture_start(struct http_fixture *fixture, const struct http_settings
     (void)close(ready[0]);
 }
 
+void http_fixture_leave(struct http_fixture *fixture)
+{
+    if (!fixture->leaving) /* a second signal might come after it has closed its handler */
+        assert_int_equal(kill(fixture->pid, SIGTERM), 0);
+    fixture->leaving = true;
+}
+
 void http_fixture_stop(struct http_fixture *fixture)
 {
     int status = 0;
     pid_t pid;
     int64_t deadline = deadline_in(HTTP_FIXTURE_PATIENCE_MS);
 
-    assert_int_equal(kill(fixture->pid, SIGTERM), 0);
+    http_fixture_leave(fixture);
     while ((pid = waitpid(fixture->pid, &status, WNOHANG)) == 0 && wait_a_moment(deadline)) {
     }
     if (pid == 0) {

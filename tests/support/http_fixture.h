@@ -20,13 +20,15 @@
 
 struct http_fixture {
     pid_t pid;
+    bool leaving;
     int listen_fd;
     uint16_t port;
 };
 
 /* Whatever is 0 in `settings` and must not be is filled in. */
 void http_fixture_start(struct http_fixture *fixture, const struct http_settings *settings);
-void http_fixture_stop(struct http_fixture *fixture);
+void http_fixture_leave(struct http_fixture *fixture);           /* asks it to end */
+void http_fixture_stop(struct http_fixture *fixture);            /* likewise, and waits until it has */
 int64_t http_fixture_cpu_ms(const struct http_fixture *fixture); /* that the process has used */
 /* One request on a connection of its own; `headers` are lines that end in CRLF, or NULL. */
 void http_fixture_call(const struct http_fixture *fixture, const char *method, const char *target,
