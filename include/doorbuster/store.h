@@ -347,6 +347,7 @@ struct store_orders_audit { /* over all orders, confirmed and rejected; one pass
     int64_t beyond_position;    /* orders whose log position is after the store's recorded position */
     int64_t unknown_user;       /* orders of a user that does not exist */
     int64_t unknown_product;
+    int64_t lost; /* neither, but of a user or product that was made after the backup that was restored; see store_begin_anew() */
 };
 enum store_status store_audit_orders(struct store *store, struct store_orders_audit *out);
 

@@ -118,6 +118,7 @@ static void remove_half(const struct restore *restore)
 
 static bool copy_backup(const struct restore *restore)
 {
+    struct stat folder; /* its owner is the server's: we may be root */
     remove_half(restore); /* of a restore that was killed */
     int from = open(restore->from, O_RDONLY | O_CLOEXEC);
     if (from < 0) {
@@ -125,6 +126,9 @@ static bool copy_backup(const struct restore *restore)
     }
     int to = open(restore->half, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     bool ok = (to >= 0 && copy_bytes(from, to)) || complain(restore->half, strerror(errno));
+    if (ok && stat(restore->data_dir, &folder) == 0 && fchown(to, folder.st_uid, folder.st_gid) != 0) {
+        complain(restore->half, "it stays ours; the server's user must be able to write it");
+    }
     close(from);
     if (to >= 0) {
         close(to);

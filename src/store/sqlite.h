@@ -311,6 +311,7 @@ enum store_status sqlite_each_change_key(struct store *store, int64_t since_ms, 
 enum store_status sqlite_write_history(struct sqlite_store *store);
 
 /* sqlite_backup.c */
+#define SQLITE_IDS_SKIPPED "1000000" /* more than are given away in the time that a backup misses */
 enum store_status sqlite_back_up(struct store *store, const char *path, struct store_position *position);
 enum store_status sqlite_begin_anew(struct store *store);
 enum store_status sqlite_pack(const char *path, char *error, size_t error_bytes);

@@ -23,9 +23,7 @@
 #define STEP_PAGES 256 /* 1 MiB */
 #define STEPS_MAX 500  /* of a large file, about: with their rests a second and the disk's time */
 #define REST_NS 2000000
-/* More than a store attaches, or gives ids away, in the time that a backup misses. */
-#define EPOCHS_SKIPPED "1000000"
-#define IDS_SKIPPED "1000000"
+#define EPOCHS_SKIPPED "1000000" /* more than a store attaches in the time that a backup misses */
 
 struct copy {
     struct sqlite_store *store; /* it is made of this */
@@ -149,7 +147,7 @@ enum store_status sqlite_begin_anew(struct store *base)
     if (sqlite3_exec(store->db,
                      "UPDATE state SET epoch = epoch + " EPOCHS_SKIPPED
                      ", store_id = CASE seller WHEN 1 THEN random() ELSE store_id END"
-                     ", ids_given = " IDS_SKIPPED " + max(ids_given, (SELECT coalesce(max(id), 0) FROM users),"
+                     ", ids_given = " SQLITE_IDS_SKIPPED " + max(ids_given, (SELECT coalesce(max(id), 0) FROM users),"
                      " (SELECT coalesce(max(id), 0) FROM products)) WHERE one = 1",
                      NULL, NULL, NULL) != SQLITE_OK)
         status = sqlite_fail(store, doing);
