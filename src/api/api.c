@@ -49,7 +49,12 @@ static const struct http_route routes[] = {
     {HTTP_GET, "/metrics", "metrics", operations_metrics},
     {HTTP_GET, "/api/events", "events", events_stream},
     {HTTP_GET, "/api/figures", "figures", events_figures},
-    {HTTP_GET, "/problems/{slug}", "problem", operations_problem},
+    {HTTP_GET, "/problems", "problems", problem_pages_list},
+    {HTTP_GET, "/problems/{slug}", "problem", problem_pages_get},
+    {HTTP_GET, "/openapi.json", "openapi", docs_description},
+    {HTTP_GET, "/docs", "docs", docs_page},
+    {HTTP_GET, "/assets/docs.css", "asset", docs_style},
+    {HTTP_GET, "/assets/docs.js", "asset", docs_script},
 };
 
 const struct http_route *api_routes(size_t *count)

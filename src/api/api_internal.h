@@ -208,6 +208,11 @@ void operations_root(struct http_request *request, void *api);
 void operations_health(struct http_request *request, void *api);
 void readiness_get(struct http_request *request, void *api);
 void operations_metrics(struct http_request *request, void *api);
-void operations_problem(struct http_request *request, void *api);
+void problem_pages_list(struct http_request *request, void *api);
+void problem_pages_get(struct http_request *request, void *api);
+void docs_description(struct http_request *request, void *api);
+void docs_page(struct http_request *request, void *api);
+void docs_style(struct http_request *request, void *api);
+void docs_script(struct http_request *request, void *api);
 
 #endif
