@@ -162,6 +162,11 @@ void purchases_cancel(struct http_request *request, void *api);
 void stock_changes_create(struct http_request *request, void *api);
 void price_changes_create(struct http_request *request, void *api);
 void audit_list(struct http_request *request, void *api);
+/* The shop window for browsers, operations_root() for everybody else. */
+void pages_root(struct http_request *request, void *api);
+void pages_dashboard(struct http_request *request, void *api);
+void pages_asset(struct http_request *request, void *api);
+/* Name, version and links, as JSON. */
 void operations_root(struct http_request *request, void *api);
 void operations_health(struct http_request *request, void *api);
 void readiness_get(struct http_request *request, void *api);

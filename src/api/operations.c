@@ -13,7 +13,8 @@ void operations_root(struct http_request *request, void *context)
 {
     static const char body[] = "{\"service\":\"doorbuster\",\"version\":\"" DOORBUSTER_VERSION
                                "\",\"links\":{\"health\":\"/health\","
-                               "\"metrics\":\"/metrics\",\"products\":\"/api/products\",\"purchases\":\"/api/"
+                               "\"metrics\":\"/metrics\",\"dashboard\":\"/dashboard\",\"products\":\"/api/"
+                               "products\",\"purchases\":\"/api/"
                                "purchases\",\"audit\":\"/api/admin/audit\"}}";
     (void)context;
     http_reply_bytes(request, 200, HTTP_TYPE_JSON, body, sizeof body - 1);
