@@ -26,6 +26,8 @@ struct api_settings {
 struct api *api_new(const struct api_settings *settings);
 /* Before the first request. */
 void api_use_gate(struct api *api, struct gate *gate);
+/* Likewise: whose streams the live figures go to. */
+void api_use_server(struct api *api, struct http_server *server);
 /* For http_settings.routes; the context of every handler is the api. */
 const struct http_route *api_routes(size_t *count);
 /* For gate_settings.settle_cb, with the api as context. */
@@ -33,6 +35,8 @@ bool api_settle(void *api, struct gate_purchase *list);
 /* For gate_settings.learn_cb and sell_cb, likewise. */
 bool api_learn(void *api, struct gate_lesson *lesson);
 bool api_sell(void *api, struct gate_batch *batch);
+/* The worker is to leave: replies without an end are ended. */
+void api_leave(struct api *api);
 /* Every few milliseconds: lets passwords wait while purchases are under way. */
 void api_watch(struct api *api);
 /* Jobs waiting or running; the api can be freed when there are none and no request is pending. */

@@ -150,6 +150,13 @@ void metrics_set(enum metrics_gauge gauge, int64_t value);
 /* "My loop turns", for the supervisor: a process that says nothing for too long is taken for dead. */
 void metrics_beat(int64_t now_us);
 
+/* Adds how long answers to the route took, over all slots. */
+void metrics_add_up_took(const struct metrics_page *page, int route, struct metrics_buckets *io);
+/* The value that a share of so many (0 to 1) is not above, interpolated within its bucket; -1: there are none. */
+double metrics_quantile_us(const struct metrics_buckets *took, double share);
+/* The largest of the workers' values. */
+int64_t metrics_worst(const struct metrics_page *page, enum metrics_gauge gauge);
+
 /* Sum over all slots. */
 uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter);
 /* All counters, and the histogram doorbuster_lock_wait_seconds, as Prometheus text. Returns the length; out is terminated; CHECKs that it fits. */

@@ -42,6 +42,8 @@ static const struct http_route routes[] = {
     {HTTP_GET, "/health", "health", operations_health},
     {HTTP_GET, "/health/ready", "ready", readiness_get},
     {HTTP_GET, "/metrics", "metrics", operations_metrics},
+    {HTTP_GET, "/api/events", "events", events_stream},
+    {HTTP_GET, "/api/figures", "figures", events_figures},
     {HTTP_GET, "/problems/{slug}", "problem", operations_problem},
 };
 
@@ -59,6 +61,7 @@ struct api *api_new(const struct api_settings *settings)
     api->pool = work_pool_new(settings->loop, limits);
     api->jwt = jwt_new(settings->secret, settings->secret_bytes);
     api->passwords = password_memory_new();
+    api->events = events_new(api);
     CHECK(pthread_mutex_init(&api->desks_mutex, NULL) == 0);
     return api;
 }
@@ -68,8 +71,19 @@ void api_use_gate(struct api *api, struct gate *gate)
     api->gate = gate;
 }
 
+void api_use_server(struct api *api, struct http_server *server)
+{
+    events_use_server(api->events, server);
+}
+
+void api_leave(struct api *api)
+{
+    events_leave(api->events);
+}
+
 void api_watch(struct api *api)
 {
+    events_watch(api->events);
     uint64_t decisions = gate_decisions(api->gate);
     work_pool_press(api->pool, decisions - api->decisions_seen >= PRESSED_DECISIONS);
     api->decisions_seen = decisions;
@@ -84,6 +98,7 @@ void api_free(struct api **api_pointer)
 {
     struct api *api = *api_pointer;
     *api_pointer = NULL;
+    events_free(&api->events);
     refusals_free_answers(api);
     if (api->seller != NULL) {
         desk_return(api->seller);

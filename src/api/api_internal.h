@@ -26,6 +26,8 @@ struct sold_out_answer {
     struct http_response *response;
 };
 
+struct events; /* events.c */
+
 struct api {
     struct api_settings settings;
     struct gate *gate;
@@ -35,6 +37,7 @@ struct api {
     pthread_mutex_t desks_mutex;
     struct desk *free_desks;
     uint64_t decisions_seen; /* by api_watch */
+    struct events *events;
     /* selling.c's: what is under way, and what belongs to the WORK_SELL thread while something is. */
     struct gate_lesson *lesson;
     struct gate_batch *batch;
@@ -145,6 +148,13 @@ struct desk *desk_borrow(struct api *api);
 void desk_return(struct desk *desk);
 void desks_free(struct api *api);
 
+/* --- live figures (events.c) --------------------------------------------------------------------------------------------------- */
+struct events *events_new(struct api *api);
+void events_use_server(struct events *events, struct http_server *server);
+void events_watch(struct events *events); /* every few milliseconds */
+void events_leave(struct events *events); /* ends all streams */
+void events_free(struct events **events); /* after the server */
+
 /* --- handlers ------------------------------------------------------------------------------------------------------------------ */
 void accounts_register(struct http_request *request, void *api);
 void accounts_login(struct http_request *request, void *api);
@@ -166,6 +176,8 @@ void audit_list(struct http_request *request, void *api);
 void pages_root(struct http_request *request, void *api);
 void pages_dashboard(struct http_request *request, void *api);
 void pages_asset(struct http_request *request, void *api);
+void events_stream(struct http_request *request, void *api);
+void events_figures(struct http_request *request, void *api);
 /* Name, version and links, as JSON. */
 void operations_root(struct http_request *request, void *api);
 void operations_health(struct http_request *request, void *api);

@@ -16,6 +16,7 @@
  *     waiting   none: it waits for us
  *     parked    none: the same, but suspended in libmicrohttpd, because it has been waiting for long
  *     replying  idle_timeout_ms to take the answer
+ *     streaming idle_timeout_ms to take a frame of a channel: replying without an end (channel.c)
  *     idle      idle_timeout_ms after the last answer, whatever trickles in before the next request line */
 #ifndef DOORBUSTER_HTTP_INTERNAL_H
 #define DOORBUSTER_HTTP_INTERNAL_H
@@ -43,6 +44,7 @@ enum connection_state {
     CONNECTION_WAITING,
     CONNECTION_PARKED,
     CONNECTION_REPLYING,
+    CONNECTION_STREAMING,
     CONNECTION_IDLE,
     CONNECTION_STATES
 };
@@ -207,6 +209,10 @@ bool http_request_add_body(struct http_request *request, const char *data,
 void http_note_uri(struct http_request *request, const char *uri);
 void http_read_head(struct http_request *request, struct MHD_Connection *mhd, const char *method);
 enum head_fault http_check_head(const struct http_request *request, const char *version, const char **detail);
+
+/* --- reply.c --- */
+/* The start of an endless answer; takes the caller's reference to `response`. */
+void http_reply_stream(struct http_request *request, const char *content_type, struct MHD_Response *response);
 
 /* --- router.c --- */
 struct router *http_router_new(const struct http_route *routes, size_t count);

@@ -27,9 +27,10 @@ static void count_answer(const struct http_request *request, unsigned status)
     settings->answered_cb(settings->context, route, status, clock_monotonic_us() - request->began_us);
 }
 
-/* Exactly once a request. The request may be gone afterwards. Leaves the caller's reference to `response`
+/* Exactly once a request; `to`: REPLYING or STREAMING. The request may be gone afterwards. Leaves the caller's reference to `response`
  * alone. */
-static void answer(struct http_request *request, unsigned status, struct MHD_Response *response)
+static void answer_in(struct http_request *request, enum connection_state to, unsigned status,
+                      struct MHD_Response *response)
 {
     struct http_server *server = request->server;
     struct http_connection *connection = request->connection;
@@ -48,13 +49,18 @@ static void answer(struct http_request *request, unsigned status, struct MHD_Res
     }
     struct MHD_Connection *mhd = connection->mhd;
     bool was_parked = connection->state == CONNECTION_PARKED;
-    http_connection_move(connection, CONNECTION_REPLYING);
+    http_connection_move(connection, to);
     server->events++;
     http_server_has_work(server);
     /* May close the connection at once, and with it the request. */
     CHECK(MHD_queue_response(mhd, status, response) == MHD_YES);
     if (was_parked)
         MHD_resume_connection(mhd);
+}
+
+static void answer(struct http_request *request, unsigned status, struct MHD_Response *response)
+{
+    answer_in(request, CONNECTION_REPLYING, status, response);
 }
 
 static bool must_close(const struct http_request *request)
@@ -114,6 +120,14 @@ static void reply_internal_error(struct http_request *request)
     http_reply_prebuilt(request, request->server->internal_error);
 }
 
+static bool add_reply_headers(const struct http_request *request, struct MHD_Response *response)
+{
+    for (unsigned i = 0; i < request->reply_header_count; i++)
+        if (!add_header(response, request->reply_headers[i].name, request->reply_headers[i].value))
+            return false;
+    return true;
+}
+
 void http_reply_bytes(struct http_request *request, unsigned status, const char *content_type,
                       const char *body, size_t bytes)
 {
@@ -121,9 +135,7 @@ void http_reply_bytes(struct http_request *request, unsigned status, const char 
     struct MHD_Response *response =
         make_response(content_type, body, bytes, false, may_be_stored, must_close(request));
 
-    for (unsigned i = 0; response && i < request->reply_header_count; i++) {
-        if (add_header(response, request->reply_headers[i].name, request->reply_headers[i].value))
-            continue;
+    if (response && !add_reply_headers(request, response)) {
         MHD_destroy_response(response);
         response = NULL;
     }
@@ -132,6 +144,19 @@ void http_reply_bytes(struct http_request *request, unsigned status, const char 
         return;
     }
     answer(request, status, response);
+    MHD_destroy_response(response);
+}
+
+void http_reply_stream(struct http_request *request, const char *content_type, struct MHD_Response *response)
+{
+    if (add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type) &&
+        add_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store") &&
+        add_header(response, "X-Accel-Buffering", "no") && /* nginx would hold events back */
+        (!must_close(request) || add_header(response, MHD_HTTP_HEADER_CONNECTION, "close")) &&
+        add_reply_headers(request, response))
+        answer_in(request, CONNECTION_STREAMING, 200, response);
+    else
+        reply_internal_error(request);
     MHD_destroy_response(response);
 }
 

@@ -56,10 +56,25 @@ void metrics_add_lock_wait(uint64_t wait_us)
     __atomic_fetch_add(&own_slot->lock_wait_us, wait_us, __ATOMIC_RELAXED);
 }
 
+static const uint64_t took_edges_us[] = {100,    250,    500,     1000,    2000,   3000,
+                                         5000,   7500,   10000,   20000,   50000,  100000,
+                                         200000, 500000, 1000000, 2000000, 5000000};
+#define TOOK_EDGES (sizeof took_edges_us / sizeof took_edges_us[0])
+
+static void count_took(struct metrics_buckets *buckets, uint64_t took_us)
+{
+    size_t bucket = 0;
+    while (bucket < TOOK_EDGES && took_us > took_edges_us[bucket]) {
+        bucket++;
+    }
+    __atomic_fetch_add(&buckets->counts[bucket], 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&buckets->sum, took_us, __ATOMIC_RELAXED);
+}
+
 void metrics_count_answer(int route, unsigned status, int64_t took_us)
 {
-    (void)route;
-    (void)took_us;
+    size_t row = route < 0 || route >= METRICS_ROUTES_MAX ? METRICS_ROUTES_MAX : (size_t)route;
+    count_took(&own_slot->took_us[row], took_us > 0 ? (uint64_t)took_us : 0);
     metrics_add(METRICS_requests, 1);
     if (status >= 500) {
         metrics_add(METRICS_responses_5xx, 1);
@@ -82,6 +97,49 @@ void metrics_beat(int64_t now_us)
 {
     __atomic_store_n(&own_slot->beat_pid, getpid(), __ATOMIC_RELAXED);
     __atomic_store_n(&own_slot->beat_us, now_us, __ATOMIC_RELEASE);
+}
+
+void metrics_add_up_took(const struct metrics_page *page, int route, struct metrics_buckets *io)
+{
+    for (size_t i = 0; i < METRICS_WORKERS_MAX; i++) {
+        const struct metrics_buckets *took = &page->workers[i].took_us[route];
+        for (size_t j = 0; j < METRICS_BUCKETS_MAX; j++) {
+            io->counts[j] += __atomic_load_n(&took->counts[j], __ATOMIC_RELAXED);
+        }
+        io->sum += __atomic_load_n(&took->sum, __ATOMIC_RELAXED);
+    }
+}
+
+double metrics_quantile_us(const struct metrics_buckets *took, double share)
+{
+    uint64_t count = 0, below = 0;
+    for (size_t i = 0; i <= TOOK_EDGES; i++) {
+        count += took->counts[i];
+    }
+    if (count == 0) {
+        return -1;
+    }
+    double rank = share * (double)count;
+    size_t bucket = 0;
+    while (bucket < TOOK_EDGES && (double)(below + took->counts[bucket]) < rank) {
+        below += took->counts[bucket++];
+    }
+    double from = bucket == 0 ? 0 : (double)took_edges_us[bucket - 1];
+    if (bucket == TOOK_EDGES) {
+        return from; /* the bucket has no upper edge */
+    }
+    double into = took->counts[bucket] > 0 ? (rank - (double)below) / (double)took->counts[bucket] : 0;
+    return from + into * ((double)took_edges_us[bucket] - from);
+}
+
+int64_t metrics_worst(const struct metrics_page *page, enum metrics_gauge gauge)
+{
+    int64_t worst = 0;
+    for (size_t i = 0; i < METRICS_WORKERS_MAX; i++) {
+        int64_t value = __atomic_load_n(&page->workers[i].gauges[gauge], __ATOMIC_RELAXED);
+        worst = value > worst ? value : worst;
+    }
+    return worst;
 }
 
 static uint64_t read_counter(const struct metrics_slot *slot, enum metrics_counter counter)

@@ -61,6 +61,7 @@ static void leave(struct worker *worker)
     if (!worker->leaving) {
         worker->leaving = true;
         worker->leave_deadline_us = clock_monotonic_us() + (int64_t)LEAVE_TIMEOUT_MS * 1000;
+        api_leave(worker->api);
         http_server_quiesce(worker->http);
     }
 }
@@ -159,6 +160,7 @@ static void open_parts(struct worker *worker, unsigned index)
         log_error("%s", error);
         exit(1);
     }
+    api_use_server(worker->api, worker->http);
 }
 
 static void open_handles(struct worker *worker)
