@@ -73,7 +73,7 @@ export async function learnRole() {
 export function showAccount(place, { forAdmins = false, links = [] } = {}) {
   const render = () => {
     const hadFocus = place.contains(document.activeElement);
-    const enterButton = h('button', { type: 'button', class: 'quiet', onclick: () => signIn({ forAdmins }) }, forAdmins ? 'Admin sign-in' : 'Sign in');
+    const enterButton = h('button', { type: 'button', class: 'quiet', onclick: () => signIn({ forAdmins }) }, 'Sign in');
     const leaveButton = h('button', { type: 'button', class: 'quiet', onclick: () => { session.end(); announce('Signed out.'); } }, 'Sign out');
     if (session.username) {
       place.replaceChildren(...links, h('span', { class: 'who' }, session.username),

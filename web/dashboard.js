@@ -14,9 +14,7 @@ const LOOK_MS = 500;
 
 let latest = null;
 
-const ratesPlace = byId('rates-chart');
-const ratesChart = new LineChart(ratesPlace, 'Sales and refusals a second, last 5 minutes', ['confirmed', 'refused']);
-ratesPlace.append(h('span', { class: 'then', 'aria-hidden': 'true' }, '5 minutes ago'), h('span', { class: 'now', 'aria-hidden': 'true' }, 'now'));
+const ratesChart = new LineChart(byId('rates-chart'), 'Sales and refusals a second, last minutes', ['confirmed', 'refused']);
 
 function showTiles({ rates, totals, latency_ms: latency, recorder, at }) {
   setText(byId('rate-confirmed'), formatRate(rates.confirmed));

@@ -33,8 +33,8 @@ const currency = document.querySelector('meta[name=currency]').content;
 const money = new Intl.NumberFormat(undefined, { style: 'currency', currency });
 const smallestUnits = 10 ** money.resolvedOptions().maximumFractionDigits;
 const counting = new Intl.NumberFormat();
-const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
-const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
+const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium', hourCycle: 'h23' });
+const dayAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium', hourCycle: 'h23' });
 
 export const formatPrice = (units) => money.format(units / smallestUnits);
 export const parsePrice = (text) => Math.round(Number(text) * smallestUnits);

@@ -61,7 +61,8 @@ class Card {
     this.element = h('article', { class: 'product', 'aria-labelledby': `name-${id}`, 'data-product': id },
       h('div', { class: 'product-head' }, this.name, this.tag), this.price, this.clock,
       h('div', { class: 'stock-line' }, this.stock, this.meter),
-      this.form, this.limit, h('div', { class: 'outcome-place' }, this.outcome, this.stop));
+      this.form, this.limit, h('div', { class: 'outcome-place' }, this.outcome, this.stop,
+        h('p', { class: 'promise' }, 'One press, one order: if the connection breaks or the page is loaded again, your order goes on, and is never made twice.')));
     this.show(product);
   }
 
@@ -95,6 +96,7 @@ class Card {
     const state = stateOf(this.#product);
     if (state !== this.#state) this.#enter(state);
     if (state === 'upcoming') this.#countDown();
+    else this.#showWhen(this.#product);
   }
 
   #enter(state) {
@@ -104,8 +106,15 @@ class Card {
     setText(this.tag, labels[state][0]);
     this.tag.className = `tag ${state}`;
     this.#showButton();
-    const { ends_at: endsAt } = this.#product;
-    if (state !== 'upcoming') setText(this.clock, state === 'open' && endsAt ? `Until ${formatDate(endsAt)}` : '\u00a0');
+  }
+
+  #showWhen({ ends_at: endsAt }) {
+    const words = {
+      open: endsAt ? `Until ${formatDate(endsAt)}, or sold out` : 'While stocks last',
+      soldout: 'Units come back if somebody cancels',
+      over: endsAt ? `Ended on ${formatDate(endsAt)}` : '\u00a0',
+    };
+    if (words[this.#state]) setText(this.clock, words[this.#state]);
   }
 
   #countDown() {

@@ -35,7 +35,7 @@ class StockCard {
       facts.append(h('div', {}, h('dt', {}, name), this.facts.get(name)));
     }
     const place = h('div', { class: 'chart' });
-    this.chart = hasLine ? new LineChart(place, `Units of ${product.name} left, last 5 minutes`, ['stock'], { filled: true }) : null;
+    this.chart = hasLine ? new LineChart(place, `Units of ${product.name} left, last minutes`, ['stock'], { filled: true }) : null;
     this.actions = h('div', { class: 'admin-row', role: 'group', 'aria-labelledby': id },
       ...adminActions.filter(({ fits }) => fits(product)).map(({ label, run }) => h('button', { type: 'button', class: 'quiet', onclick: () => run(this.product) }, label)));
     this.element = h('article', { class: 'stock-card', 'aria-labelledby': id, 'data-product': product.id },
