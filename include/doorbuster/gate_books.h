@@ -61,6 +61,17 @@ struct gate_stock {
 bool gate_read_stock(redisContext *redis, const struct sale_product *product, struct log_position at,
                      struct gate_stock *out);
 
+/* The same of several products, all at one moment and in one round trip: at most GATE_STOCKS_MAX. *behind (NULL: not wanted) is what the log has
+ * after `at`. */
+#define GATE_STOCKS_MAX 64
+struct gate_behind {
+    int64_t entries;
+    int64_t
+        oldest_at_ms; /* when the first of these was written, by Redis's clock; 0: there is none that is ours */
+};
+bool gate_read_stocks(redisContext *redis, const struct sale_product *products, size_t count,
+                      struct log_position at, struct gate_stock *out, struct gate_behind *behind);
+
 /* --- changing stock ------------------------------------------------------------------------------------------------------------ */
 /* Runs stock.lua with the head's script, reading the head again while the gate is being opened anew, for at most `patience_ms`. `opening`
  * is NULL unless cause is STOCK_OPENING. The result is filled in on CHANGE_MADE and CHANGE_MADE_BEFORE. */

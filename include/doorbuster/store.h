@@ -131,6 +131,9 @@ enum store_status store_rename_product(struct store *store, int64_t id, const ch
 enum store_status store_products(struct store *store, int64_t after, struct store_product *out, size_t max,
                                  size_t *count);
 
+/* How many products there are, and the id of the newest-th newest of them (of the first, if there are fewer; 0: there is none). */
+enum store_status store_catalog_size(struct store *store, size_t newest, int64_t *count, int64_t *first);
+
 /* --- orders -------------------------------------------------------------------------------------------------------------- */
 enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out);
 /* The parts of an order behind its first line, in order, at most `max`; none of most orders. */
@@ -139,6 +142,10 @@ enum store_status store_order_parts(struct store *store, int64_t id, struct orde
 /* A user's orders, newest first, those with an id below `before` (pass INT64_MAX for all). */
 enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t before,
                                   struct store_order *out, size_t max, size_t *count);
+
+/* The newest orders of all, newest first; rejected ones too. Quick however many there are. */
+enum store_status store_latest_orders(struct store *store, struct store_order *out, size_t max,
+                                      size_t *count);
 
 /* Which of these requests became orders? For workers whose answer from Redis was lost. */
 struct store_request {

@@ -88,9 +88,9 @@ static bool continues_store(const struct gate_head *head, const struct store_pos
 static enum record_result drain(struct recorder *recorder)
 {
     enum record_result result;
-    while ((result = recorder_record(recorder, 0)) == RECORDED_SOME) {
+    while ((result = recorder_record(recorder, 0)) == RECORDED_SOME && recorder_show_store(recorder)) {
     }
-    return result;
+    return result == RECORDED_SOME ? RECORD_FAILED : result;
 }
 
 typedef bool (*product_step)(struct recorder *recorder, const struct store_product *product);
@@ -316,26 +316,28 @@ static bool same_books(const struct store_product *product, const struct gate_st
 }
 
 /* `closed`: the gate is, and the log is drained: what Redis has now must be what the store has. */
-static bool compare_product(struct recorder *recorder, const struct store_product *product, bool closed)
+static bool judge_product(struct recorder *recorder, const struct store_product *product,
+                          const struct gate_stock *gate, bool closed)
+{
+    bool equal = gate->on_sale ? same_books(product, gate) : !product->opened;
+    if (!closed && !gate->at_known) { /* our own position: there must be a log that goes on from it */
+        log_warn("the log at the store's position is gone: attaching again");
+        recorder->attach_wanted = true;
+    } else if (!equal) {
+        note_difference(recorder, product, gate);
+    }
+    return equal;
+}
+
+static bool compare_closed(struct recorder *recorder, const struct store_product *product)
 {
     struct gate_stock gate;
     struct sale_product wanted = books_sale_product(product);
     if (!gate_read_stock(recorder->redis, &wanted, recorder->recorded, &gate)) {
         return redis_failed("comparing the books");
     }
-    bool equal = gate.on_sale ? same_books(product, &gate) : !product->opened;
-    if (!closed && !gate.at_known) { /* our own position: there must be a log that goes on from it */
-        log_warn("the log at the store's position is gone: attaching again");
-        recorder->attach_wanted = true;
-    } else if (!equal) {
-        note_difference(recorder, product, &gate);
-    }
+    judge_product(recorder, product, &gate, true);
     return true;
-}
-
-static bool compare_closed(struct recorder *recorder, const struct store_product *product)
-{
-    return compare_product(recorder, product, true);
 }
 
 static bool is_overdue(const struct store_product *product)
@@ -343,27 +345,106 @@ static bool is_overdue(const struct store_product *product)
     return !product->opened && clock_wall_ms() - product->created_at_ms > OPENING_OVERDUE_MS;
 }
 
-bool recorder_compare_books(struct recorder *recorder)
+static bool compare_open(struct recorder *recorder, const struct store_product *product,
+                         const struct gate_stock *gate)
+{
+    struct board_product *line = NULL;
+    bool equal = judge_product(recorder, product, gate, false);
+    if (recorder->board != NULL) {
+        if (sale_board_put(recorder->board, recorder->store, product, &line) != STORE_OK) {
+            return recorder_store_failed(recorder, "showing the books");
+        }
+        if (!equal) {
+            sale_board_differs(recorder->board);
+        }
+    }
+    if (line != NULL) {
+        line->available = !gate->at_known ? -1 : gate->on_sale ? gate->available : 0;
+        line->in_flight = gate->in_flight;
+        line->books_equal = equal;
+    }
+    return !is_overdue(product) || open_if_planned(recorder, product);
+}
+
+/* The products behind *after, which moves on; to 0 behind the last of them. */
+static bool compare_page(struct recorder *recorder, int64_t *after)
 {
     static struct store_product products[PRODUCTS_AT_ONCE];
+    static struct sale_product wanted[PRODUCTS_AT_ONCE];
+    static struct gate_stock gate[PRODUCTS_AT_ONCE];
+    struct gate_behind behind;
     size_t count;
-    recorder->difference_count = 0;
-    if (store_products(recorder->store, recorder->compared_up_to, products, PRODUCTS_AT_ONCE, &count) !=
-        STORE_OK) {
+    if (store_products(recorder->store, *after, products, PRODUCTS_AT_ONCE, &count) != STORE_OK) {
         return recorder_store_failed(recorder, "comparing the books");
     }
     for (size_t i = 0; i < count; i++) {
-        if (!compare_product(recorder, &products[i], false) ||
-            (is_overdue(&products[i]) && !open_if_planned(recorder, &products[i]))) {
+        wanted[i] = books_sale_product(&products[i]);
+    }
+    if (!gate_read_stocks(recorder->redis, wanted, count, recorder->recorded, gate, &behind)) {
+        return redis_failed("comparing the books");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!compare_open(recorder, &products[i], &gate[i])) {
             return false;
         }
     }
-    recorder->compared_up_to = count == PRODUCTS_AT_ONCE ? products[count - 1].id : 0;
+    if (recorder->board != NULL) {
+        sale_board_behind(recorder->board, &behind);
+    }
+    *after = count == PRODUCTS_AT_ONCE ? products[count - 1].id : 0;
+    return true;
+}
+
+/* Those that the board shows, all of them; nearly always that is all there are. */
+static bool compare_shown(struct recorder *recorder, int64_t first)
+{
+    int64_t after = first > 0 ? first - 1 : 0;
+    do {
+        if (!compare_page(recorder, &after)) {
+            return false;
+        }
+    } while (after > 0);
+    return true;
+}
+
+/* A page of those before the first that the board shows. */
+static bool compare_others(struct recorder *recorder, int64_t first)
+{
+    if (first > 1 && !compare_page(recorder, &recorder->compared_up_to)) {
+        return false;
+    }
+    if (recorder->compared_up_to >= first - 1) {
+        recorder->compared_up_to = 0;
+    }
+    if (recorder->board != NULL && recorder->compared_up_to == 0) {
+        sale_board_compared(recorder->board);
+    }
+    return true;
+}
+
+bool recorder_compare_books(struct recorder *recorder)
+{
+    int64_t first = 0;
+    recorder->difference_count = 0;
+    if (recorder->board != NULL && sale_board_begin(recorder->board, recorder->store, &first) != STORE_OK) {
+        return recorder_store_failed(recorder, "comparing the books");
+    }
+    if (!compare_shown(recorder, first) || !compare_others(recorder, first)) {
+        return false;
+    }
     if (recorder->difference_count > 0) {
         log_error("the books differ, first product %" PRId64 ": attaching again to put Redis right",
                   recorder->differences[0].product_id);
     }
-    return true;
+    return recorder->board == NULL || sale_board_show(recorder->board, recorder->store) == STORE_OK ||
+           recorder_store_failed(recorder, "showing the books");
+}
+
+bool recorder_show_store(struct recorder *recorder)
+{
+    return recorder->board == NULL || recorder->store == NULL ||
+           sale_board_show_store(recorder->board, recorder->store) == STORE_OK ||
+           recorder_store_failed(recorder, "showing the books");
 }
 
 /* The gate is open again with the store's figures; now the log, and so the store, shall say that it was so, and the workers forget their

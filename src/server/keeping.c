@@ -58,7 +58,8 @@ int node_keeper_run(const struct server_shared *shared)
     log_set_speaker("keeper");
     metrics_use_slot(&shared->metrics->recorder);
 
-    struct node_keeper *keeper = node_keeper_new(&configuration->place, configuration->store_url);
+    struct node_keeper *keeper =
+        node_keeper_new(&configuration->place, configuration->store_url, &shared->metrics->board);
     int retry_ms = RETRY_FIRST_MS;
     bool ready = false, passed;
     do {

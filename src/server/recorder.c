@@ -26,7 +26,6 @@
 
 #define WAIT_FOR_ENTRIES_MS 100
 #define HEAD_CHECK_US 50000 /* how often it makes sure that the gate is still its own */
-#define COMPARE_EVERY_US 500000
 #define TRIM_EVERY_US 1000000
 #define TRIM_KEEPS                                                                                           \
     10 /* so many trims' worth of recorded entries stay, for readings of the stock at a position */
@@ -208,14 +207,14 @@ static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t
     if (now_us < *next_us) {
         return true;
     }
-    *next_us = now_us + COMPARE_EVERY_US;
+    *next_us = now_us + sale_board_pause_us(recorder->board);
     return recorder_compare_books(recorder);
 }
 
 static void keep_recording(struct recorder *recorder, int lifeline_fd)
 {
     struct trimmer trimmer = {.next_us = 0};
-    int64_t next_check_us = 0, next_compare_us = clock_monotonic_us() + COMPARE_EVERY_US, now_us;
+    int64_t next_check_us = 0, next_compare_us = 0, now_us;
     enum record_result result;
     do {
         now_us = clock_monotonic_us();
@@ -254,6 +253,7 @@ int recorder_run(const struct server_shared *shared)
 
     struct recorder *recorder = calloc(1, sizeof *recorder);
     CHECK(recorder != NULL);
+    recorder->board = sale_board_new(&shared->metrics->board);
     char error[512];
     bool ready = false;
     int retry_ms = RETRY_FIRST_MS;
@@ -273,9 +273,11 @@ int recorder_run(const struct server_shared *shared)
             continue;
         }
         retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
+        recorder_show_store(recorder);
         lifeline_is_closed(shared->workers_lifeline[0], retry_ms);
     } while (!lifeline_is_closed(shared->workers_lifeline[0], 0));
     drain_and_leave(recorder, shared);
+    sale_board_free(&recorder->board);
     free(recorder);
     return 0;
 }

@@ -27,12 +27,15 @@ struct store_driver {
     enum store_status (*rename_product)(struct store *store, int64_t id, const char *name);
     enum store_status (*products)(struct store *store, int64_t after, struct store_product *out, size_t max,
                                   size_t *count);
+    enum store_status (*catalog_size)(struct store *store, size_t newest, int64_t *count, int64_t *first);
 
     enum store_status (*find_order)(struct store *store, int64_t id, struct store_order *out);
     enum store_status (*order_parts)(struct store *store, int64_t id, struct order_part *out, size_t max,
                                      size_t *count);
     enum store_status (*orders_of)(struct store *store, int64_t user_id, int64_t before,
                                    struct store_order *out, size_t max, size_t *count);
+    enum store_status (*latest_orders)(struct store *store, struct store_order *out, size_t max,
+                                       size_t *count);
     enum store_status (*find_requests)(struct store *store, struct log_position from,
                                        struct store_request *wanted, size_t count);
 

@@ -37,9 +37,11 @@ enum sqlite_statement {
     SQL_PRODUCT_BY_NAME,
     SQL_RENAME_PRODUCT,
     SQL_PRODUCTS_AFTER,
+    SQL_CATALOG_SIZE,
     SQL_ORDER_BY_ID,
     SQL_ORDERS_OF_USER,
     SQL_ORDERS_BACKWARDS,
+    SQL_LATEST_ORDERS,
     SQL_ORDER_PARTS,
     SQL_LAST_ORDER_BEFORE,
     SQL_DATA_VERSION,
@@ -199,6 +201,9 @@ enum store_status sqlite_rename_product(struct store *store, int64_t id, const c
 enum store_status sqlite_products(struct store *store, int64_t after, struct store_product *out, size_t max,
                                   size_t *count);
 enum store_status sqlite_find_order(struct store *store, int64_t id, struct store_order *out);
+enum store_status sqlite_catalog_size(struct store *store, size_t newest, int64_t *count, int64_t *first);
+enum store_status sqlite_latest_orders(struct store *store, struct store_order *out, size_t max,
+                                       size_t *count);
 enum store_status sqlite_order_parts(struct store *store, int64_t id, struct order_part *out, size_t max,
                                      size_t *count);
 enum store_status sqlite_find_requests(struct store *store, struct log_position from,

@@ -52,6 +52,9 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_PRODUCT_BY_NAME] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE name = ?1",
     [SQL_RENAME_PRODUCT] = "UPDATE products SET name = ?2, updated_at_ms = ?3 WHERE id = ?1",
     [SQL_PRODUCTS_AFTER] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE id > ?1 ORDER BY id LIMIT ?2",
+    [SQL_CATALOG_SIZE] =
+        "SELECT count(*), coalesce((SELECT id FROM products ORDER BY id DESC LIMIT 1 OFFSET ?1 - 1), min(id), 0)"
+        " FROM products",
 
     [SQL_ORDER_BY_ID] = "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES " WHERE id = ?1",
     /* "id >> 12" is the index's expression (0001_first.sql); see SHELF_BITS in sqlite_rows.c. */
@@ -59,6 +62,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES
         " WHERE id >> 12 = ?1 AND user_id = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4",
     [SQL_ORDERS_BACKWARDS] = "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES " ORDER BY id DESC",
+    [SQL_LATEST_ORDERS] = "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES " ORDER BY id DESC LIMIT ?1",
     [SQL_ORDER_PARTS] =
         "SELECT product_id, quantity, unit_price, remaining, is_component FROM order_parts"
         " WHERE order_id = ?1 ORDER BY part LIMIT ?2",

@@ -134,6 +134,12 @@ enum store_status store_products(struct store *store, int64_t after, struct stor
     return store->driver->products(store, after, out, max, count);
 }
 
+enum store_status store_catalog_size(struct store *store, size_t newest, int64_t *count, int64_t *first)
+{
+    CHECK(newest > 0);
+    return store->driver->catalog_size(store, newest, count, first);
+}
+
 /* --- orders --- */
 enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out)
 {
@@ -150,6 +156,11 @@ enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t 
                                   struct store_order *out, size_t max, size_t *count)
 {
     return store->driver->orders_of(store, user_id, before, out, max, count);
+}
+
+enum store_status store_latest_orders(struct store *store, struct store_order *out, size_t max, size_t *count)
+{
+    return store->driver->latest_orders(store, out, max, count);
 }
 
 enum store_status store_find_requests(struct store *store, struct log_position from,
