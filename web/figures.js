@@ -4,7 +4,7 @@
 //   hidden page: neither, after HIDDEN_MS
 
 const SILENT_MS = 3000;
-const HIDDEN_MS = 30000;
+const HIDDEN_MS = 5000;
 const POLL_MS = 2000;
 const POLL_MAX_MS = 30000;
 const STREAM_AGAIN_MS = 20000;
@@ -44,6 +44,9 @@ class Watcher {
     this.#openStream();
     setInterval(() => this.#look(), 500);
     document.addEventListener('visibilitychange', () => this.#followVisibility());
+    // A page that is left may be kept for "back", with its connection: six of these, and the browser opens no more to this server.
+    window.addEventListener('pagehide', () => this.#rest());
+    window.addEventListener('pageshow', (event) => { if (event.persisted) this.#openStream(); });
     window.addEventListener('online', () => { this.#streamAt = 0; this.#pollFailures = 0; this.#pollNow(); });
   }
 
@@ -117,13 +120,18 @@ class Watcher {
     if (closed && performance.now() > this.#streamAt) this.#openStream();
   }
 
+  #rest() {
+    this.#closeStream();
+    this.#stopPolling();
+  }
+
   get #asleep() { return document.hidden && this.#source === null; }
 
   // Nobody looks: that place in the stream is somebody else's.
   #followVisibility() {
     clearTimeout(this.#hiddenTimer);
     if (document.hidden) {
-      this.#hiddenTimer = setTimeout(() => { this.#closeStream(); this.#stopPolling(); }, HIDDEN_MS);
+      this.#hiddenTimer = setTimeout(() => this.#rest(), HIDDEN_MS);
     } else if (!this.#source) {
       this.#openStream();
     }

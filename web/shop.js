@@ -209,7 +209,6 @@ function showProducts(figures) {
     const { element } = cards.get(product.id);
     if (!element.isConnected) grid.append(element);
   }
-  grid.querySelectorAll('.placeholder').forEach((placeholder) => placeholder.remove());
   grid.classList.toggle('single', products.length === 1);
   setAttribute(grid, 'aria-busy', null);
   byId('more').hidden = figures.products_total <= figures.products.length;

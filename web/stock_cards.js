@@ -98,6 +98,7 @@ export function showStock(figures) {
     }
     cards.get(product.id).show(product, at);
   }
+  setAttribute(grid, 'aria-busy', null);
   const more = byId('products-more');
   more.hidden = figures.products.length > 0 && figures.products_total <= figures.products.length;
   setText(more, figures.products.length === 0 ? 'There are no products yet. An admin can make one here, or doorbuster-setup does.'

@@ -56,7 +56,9 @@ class Browser:
         wait_for(lambda: not self.text(selector), lambda: f"{selector} to go; it says {self.text(selector)!r}")
 
     def element(self, selector):
-        return wait_for(lambda: next((e for e in self.driver.find_elements("css selector", selector) if e.is_displayed()), None), selector)
+        """The first one that can be seen, waited for."""
+        script = "return [...document.querySelectorAll(arguments[0])].find((e) => e.checkVisibility());"
+        return wait_for(lambda: self.run(script, selector), selector)
 
     def click(self, selector):
         self.element(selector).click()
