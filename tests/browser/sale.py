@@ -3,6 +3,7 @@
 Signals go to the supervisor that was started here or to a child found through it, never by name alone."""
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -33,6 +34,12 @@ def wait_for(condition, what, seconds=WAIT_SECONDS):
         time.sleep(0.02)
 
 
+def die_with_the_test():
+    """In the server's process, before it becomes the server: a test that is killed leaves nothing running."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
 class Sale:
     def __init__(self, stock, limit):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="doorbuster-browser-"))
@@ -40,7 +47,8 @@ class Sale:
         self.log_path = self.folder / "log"
         self.tokens = {}
         with open(self.log_path, "wb") as log:
-            self.server = subprocess.Popen([BIN / "server", "--listen", "127.0.0.1:0", "--workers", "1", "--data", self.data], stdout=log, stderr=log)
+            self.server = subprocess.Popen([BIN / "server", "--listen", "127.0.0.1:0", "--workers", "1", "--data", self.data], stdout=log, stderr=log,
+                                           preexec_fn=die_with_the_test)
         try:
             self.port = int(wait_for(self._ready, lambda: f"the server to be ready; it says {self.log()}").group(1))
             self._run("setup", "--scenario", "v1_stress", "--stock", str(stock), "--limit", str(limit))
