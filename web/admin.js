@@ -4,6 +4,7 @@
 import { call, newKey, patiently, Problem } from './calls.js';
 import { confirmDialog, field, openDialog } from './dialogs.js';
 import { announce, byId, formatCount, formatDate, formatPrice, h, parsePrice, plural, priceAsNumber, priceStep } from './dom.js';
+import { serverClock } from './figures.js';
 
 const UNITS_MAX = 1000000000;
 const changed = new EventTarget();
@@ -100,7 +101,10 @@ function windowChange(product, { how, starts, ends }) {
     return { json: { starts_at: 'now', ends_at: null }, words: `The sale of ${quoted(product)} opens now and stays open until it is closed. Everybody can buy at once.`, submit: 'Open the sale' };
   }
   if (how === 'close') {
-    return { json: { ends_at: 'now' }, words: `The sale of ${quoted(product)} closes now. Nobody can buy any more; orders that were made stay.`, submit: 'Close the sale', submitClass: 'danger' };
+    // One that has not begun would end before it begins: its beginning goes too.
+    const begun = !product.starts_at || Date.parse(product.starts_at) <= serverClock.now;
+    const loses = begun ? '' : ' The time at which it was to open is taken away.';
+    return { json: begun ? { ends_at: 'now' } : { starts_at: null, ends_at: 'now' }, words: `The sale of ${quoted(product)} closes now. Nobody can buy any more; orders that were made stay.${loses}`, submit: 'Close the sale', submitClass: 'danger' };
   }
   const json = { starts_at: toServer(starts), ends_at: toServer(ends) };
   if (json.starts_at && json.ends_at && json.ends_at <= json.starts_at) throw new Error('The sale must end after it begins.');

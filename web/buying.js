@@ -8,7 +8,7 @@
 //                            +--+ no answer, 429, 503, still being recorded: again, same key
 
 import { call, isDoubtful, newKey, patiently, Problem } from './calls.js';
-import { formatCount, formatDate, h, plural } from './dom.js';
+import { formatCount, formatDate, formatPrice, h, plural } from './dom.js';
 import { session } from './session.js';
 
 const NAME = 'doorbuster.intent';
@@ -40,7 +40,7 @@ export function intend(productId, quantity) {
 
 export const forgetIntent = () => keep(null);
 
-// --- what the buyer is told: { kind, title, text, order } ---
+// --- what the buyer is told: { kind, title, text } ---
 const ordersLink = () => h('a', { href: '#orders' }, 'See my orders');
 
 function bought(answer) {
@@ -48,8 +48,7 @@ function bought(answer) {
   return {
     kind: 'good',
     title: `Bought! Order ${answer.body.id}`,
-    text: [`${again}${plural(answer.body.quantity, 'unit is', 'units are')} yours, written down for good. `, ordersLink()],
-    order: answer.body,
+    text: [`${again}${plural(answer.body.quantity, 'unit', 'units')} for ${formatPrice(answer.body.total_price)}, written down for good. `, ordersLink()],
   };
 }
 
@@ -78,7 +77,7 @@ const refusals = {
 
 function refused(problem) {
   const words = refusals[problem.slug];
-  return words ? words(problem) : { kind: 'bad', title: 'Not bought', text: [problem.words || problem.message] };
+  return words ? words(problem) : { kind: 'bad', title: 'Not bought', text: [problem.words] };
 }
 
 function leftInDoubt() {
@@ -90,10 +89,10 @@ function leftInDoubt() {
 }
 
 function waiting(error) {
-  if (error instanceof Problem && error.slug === 'sale-not-open') return { title: 'Opening this moment', text: 'You are in line: your order goes out again by itself' };
-  if (error instanceof Problem && error.slug === 'request-in-progress') return { title: 'Reserved for you', text: 'It is being written down; looking again' };
+  if (error instanceof Problem && error.slug === 'sale-not-open') return { title: 'Opening this moment', text: 'Your order goes out again by itself. Next try' };
+  if (error instanceof Problem && error.slug === 'request-in-progress') return { title: 'Reserved for you', text: 'It is being written down. Looking again' };
   if (error instanceof Problem && error.status === 429) return { title: 'Too many at once', text: 'The server asks for a moment. Trying again by itself' };
-  return { title: 'Connection in doubt', text: 'No answer came. The same order goes out again by itself, and can never buy twice' };
+  return { title: 'Connection in doubt', text: 'No answer came. The same order goes out again by itself; it cannot be made twice. Next try' };
 }
 
 // Sends the intent until it is answered. Answers what to tell the buyer, or null if the buyer has to sign in (again) first.

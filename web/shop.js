@@ -144,7 +144,7 @@ class Card {
       this.outcome.className = `outcome ${kind}`;
       this.outcome.dataset.said = said;
     }
-    if (seconds !== undefined) setText(this.outcome.querySelector('.seconds'), `, in ${seconds} s`);
+    if (seconds !== undefined) setText(this.outcome.querySelector('.seconds'), ` in ${seconds} s`);
     this.stop.hidden = seconds === undefined;
   }
 

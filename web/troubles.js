@@ -64,7 +64,7 @@ function ofBreakers({ breakers }) {
 function ofStream(state, silentSeconds) {
   return state !== 'silent' ? [] : [{
     title: `No news from the server for ${forHowLong(silentSeconds)}.`,
-    text: 'All figures below are old. Check that doorbuster-server runs and that this computer reaches it. This page goes on by itself.',
+    text: 'All figures on this page are old. Check that doorbuster-server runs and that this computer reaches it. This page goes on by itself.',
   }];
 }
 
