@@ -98,6 +98,10 @@ struct store_position {
 
 struct store;
 
+/* `cb` is called again and again, on the caller's thread, while a call waits for its turn at the store, so that a process can say that it waits and does not
+ * hang. For processes of one thread; at their start. NULL: nobody wants to know. */
+void store_while_waiting(void (*cb)(void));
+
 /* Opens the store named by `url`: "sqlite:PATH". A STORE_WRITER creates and upgrades the schema; a STORE_READER of a store that does
  * not exist yet fails. On failure *out is NULL and `error` a sentence that says what and how to mend it. */
 enum store_status store_open(struct store **out, const char *url, enum store_mode mode, char *error,

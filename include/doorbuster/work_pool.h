@@ -46,7 +46,9 @@ bool work_submit(struct work_pool *pool, enum work_queue queue, work_cb work, wo
  * again every few milliseconds, also if nothing has changed: waiting jobs are started from here. Loop thread. */
 void work_pool_press(struct work_pool *pool, bool pressed);
 
-/* Jobs waiting and running, all queues. */
+/* Jobs waiting and running, of one queue. */
+size_t work_pool_length(const struct work_pool *pool, enum work_queue queue);
+/* The same of all queues. */
 size_t work_pool_busy(const struct work_pool *pool);
 
 #endif

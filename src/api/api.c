@@ -81,8 +81,22 @@ void api_leave(struct api *api)
     events_leave(api->events);
 }
 
+/* Looked at now and then, not kept up to date with every purchase. */
+static void set_gauges(const struct api *api)
+{
+    static const enum metrics_gauge queues[WORK_QUEUES] = {
+        [WORK_PASSWORD] = METRICS_GAUGE_queue_password, [WORK_STORE] = METRICS_GAUGE_queue_store,
+        [WORK_CHANGE] = METRICS_GAUGE_queue_change,     [WORK_SETTLE] = METRICS_GAUGE_queue_settle,
+        [WORK_SELL] = METRICS_GAUGE_queue_sell,
+    };
+    for (int i = 0; i < WORK_QUEUES; i++) {
+        metrics_set(queues[i], (int64_t)work_pool_length(api->pool, (enum work_queue)i));
+    }
+}
+
 void api_watch(struct api *api)
 {
+    set_gauges(api);
     events_watch(api->events);
     uint64_t decisions = gate_decisions(api->gate);
     work_pool_press(api->pool, decisions - api->decisions_seen >= PRESSED_DECISIONS);

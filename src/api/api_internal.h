@@ -61,6 +61,7 @@ enum api_problem {
     PROBLEM_IDEMPOTENCY_KEY_REUSED,
     PROBLEM_VALIDATION,
     PROBLEM_TOO_BUSY,
+    PROBLEM_TOO_FAST,
     PROBLEM_SALE_NOT_OPEN,
     PROBLEM_SALE_OVER,
     PROBLEM_WITHDRAWAL_TOO_LARGE,
@@ -94,7 +95,7 @@ void validation_query(struct validation *validation, const struct http_request *
 bool validation_failed(struct validation *validation, struct http_request *request);
 
 /* --- who is asking (identity.c) -------------------------------------------------------------------------------------------- */
-/* False: answered 401. claims->username may be empty: see jwt.h. */
+/* False: answered 401, or 429 because the account asks too fast. claims->username may be empty: see jwt.h. */
 bool api_identify(struct api *api, struct http_request *request, struct jwt_claims *claims);
 /* The same, and 403 unless an admin. */
 bool api_identify_admin(struct api *api, struct http_request *request, struct jwt_claims *claims);

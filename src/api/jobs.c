@@ -12,8 +12,8 @@
 #include <string.h>
 
 #define REDIS_TIMEOUT_MS 1000
-#define NODE_TIMEOUT_MS 250  /* one node of several that hangs must not hold up those who read */
-#define JOB_DEADLINE_MS 5000 /* from the request to its taking up */
+#define NODE_TIMEOUT_MS 250              /* one node of several that hangs must not hold up those who read */
+#define JOB_DEADLINE_US INT64_C(5000000) /* from the request to its taking up */
 
 struct desk *desk_borrow(struct api *api)
 {
@@ -127,18 +127,20 @@ void *job_new(struct api *api, struct http_request *request, size_t bytes, job_w
     job->request = request;
     job->work = work;
     job->reply = reply;
-    job->deadline_us = clock_monotonic_us() + (int64_t)JOB_DEADLINE_MS * 1000;
+    job->deadline_us = clock_monotonic_us() + JOB_DEADLINE_US;
     return job;
 }
 
 static void work_job_cb(void *context)
 {
     struct job *job = context;
-    if (clock_monotonic_us() >
-        job->deadline_us) { /* whoever asked has had to wait too long already: do not make the others wait too */
+    int64_t waited_us = clock_monotonic_us() + JOB_DEADLINE_US - job->deadline_us;
+    metrics_observe(METRICS_HISTOGRAM_queue_wait_us, (uint64_t)waited_us);
+    if (waited_us >
+        JOB_DEADLINE_US) { /* whoever asked has had to wait too long already: do not make the others wait too */
         job->outcome = JOB_UNAVAILABLE;
         snprintf(job->error, sizeof job->error, "waited longer than %d s for a pool thread",
-                 JOB_DEADLINE_MS / 1000);
+                 (int)(JOB_DEADLINE_US / 1000000));
         return;
     }
     struct desk *desk = desk_borrow(job->api);

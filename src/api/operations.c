@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define METRICS_BYTES 16384
 #define PAGE_BYTES 1024
 
 void operations_root(struct http_request *request, void *context)
@@ -30,9 +29,18 @@ void operations_health(struct http_request *request, void *context)
 void operations_metrics(struct http_request *request, void *context)
 {
     struct api *api = context;
-    char *text = http_request_alloc(request, METRICS_BYTES);
-    size_t bytes = metrics_format(api->settings.metrics, text, METRICS_BYTES);
-    http_reply_bytes(request, 200, "text/plain; version=0.0.4; charset=utf-8", text, bytes);
+    const char *labels[METRICS_ROUTES_MAX];
+    struct metrics_names names = {.route_labels = labels,
+                                  .version = DOORBUSTER_VERSION,
+                                  .gate = gate_kind_names[api->settings.place->kind]};
+    const struct http_route *routes = api_routes(&names.route_count);
+    CHECK(names.route_count <= METRICS_ROUTES_MAX);
+    for (size_t i = 0; i < names.route_count; i++) {
+        labels[i] = routes[i].label;
+    }
+    size_t bytes = 0;
+    char *text = metrics_format(api->settings.metrics, &names, &bytes);
+    http_reply_text(request, 200, "text/plain; version=0.0.4; charset=utf-8", text, bytes);
 }
 
 static const struct http_problem *find_problem(const char *slug)

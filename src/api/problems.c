@@ -49,6 +49,11 @@ const struct http_problem api_problems[API_PROBLEMS] = {
                             "field and what it may be."},
     [PROBLEM_TOO_BUSY] = {429, "too-busy", "Too many sign-ins at once",
                           "The queue for sign-ins is full. Try again after the seconds in Retry-After."},
+    [PROBLEM_TOO_FAST] =
+        {429, "too-fast", "Too fast",
+         "More requests came from one account or one address, or more sign-ins failed, than "
+         "\"limit\" allows; RateLimit-Policy says how many that is. Nothing was done: send the "
+         "same again, with the same Idempotency-Key, after the seconds in Retry-After."},
     [PROBLEM_SALE_NOT_OPEN] = {409, "sale-not-open", "Sale not open yet",
                                "The sale of the product \"product_id\" opens at \"starts_at\". Nothing was "
                                "taken; come again after the seconds in Retry-After."},

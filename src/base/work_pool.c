@@ -261,11 +261,16 @@ bool work_submit(struct work_pool *pool, enum work_queue queue_index, work_cb wo
     return true;
 }
 
+size_t work_pool_length(const struct work_pool *pool, enum work_queue queue_index)
+{
+    return (size_t)pool->queues[queue_index].running + pool->queues[queue_index].waiting;
+}
+
 size_t work_pool_busy(const struct work_pool *pool)
 {
     size_t busy = 0;
 
     for (int i = 0; i < WORK_QUEUES; i++)
-        busy += (size_t)pool->queues[i].running + pool->queues[i].waiting;
+        busy += work_pool_length(pool, (enum work_queue)i);
     return busy;
 }

@@ -527,7 +527,7 @@ static void send_call(struct lua_gate *gate)
         call->purchases[call->count++] = purchase;
     }
     struct call_arguments *arguments = write_arguments(call);
-    metrics_add(METRICS_gate_calls, 1);
+    metrics_observe(METRICS_HISTOGRAM_gate_batch, call->count);
     CHECK(redis_link_command(gate->calls, call_cb, call, arguments->argc, arguments->argv,
                              arguments->argv_bytes));
 }

@@ -493,8 +493,7 @@ static void sell(struct redlock_gate *gate)
     batch->moves.count = 0;
     gate->is_selling = gate->base.settings.sell_cb(gate->base.settings.context, batch);
     if (gate->is_selling) {
-        metrics_add(METRICS_gate_calls, 1);
-        metrics_add(METRICS_gate_batched, batch->count);
+        metrics_observe(METRICS_HISTOGRAM_gate_batch, batch->count);
     } else {
         complain(gate, "no room to have purchases decided; trying again");
         put_back(gate);

@@ -105,6 +105,7 @@ static bool each_product(struct recorder *recorder, product_step step)
         ok = store_products(recorder->store, after, products, PRODUCTS_AT_ONCE, &count) == STORE_OK ||
              recorder_store_failed(recorder, "reading the products");
         for (size_t i = 0; ok && i < count; i++) {
+            metrics_beat(clock_monotonic_us());
             ok = step(recorder, &products[i]);
             after = products[i].id;
         }
@@ -138,6 +139,7 @@ typedef void (*put_gathered)(struct gathering *gathering);
 static bool note_gathered(struct gathering *gathering, put_gathered put)
 {
     if (++gathering->count == PUT_AT_ONCE) {
+        metrics_beat(clock_monotonic_us());
         put(gathering);
     }
     return !gathering->failed;
@@ -455,6 +457,7 @@ static bool record_healing(struct recorder *recorder)
         const struct difference *difference = &recorder->differences[i];
         struct stock_change change = {.product_id = difference->product_id, .cause = STOCK_HEALING};
         struct change_result result;
+        metrics_beat(clock_monotonic_us());
         if (difference->redis_stock < 0) {
             snprintf(change.note, sizeof change.note, "Redis did not have it, the store has %" PRId64,
                      difference->store_stock);

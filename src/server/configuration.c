@@ -1,6 +1,6 @@
 /* The server's settings, read and checked at start. Runs in the supervisor before anything else does; everything wrong is one line on
  * stderr and exit 2. Owns the files of the secret key and of the server's id. */
-#include "configuration_gate.h"
+#include "configuration_http.h"
 #include "server.h"
 
 #include "doorbuster/check.h"
@@ -22,6 +22,7 @@
 
 #define SECRET_FILE_BYTES 32
 #define ID_DIGITS 16
+#define HANG_TIMEOUT_MAX_S 3600
 
 static struct setting options[] = {
     {.option = "listen",
@@ -57,8 +58,49 @@ static struct setting options[] = {
      .value_name = "LIST",
      .default_value = "spawn",
      .help = "host:port,…: an odd number of Redis nodes for the locks; or spawn: five in DIR"},
+    {.option = "hang-timeout",
+     .environment = "DOORBUSTER_HANG_TIMEOUT",
+     .value_name = "SECONDS",
+     .default_value = "10",
+     .help = "a process that has not turned its loop for so long is killed and started again; 0: never"},
     {.option = "dev-open-admin",
      .help = "every signed-in account may use the admin calls; on a loopback address only"},
+    {.option = "tls-certificate",
+     .environment = "DOORBUSTER_TLS_CERTIFICATE",
+     .value_name = "FILE",
+     .help = "serve HTTPS: the certificate with its chain, PEM; read again on SIGHUP"},
+    {.option = "tls-key",
+     .environment = "DOORBUSTER_TLS_KEY",
+     .value_name = "FILE",
+     .help = "the certificate's private key, PEM"},
+    {.option = "cors-origins",
+     .environment = "DOORBUSTER_CORS_ORIGINS",
+     .value_name = "LIST",
+     .help = "https://shop.example,…: whose pages may read answers; or *: everybody's (default: nobody's)"},
+    {.option = "trusted-proxies",
+     .environment = "DOORBUSTER_TRUSTED_PROXIES",
+     .value_name = "LIST",
+     .help = "10.0.0.1,172.16.0.0/12,…: whose X-Forwarded-For is believed (default: nobody's)"},
+    {.option = "rate-limits",
+     .environment = "DOORBUSTER_RATE_LIMITS",
+     .value_name = "on|off",
+     .default_value = "on",
+     .help = "429 for those who ask too fast; off for load tests"},
+    {.option = "rate-account",
+     .environment = "DOORBUSTER_RATE_ACCOUNT",
+     .value_name = "N/s[:BURST]",
+     .default_value = "50/s:100",
+     .help = "calls of one account"},
+    {.option = "rate-address",
+     .environment = "DOORBUSTER_RATE_ADDRESS",
+     .value_name = "N/s[:BURST]",
+     .default_value = "500/s:1000",
+     .help = "calls from one address; programs on this machine are exempt"},
+    {.option = "rate-sign-in",
+     .environment = "DOORBUSTER_RATE_SIGN_IN",
+     .value_name = "N/min[:BURST]",
+     .default_value = "10/min",
+     .help = "wrong passwords for one user name from one address"},
     {.environment = "JWT_SECRET_KEY",
      .value_name = "KEY",
      .help = "key that signs the tokens, 32 bytes or more (default: made once, kept in DIR)"},
@@ -79,7 +121,7 @@ static struct settings settings = {
     .program = PROGRAM,
     .summary = "sells what there is, each unit once: a flash-sale server",
     .epilogue = "It runs in the foreground and logs to stderr. SIGTERM or Ctrl-C stops it cleanly, SIGHUP "
-                "replaces its workers one by one.\n"
+                "replaces its workers one by one\nand reads the certificate again.\n"
                 "Exit codes: 0 stopped as asked, 1 gave up, 2 a bad option or setting.",
     .list = options,
     .count = sizeof options / sizeof options[0],
@@ -199,12 +241,15 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
             : (unsigned)(processors < 1                     ? 1
                          : processors > METRICS_WORKERS_MAX ? METRICS_WORKERS_MAX
                                                             : processors);
+    configuration->hang_timeout_us =
+        settings_get_integer(&settings, "hang-timeout", 0, HANG_TIMEOUT_MAX_S) * 1000000;
     configuration->dev_open_admin = settings_get(&settings, "dev-open-admin") != NULL;
     if (configuration->dev_open_admin && !configuration->listen_is_loopback) {
         process_refuse(PROGRAM, "--dev-open-admin makes everyone an admin; it needs --listen on a loopback "
                                 "address, such as 127.0.0.1:8080");
     }
     read_data_dir(configuration);
+    configuration_read_http(&settings, configuration);
     configuration_read_gate(&settings, configuration);
     read_secret(configuration);
     read_store(configuration);

@@ -325,6 +325,7 @@ static bool fill_node(struct node_keeper *keeper, unsigned node)
     struct log_position position;
     int64_t after = 0, products = 0;
     do {
+        metrics_beat(clock_monotonic_us());
         if (!read_page_of_all(keeper, after, &position)) {
             return false;
         }
@@ -483,6 +484,7 @@ static bool mend_nodes(struct node_keeper *keeper)
     memset(keeper->was_healed, 0, sizeof keeper->was_healed);
     for (unsigned i = 0; i < keeper->place->node_count; i++) {
         bool is_marked = keeper->said[i][0].known;
+        metrics_beat(clock_monotonic_us());
         keeper->nodes[i].was_filled = keeper->nodes[i].was_filled || is_marked;
         if (keeper->nodes[i].answers &&
             !(is_marked ? mend_node(keeper, i, last.recorded) : fill_node(keeper, i))) {
@@ -551,6 +553,7 @@ static bool show_board(struct node_keeper *keeper, bool has_majority)
 
 bool node_keeper_pass(struct node_keeper *keeper)
 {
+    metrics_beat(clock_monotonic_us());
     if (!ensure_open(keeper) || !look_at_store(keeper) || !open_overdue(keeper)) {
         return false;
     }

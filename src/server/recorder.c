@@ -7,7 +7,10 @@
  *          a worker in doubt asks for it, the books differ
  *
  * If it dies, sales wait and go on from its position. It ends when nobody is left who could sell (the workers' lifeline closes): then it
- * drains the log. While it commits, the next entries gather: the busier, the larger the transactions. */
+ * drains the log. While it commits, the next entries gather: the busier, the larger the transactions.
+ *
+ * It says that it lives (metrics_beat()) before every step that may take long but ends by itself: each run of the log, each page of a rebuild, each look for
+ * its turn at the store. Redis's own time limit is REDIS_TIMEOUT_MS. */
 #include "attach.h"
 #include "server.h"
 
@@ -81,17 +84,19 @@ static enum record_result log_is_damaged(struct recorder *recorder)
     return RECORD_DAMAGED;
 }
 
-static void count_run(struct recorder *recorder, size_t count)
+static void count_run(struct recorder *recorder, size_t count, int64_t commit_us)
 {
-    metrics_add(METRICS_recorder_commits, 1);
+    size_t orders = 0;
     for (size_t i = 0; i < count; i++) {
         const struct log_entry *entry = &recorder->entries[i];
-        metrics_add(METRICS_recorder_orders, entry->order_count);
+        orders += entry->order_count;
         metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
         metrics_add(METRICS_recorder_stock_changes,
                     entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE);
-        recorder->last_order += (int64_t)entry->order_count;
     }
+    recorder->last_order += (int64_t)orders;
+    metrics_observe(METRICS_HISTOGRAM_recorder_batch, orders);
+    metrics_observe(METRICS_HISTOGRAM_commit_us, (uint64_t)commit_us);
     if (recorder->rejected_count > 0) {
         metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
         log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
@@ -105,6 +110,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
 {
     size_t count;
     redisReply *reply;
+    metrics_beat(clock_monotonic_us());
     struct gate_announcement announcement = {recorder->store_id, recorder->open_epoch, recorder->recorded,
                                              recorder->rejected, recorder->rejected_count};
     struct log_room room = {.orders = recorder->orders,
@@ -128,6 +134,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         freeReplyObject(reply);
         return count == 0 ? log_is_damaged(recorder) : RECORD_FAILED;
     }
+    int64_t began_us = clock_monotonic_us();
     enum store_status status =
         store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
                      recorder->rejected, RECORD_ORDERS_MAX, &recorder->rejected_count);
@@ -141,7 +148,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         return RECORD_FAILED;
     }
     recorder->recorded = recorder->entries[count - 1].position;
-    count_run(recorder, count);
+    count_run(recorder, count, clock_monotonic_us() - began_us);
     hear_wishes(recorder, count);
     return failpoint("recorder.announce") ? RECORD_FAILED : RECORDED_SOME;
 }
@@ -240,6 +247,12 @@ static void drain_and_leave(struct recorder *recorder, const struct server_share
     store_close(&recorder->store);
 }
 
+/* Whoever waits its turn at the store does not hang. */
+static void beat_cb(void)
+{
+    metrics_beat(clock_monotonic_us());
+}
+
 int recorder_run(const struct server_shared *shared)
 {
     signal(SIGINT, SIG_IGN); /* the supervisor decides when to stop; Ctrl-C reaches the whole group */
@@ -254,10 +267,12 @@ int recorder_run(const struct server_shared *shared)
     struct recorder *recorder = calloc(1, sizeof *recorder);
     CHECK(recorder != NULL);
     recorder->board = sale_board_new(&shared->metrics->board);
+    store_while_waiting(beat_cb);
     char error[512];
     bool ready = false;
     int retry_ms = RETRY_FIRST_MS;
     do {
+        metrics_beat(clock_monotonic_us());
         if (recorder->store == NULL && store_open(&recorder->store, shared->configuration.store_url,
                                                   STORE_WRITER, error, sizeof error) != STORE_OK) {
             log_error("%s", error);

@@ -7,6 +7,9 @@
 
 #define STORE_ERROR_BYTES 512
 
+/* For drivers, in the loop in which they wait for others: calls what store_while_waiting() was given. */
+void store_tell_waiting(void);
+
 struct store_driver {
     const char *scheme; /* "sqlite:": what its URLs begin with */
     bool (*url_is_valid)(const char *url, char *error, size_t error_bytes);

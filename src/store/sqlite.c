@@ -135,6 +135,7 @@ static enum store_status take_turn(struct sqlite_store *store)
                                  "no turn at writing %s in %d s: a process of this server hangs and holds "
                                  "%s" LOCK_SUFFIX "; `fuser` on that file names it",
                                  store->path, TURN_WAIT_MS / 1000, store->path);
+        store_tell_waiting();
         sleep_us(now_us - start_us < TURN_EAGER_AFTER_US ? TURN_POLL_US : TURN_EAGER_POLL_US);
     }
     return STORE_OK;

@@ -1,6 +1,6 @@
 /* The store's front: picks the driver that a URL names, checks what callers promise, and passes calls on.
  *
- * Runs in whatever process and thread calls it; owns nothing but the list of drivers. Fails only on a URL
+ * Runs in whatever process and thread calls it; owns nothing but the list of drivers and the word for those who wait. Fails only on a URL
  * that nobody understands; a broken promise of the caller (a write on a reader, a snapshot opened twice) is a
  * bug and stops the program. */
 #include "driver.h"
@@ -28,6 +28,19 @@ static const struct store_driver *find_driver(const char *url, char *error, size
              "no store is called \"%.*s%s\"; it may be sqlite:PATH, for example sqlite:data/doorbuster.db",
              (int)(scheme < 32 ? scheme : 32), url, scheme > 0 ? ":" : "");
     return NULL;
+}
+
+static void (*waiting_cb)(void);
+
+void store_while_waiting(void (*cb)(void))
+{
+    waiting_cb = cb;
+}
+
+void store_tell_waiting(void)
+{
+    if (waiting_cb != NULL)
+        waiting_cb();
 }
 
 static bool may_write(const struct store *store)

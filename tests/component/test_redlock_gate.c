@@ -3,6 +3,7 @@
  * threads. */
 #include "testing.h"
 
+#include "observations.h"
 #include "folder.h"
 #include "lock_nodes.h"
 #include "proxy.h"
@@ -578,7 +579,7 @@ static void test_order_of_arrival(void **state)
         expect_too_little(&test.probes[i], 0);
     }
     assert_true(a->batches < 20);
-    assert_int_equal(counted(METRICS_gate_calls), a->batches);
+    assert_int_equal(observations(&test.counters, METRICS_HISTOGRAM_gate_batch), a->batches);
     assert_int_equal(gate_pending(a->gate), 0);
     TURN_UNTIL(nodes_saying(1, 0) == LOCK_NODES);
     TURN_UNTIL(lock_nodes_with(&test.nodes, lock_key(1)) == 0); /* nobody needs it any more */
