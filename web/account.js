@@ -15,7 +15,7 @@ async function mayAdminister(token) {
 }
 
 async function enter({ username, password, again }, isNew, forAdmins, say) {
-  const waiting = (error, seconds) => say(`Many people are signing in. Trying again by itself in ${seconds} s.`, 'waiting');
+  const waiting = (error, seconds) => say(`${error instanceof Problem ? error.message : 'No answer came.'} Trying again by itself in ${seconds} s.`, 'waiting');
   if (isNew && password !== again) {
     say('The two passwords differ.');
     return false;

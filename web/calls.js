@@ -78,6 +78,7 @@ export async function call(method, path, options = {}) {
 export function mayPass(error) {
   if (error instanceof Unanswered) return true;
   if (!(error instanceof Problem)) return false;
+  if (error.body.limit === 'sign-in') return false; // a wrong password does not get better
   if (error.status >= 500 || error.status === 429 || error.slug === 'request-in-progress') return true;
   return error.slug === 'sale-not-open' && error.retryAfterSeconds <= OPENING_WAIT_SECONDS_MAX;
 }

@@ -68,20 +68,11 @@ static void reply_asset(struct http_request *request, const struct asset *asset)
     }
 }
 
-static void reply_page(struct http_request *request, const struct asset *page)
-{
-    http_reply_header(request, "Content-Security-Policy",
-                      "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-                      "object-src 'none'");
-    http_reply_header(request, "Referrer-Policy", "same-origin");
-    reply_asset(request, page);
-}
-
 void pages_root(struct http_request *request, void *context)
 {
     http_reply_header(request, "Vary", "Accept");
     if (accept_prefers_html(http_request_header(request, "Accept"))) {
-        reply_page(request, &shop);
+        reply_asset(request, &shop);
     } else {
         operations_root(request, context);
     }
@@ -90,7 +81,7 @@ void pages_root(struct http_request *request, void *context)
 void pages_dashboard(struct http_request *request, void *context)
 {
     (void)context;
-    reply_page(request, &dashboard);
+    reply_asset(request, &dashboard);
 }
 
 void pages_asset(struct http_request *request, void *context)
