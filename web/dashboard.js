@@ -36,7 +36,7 @@ function showBooks({ books, totals }) {
   const words = !known ? 'Not known' : books.equal ? 'Equal' : 'DIFFER';
   setText(byId('books-state'), words);
   const healed = totals.healed ? `, ${formatCount(totals.healed)} healed` : '';
-  setText(byId('books-detail'), known ? `${books.equal ? '' : `${plural(books.differences, 'product', 'products')}, `}compared ${formatTime(books.compared_at)}${healed}` : 'not compared yet');
+  setText(byId('books-detail'), known ? `${books.equal ? '' : `${plural(books.differences, 'product', 'products')}, `}at ${formatTime(books.compared_at)}${healed}` : 'not compared yet');
   setAttribute(byId('tile-books'), 'class', `tile books ${!known ? '' : books.equal ? 'equal' : 'differ'}`);
 }
 
@@ -66,10 +66,15 @@ function showOrders({ orders }) {
     h('td', { class: 'nowrap' }, formatTime(order.at))));
 }
 
+function processTag({ up, pid }) {
+  const [kind, text] = up ? ['good', 'up'] : pid ? ['wait', 'starting'] : ['bad', 'DOWN'];
+  return h('span', { class: `tag ${kind}` }, text);
+}
+
 function showProcesses({ processes, breakers }) {
   showRows(byId('processes-rows'), processes, (process) => [process.name, process.pid, process.up, process.restarts].join(' '), (process) => h('tr', {},
     h('td', {}, process.name),
-    h('td', {}, h('span', { class: `tag ${process.up ? 'good' : 'bad'}` }, process.up ? 'up' : 'DOWN')),
+    h('td', {}, processTag(process)),
     h('td', {}, formatCount(process.restarts)),
     h('td', { class: 'nowrap' }, process.started_at ? formatTime(process.started_at) : '–')));
   const kinds = { closed: 'good', open: 'bad' };

@@ -4,6 +4,7 @@ import { formatSeconds, plural } from './dom.js';
 
 const RECORDER_SILENT_SECONDS = 2;
 const LAG_SECONDS = 1;
+const START_MS = 5000; // a process that is younger than this may still be on its way
 
 // Coarse: the banner is read aloud whenever its words change.
 const forHowLong = (seconds) => (seconds < 10 ? 'some seconds' : formatSeconds(10 * Math.floor(seconds / 10)));
@@ -42,8 +43,9 @@ function ofGate({ products }) {
   }];
 }
 
-function ofProcesses({ processes }) {
-  const down = processes.filter((process) => !process.up).map((process) => process.name);
+function ofProcesses({ processes, at }) {
+  const isStarting = (process) => process.started_at && Date.parse(at) - Date.parse(process.started_at) < START_MS;
+  const down = processes.filter((process) => !process.up && !isStarting(process)).map((process) => process.name);
   return down.length === 0 ? [] : [{
     minor: true,
     title: `Not up: ${down.join(', ')}.`,

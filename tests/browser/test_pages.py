@@ -288,7 +288,7 @@ class TestPages(unittest.TestCase):
         browser = self.browser
         browser.open("/dashboard")
         browser.wait_text("#link-text", "Live")
-        self.assertEqual(browser.text("#banner"), "")
+        browser.wait_gone("#banner")
         browser.block("*/api/events*", "*/api/figures*")
         browser.driver.refresh()
         browser.wait_text("#banner", "No news from the server")
