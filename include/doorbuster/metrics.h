@@ -21,9 +21,6 @@
     X(attaches_asked, "attaches that a worker in doubt asked the recorder for")                              \
     X(sale_stalls, "times a worker stopped selling because the record did not follow")                       \
     X(logins_refused_busy, "logins and registrations answered 429 because the queue was full")               \
-    X(rate_limited_account, "requests answered 429 because their account asked too fast")                    \
-    X(rate_limited_address, "requests answered 429 because too many came from their address")                \
-    X(rate_limited_sign_in, "sign-ins answered 429 because too many had failed")                             \
     X(redis_links_lost, "connections to Redis that broke")                                                   \
     X(recorder_cancellations, "orders cancelled")                                                            \
     X(recorder_stock_changes, "openings, restocks, withdrawals, healings and price changes recorded")        \
