@@ -20,7 +20,8 @@ from locust import task
 
 import report
 import shelf_report
-from people import Answer, NotReady, Person, Sale, enter, fetch, fetch_token, judge_product_fields, run, set_scene
+from account import NotReady, enter, fetch, fetch_token
+from people import Answer, Person, Sale, judge_product_fields, run, set_scene
 from report import StoreReading
 from shelf import Lines, Product, ShelfTally
 
