@@ -14,6 +14,8 @@ from report import StoreReading
 from shelf import Product, ShelfTally
 from tally import Histogram
 
+BEND_P99_MS = 100.0          # a server that answers one in a hundred later than this is over its bend
+BEND_GROWTH_MIN = 0.3        # of what more people should have brought more: less than this and it is over too
 NEVER_BEFORE = {figure: 0 for figure in shelf_report.TOLD}  # what `verify` would have said of a product that was not there yet
 
 
@@ -46,6 +48,17 @@ class ProductionTally(ShelfTally):
         self.bought += 1
         self.sold_at[int(at * 10)] += 1
         self.note_sold({product_id: 1})
+
+
+def why_it_bends(rates: list[tuple[int, float]], p99_ms: float) -> str:
+    """`rates`: people and answers a second of each level so far. "": it does not."""
+    if p99_ms > BEND_P99_MS:
+        return f"p99 over {BEND_P99_MS:.0f} ms"
+    if len(rates) >= 2:
+        (users_before, rate_before), (users, rate) = rates[-2:]
+        if rate / rate_before - 1 < BEND_GROWTH_MIN * (users / users_before - 1):
+            return "more people brought hardly more answers"
+    return ""
 
 
 def faults_of(tally: ProductionTally, reading: StoreReading) -> list[str]:

@@ -5,11 +5,13 @@ Recovered is the first moment from which on the next 0.3 s and the next whole se
 the kill: the stream is back, and stays. A kill that nobody noticed took 0 s."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
 BEFORE_TENTHS = 20            # what "before" is
 WINDOWS_TENTHS = (3, 10)
 ENOUGH = 0.9
+BURST = 1.5                   # times the rate before: more in a tenth of a second is what was put off, made good at once, and does not count
 NOISE_DEVIATIONS = 2.0        # of few sales there are fewer than 90 % just by chance
 
 
@@ -19,8 +21,9 @@ def recovery_seconds(sold_at: dict[int, int], killed_at: float) -> float | None:
     rate = sales(sold_at, killed - BEFORE_TENTHS, BEFORE_TENTHS) / BEFORE_TENTHS
     if rate == 0:
         return None
+    capped = {tenth: min(count, math.ceil(rate * BURST)) for tenth, count in sold_at.items()}
     for tenth in range(killed, max(sold_at) - max(WINDOWS_TENTHS) + 2):
-        if all(sales(sold_at, tenth, length) >= enough(rate * length) for length in WINDOWS_TENTHS):
+        if all(sales(capped, tenth, length) >= enough(rate * length) for length in WINDOWS_TENTHS):
             return max(0.0, tenth / 10 - killed_at)
     return None
 

@@ -8,7 +8,7 @@ import result_table
 from plot import HEIGHT, Plot, draw, draw_legend, number
 from reading import RunRead, Series
 
-SMALL_PLOT_HEIGHT = 170
+SMALL_PLOT_HEIGHT, SMALL_PLOT_CHARACTER = 170, 10.5
 
 STYLE = """
 :root { color-scheme: light dark; --back:#fff; --card:#f6f7f9; --text:#1b1f24; --soft:#5b6470; --rule:#dde1e6; --ok:#00794f; --bad:#c22f1f;
@@ -78,7 +78,7 @@ def tiles(run: RunRead) -> str:
                (f"{found['p50_ms']:.1f} ms", "p50 of all answers"), (f"{found['p99_ms']:.1f} ms", "p99 of all answers"),
                (f"{result_table.most_people(run.run.timeline):,}", "people at once"),
                (f"{sum(line['kinds'].get('confirmed', 0) for line in run.run.timeline):,}", "orders confirmed"),
-               (f"{found['oversold']}", "oversold"), (f"{found['mismatches']} of {found['stock_readings']:,}", "differing books seen")]
+               (f"{found['oversold']}", "oversold"), (f"{found['mismatches']}", f"of {found['stock_readings']:,} looks: the books differed")]
     return '<div class="tiles">' + "".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in figures) + "</div>"
 
 
@@ -116,7 +116,8 @@ def stock(run: RunRead) -> str:
         known = [value for _, value in books[0].points if value is not None]
         left = f"{number(known[-1])} left" if known else ""
         series = [book for book in books if any(value is not None for _, value in book.points)]
-        figures.append(show(Plot(name, left, series, run.seconds, run.events, height=SMALL_PLOT_HEIGHT if many else HEIGHT, close=True), legend=""))
+        figures.append(show(Plot(name, left, series, run.seconds, run.events, height=SMALL_PLOT_HEIGHT if many else HEIGHT,
+                                 close=True, character=SMALL_PLOT_CHARACTER if many else 8.0), legend=""))
     left_out = f'<p class="soft small">{run.products_left_out} more products are not shown.</p>' if run.products_left_out else ""
     return (f'<section><h2>Stock <span class="soft small">by the store, and by {escape(run.stock[0][1][1].name)} at the same position of the log</span></h2>'
             f'{draw_legend(run.stock[0][1], False)}<p></p><div class="plots{" many" if many else ""}">{"".join(figures)}</div>{left_out}</section>')

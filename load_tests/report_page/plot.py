@@ -9,7 +9,7 @@ from html import escape
 from reading import Event, Series
 
 WIDTH, HEIGHT = 520, 250
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 22, 26
+LEFT_MIN, RIGHT, TOP, BOTTOM = 40, 14, 22, 26   # LEFT_MIN and more, if the figures beside the axis are long
 CLOSE_FROM = 0.6 # of the highest figure: a plot whose lowest is above that may leave out what is below
 TIPS_MAX = 120   # places at which a pointer that rests is told the figures
 
@@ -25,7 +25,8 @@ class Plot:
     logarithmic: bool = False
     height: int = HEIGHT
     top: float | None = None    # the axis reaches at least so far
-    close: bool = False         # the axis need not begin at 0: for a little of very much
+    close: bool = False         # whole figures, and the axis need not begin at 0: for a little of very much
+    character: float = 8.0      # how wide one is beside the axis
 
 
 def draw(plot: Plot) -> str:
@@ -60,9 +61,16 @@ class Scale:
     height: int
     logarithmic: bool
     ticks: list[float]
+    left: float = LEFT_MIN
 
     @staticmethod
     def of(plot: Plot) -> "Scale":
+        scale = Scale.without_margin(plot)
+        scale.left = max(LEFT_MIN, 12 + plot.character * max(len(number(tick)) for tick in scale.ticks))
+        return scale
+
+    @staticmethod
+    def without_margin(plot: Plot) -> "Scale":
         values = [value for series in plot.series for _, value in series.points if value is not None]
         high = max(values, default=1.0)
         if plot.stacked:
@@ -71,7 +79,7 @@ class Scale:
         if not plot.logarithmic:
             lowest = min(values, default=0.0)
             low = lowest if plot.close and lowest > CLOSE_FROM * high else 0.0
-            step = nice_step(max((high - low) / 4, high * 1e-6))
+            step = nice_step(max((high - low) / 4, 1.0 if plot.close else high * 1e-6))
             first = math.floor(low / step)
             ticks = [step * place for place in range(first, max(math.ceil(high / step - 1e-9), first + 1) + 1)]
             return Scale(plot.seconds, ticks[0], ticks[-1], plot.height, False, ticks)
@@ -81,7 +89,7 @@ class Scale:
                      [10.0 ** power for power in range(low_power, high_power + 1)])
 
     def x(self, second: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * second / self.seconds, 1)
+        return round(self.left + (WIDTH - self.left - RIGHT) * second / self.seconds, 1)
 
     def y(self, value: float) -> float:
         if self.logarithmic:
@@ -108,8 +116,8 @@ def draw_axes(plot: Plot, scale: Scale) -> list[str]:
     parts = []
     for tick in scale.ticks:
         y = scale.y(tick)
-        parts.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
-                     f'<text class="tick" x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{number(tick)}</text>')
+        parts.append(f'<path class="grid" d="M{scale.left} {y}H{WIDTH - RIGHT}"/>'
+                     f'<text class="tick" x="{scale.left - 6}" y="{y + 4}" text-anchor="end">{number(tick)}</text>')
     step = nice_step(plot.seconds / 6)
     second = 0.0
     while second <= plot.seconds:
@@ -164,7 +172,7 @@ def draw_tips(plot: Plot, scale: Scale) -> list[str]:
         return []
     count = len(plot.series[0].points)
     step = -(-count // TIPS_MAX) or 1
-    width = round((WIDTH - LEFT - RIGHT) * step / max(count, 1), 1)
+    width = round((WIDTH - scale.left - RIGHT) * step / max(count, 1), 1)
     parts = []
     for place in range(0, count, step):
         second = plot.series[0].points[place][0]

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from locust import LoadTestShape
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "common")]
 from production_users import Admin, Shopper, scenario  # noqa: E402
 from shapes import SHAPES  # noqa: E402
 

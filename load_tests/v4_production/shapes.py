@@ -8,9 +8,9 @@ from typing import Any, Callable
 
 from locust import LoadTestShape
 
+from production import why_it_bends
+
 ARRIVALS_PER_SECOND = 500    # at most: so many connections a second the client library opens without falling behind
-BEND_P99_MS = 100.0          # a server that answers one in a hundred later than this is over its bend
-BEND_GROWTH_MIN = 0.3        # of what more people should have brought more: less than this and it is over too
 LEVELS = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
 
 
@@ -98,17 +98,6 @@ class Step(Shape):
         why = why_it_bends(self._rates, p99_ms)
         if why:
             tally.bend = {"users": users, "rate": round(self._rates[-1][1], 1), "p99_ms": round(p99_ms, 2), "why": why}
-
-
-def why_it_bends(rates: list[tuple[int, float]], p99_ms: float) -> str:
-    """`rates`: people and answers a second of each level so far. "": it does not."""
-    if p99_ms > BEND_P99_MS:
-        return f"p99 over {BEND_P99_MS:.0f} ms"
-    if len(rates) >= 2:
-        (users_before, rate_before), (users, rate) = rates[-2:]
-        if rate / rate_before - 1 < BEND_GROWTH_MIN * (users / users_before - 1):
-            return "more people brought hardly more answers"
-    return ""
 
 
 class Soak(Shape):
