@@ -170,10 +170,8 @@ start_server() {
   local log=$work/logs/server.log deadline=$((SECONDS + READY_SECONDS_MAX))
   port=$(free_port)
   step "Starting the server on 127.0.0.1:$port$([[ $gate == lua ]] || printf ', with the gate %s' "$gate")"
-  # Rate limits off: here a few hundred people come from one address. Metrics and logs stay as they are.
-  export DOORBUSTER_RATE_LIMITS=off
   # In a session of its own, so that Ctrl-C reaches this script alone, which then stops things in order.
-  setsid "$BIN/server" --listen "127.0.0.1:$port" --data "$work/data" --gate "$gate" >"$log" 2>&1 </dev/null &
+  DOORBUSTER_RATE_LIMITS=off setsid "$BIN/server" --listen "127.0.0.1:$port" --data "$work/data" --gate "$gate" >"$log" 2>&1 </dev/null &
   server_pid=$!
   until grep -q "ready on " "$log"; do
     if ! is_alive "$server_pid"; then
