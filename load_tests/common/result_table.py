@@ -50,13 +50,14 @@ class Run:
     outages: list[dict[str, Any]] | None = None  # what v3_redlock/outage.py wrote; None: nobody killed lock nodes
     timeline: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)  # what watch.py saw
 
 
 def read_run(path: Path) -> Run:
     if not path.is_dir():
         return Run(json.loads(path.read_text(encoding="utf-8")))
     run = Run(json.loads((path / "result.json").read_text(encoding="utf-8")), None, read_lines(path / "timeline.jsonl"),
-              sorted(read_lines(path / "events.jsonl"), key=lambda event: event["at"]))
+              sorted(read_lines(path / "events.jsonl"), key=lambda event: event["at"]), read_lines(path / "samples.jsonl"))
     if run.result["scenario"] == "v3_redlock":
         outages = path / "outages.json"
         run.outages = json.loads(outages.read_text(encoding="utf-8")) if outages.exists() else []
@@ -161,6 +162,9 @@ def rows_of_production(run: Run) -> list[Row]:
     for what, _, seconds in recovery.recoveries(result["sold_at"], run.events):
         rows.append(below(f"{what}: selling again after", seconds, RECOVERY_SECONDS_MAX, "s") if seconds is not None
                     else Row(f"{what}: selling again after", "not in this run", f"< {RECOVERY_SECONDS_MAX} s", False))
+    if run.samples:
+        rows.append(Row("processors in use at most", ", ".join(f"{name} {busiest_processors(run.samples, who):.1f}" for name, who in
+                                                               (("Locust", "load"), ("server", "server"), ("Redis", "redis")))))
     store = result["store"]
     rows.append(Row("verify", f"{store['checks'] - len(store['checks_failed'])} of {store['checks']} checks", "all", store["ok"]))
     return rows
@@ -173,6 +177,10 @@ def most_people(timeline: list[dict[str, Any]]) -> int:
 def busiest_rate(timeline: list[dict[str, Any]]) -> float:
     counts = [line["all"][0] for line in timeline]
     return max((sum(counts[i:i + BUSIEST_SECONDS]) / BUSIEST_SECONDS for i in range(len(counts) - BUSIEST_SECONDS + 1)), default=0.0)
+
+
+def busiest_processors(samples: list[dict[str, Any]], who: str) -> float:
+    return max(line["cpu"].get(who, 0.0) for line in samples)
 
 
 def steady_times(run: Run) -> float:

@@ -9,7 +9,6 @@ from typing import Any, Callable, Iterable
 
 import result_table
 import timeline
-from events import read_lines
 
 POINTS_MAX = 300   # of a series: a run of an hour is drawn in steps of 12 s
 PRODUCTS_MAX = 9   # with a plot of their own
@@ -62,7 +61,7 @@ def read(folder: Path) -> RunRead:
     machine = json.loads(machine_file.read_text(encoding="utf-8")) if machine_file.exists() else {}
     began = lines[0]["at"] - 1   # a line is about the second before it
     seconds = lines[-1]["at"] - began
-    samples = [line for line in read_lines(folder / "samples.jsonl") if began <= line["at"] <= lines[-1]["at"] + 0.1]
+    samples = [line for line in run.samples if began <= line["at"] <= lines[-1]["at"] + 0.1]
     found = RunRead(run, machine, seconds, number_events(run.events, began, seconds))
     found.throughput = [Series(kind, style_of(kind), thin(((line["at"] - began, line["kinds"].get(kind, 0)) for line in lines), mean))
                         for kind in KINDS if any(line["kinds"].get(kind) for line in lines)]
