@@ -222,9 +222,12 @@ start_outage() {
 
 # Looks at the server from outside, once a second, until Locust has ended.
 start_watch() {
-  "$PYTHON" -B "$ROOT/load_tests/common/watch.py" --host "http://127.0.0.1:$port" --server "$server_pid" --until "$locust_pid" \
+  local deadline=$((SECONDS + READY_SECONDS_MAX))
+  "$PYTHON" -B "$ROOT/load_tests/common/watch.py" --host "http://127.0.0.1:$port" --server "$server_pid" --load "$work/logs/locust.pid" \
     --out "$work/run/samples.jsonl" --events "$work/run/events.jsonl" >"$work/logs/watch.log" 2>&1 </dev/null 4<&- &
   watch_pid=$!
+  # It signs in before the crowd does.
+  until [[ -e $work/run/samples.jsonl ]] || ! is_alive "$watch_pid" || ((SECONDS >= deadline)); do sleep 0.05; done
 }
 
 # Prints the lines of the progress file that have come since the last call.
@@ -244,6 +247,7 @@ run_locust() {
   fi
   : >"$work/logs/progress.log"
   exec 4<"$work/logs/progress.log"
+  start_watch
   DOORBUSTER_VERIFY=$BIN/verify DOORBUSTER_DATA=$work/data DOORBUSTER_RESULT=$work/run/result.json \
     DOORBUSTER_TIMELINE=$work/run/timeline.jsonl DOORBUSTER_SHAPE=$shape DOORBUSTER_SECONDS=$seconds DOORBUSTER_USERS=$users \
     DOORBUSTER_PROGRESS=$work/logs/progress.log DOORBUSTER_ACKS=$work/logs/acks.txt PYTHONDONTWRITEBYTECODE=1 \
@@ -251,7 +255,7 @@ run_locust() {
     --host "http://127.0.0.1:$port" "${arguments[@]}" \
     >"$work/logs/locust.log" 2>&1 </dev/null 4<&- &
   locust_pid=$!
-  start_watch
+  printf '%s\n' "$locust_pid" >"$work/logs/locust.pid"
   start_outage
   while is_alive "$locust_pid"; do
     show_progress

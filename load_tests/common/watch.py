@@ -1,10 +1,11 @@
 #!/usr/bin/python3
-"""Watches a running server from outside, once a second, until the process that it was told of has ended: the stock of every product by the
-store and by Redis, and how much processor time the server, its Redis and the load generator take. A JSON object a line, for the report.
+"""Watches a running server from outside, once a second, until the load generator has ended: the stock of every product by the store and by Redis,
+and how much processor time the server, its Redis and the load generator take. A JSON object a line, for the report.
 
-  watch.py --host URL --server PID --until PID --out FILE [--events FILE]
+  watch.py --host URL --server PID --load FILE --out FILE [--events FILE]
 
-  --server  the supervisor     --until   the load generator; when it has ended, so does this
+  --server  the supervisor
+  --load    the load generator's process id will be in this file: it is started when OUT is there, so that this has signed in before the crowd
   --events  note here, too, which of the server's processes were started anew
 
 A line: {"at": …, "products": [{"id", "name", "store", "redis"}, …], "cpu": {"server": 0.8, "redis": 0.1, "load": 0.9}}; "redis" is null while
@@ -28,6 +29,7 @@ from events import note_event  # noqa: E402
 
 PRODUCTS_MAX = 12           # of more, the first: each is a request a second
 LIST_EVERY_SECONDS = 5
+LOAD_SECONDS_MAX = 60
 
 
 class Shelf:
@@ -103,15 +105,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="watch.py")
     parser.add_argument("--host", required=True, metavar="URL")
     parser.add_argument("--server", type=int, required=True, metavar="PID")
-    parser.add_argument("--until", type=int, required=True, metavar="PID")
+    parser.add_argument("--load", type=Path, required=True, metavar="FILE")
     parser.add_argument("--out", required=True, metavar="FILE")
     parser.add_argument("--events", metavar="FILE")
     arguments = parser.parse_args()
-    shelf, machine = Shelf(arguments.host), Machine(arguments.server, arguments.until)
-    machine.look()
-    machine.started_anew()
+    shelf = Shelf(arguments.host)
+    shelf.look()
     with open(arguments.out, "w", encoding="utf-8") as out:
-        while is_running(arguments.until):
+        load = wait_for_number(arguments.load)
+        machine = Machine(arguments.server, load)
+        machine.look()
+        machine.started_anew()
+        while is_running(load):
             time.sleep(1.0 - time.time() % 1.0)
             try:
                 line = {"at": round(time.time(), 3), "cpu": machine.look(), "products": shelf.look()}
@@ -122,6 +127,15 @@ def main() -> int:
             out.write(json.dumps(line, separators=(",", ":")) + "\n")
             out.flush()
     return 0
+
+
+def wait_for_number(path: Path) -> int:
+    deadline = time.monotonic() + LOAD_SECONDS_MAX
+    while not path.exists() or not path.read_text().strip():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"watch.py: no process id in {path}")
+        time.sleep(0.05)
+    return int(path.read_text())
 
 
 def is_running(pid: int) -> bool:

@@ -42,7 +42,7 @@ def main() -> int:
         "began_at": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "Doorbuster": first_line(f"{arguments.bin}/server", "--version"),
         "Redis": first_line("redis-server", "--version").partition(" sha")[0],
-        "Locust": first_line("/usr/bin/python3", "-c", "import importlib.metadata as m; print(m.version('locust'))"),
+        "Locust": first_line("dpkg-query", "-W", "-f", "${Version}", "python3-locust"),
         "Python": platform.python_version(),
         "processors": f"{os.cpu_count()} x {field_of('/proc/cpuinfo', 'model name')}",
         "memory": f"{int(memory_kib) / 1024 / 1024:.0f} GiB" if memory_kib.isdigit() else "?",

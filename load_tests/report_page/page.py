@@ -75,7 +75,7 @@ def head(run: RunRead, name: str) -> str:
 def tiles(run: RunRead) -> str:
     found = run.run.result
     figures = [(f"{result_table.busiest_rate(run.run.timeline):,.0f}/s", f"requests, best {result_table.BUSIEST_SECONDS} s"),
-               (f"{found['p50_ms']:.1f} ms", "p50 of all answers"), (f"{found['p99_ms']:.1f} ms", "p99 of all answers"),
+               (f"{number(found['p50_ms'])} ms", "p50 of all answers"), (f"{number(found['p99_ms'])} ms", "p99 of all answers"),
                (f"{result_table.most_people(run.run.timeline):,}", "people at once"),
                (f"{sum(line['kinds'].get('confirmed', 0) for line in run.run.timeline):,}", "orders confirmed"),
                (f"{found['oversold']}", "oversold"), (f"{found['mismatches']}", f"of {found['stock_readings']:,} looks: the books differed")]
@@ -94,7 +94,8 @@ def plots(run: RunRead) -> str:
         return Plot(title, unit, series, run.seconds, run.events, **options)  # type: ignore[arg-type]
 
     shown = [plot("Answers", "a second, by kind", run.throughput, stacked=True),
-             plot("How long they took", "milliseconds, logarithmic", run.latency, logarithmic=True),
+             plot("How long purchases took", "milliseconds, logarithmic", run.buying_times, logarithmic=True),
+             plot("How long everything took", "milliseconds; signing in is slow on purpose", run.all_times, logarithmic=True),
              plot("People", "at once", run.users),
              plot("Processor time", "processors in use", run.cpu, top=1.0)]
     return f'<section><h2>Second by second</h2><div class="plots">{"".join(show(each) for each in shown if each.series)}</div></section>'

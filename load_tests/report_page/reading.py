@@ -11,7 +11,7 @@ import result_table
 import timeline
 
 POINTS_MAX = 300   # of a series: a run of an hour is drawn in steps of 12 s
-PRODUCTS_MAX = 9   # with a plot of their own
+PRODUCTS_MAX = 12  # with a plot of their own
 
 # From the bottom of the stack to its top.
 KINDS = (timeline.CONFIRMED, timeline.SOLD_OUT, timeline.REFUSED, timeline.CHANGED, timeline.SIGNED_IN, timeline.LOOKED, timeline.UNAVAILABLE)
@@ -43,7 +43,8 @@ class RunRead:
     seconds: float
     events: list[Event]
     throughput: list[Series] = field(default_factory=list)
-    latency: list[Series] = field(default_factory=list)
+    all_times: list[Series] = field(default_factory=list)
+    buying_times: list[Series] = field(default_factory=list)
     users: list[Series] = field(default_factory=list)
     cpu: list[Series] = field(default_factory=list)
     stock: list[tuple[str, list[Series]]] = field(default_factory=list)   # product, its two books
@@ -65,13 +66,17 @@ def read(folder: Path) -> RunRead:
     found = RunRead(run, machine, seconds, number_events(run.events, began, seconds))
     found.throughput = [Series(kind, style_of(kind), thin(((line["at"] - began, line["kinds"].get(kind, 0)) for line in lines), mean))
                         for kind in KINDS if any(line["kinds"].get(kind) for line in lines)]
-    found.latency = [Series(name, style, thin(((line["at"] - began, line["all"][place] if line["all"][0] else None) for line in lines), highest))
-                     for name, style, place in (("p50", "p50", 1), ("p95", "p95", 2), ("p99", "p99", 3))]
+    found.all_times, found.buying_times = (times(lines, which, began) for which in ("all", "buying"))
     found.users = [Series("people", "users", thin(((line["at"] - began, line["users"]) for line in lines), mean))]
     found.cpu = [Series(name, who, thin(((line["at"] - began, line["cpu"].get(who, 0.0)) for line in samples), mean))
                  for name, who in (("server", "server"), ("Redis", "redis"), ("load generator", "load"))] if samples else []
     read_stock(found, samples, began)
     return found
+
+
+def times(lines: list[dict[str, Any]], which: str, began: float) -> list[Series]:
+    return [Series(name, name, thin(((line["at"] - began, line[which][place] if line[which][0] else None) for line in lines), highest))
+            for name, place in (("p50", 1), ("p95", 2), ("p99", 3))]
 
 
 def style_of(kind: str) -> str:

@@ -170,7 +170,7 @@ class TestPage(unittest.TestCase):
         found = Balance()
         found.feed(text)
         self.assertEqual((found.faults, found.open), ([], []))
-        self.assertEqual(found.seen["svg"], 6)   # answers, times, people, processors, and two products
+        self.assertEqual(found.seen["svg"], 7)   # answers, times twice, people, processors, and two products
         self.assertNotIn("script", found.seen)
         for words in ("All targets met", "redis killed", "Everyday &lt;&amp;&gt;", "2 x &lt;fast&gt;", "ok, x10", "prefers-color-scheme: dark"):
             self.assertIn(words, text)
@@ -186,7 +186,7 @@ class TestPage(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             write_run(Path(folder), a_result(), 3600)
             found = reading.read(Path(folder))
-        self.assertLessEqual(len(found.latency[0].points), reading.POINTS_MAX)
+        self.assertLessEqual(len(found.all_times[0].points), reading.POINTS_MAX)
         self.assertLess(len(page.render(found)), 400_000)
 
     def test_line_is_broken_where_a_figure_is_unknown(self) -> None:
