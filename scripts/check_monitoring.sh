@@ -21,7 +21,8 @@ fail() {
 
 clean_up() {
   local pid
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null && wait "$pid" || true; done
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  wait || true
   rm -rf -- "$work"
 }
 

@@ -148,7 +148,7 @@ def rows_of_production(run: Run) -> list[Row]:
         exactly("oversold", result["oversold"], 0),
         Row("Redis and store differ", f"{result['mismatches']} of {result['stock_readings']:,}", "0", result["mismatches"] == 0),
         exactly("unexpected answers", result["unexpected"], 0),
-        Row("answers lost or 503, asked again", f"{result['interrupted']:,}", "" if result["kills_expected"] else "0",
+        Row("answers lost, 503 or without Redis' figure", f"{result['interrupted']:,}", "" if result["kills_expected"] else "0",
             None if result["kills_expected"] else result["interrupted"] == 0),
         Row(f"requests/s, busiest {BUSIEST_SECONDS} s", f"{rate:,.0f}", f">= {PRODUCTION_RATE_MIN:,}" if rate_counts else "",
             rate >= PRODUCTION_RATE_MIN if rate_counts else None, rate >= 10 * PRODUCTION_RATE_MIN),

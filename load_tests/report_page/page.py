@@ -25,8 +25,8 @@ p { margin:4px 0; } .soft { color:var(--soft); } .small { font-size:.86rem; }
 .tiles { display:grid; grid-template-columns:repeat(auto-fit, minmax(128px, 1fr)); gap:10px; margin:14px 0; }
 .tile { background:var(--card); border-radius:10px; padding:10px 14px; } .tile b { display:block; font-size:1.5rem; font-weight:600; white-space:nowrap; }
 .tile span { color:var(--soft); font-size:.82rem; }
-.plots { display:grid; grid-template-columns:repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap:14px; }
-.plots.many { grid-template-columns:repeat(auto-fit, minmax(min(100%, 340px), 1fr)); } .many .tick { font-size:17px; }
+.plots { display:grid; grid-template-columns:repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap:14px; }
+.plots.many { grid-template-columns:repeat(auto-fill, minmax(min(100%, 340px), 1fr)); } .many .tick { font-size:17px; }
 figure { margin:0; background:var(--card); border-radius:10px; padding:12px 12px 6px; min-width:0; } figcaption { margin-bottom:6px; }
 svg { display:block; width:100%; height:auto; }
 .grid { stroke:var(--rule); stroke-width:1; fill:none; } .tick { fill:var(--soft); font-size:13px; }
@@ -94,8 +94,8 @@ def plots(run: RunRead) -> str:
         return Plot(title, unit, series, run.seconds, run.events, **options)  # type: ignore[arg-type]
 
     shown = [plot("Answers", "a second, by kind", run.throughput, stacked=True),
-             plot("How long purchases took", "milliseconds, logarithmic", run.buying_times, logarithmic=True),
-             plot("How long everything took", "milliseconds; signing in is slow on purpose", run.all_times, logarithmic=True),
+             plot("How long purchases took", "ms, logarithmic", run.buying_times, logarithmic=True),
+             plot("How long everything took", "ms, logarithmic; signing in is slow on purpose", run.all_times, logarithmic=True),
              plot("People", "at once", run.users),
              plot("Processor time", "processors in use", run.cpu, top=1.0)]
     return f'<section><h2>Second by second</h2><div class="plots">{"".join(show(each) for each in shown if each.series)}</div></section>'

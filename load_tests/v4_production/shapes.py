@@ -73,19 +73,19 @@ class Step(Shape):
         self._rates: list[tuple[int, float]] = []
 
     def tick(self) -> tuple[int, float] | None:
-        level = int(self.get_run_time() / self.seconds * len(LEVELS))
-        if level != self._level:
-            self._note_end_of_level()
-            self._level = level
-        tally = self.look()
-        if level >= len(LEVELS) or (tally is not None and tally.bend):
-            return None
-        return max(2, int(self.users * LEVELS[level])), ARRIVALS_PER_SECOND
-
-    def _note_end_of_level(self) -> None:
         tally = self.look()
         if tally is None:
-            return
+            return self._people_of(0), ARRIVALS_PER_SECOND  # the run has not begun: people are not let in yet
+        level = int(self.get_run_time() / self.seconds * len(LEVELS))
+        if level != self._level:
+            self._note_end_of_level(tally)
+            self._level = level
+        return None if level >= len(LEVELS) or tally.bend else (self._people_of(level), ARRIVALS_PER_SECOND)
+
+    def _people_of(self, level: int) -> int:
+        return max(2, int(self.users * LEVELS[level]))
+
+    def _note_end_of_level(self, tally: Any) -> None:
         now, count = time.monotonic(), tally.all_requests.count
         began, count_before = self._since
         self._since = (now, count)
@@ -93,7 +93,7 @@ class Step(Shape):
         tally.begin_level()
         if self._level < 0:
             return
-        users = max(2, int(self.users * LEVELS[self._level]))
+        users = self._people_of(self._level)
         self._rates.append((users, (count - count_before) / (now - began)))
         why = why_it_bends(self._rates, p99_ms)
         if why:

@@ -156,7 +156,7 @@ class TestTable(unittest.TestCase):
         self.assertEqual(missed, ["oversold", "p50", "redis killed: selling again after"])
 
     def test_lost_answer_where_nothing_was_killed(self) -> None:
-        self.assertFalse(self.rows(a_result(kills_expected=False))["answers lost or 503, asked again"].ok)
+        self.assertFalse(self.rows(a_result(kills_expected=False))["answers lost, 503 or without Redis' figure"].ok)
 
 
 class TestPage(unittest.TestCase):
