@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/deps.sh build run test load
+scripts/deps.sh build run test browser load
 
 build=build-test
 jobs=$(nproc)
