@@ -18,7 +18,7 @@ COPY include include
 COPY src src
 RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DDOORBUSTER_TESTS=OFF -DCMAKE_INSTALL_PREFIX=/usr/local \
  && cmake --build /build \
- && cmake --install /build --prefix /install --strip
+ && cmake --install /build --prefix /install --component programs --strip
 
 FROM debian:12-slim
 RUN apt-get update \

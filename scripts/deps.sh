@@ -10,12 +10,12 @@ declare -A PACKAGES=(
   [build]="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libhiredis-dev libuv1-dev libsqlite3-dev libcjson-dev
            libsodium-dev libcmocka-dev"
   [run]="redis-server curl"
-  [test]="redis-server redis-tools sqlite3 docker-compose"
+  [test]="redis-server redis-tools sqlite3 docker-compose prometheus systemd mandoc curl python3 python3-jsonschema"
   [load]="python3-locust"
   [bench]="wrk nginx-light redis-server redis-tools python3"
 )
 # Packages that bring a daemon. We want their programs only: Doorbuster starts its own, on private sockets.
-DAEMONS="redis-server nginx-light"
+DAEMONS="redis-server nginx-light prometheus"
 POLICY=/usr/sbin/policy-rc.d
 
 say() { printf 'deps: %s\n' "$*"; }

@@ -114,6 +114,9 @@ void http_reply_header(struct http_request *request, const char *name, const cha
 /* body[0..bytes) must live as long as the request: from http_request_alloc, or static. `content_type` is static. */
 void http_reply_bytes(struct http_request *request, unsigned status, const char *content_type,
                       const char *body, size_t bytes);
+/* body[0..bytes) is malloc'ed and freed with the request. NULL: memory is out, which is answered 500. */
+void http_reply_text(struct http_request *request, unsigned status, const char *content_type, char *body,
+                     size_t bytes);
 /* Prints `body` and frees it. */
 void http_reply_json(struct http_request *request, unsigned status, cJSON *body);
 

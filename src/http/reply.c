@@ -22,10 +22,12 @@
 static void count_answer(const struct http_request *request, unsigned status)
 {
     const struct http_settings *settings = &request->server->settings;
+    int64_t took_us = clock_monotonic_us() - request->began_us;
+    http_log_answer(request, status, took_us);
     if (!settings->answered_cb)
         return;
     int route = request->route ? (int)(request->route - settings->routes) : -1;
-    settings->answered_cb(settings->context, route, status, clock_monotonic_us() - request->began_us);
+    settings->answered_cb(settings->context, route, status, took_us);
 }
 
 /* Exactly once a request; `to`: REPLYING or STREAMING. The request may be gone afterwards. Leaves the caller's reference to `response`
@@ -170,9 +172,8 @@ void http_reply_stream(struct http_request *request, const char *content_type, s
     MHD_destroy_response(response);
 }
 
-/* `text` is freed with the request. */
-static void reply_text(struct http_request *request, unsigned status, const char *content_type, char *text,
-                       size_t bytes)
+void http_reply_text(struct http_request *request, unsigned status, const char *content_type, char *text,
+                     size_t bytes)
 {
     if (!text) {
         reply_internal_error(request);
@@ -187,7 +188,7 @@ void http_reply_json(struct http_request *request, unsigned status, cJSON *body)
 {
     char *text = body ? cJSON_PrintBuffered(body, PRINT_BYTES_FIRST, false) : NULL;
     cJSON_Delete(body);
-    reply_text(request, status, HTTP_TYPE_JSON, text, text ? strlen(text) : 0);
+    http_reply_text(request, status, HTTP_TYPE_JSON, text, text ? strlen(text) : 0);
 }
 
 void http_reply_problem(struct http_request *request, const struct http_problem *problem, cJSON *extensions,
@@ -203,7 +204,7 @@ void http_reply_problem(struct http_request *request, const struct http_problem 
     http_sanitize(detail, sizeof detail - 1, safe, sizeof safe);
     char *text = http_problem_print(problem, extensions, safe, &bytes);
     cJSON_Delete(extensions);
-    reply_text(request, problem->status, HTTP_TYPE_PROBLEM, text, bytes);
+    http_reply_text(request, problem->status, HTTP_TYPE_PROBLEM, text, bytes);
 }
 
 struct http_response *http_response_new(unsigned status, const char *content_type, const char *body,

@@ -4,6 +4,7 @@
 
 #include "doorbuster/api.h"
 #include "doorbuster/gate.h"
+#include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 
 #include <stdbool.h>
@@ -27,6 +28,8 @@ struct server_configuration {
     char store_url[4200];
     struct gate_place place;
     bool dev_open_admin;
+    enum log_level log_level; /* at start; then the shared page has it */
+    int64_t hang_timeout_us; /* a process that is silent for so long is taken for dead; 0: never */
     struct server_tls tls;
     const char *cors_origins, *trusted_proxies; /* may be NULL */
     bool has_limits;
@@ -65,6 +68,9 @@ struct server_shared {
     /* Of each worker's slot: the one that died there since the last was started, 0: none. A new worker reads it as it was when it was forked. */
     pid_t dead_workers[METRICS_WORKERS_MAX];
 };
+
+/* One socket a worker; the port that was got is put into the configuration. */
+void listening_open(struct server_shared *shared);
 
 /* Each runs a process to its end and returns its exit code. */
 int supervisor_run(struct server_shared *shared);
