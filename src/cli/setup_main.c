@@ -18,7 +18,9 @@ static struct setting options[] = {
     {.option = "backup",
      .value_name = "FOLDER",
      .help = "instead: copy the store into a new file in FOLDER, checked, while the server sells"},
-    {.option = "keep", .value_name = "N", .help = "with --backup: the newest N stay, older ones go (default: all stay)"},
+    {.option = "keep",
+     .value_name = "N",
+     .help = "with --backup: the newest N stay, older ones go (default: all stay)"},
     {.option = "restore",
      .value_name = "PATH",
      .help = "instead: make a backup, or the newest one in a folder, the store of a stopped server"},
@@ -29,7 +31,8 @@ static struct setting options[] = {
 };
 static struct settings settings = {
     .program = "doorbuster-setup",
-    .summary = "makes the admin account and the scenario's products on a running server; backs its store up, restores it",
+    .summary = "makes the admin account and the scenario's products on a running server; backs its store up, "
+               "restores it",
     .epilogue =
         "v2_multi has ten products and two bundles, the others one product. Running it again changes "
         "nothing;\nonce a product has orders, --reset retires all of the scenario and opens new ones.\n\n"

@@ -101,9 +101,9 @@ static void count_run(struct recorder *recorder, size_t count)
         const struct log_entry *entry = &recorder->entries[i];
         metrics_add(METRICS_recorder_orders, entry->order_count);
         metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
-        metrics_add(METRICS_recorder_stock_changes,
-                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE ||
-                        entry->kind == LOG_ENTRY_WINDOW);
+        metrics_add(METRICS_recorder_stock_changes, entry->kind == LOG_ENTRY_STOCK ||
+                                                        entry->kind == LOG_ENTRY_PRICE ||
+                                                        entry->kind == LOG_ENTRY_WINDOW);
         recorder->last_order += (int64_t)entry->order_count;
     }
     if (recorder->rejected_count > 0) {
