@@ -38,6 +38,7 @@ static const struct http_route routes[] = {
     {HTTP_GET, "/api/products/{id}/stock", "product_stock", products_stock},
     {HTTP_POST, "/api/admin/products/{id}/stock", "stock_change", stock_changes_create},
     {HTTP_POST, "/api/admin/products/{id}/price", "price_change", price_changes_create},
+    {HTTP_POST, "/api/admin/products/{id}/window", "window_change", window_changes_create},
     {HTTP_GET, "/api/admin/audit", "audit", audit_list},
     {HTTP_POST, "/api/auth/register", "register", accounts_register},
     {HTTP_POST, "/api/auth/login", "login", accounts_login},

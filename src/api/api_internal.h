@@ -84,6 +84,10 @@ void api_reply_later(struct http_request *request, enum api_problem problem, int
 size_t api_breakers(struct api *api, struct breaker *out[API_BREAKERS]);
 void api_reply_not_found(struct http_request *request, const char *what, int64_t id);
 
+/* A time as answers have it, RFC 3339. */
+void api_add_time(cJSON *json, const char *name, int64_t at_ms);
+void api_add_time_or_null(cJSON *json, const char *name, int64_t at_ms); /* 0: null */
+
 /* What is wrong with a request's values, gathered field by field. */
 struct validation {
     cJSON *errors; /* NULL: nothing */
@@ -98,6 +102,8 @@ void validation_integer_in(struct validation *validation, const cJSON *object, c
                            const char *field, bool required, int64_t min, int64_t max, int64_t *out);
 void validation_string(struct validation *validation, const cJSON *body, const char *field, bool required,
                        size_t min, size_t max, const char **out);
+/* A time after 1970; absent or null leaves *out alone. */
+void validation_time(struct validation *validation, const cJSON *body, const char *field, int64_t *out);
 /* A query argument as a number from 1 on; absent leaves *out alone. */
 void validation_query(struct validation *validation, const struct http_request *request, const char *name,
                       int64_t max, int64_t *out);
@@ -194,6 +200,7 @@ void purchases_get(struct http_request *request, void *api);
 void purchases_cancel(struct http_request *request, void *api);
 void stock_changes_create(struct http_request *request, void *api);
 void price_changes_create(struct http_request *request, void *api);
+void window_changes_create(struct http_request *request, void *api);
 void audit_list(struct http_request *request, void *api);
 void events_stream(struct http_request *request, void *api);
 void events_figures(struct http_request *request, void *api);

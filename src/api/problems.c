@@ -1,6 +1,7 @@
 /* The problems that the API itself knows, and validation errors. Loop thread; owns nothing. */
 #include "api_internal.h"
 
+#include "doorbuster/clock.h"
 #include "doorbuster/json.h"
 #include "doorbuster/text.h"
 
@@ -13,6 +14,7 @@
 #define DETAIL_BYTES 1000
 #define FIELD_BYTES 64
 #define RETRY_AFTER_MAX_S 60
+#define TIME_CHARACTERS_MAX 64
 
 const struct http_problem api_problems[API_PROBLEMS] = {
     [PROBLEM_UNAUTHORIZED] = {401, "unauthorized", "Not signed in",
@@ -98,6 +100,22 @@ void api_reply_not_found(struct http_request *request, const char *what, int64_t
                        what, id);
 }
 
+void api_add_time(cJSON *json, const char *name, int64_t at_ms)
+{
+    char text[CLOCK_RFC3339_BYTES];
+    clock_rfc3339(at_ms, text);
+    cJSON_AddStringToObject(json, name, text);
+}
+
+void api_add_time_or_null(cJSON *json, const char *name, int64_t at_ms)
+{
+    if (at_ms != 0) {
+        api_add_time(json, name, at_ms);
+    } else {
+        cJSON_AddNullToObject(json, name);
+    }
+}
+
 void validation_add(struct validation *validation, const char *field, const char *format, ...)
 {
     char message[256];
@@ -147,6 +165,15 @@ void validation_string(struct validation *validation, const cJSON *body, const c
     case JSON_FIELD_WRONG_TYPE:
     case JSON_FIELD_OUT_OF_RANGE:
         validation_add(validation, field, "must be text of %zu to %zu characters", min, max);
+    }
+}
+
+void validation_time(struct validation *validation, const cJSON *body, const char *field, int64_t *out)
+{
+    const char *text = NULL;
+    validation_string(validation, body, field, false, 1, TIME_CHARACTERS_MAX, &text);
+    if (text != NULL && (!clock_parse_rfc3339(text, out) || *out == 0)) {
+        validation_add(validation, field, "must be a time after 1970 as in RFC 3339: 2026-11-27T09:00:00Z");
     }
 }
 

@@ -248,18 +248,32 @@ struct stock_reading {
     size_t count;
 };
 
-static void undo_entry(const struct log_entry *entry, struct stock_reading *reading, struct gate_stock *out,
-                       bool *price_known)
+/* Of the terms counts what was before the first change behind the position. */
+struct terms_known {
+    bool price, window;
+};
+
+static void undo_terms(const struct log_entry *entry, int64_t product_id, struct gate_stock *out,
+                       struct terms_known *known)
+{
+    int64_t price;
+    struct sale_window window;
+    if (!known->price && log_entry_price_change(entry, product_id, &price)) {
+        out->price_at = price;
+        known->price = true;
+    }
+    if (!known->window && log_entry_window_change(entry, product_id, &window)) {
+        out->window_at = window;
+        known->window = true;
+    }
+}
+
+static void undo_entry(const struct log_entry *entry, struct stock_reading *reading, struct gate_stock *out)
 {
     for (size_t i = 0; i < reading->count; i++) {
         int64_t delta = log_entry_stock_delta(entry, reading->ids[i]);
         reading->at[i] -= delta;
         out->in_flight += i == 0 && entry->kind == LOG_ENTRY_SALE ? -delta : 0;
-    }
-    int64_t from;
-    if (!*price_known && log_entry_price_change(entry, reading->ids[0], &from)) {
-        out->price_at = from; /* before the first change behind the position */
-        *price_known = true;
     }
 }
 
@@ -269,7 +283,7 @@ static void undo_entries(const redisReply *list, struct stock_reading *readings,
 {
     static _Thread_local struct sale_order orders[SALES_LOG_ORDERS_MAX];
     static _Thread_local struct order_part parts[SALES_LOG_PARTS_MAX];
-    bool price_known[GATE_STOCKS_MAX] = {false};
+    struct terms_known known[GATE_STOCKS_MAX] = {0};
     *behind = (struct gate_behind){0};
     for (size_t i = 0; list->type == REDIS_REPLY_ARRAY && i < list->elements; i++) {
         struct log_entry entry;
@@ -281,7 +295,8 @@ static void undo_entries(const redisReply *list, struct stock_reading *readings,
         if (decode_entry(list->element[i], &room, &entry)) { /* else it is not ours: it changed nothing */
             behind->oldest_at_ms = behind->oldest_at_ms == 0 ? entry.at_ms : behind->oldest_at_ms;
             for (size_t j = 0; j < count; j++) {
-                undo_entry(&entry, &readings[j], &out[j], &price_known[j]);
+                undo_entry(&entry, &readings[j], &out[j]);
+                undo_terms(&entry, readings[j].ids[0], &out[j], &known[j]);
             }
         }
     }
@@ -324,6 +339,7 @@ static void read_product_fields(const redisReply *fields, struct gate_stock *out
     read_components(fields->element[6], now);
     out->on_sale = has_stock || (has_price && now->component_count > 0);
     out->price_at = now->price;
+    out->window_at = (struct sale_window){now->starts_at_ms, now->ends_at_ms};
 }
 
 static void read_log_info(const redisReply *info, struct log_position at, struct gate_stock *out)
@@ -476,6 +492,7 @@ static enum change_outcome classify_failure(void)
     return text_begins_with(failure, "CLOSED")  ? CHANGE_CLOSED
            : text_begins_with(failure, "SHORT") ? CHANGE_SHORT
            : text_begins_with(failure, "FULL")  ? CHANGE_FULL
+           : text_begins_with(failure, "NEVER") ? CHANGE_NEVER_OPEN
                                                 : CHANGE_FAILED;
 }
 
@@ -515,6 +532,7 @@ struct change_words {
     const char *note, *key;
     size_t key_bytes;
     const struct sale_product *opening;
+    struct sale_window window; /* of an opening, or asked for */
 };
 
 static redisReply *call_stock_script(redisContext *redis, const struct change_words *words)
@@ -534,14 +552,26 @@ static redisReply *call_stock_script(redisContext *redis, const struct change_wo
         " %" PRId64 " %" PRId64 " %" PRId64 " %s",
         head->type == REDIS_REPLY_STRING ? head->str : "none", words->what, words->product_id, words->figure,
         words->actor, words->key != NULL ? words->key : "", words->key_bytes, words->note, opening->price,
-        opening->limit, opening->starts_at_ms, opening->ends_at_ms, components);
+        opening->limit, words->window.starts_at_ms, words->window.ends_at_ms, components);
     freeReplyObject(head);
     return reply;
 }
 
+const char *const gate_change_words[] = {
+    [CHANGE_OF_STOCK] = "stock", [CHANGE_OF_PRICE] = "price", [CHANGE_OF_WINDOW] = "window"};
+
 static bool take_position(const redisReply *reply, struct log_position *out)
 {
     return reply->type == REDIS_REPLY_STRING && log_position_parse(reply->str, reply->len, out);
+}
+
+static enum change_kind kind_of_change(const char *word)
+{
+    int kind = CHANGE_OF_WINDOW;
+    while (kind > CHANGE_OF_STOCK && strcmp(word, gate_change_words[kind]) != 0) {
+        kind--;
+    }
+    return (enum change_kind)kind;
 }
 
 static enum change_outcome change_by_script(redisContext *redis, const struct change_words *words,
@@ -559,7 +589,7 @@ static enum change_outcome change_by_script(redisContext *redis, const struct ch
     *result = (struct change_result){.stock = reply->element[1]->integer,
                                      .product_id = reply->element[2]->integer,
                                      .figure = reply->element[3]->integer,
-                                     .is_price = reply->element[5]->integer == 1};
+                                     .kind = kind_of_change(reply->element[5]->str)};
     bool has_position = take_position(reply->element[0], &result->position);
     bool changed = reply->element[4]->integer == 1;
     CHECK(has_position || !changed);
@@ -580,6 +610,9 @@ enum change_outcome gate_change_stock(redisContext *redis, const struct stock_ch
                                  .key = change->key,
                                  .key_bytes = change->key_bytes,
                                  .opening = opening};
+    if (opening != NULL) {
+        words.window = (struct sale_window){opening->starts_at_ms, opening->ends_at_ms};
+    }
     return change_by_script(redis, &words, patience_ms, result);
 }
 
@@ -594,6 +627,20 @@ enum change_outcome gate_change_price(redisContext *redis, const struct price_ch
                                  .note = change->note,
                                  .key = change->key,
                                  .key_bytes = change->key_bytes};
+    return change_by_script(redis, &words, patience_ms, result);
+}
+
+enum change_outcome gate_change_window(redisContext *redis, const struct window_change *change,
+                                       int patience_ms, struct change_result *result)
+{
+    CHECK(sale_window_may_be_asked(&change->to));
+    struct change_words words = {.what = "window",
+                                 .product_id = change->product_id,
+                                 .actor = change->actor,
+                                 .note = change->note,
+                                 .key = change->key,
+                                 .key_bytes = change->key_bytes,
+                                 .window = change->to};
     return change_by_script(redis, &words, patience_ms, result);
 }
 

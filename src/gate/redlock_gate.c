@@ -12,6 +12,8 @@
  * product is sold. One lesson at a time, for all who wait. What the store does not know is not on sale; but a key may have an order from before, and
  * that is found out as in any purchase with a key: in the store, here under a lock of that name.
  *
+ * Terms that may have changed since (a window is closed, and the nodes then name a later position) are learned anew before a refusal rests on them.
+ *
  * Looking: when what this worker last saw of a product is less than what is asked for, its lock is worth nothing if there is still too little. So the
  * nodes are asked first; what a majority says last is the answer, for whoever changed the stock and promised something told a majority before. One
  * read at a time, for all who wait. If no majority knows, or there is enough, the purchase goes to the tills, where the store has the last word.
@@ -143,6 +145,11 @@ static void complain(struct redlock_gate *gate, const char *what)
 }
 
 /* --- the start ---------------------------------------------------------------------------------------------------------------- */
+static bool is_learned(const struct terms_entry *entry)
+{
+    return entry != NULL && !entry->is_outdated;
+}
+
 /* Sets the ticket's tills. False: of some product the terms are not known, and must be. */
 static bool plan(struct redlock_gate *gate, struct ticket *ticket)
 {
@@ -151,7 +158,7 @@ static bool plan(struct redlock_gate *gate, struct ticket *ticket)
     for (size_t i = 0; i < line_count(ticket); i++) {
         int64_t product_id = line_at(ticket, i).product_id;
         const struct terms_entry *entry = terms_find(gate->terms, product_id);
-        if (entry == NULL && !ticket->is_unknown) {
+        if (!is_learned(entry) && !ticket->is_unknown) {
             return false;
         }
         size_t components = entry != NULL ? entry->product.component_count : 0;
@@ -236,7 +243,7 @@ static bool add_to_lesson(struct redlock_gate *gate, const struct ticket *ticket
     for (size_t i = 0; i < line_count(ticket); i++) {
         int64_t product_id = line_at(ticket, i).product_id;
         size_t place = place_in_lesson(lesson, product_id);
-        if (terms_find(gate->terms, product_id) != NULL || place < lesson->count) {
+        if (is_learned(terms_find(gate->terms, product_id)) || place < lesson->count) {
             continue;
         }
         if (place == GATE_LESSON_MAX) {
@@ -288,7 +295,7 @@ static void take_lesson(struct redlock_gate *gate, const struct gate_lesson *les
     see_position(gate, lesson->position);
     for (size_t i = 0; i < lesson->count; i++) {
         if (lesson->known[i]) {
-            terms_learn(gate->terms, &lesson->products[i]);
+            terms_learn(gate->terms, &lesson->products[i], lesson->position);
         }
     }
 }
@@ -375,6 +382,14 @@ static void refuse_for_little(struct redlock_gate *gate, struct ticket *ticket, 
     refuse_unasked(gate, ticket, REFUSAL_INSUFFICIENT_STOCK);
 }
 
+/* The nodes name a later position than the one at which the terms were learned: the sale may be over since, and that is then the reason. Once is
+ * enough for a purchase: what was promised before it came is in the second lesson. */
+static bool may_be_outdated(const struct ticket *ticket, const struct terms_entry *entry,
+                            const struct node_stock *stock)
+{
+    return !ticket->has_learned_anew && log_position_compare(stock->version, entry->learned_at) > 0;
+}
+
 static void looked(struct redlock_gate *gate, struct ticket *ticket, const struct node_stock *stock)
 {
     struct order_part line = line_at(ticket, 0);
@@ -384,7 +399,14 @@ static void looked(struct redlock_gate *gate, struct ticket *ticket, const struc
         entry->seen_stock = stock->stock;
     }
     if (entry != NULL && stock->known && is_too_little(&entry->product, stock->stock, line.quantity)) {
-        refuse_for_little(gate, ticket, stock->stock);
+        if (may_be_outdated(ticket, entry, stock)) {
+            entry->is_outdated = true;
+            ticket->has_learned_anew = true;
+            ticket->has_looked = false;
+            begin(gate, ticket);
+        } else {
+            refuse_for_little(gate, ticket, stock->stock);
+        }
     } else {
         begin(gate, ticket);
     }

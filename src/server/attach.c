@@ -194,7 +194,7 @@ static bool gather_change_key_cb(void *context, const struct store_change_key *k
                                          .stock = key->stock,
                                          .product_id = key->product_id,
                                          .figure = key->figure,
-                                         .is_price = key->is_price};
+                                         .kind = key->kind};
     snprintf(one->key, sizeof one->key, "%s", key->key);
     return note_gathered(gathering, put_change_keys);
 }
@@ -313,7 +313,8 @@ static bool same_books(const struct store_product *product, const struct gate_st
     const struct sale_product *now = &gate->now;
     return (product->component_count > 0 || gate->stock_at == product->stock) &&
            gate->price_at == product->price && now->limit == product->per_customer_limit &&
-           now->starts_at_ms == product->starts_at_ms && now->ends_at_ms == product->ends_at_ms &&
+           gate->window_at.starts_at_ms == product->starts_at_ms &&
+           gate->window_at.ends_at_ms == product->ends_at_ms &&
            same_components(now, product);
 }
 

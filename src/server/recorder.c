@@ -93,7 +93,8 @@ static void count_run(struct recorder *recorder, size_t count, int64_t commit_us
         orders += entry->order_count;
         metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
         metrics_add(METRICS_recorder_stock_changes,
-                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE);
+                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE ||
+                        entry->kind == LOG_ENTRY_WINDOW);
     }
     recorder->last_order += (int64_t)orders;
     metrics_observe(METRICS_HISTOGRAM_recorder_batch, orders);

@@ -56,6 +56,8 @@ struct store_driver {
                                       enum change_outcome *outcome, struct change_result *result);
     enum store_status (*change_price)(struct store *store, const struct price_change *change,
                                       enum change_outcome *outcome, struct change_result *result);
+    enum store_status (*change_window)(struct store *store, const struct window_change *change,
+                                       enum change_outcome *outcome, struct change_result *result);
     enum store_status (*cancel)(struct store *store, int64_t order_id, int64_t actor,
                                 enum change_outcome *outcome, struct change_result *result,
                                 struct stock_moves *moves);

@@ -60,7 +60,8 @@ static const struct migration {
     enum store_status (*then)(struct sqlite_store *store); /* what SQL cannot say; NULL: nothing */
 } migrations[] = {{embedded__0001_first_sql, NULL},
                   {embedded__0002_carts_sql, sqlite_write_history},
-                  {embedded__0003_redlock_sql, NULL}};
+                  {embedded__0003_redlock_sql, NULL},
+                  {embedded__0004_windows_sql, NULL}};
 #define SCHEMA_VERSION ((int64_t)(sizeof migrations / sizeof migrations[0]))
 
 struct sqlite_store *sqlite_of(struct store *store)
@@ -555,6 +556,7 @@ const struct store_driver sqlite_driver = {
     .sell = sqlite_sell,
     .change_stock = sqlite_change_stock,
     .change_price = sqlite_change_price,
+    .change_window = sqlite_change_window,
     .cancel = sqlite_cancel,
     .stock_at = sqlite_stock_at,
     .each_buyer = sqlite_each_buyer,

@@ -6,7 +6,7 @@
  *   sqlite_rows.c        accounts, products, single orders
  *   sqlite_record.c      the recorder: position, epoch, runs of log entries
  *   sqlite_selling.c     without a sales log: batches of purchases, decided and applied
- *   sqlite_changes.c     without a sales log: stock, prices, cancellations; what the stock was
+ *   sqlite_changes.c     without a sales log: stock, prices, windows, cancellations; what the stock was
  *   sqlite_books.c       the products' books while a run is applied
  *   sqlite_audit.c       reads over all orders
  *   sqlite_audit_log.c   the audit log: its chain, its rows
@@ -100,7 +100,8 @@ struct sqlite_book {
     bool opened, is_bundle;
     int64_t stock, opening, restocked, cancelled, sold;
     int64_t price;
-    int64_t limit, starts_at_ms, ends_at_ms; /* never change */
+    struct sale_window window;
+    int64_t limit; /* never changes */
     int64_t updated_at_ms;
     /* What the entry at hand has moved. All its orders move the same way. */
     int64_t moved; /* 0: nothing yet */
@@ -131,8 +132,12 @@ struct sqlite_tally {
     struct store_product_audit audit;
     int64_t last_part_order_id; /* the last order that had it behind its first line */
     /* While the chain is walked. */
-    bool is_bundle, has_price;
-    int64_t stock, price;
+    bool is_bundle;
+    int64_t stock;
+    struct sqlite_term {
+        bool known; /* it was changed before: what it was from the beginning has no row */
+        int64_t figure;
+    } price, starts, ends;
 };
 
 /* Sorted by product id. */
@@ -257,6 +262,8 @@ enum store_status sqlite_change_stock(struct store *store, const struct stock_ch
                                       enum change_outcome *outcome, struct change_result *result);
 enum store_status sqlite_change_price(struct store *store, const struct price_change *change,
                                       enum change_outcome *outcome, struct change_result *result);
+enum store_status sqlite_change_window(struct store *store, const struct window_change *change,
+                                       enum change_outcome *outcome, struct change_result *result);
 enum store_status sqlite_cancel(struct store *store, int64_t order_id, int64_t actor,
                                 enum change_outcome *outcome, struct change_result *result,
                                 struct stock_moves *moves);

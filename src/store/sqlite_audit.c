@@ -127,6 +127,12 @@ void sqlite_tally_log_row(struct sqlite_tally *tally, const char *cause, int64_t
         audit->logged_price = to;
         return;
     }
+    if (!store_cause_is_of_stock(cause)) {
+        audit->window_logged = true;
+        *(strcmp(cause, "starts") == 0 ? &audit->logged_window.starts_at_ms
+                                       : &audit->logged_window.ends_at_ms) = to;
+        return;
+    }
     add_units(&audit->logged_stock, delta);
     if (strcmp(cause, "opening") == 0)
         add_units(&audit->opening_units, delta);

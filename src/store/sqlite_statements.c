@@ -14,6 +14,11 @@
 #define AUDIT_COLUMNS                                                                                        \
     "seq, at_ms, log_epoch, log_n, product_id, cause, delta, from_figure, to_figure, applied, actor, note, " \
     "idempotency_key, hash"
+/* See state.ids_given in 0004_windows.sql. */
+#define NEXT_ID(table) "max(coalesce((SELECT max(id) FROM " table "), 0), ids_given) + 1"
+/* Of a window's two rows the second stands for the change; this is what the first, right before it, says. */
+#define STARTS_BEFORE_ENDS                                                                                   \
+    "(SELECT to_figure FROM audit_log AS starts WHERE starts.seq = audit_log.seq - 1)"
 /* Parts of orders that stand, of products with a limit. EXISTS first and in each half: without a limited product this reads no orders at
  * all. Not by the view sold_parts, where it would come too late: measured, 0.6 s a million orders for nothing. */
 #define HAS_LIMIT(product)                                                                                   \
@@ -34,16 +39,17 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_ROLLBACK] = "ROLLBACK",
 
     [SQL_ADD_USER] =
-        "INSERT INTO users (username, email, password_hash, role, created_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)"
-        " ON CONFLICT (username) DO NOTHING",
+        "INSERT INTO users (id, username, email, password_hash, role, created_at_ms)"
+        " SELECT " NEXT_ID("users") ", ?1, ?2, ?3, ?4, ?5 FROM state WHERE one = 1 ON CONFLICT (username) DO NOTHING",
     [SQL_USER_BY_NAME] = "SELECT " USER_COLUMNS " FROM users WHERE username = ?1",
     [SQL_USER_BY_ID] = "SELECT " USER_COLUMNS " FROM users WHERE id = ?1",
     [SQL_UPDATE_USER] = "UPDATE users SET role = ?2, password_hash = ?3 WHERE id = ?1",
 
     [SQL_ADD_PRODUCT] =
-        "INSERT INTO products (name, description, price, per_customer_limit, planned_stock, created_at_ms,"
+        "INSERT INTO products (id, name, description, price, per_customer_limit, planned_stock, created_at_ms,"
         " updated_at_ms, starts_at_ms, ends_at_ms, is_bundle)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9) ON CONFLICT (name) DO NOTHING",
+        " SELECT " NEXT_ID("products") ", ?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9 FROM state WHERE one = 1"
+        " ON CONFLICT (name) DO NOTHING",
     [SQL_ADD_COMPONENT] = "INSERT INTO bundle_components (bundle_id, product_id, quantity) VALUES (?1, ?2, ?3)",
     [SQL_IS_COMPONENT] = "SELECT 1 FROM products WHERE id = ?1 AND opened = 1 AND is_bundle = 0",
     [SQL_COMPONENTS] =
@@ -83,7 +89,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_WRITE_SALES] = "UPDATE products SET stock = ?2, sold = ?3, updated_at_ms = ?4 WHERE id = ?1",
     [SQL_WRITE_BOOK] =
         "UPDATE products SET opened = ?2, stock = ?3, opening = ?4, restocked = ?5, cancelled = ?6, sold = ?7,"
-        " updated_at_ms = ?8, price = ?9 WHERE id = ?1",
+        " updated_at_ms = ?8, price = ?9, starts_at_ms = ?10, ends_at_ms = ?11 WHERE id = ?1",
     [SQL_ADD_ORDER] =
         "INSERT INTO orders (id, state, request, user_id, product_id, quantity, unit_price, remaining, at_ms, log_epoch,"
         " log_n, idempotency_key, part_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
@@ -103,8 +109,8 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_AUDIT_ROWS_FROM] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq >= ?1 ORDER BY seq",
     [SQL_AUDIT_CHAIN] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
     [SQL_CHANGE_KEYS] =
-        "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1"
-        " ORDER BY at_ms, seq",
+        "SELECT " AUDIT_COLUMNS ", " STARTS_BEFORE_ENDS " FROM audit_log"
+        " WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1 AND cause <> 'starts' ORDER BY at_ms, seq",
 
     [SQL_TAKE_OVER] = "UPDATE state SET epoch = epoch + 1, seller = 1 WHERE one = 1 AND seller = 0",
     /* A rejected order has no row in the audit log. */
@@ -130,11 +136,13 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "DELETE FROM recent_keys WHERE (user_id, key) IN"
         " (SELECT user_id, key FROM recent_keys WHERE at_ms <= ?1 ORDER BY at_ms LIMIT ?2)",
     [SQL_CHANGE_BY_KEY] =
-        "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms > ?1 AND idempotency_key IS NOT NULL AND applied = 1"
+        "SELECT " AUDIT_COLUMNS ", " STARTS_BEFORE_ENDS " FROM audit_log"
+        " WHERE at_ms > ?1 AND idempotency_key IS NOT NULL AND applied = 1 AND cause <> 'starts'"
         " AND actor = ?2 AND idempotency_key = ?3 ORDER BY at_ms DESC, seq DESC LIMIT 1",
     [SQL_CANCELLATION_POSITION] = "SELECT log_epoch, log_n FROM cancellations WHERE order_id = ?1",
     [SQL_NEXT_STOCK] =
-        "SELECT from_figure FROM audit_log WHERE seq >= ?1 AND product_id = ?2 AND cause <> 'price' ORDER BY seq LIMIT 1",
+        "SELECT from_figure FROM audit_log WHERE seq >= ?1 AND product_id = ?2"
+        " AND cause <> 'price' AND cause <> 'starts' AND cause <> 'ends' ORDER BY seq LIMIT 1",
 
     [SQL_BUYERS] = "SELECT product_id, user_id, sum(quantity) FROM " LIVE_LIMITED_PARTS,
     [SQL_ORDER_FROM] = "SELECT id, at_ms FROM orders WHERE id >= ?1 ORDER BY id LIMIT 1",

@@ -258,6 +258,15 @@ enum store_status store_change_price(struct store *store, const struct price_cha
     return store->driver->change_price(store, change, outcome, result);
 }
 
+enum store_status store_change_window(struct store *store, const struct window_change *change,
+                                      enum change_outcome *outcome, struct change_result *result)
+{
+    CHECK(may_write(store));
+    CHECK(sale_window_may_be_asked(&change->to));
+    *result = (struct change_result){0};
+    return store->driver->change_window(store, change, outcome, result);
+}
+
 enum store_status store_cancel(struct store *store, int64_t order_id, int64_t actor,
                                enum change_outcome *outcome, struct change_result *result,
                                struct stock_moves *moves)
@@ -292,6 +301,11 @@ enum store_status store_each_change_key(struct store *store, int64_t since_ms, s
 }
 
 /* --- the audit log --- */
+bool store_cause_is_of_stock(const char *cause)
+{
+    return strcmp(cause, "price") != 0 && strcmp(cause, "starts") != 0 && strcmp(cause, "ends") != 0;
+}
+
 /* By hand rather than with snprintf: the recorder writes one of these for every product that an entry moves. */
 static char *put_text(char *at, const char *text)
 {
