@@ -13,8 +13,8 @@
 
 #define DETAIL_BYTES 1000
 #define FIELD_BYTES 64
-#define RETRY_AFTER_MAX_S 60
 #define TIME_CHARACTERS_MAX 64
+#define RETRY_AFTER_MAX_S 60
 
 const struct http_problem api_problems[API_PROBLEMS] = {
     [PROBLEM_UNAUTHORIZED] = {401, "unauthorized", "Not signed in",

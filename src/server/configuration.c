@@ -243,7 +243,7 @@ static void read_secret(struct server_configuration *configuration)
         return;
     }
     char path[4200];
-    snprintf(path, sizeof path, "%s/secret.key", configuration->data_dir);
+    snprintf(path, sizeof path, "%s/" PROCESS_SECRET_KEY, configuration->data_dir);
     configuration->secret_bytes = SECRET_FILE_BYTES;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) {

@@ -36,6 +36,14 @@
 #define RETRY_MAX_MS 250
 #define REDIS_TIMEOUT_MS 2000
 
+/* A Redis that outlived its store may sell products that were made after the backup that was restored: it is filled anew. */
+static bool opens_a_lost_product(const struct recorder *recorder, const struct log_entry *entry)
+{
+    static struct store_product product; /* large; one thread */
+    return entry->kind == LOG_ENTRY_STOCK && entry->stock.cause == STOCK_OPENING &&
+           store_find_product(recorder->store, entry->stock.product_id, &product) == STORE_NOT_FOUND;
+}
+
 /* "Attach again", if it means this epoch: doubt in an older one is over already. */
 static void hear_wishes(struct recorder *recorder, size_t count)
 {
@@ -48,6 +56,10 @@ static void hear_wishes(struct recorder *recorder, size_t count)
             recorder->attach_wanted = true;
             recorder->rebuild_wanted =
                 recorder->rebuild_wanted || rebuild; /* also one that an attach finds */
+        } else if (opens_a_lost_product(recorder, entry)) {
+            log_warn("the log opens product %lld, which the store does not have: Redis is filled anew",
+                     (long long)entry->stock.product_id);
+            recorder->attach_wanted = recorder->rebuild_wanted = true;
         } else if (entry->kind == LOG_ENTRY_FOREIGN || entry->position.epoch > recorder->epoch) {
             recorder->attach_wanted = true; /* its id may be one behind which ours cannot follow */
         }
