@@ -68,6 +68,10 @@ class TestPages(unittest.TestCase):
     def outcome(self, product, part):
         self.browser.wait_text(f"{card(product)} .outcome", part)
 
+    def intent(self, product):
+        """What the page remembers of an order that is not answered for good; None: nothing."""
+        return self.browser.run("return (JSON.parse(sessionStorage.getItem('doorbuster.intents')) || {})[arguments[0]];", product)
+
     # --- the shop window ---
     def test_a_new_customer_buys_and_cancels(self):
         """Registers in the dialog; the purchase goes on by itself. Then the limit, my orders, and back on sale."""
@@ -169,12 +173,18 @@ class TestPages(unittest.TestCase):
         browser.block("*/api/purchases")
         self.press_buy(product)
         self.outcome(product, "Connection in doubt")
-        key = browser.run("return JSON.parse(sessionStorage.getItem('doorbuster.intent')).key;")
+        key = self.intent(product)["key"]
         self.open_shop(product)
         self.outcome(product, "Connection in doubt")
-        self.assertEqual(browser.run("return JSON.parse(sessionStorage.getItem('doorbuster.intent')).key;"), key)
+        self.assertEqual(self.intent(product)["key"], key)
+        browser.click_button(card(product), "Stop trying")
+        self.outcome(product, "press Buy once more, which can never buy twice")
         browser.block()
+        self.open_shop(product)  # who has stopped does not go on by loading the page
+        self.assertEqual(self.intent(product)["key"], key)
+        self.press_buy(product)
         self.outcome(product, "Bought!")
+        self.assertIsNone(self.intent(product))
         self.assertEqual(self.sale.orders_of(product), 1)
 
     def test_redis_restarts_in_between(self):
@@ -265,6 +275,35 @@ class TestPages(unittest.TestCase):
         browser.click_button("dialog", "Continue")
         browser.click_button("dialog", "Change the price")
         browser.wait_text(card(made["id"]), "$9.99")
+
+    def test_an_admin_closes_and_opens_a_sale(self):
+        """Closed now, in the shop too; times that make no sense are not even asked for; opened again."""
+        product = self.sale.add_product("Now and then", 5)
+        browser = self.browser
+        self.dashboard_as_admin()
+        browser.wait_text(f"{card(product)} .tag", "open")
+        browser.click_button(card(product), "Open or close")
+        browser.click("dialog [value=close]")
+        browser.type("dialog [name=reason]", "lunch")
+        browser.click_button("dialog", "Continue")
+        browser.wait_text("dialog", "The sale of “Now and then” closes now. Nobody can buy any more")
+        browser.click_button("dialog", "Close the sale")
+        browser.wait_text(f"{card(product)} .tag", "closed")
+        browser.wait_text("#audit-rows", "lunch")
+        browser.wait_text("#audit-rows", "none → ")
+        status, answer = self.sale.try_call("POST", "/api/purchases", {"product_id": product, "quantity": 1}, as_user="somebody")
+        self.assertEqual((status, answer["type"]), (409, "/problems/sale-over"))
+        browser.click_button(card(product), "Open or close")
+        browser.run("""document.querySelector('dialog [name=starts]').value = '2031-01-02T10:00:00';
+            document.querySelector('dialog [name=ends]').value = '2031-01-02T09:00:00';""")
+        browser.type("dialog [name=reason]", "wrong way round")
+        browser.click_button("dialog", "Continue")
+        browser.wait_text("dialog .message", "The sale must end after it begins.")
+        browser.click("dialog [value=open]")
+        browser.click_button("dialog", "Continue")
+        browser.click_button("dialog", "Open the sale")
+        browser.wait_text(f"{card(product)} .tag", "open")
+        self.sale.buy("somebody", product)
 
     def test_a_buyer_is_no_admin(self):
         browser = self.browser
