@@ -62,6 +62,14 @@ class TestPages(unittest.TestCase):
         self.browser.click_button("#account", "Sign in")
         self.sign_in(ADMIN)
 
+    def ask_for_change(self, product, label, reason, **fields):
+        """On the dashboard, up to the sentence that says what will happen."""
+        self.browser.click_button(card(product), label)
+        for name, value in fields.items():
+            self.browser.type(f"dialog [name={name}]", value)
+        self.browser.type("dialog [name=reason]", reason)
+        self.browser.click_button("dialog", "Continue")
+
     def press_buy(self, product):
         self.browser.click(f"{card(product)} .buy")
 
@@ -233,20 +241,14 @@ class TestPages(unittest.TestCase):
         try:
             self.dashboard_as_admin()
             browser.wait_text(f"{card(product)} .tag", "sold out")
-            browser.click_button(card(product), "Restock")
-            browser.type("dialog [name=units]", "5")
-            browser.type("dialog [name=reason]", "a pallet arrived")
-            browser.click_button("dialog", "Continue")
+            self.ask_for_change(product, "Restock", "a pallet arrived", units="5")
             browser.wait_text("dialog", "5 units of “Comes back” go on sale at once")
             browser.click_button("dialog", "Add 5")
             browser.wait_text(f"{card(product)} .stock-left", "5 of 6 left")
             browser.wait_text("#audit-rows", "a pallet arrived")
             browser.wait_text("#books-state", "Equal")
             self.assertTrue(browser.run("return document.querySelector(arguments[0] + ' path.stock').getAttribute('d').length > 0;", card(product)))
-            browser.click_button(card(product), "Withdraw")
-            browser.type("dialog [name=units]", "50")
-            browser.type("dialog [name=reason]", "too many")
-            browser.click_button("dialog", "Continue")
+            self.ask_for_change(product, "Withdraw", "too many", units="50")
             browser.click_button("dialog", "Withdraw 50")
             browser.wait_text("dialog .message", "50 to be withdrawn, 5 available.")
             browser.driver.close()
@@ -269,10 +271,7 @@ class TestPages(unittest.TestCase):
         browser.wait_text("#products", "Made by hand <b>")
         made = self.sale.call("GET", "/api/products", as_user=ADMIN)[-1]
         self.assertEqual((made["name"], made["price"], made["stock"]), ("Made by hand <b>", 1250, 7))
-        browser.click_button(card(made["id"]), "Price")
-        browser.type("dialog [name=price]", "9.99")
-        browser.type("dialog [name=reason]", "midnight")
-        browser.click_button("dialog", "Continue")
+        self.ask_for_change(made["id"], "Price", "midnight", price="9.99")
         browser.click_button("dialog", "Change the price")
         browser.wait_text(card(made["id"]), "$9.99")
 
