@@ -19,7 +19,7 @@ COPY src src
 COPY web web
 RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DDOORBUSTER_TESTS=OFF -DCMAKE_INSTALL_PREFIX=/usr/local \
  && cmake --build /build \
- && cmake --install /build --prefix /install --strip
+ && cmake --install /build --prefix /install --component programs --strip
 
 FROM debian:12-slim
 RUN apt-get update \

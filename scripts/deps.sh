@@ -10,7 +10,7 @@ declare -A PACKAGES=(
   [build]="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libhiredis-dev libuv1-dev libsqlite3-dev libcjson-dev
            libsodium-dev libcmocka-dev"
   [run]="redis-server curl"
-  [test]="redis-server redis-tools sqlite3 docker-compose prometheus"
+  [test]="redis-server redis-tools sqlite3 docker-compose prometheus systemd mandoc curl python3 python3-jsonschema"
   [browser]="chromium chromium-driver python3-selenium"
   [load]="python3-locust"
   [bench]="wrk nginx-light redis-server redis-tools python3"

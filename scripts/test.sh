@@ -19,16 +19,18 @@ failed=0
 (cd "$build" && ctest --parallel "$jobs" --output-on-failure --no-tests=error --timeout 300 "$@") || failed=1
 if [ $# -eq 0 ]; then
     echo "== docker-compose.yml"
-    docker-compose config --quiet && docker-compose --profile redlock config --quiet && echo "docker-compose.yml is accepted" || failed=1
+    docker-compose config --quiet && docker-compose --profile redlock config --quiet && docker-compose --profile monitoring config --quiet && echo "docker-compose.yml is accepted" || failed=1
     echo "== the demo, shortened"
-    scripts/demo.sh -t 15s || failed=1
-    scripts/demo.sh -t 10s --scenario v2_multi || failed=1
-    scripts/demo.sh -t 15s --scenario v3_redlock || failed=1
+    scripts/demo.sh -t 15s --report "$build/report.html" || failed=1
+    scripts/demo.sh -t 10s --scenario v2_multi --report "$build/report-v2.html" || failed=1
+    scripts/demo.sh -t 15s --scenario v3_redlock --report "$build/report-v3.html" || failed=1
     echo "== no failpoint in the release build"
     "$build/bin/server" --failpoints >"$build/failpoints"
     found=0
     grep -aFf "$build/failpoints" build/bin/server || found=$?
     [ "$found" -eq 1 ] || failed=1 # 0: it has some; 2: there is no such program
+    echo "== the Debian package"
+    scripts/try_package.sh || failed=1
     echo "== the commands of README.md"
     scripts/try_readme.sh || failed=1
 fi

@@ -41,7 +41,9 @@
     X(lock_orphans_released, "locks of dead workers that their successors released, counted on each node")   \
     X(lock_nodes_restarted, "lock nodes found restarted, which then do not vote for a while")                \
     X(nodes_untold, "changes whose new stock no majority of the lock nodes could be told at once")           \
-    X(processes_hung, "processes killed because they had stopped turning their loop")
+    X(processes_hung, "processes killed because they had stopped turning their loop")                        \
+    X(breaker_opened, "times a breaker has left its closed state")                                           \
+    X(log_lines_suppressed, "log lines that were counted instead of written, because they repeated")
 
 /* X(outcome): doorbuster_purchases_total{outcome}. Each answered purchase has one. */
 #define METRICS_OUTCOMES(X)                                                                                  \
@@ -49,11 +51,12 @@
 /* X(limit): doorbuster_rate_limited_total{limit}: answers 429 of a token bucket. */
 #define METRICS_LIMITS(X) X(account) X(address) X(sign_in)
 /* X(queue): the queues of blocking work (work_pool.h). */
-#define METRICS_QUEUES(X) X(password) X(store) X(change) X(settle) X(sell)
-/* X(queue): doorbuster_shed_total{queue}: requests answered 429 or 503 early, because what they would have waited in was full. */
+#define METRICS_QUEUES(X) X(password) X(store) X(write) X(change) X(settle) X(sell)
+/* X(queue): doorbuster_shed_total{queue}: requests answered 429 or 503 early, because they would have waited too
+ * long, or what they would have waited in was full; purchases also because a breaker is open. */
 #define METRICS_SHEDS(X) X(purchase) METRICS_QUEUES(X)
 /* X(breaker): doorbuster_breaker_state{breaker,state}: how many workers' breaker is in the state. */
-#define METRICS_BREAKERS(X) X(redis) X(store) X(record)
+#define METRICS_BREAKERS(X) X(redis) X(store) X(record) X(books)
 
 /* clang-format off */
 enum metrics_counter {
@@ -164,6 +167,10 @@ void metrics_add_up_took(const struct metrics_page *page, int route, struct metr
 double metrics_quantile_us(const struct metrics_buckets *took, double share);
 /* The largest of the workers' values. */
 int64_t metrics_worst(const struct metrics_page *page, enum metrics_gauge gauge);
+
+struct breaker;
+/* How often a breaker of this process has opened since the last call. As metrics_add(). */
+void metrics_count_openings(struct breaker *breaker);
 
 /* Sum over all slots. */
 uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter);

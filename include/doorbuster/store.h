@@ -303,6 +303,23 @@ struct store_chain_audit { /* one pass over the audit log */
  * products of a store without orders; 2.4 s of an open snapshot when both were in it. */
 enum store_status store_audit_chain(struct store *store, struct store_chain_audit *out);
 
+/* --- backup -------------------------------------------------------------------------------------------------------------- */
+/* Where a store keeps its data: in one file. False: this one does not; `error` says so. */
+#define STORE_PATH_BYTES 4096
+bool store_file(const char *url, char path[STORE_PATH_BYTES], char *error, size_t error_bytes);
+/* Copies the whole store, as it is at one moment, to the new file `path`, which nobody but the owner may read; *position says where it stands.
+ * Others go on writing. When it returns STORE_OK the copy is on the disk, one file, and found sound page by page; else there is none. Not
+ * within a snapshot (CHECKed). What others write meanwhile cannot be tidied away, and store_raise_epoch() waits for it. */
+enum store_status store_back_up(struct store *store, const char *path, struct store_position *position);
+/* For a copy that is to be the store again, before anybody else opens it. What was done after it was made is gone, so nothing of that time may be
+ * taken for its own: its epochs and the ids of accounts and products begin far above all that may have been given since. A store of the
+ * Redlock gate gets a new store_id, so that no node knows a stock of it; one of the Lua gate keeps its, for its Redis may still have the log that
+ * goes on from here. */
+enum store_status store_begin_anew(struct store *store);
+/* Puts all that belongs to a store into its one file, which may then be moved. STORE_FENCED: somebody has it open. STORE_FAILED: it is damaged, or
+ * no store; `error` says it. */
+enum store_status store_pack(const char *url, char *error, size_t error_bytes);
+
 /* --- audit --------------------------------------------------------------------------------------------------------------- */
 /* Everything between begin and end is read at one moment (one snapshot), including store_position, store_products and the audits. No
  * writing in between (CHECKed). Keep it short: what is written meanwhile cannot be tidied away. End without begin does nothing. */
@@ -341,6 +358,7 @@ struct store_orders_audit { /* over all orders, confirmed and rejected; one pass
     int64_t beyond_position;    /* orders whose log position is after the store's recorded position */
     int64_t unknown_user;       /* orders of a user that does not exist */
     int64_t unknown_product;
+    int64_t lost; /* neither, but of a user or product that was made after the backup that was restored; see store_begin_anew() */
 };
 enum store_status store_audit_orders(struct store *store, struct store_orders_audit *out);
 

@@ -39,7 +39,7 @@ static cJSON *user_to_json(const struct store_user *user)
     return json;
 }
 
-/* --- register: hash (password queue), then add (store queue) -------------------------------------------------------------------- */
+/* --- register: hash (password queue), then add (write queue) -------------------------------------------------------------------- */
 static void add_user_work(struct job *job, struct desk *desk)
 {
     struct account_job *account = (struct account_job *)job;
@@ -76,7 +76,7 @@ static void hash_reply(struct job *job)
 {
     job->work = add_user_work;
     job->reply = add_user_reply;
-    job_start(job, WORK_STORE);
+    job_start(job, WORK_WRITE);
 }
 
 static void check_no_controls(struct validation *validation, const char *field, const char *text)

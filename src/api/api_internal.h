@@ -4,6 +4,7 @@
 
 #include "doorbuster/api.h"
 #include "doorbuster/books.h"
+#include "doorbuster/breaker.h"
 #include "doorbuster/jwt.h"
 #include "doorbuster/password.h"
 #include "doorbuster/store.h"
@@ -37,6 +38,8 @@ struct api {
     pthread_mutex_t desks_mutex;
     struct desk *free_desks;
     uint64_t decisions_seen; /* by api_watch */
+    /* What the pool's jobs need: the store; and, for the books' other side, Redis or the nodes. Loop thread. */
+    struct breaker store, books;
     struct events *events;
     /* selling.c's: what is under way, and what belongs to the WORK_SELL thread while something is. */
     struct gate_lesson *lesson;
@@ -72,6 +75,13 @@ enum api_problem {
 extern const struct http_problem api_problems[API_PROBLEMS];
 
 void api_reply_unavailable(struct http_request *request, const char *detail); /* 503 with Retry-After */
+/* The same problem, or another, for one who is to come back after this: whole seconds, rounded up, and some more for some, so that not all come at once. */
+void api_reply_later(struct http_request *request, enum api_problem problem, int64_t wait_ms,
+                     const char *detail);
+
+/* All breakers of this process, for showing. */
+#define API_BREAKERS (GATE_BREAKERS + 2)
+size_t api_breakers(struct api *api, struct breaker *out[API_BREAKERS]);
 void api_reply_not_found(struct http_request *request, const char *what, int64_t id);
 
 /* A time as answers have it, RFC 3339. */
@@ -123,6 +133,9 @@ enum job_outcome {
     JOB_UNAVAILABLE, /* answered 503 by jobs.c; `error` is logged */
 };
 
+/* Whose fault it is that a job is JOB_UNAVAILABLE. */
+enum job_fault { JOB_FAULT_OTHER, JOB_FAULT_STORE, JOB_FAULT_GATE };
+
 /* First member of each job's own struct, which lives in the request's arena. */
 struct job {
     struct api *api;
@@ -130,14 +143,18 @@ struct job {
     job_work work;
     job_reply reply;
     int64_t deadline_us;
+    bool needs_gate;          /* the books' other side; set before job_start() */
+    enum work_queue queue;    /* where it is */
     enum job_outcome outcome; /* set by work */
+    enum job_fault fault;     /* if it is JOB_UNAVAILABLE */
     unsigned untold;          /* changes that were left to the keeper; counted on the loop's thread */
     char error[512];
 };
 
 /* Zeroed, `bytes` long, in the request's arena. */
 void *job_new(struct api *api, struct http_request *request, size_t bytes, job_work work, job_reply reply);
-/* Queues it; a full queue is answered here: 429 for passwords, 503 for the store. */
+/* Queues it. What cannot be done in time is answered here at once, with an honest Retry-After: a breaker is open, the queue is full, or too much waits in
+ * it. 429 for passwords, 503 for all others. */
 void job_start(struct job *job, enum work_queue queue);
 /* For work: opens what is not open yet. False: job->outcome and ->error are set. */
 bool desk_needs_reader(struct desk *desk, struct job *job);
@@ -147,6 +164,11 @@ bool desk_needs_gate(struct desk *desk, struct job *job);
 bool desk_needs_change(struct desk *desk, struct job *job);
 /* After a STORE_FAILED of the writer: it is opened anew when next needed, and then mends first what a failed write may have left. */
 void desk_drop_writer(struct desk *desk);
+/* Does a change of a book fail without the other side? Under the Redlock gate the store makes it, and the nodes are told, or the keeper does. */
+bool job_change_needs_gate(const struct api *api);
+/* For work: JOB_UNAVAILABLE, and why. False. */
+bool job_unavailable(struct job *job, enum job_fault fault, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* For replies: counts what the recorder would have counted, where there is none because the store made the change itself. */
 void job_count_change(const struct job *job, enum metrics_counter counter);
 /* Turns a store's status into an outcome; true if it is STORE_OK. */
@@ -191,6 +213,9 @@ void operations_root(struct http_request *request, void *api);
 void operations_health(struct http_request *request, void *api);
 void readiness_get(struct http_request *request, void *api);
 void operations_metrics(struct http_request *request, void *api);
-void operations_problem(struct http_request *request, void *api);
+void problem_pages_list(struct http_request *request, void *api);
+void problem_pages_get(struct http_request *request, void *api);
+void pages_docs(struct http_request *request, void *api);
+void pages_description(struct http_request *request, void *api);
 
 #endif

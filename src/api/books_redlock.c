@@ -173,7 +173,8 @@ bool books_tell_nodes(struct gate_side *side, const struct stock_moves *moves)
         return true;
     }
     side->untold++;
-    log_warn(
+    log_event(
+        LOG_WARN, LOG_FIELDS(LOG_NUMBER("product_id", moves->each[0].product_id)),
         "the new stock of %zu products (the first: %lld) is left to the keeper, for no majority of the nodes "
         "could be told: %s",
         moves->count, (long long)moves->each[0].product_id, node_books_failure(side->nodes));

@@ -1,4 +1,5 @@
-/* The pages: shop window, dashboard, and what they are made of, all of it from web/, embedded at build. Loop thread; owns nothing, fails never.
+/* The pages: shop window, dashboard, the API's description for machines and for people, and what they are made of, all of it from web/, embedded at
+ * build. Loop thread; owns nothing, fails never.
  *
  * A browser keeps what it has and asks each time whether it is still right (ETag): a page and its scripts are never of two versions. */
 #include "api_internal.h"
@@ -26,10 +27,14 @@ struct asset {
 static const struct asset shop = ASSET("shop.html", shop_html, HTML);
 static const struct asset dashboard = ASSET("dashboard.html", dashboard_html, HTML);
 
+static const struct asset docs = ASSET("docs.html", docs_html, HTML);
+static const struct asset description = ASSET("openapi.json", openapi_json, HTTP_TYPE_JSON);
+
 static const struct asset assets[] = {
     ASSET("style.css", style_css, CSS),
     ASSET("shop.css", shop_css, CSS),
     ASSET("dashboard.css", dashboard_css, CSS),
+    ASSET("docs.css", docs_css, CSS),
     ASSET("icon.svg", icon_svg, "image/svg+xml"),
     ASSET("account.js", account_js, SCRIPT),
     ASSET("admin.js", admin_js, SCRIPT),
@@ -39,6 +44,7 @@ static const struct asset assets[] = {
     ASSET("chart.js", chart_js, SCRIPT),
     ASSET("dashboard.js", dashboard_js, SCRIPT),
     ASSET("dialogs.js", dialogs_js, SCRIPT),
+    ASSET("docs.js", docs_js, SCRIPT),
     ASSET("dom.js", dom_js, SCRIPT),
     ASSET("figures.js", figures_js, SCRIPT),
     ASSET("orders.js", orders_js, SCRIPT),
@@ -61,11 +67,9 @@ static void reply_asset(struct http_request *request, const struct asset *asset)
     snprintf(tag, sizeof tag, "\"%s\"", asset->tag);
     http_reply_header(request, "ETag", tag);
     http_reply_header(request, "Cache-Control", "no-cache");
-    if (has_it(request, tag)) {
-        http_reply_bytes(request, 304, asset->content_type, "", 0);
-    } else {
-        http_reply_bytes(request, 200, asset->content_type, asset->text, strlen(asset->text));
-    }
+    /* With 304 libmicrohttpd sends the length alone, as RFC 9110 wants it. */
+    http_reply_bytes(request, has_it(request, tag) ? 304 : 200, asset->content_type, asset->text,
+                     strlen(asset->text));
 }
 
 void pages_root(struct http_request *request, void *context)
@@ -82,6 +86,18 @@ void pages_dashboard(struct http_request *request, void *context)
 {
     (void)context;
     reply_asset(request, &dashboard);
+}
+
+void pages_docs(struct http_request *request, void *context)
+{
+    (void)context;
+    reply_asset(request, &docs);
+}
+
+void pages_description(struct http_request *request, void *context)
+{
+    (void)context;
+    reply_asset(request, &description);
 }
 
 void pages_asset(struct http_request *request, void *context)

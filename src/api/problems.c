@@ -8,11 +8,13 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DETAIL_BYTES 1000
 #define FIELD_BYTES 64
 #define TIME_CHARACTERS_MAX 64
+#define RETRY_AFTER_MAX_S 60
 
 const struct http_problem api_problems[API_PROBLEMS] = {
     [PROBLEM_UNAUTHORIZED] = {401, "unauthorized", "Not signed in",
@@ -78,6 +80,18 @@ void api_reply_unavailable(struct http_request *request, const char *detail)
 {
     http_reply_header(request, "Retry-After", "1");
     http_reply_problem(request, &api_problems[PROBLEM_UNAVAILABLE], NULL, "%s", detail);
+}
+
+void api_reply_later(struct http_request *request, enum api_problem problem, int64_t wait_ms,
+                     const char *detail)
+{
+    int64_t seconds = (wait_ms + 999) / 1000;
+    seconds = seconds < 1 ? 1 : seconds > RETRY_AFTER_MAX_S ? RETRY_AFTER_MAX_S : seconds;
+    seconds += rand() % (seconds + 1);
+    char text[TEXT_INT64_BYTES];
+    text_from_int64(seconds, text);
+    http_reply_header(request, "Retry-After", text);
+    http_reply_problem(request, &api_problems[problem], NULL, "%s", detail);
 }
 
 void api_reply_not_found(struct http_request *request, const char *what, int64_t id)

@@ -104,20 +104,17 @@ static void create_work(struct job *job, struct desk *desk)
         find_component_fault(product, desk->writer);
         break;
     case CATALOG_STORE_FAILED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "%s", store_error(desk->writer));
+        job_unavailable(job, JOB_FAULT_STORE, "%s", store_error(desk->writer));
         desk_drop_writer(desk);
         break;
     case CATALOG_GATE_FAILED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "opening product %lld: %s",
-                 (long long)product->books.product.id, books_failure());
+        job_unavailable(job, JOB_FAULT_GATE, "opening product %lld: %s", (long long)product->books.product.id,
+                        books_failure());
         desk_drop_writer(desk);
         break;
     case CATALOG_NOT_RECORDED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "the opening of product %lld is not recorded yet; it will be",
-                 (long long)product->books.product.id);
+        job_unavailable(job, JOB_FAULT_OTHER, "the opening of product %lld is not recorded yet; it will be",
+                        (long long)product->books.product.id);
         break;
     }
 }
@@ -246,6 +243,7 @@ void products_create(struct http_request *request, void *context)
         snprintf(product->name, sizeof product->name, "%s", name);
         snprintf(product->description, sizeof product->description, "%s", description);
         job->actor = claims.user_id;
+        job->job.needs_gate = job_change_needs_gate(context);
         job_start(&job->job, WORK_CHANGE);
     }
     cJSON_Delete(body);
@@ -311,13 +309,12 @@ static void books_work(struct job *job, struct desk *desk)
         job->outcome = JOB_NOT_FOUND;
         break;
     case BOOKS_STORE_FAILED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "%s", store_error(desk->reader));
+        job_unavailable(job, JOB_FAULT_STORE, "%s", store_error(desk->reader));
         break;
     case BOOKS_GATE_FAILED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "reading the stock from %s: %s",
-                 desk->side.place->kind == GATE_LUA ? "Redis" : "the nodes", gate_side_failure(&desk->side));
+        job_unavailable(job, JOB_FAULT_GATE, "reading the stock from %s: %s",
+                        desk->side.place->kind == GATE_LUA ? "Redis" : "the nodes",
+                        gate_side_failure(&desk->side));
         break;
     }
 }
@@ -356,6 +353,7 @@ static void start_books(struct http_request *request, struct api *api, job_reply
     if (api_identify(api, request, &claims)) {
         struct product_job *product = job_new(api, request, sizeof *product, books_work, reply);
         product->books.product.id = http_request_path_id(request);
+        product->job.needs_gate = true;
         job_start(&product->job, WORK_STORE);
     }
 }

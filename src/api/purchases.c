@@ -47,6 +47,13 @@ static void answer_cb(struct gate_purchase *purchase, void *context)
         break;
     default:
         CHECK(purchase->purchase.state == PURCHASE_UNAVAILABLE);
+        if (purchase->purchase.turned_away) {
+            api_reply_later(
+                buying->request, PROBLEM_UNAVAILABLE, purchase->purchase.wait_ms,
+                "Purchases cannot be taken in time just now, and this one was not tried; try again "
+                "after the seconds in Retry-After.");
+            return;
+        }
         api_reply_unavailable(
             buying->request,
             purchase->purchase.order.key != NULL

@@ -83,11 +83,9 @@ static enum change_outcome make_change(struct change_job *change, struct desk *d
                                              : change_window(change, desk);
 }
 
-static void fail(struct change_job *change, const char *why)
+static void fail(struct change_job *change, enum job_fault fault, const char *why)
 {
-    change->job.outcome = JOB_UNAVAILABLE;
-    snprintf(change->job.error, sizeof change->job.error, "changing product %" PRId64 ": %s",
-             change->product_id, why);
+    job_unavailable(&change->job, fault, "changing product %" PRId64 ": %s", change->product_id, why);
 }
 
 /* What "now" was, and what was kept, the first request's answer says. */
@@ -124,7 +122,7 @@ static void note_available(struct change_job *change, struct desk *desk)
     if (gate_read_stock(desk->side.redis, &product, now.recorded, &stock)) {
         change->available = stock.available;
     } else {
-        fail(change, redis_failure());
+        fail(change, JOB_FAULT_GATE, redis_failure());
     }
 }
 
@@ -147,8 +145,11 @@ static void ask_gate(struct change_job *change, struct desk *desk)
         change->finding = FOUND_NEVER_OPEN;
         break;
     case CHANGE_CLOSED:
+        fail(change, JOB_FAULT_OTHER, books_failure());
+        desk_drop_writer(desk);
+        break;
     case CHANGE_FAILED:
-        fail(change, books_failure());
+        fail(change, desk->side.place->kind == GATE_LUA ? JOB_FAULT_GATE : JOB_FAULT_STORE, books_failure());
         desk_drop_writer(desk);
     }
 }
@@ -165,9 +166,10 @@ static bool is_applied(struct change_job *change, struct store *reader)
 static void confirm(struct change_job *change, struct store *reader)
 {
     if (!books_await_recorded(reader, change->result.position, change->job.deadline_us)) {
-        fail(change, "it is not recorded yet; it will be");
+        fail(change, JOB_FAULT_OTHER, "it is not recorded yet; it will be");
     } else if (!is_applied(change, reader) && change->job.outcome == JOB_OK) {
-        fail(change, "it was forgotten before it was recorded, or the store did not have it");
+        fail(change, JOB_FAULT_OTHER,
+             "it was forgotten before it was recorded, or the store did not have it");
     }
 }
 
@@ -189,7 +191,7 @@ static void change_work(struct job *job, struct desk *desk)
         return;
     }
     if (failpoint("change.done")) {
-        fail(change, "as if the gate's answer was lost");
+        fail(change, JOB_FAULT_OTHER, "as if the gate's answer was lost");
     } else {
         confirm(change, desk->reader);
     }
@@ -361,6 +363,7 @@ static void create(struct http_request *request, struct api *api, enum change_ki
     change->actor = claims.user_id;
     change->key = key;
     change->key_bytes = key_bytes;
+    change->job.needs_gate = job_change_needs_gate(api);
     job_start(&change->job, WORK_CHANGE);
 }
 

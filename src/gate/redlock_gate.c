@@ -72,6 +72,7 @@ struct redlock_gate {
     /* lent to sell_cb */
     bool is_selling;
     int64_t sell_at_us;
+    int64_t began_us, batch_us;                  /* when the last one was lent; what one takes, lately */
     struct log_position sold_after;              /* what the batch sells lies behind this */
     struct ticket *sold_tickets[GATE_BATCH_MAX]; /* NULL: answered at its deadline */
     struct gate_batch batch;
@@ -325,6 +326,7 @@ static void redlock_gate_learned(struct gate *base, struct gate_lesson *lesson)
     } else {
         gate->learn_at_us = clock_monotonic_us() + PAUSE_US;
         complain(gate, "cannot learn from the store what is sold");
+        gate_call_failed(&gate->base, "the store cannot be read");
     }
     while ((ticket = ticket_list_take(&taught)) != NULL) {
         int64_t unknown = lesson->read ? unknown_product(lesson, ticket) : 0;
@@ -515,6 +517,7 @@ static void sell(struct redlock_gate *gate)
     batch->moves.count = 0;
     gate->is_selling = gate->base.settings.sell_cb(gate->base.settings.context, batch);
     if (gate->is_selling) {
+        gate->began_us = clock_monotonic_us();
         metrics_observe(METRICS_HISTOGRAM_gate_batch, batch->count);
     } else {
         complain(gate, "no room to have purchases decided; trying again");
@@ -548,6 +551,8 @@ static void take_decision(struct redlock_gate *gate, struct ticket *ticket)
 static void take_decisions(struct redlock_gate *gate)
 {
     struct gate_batch *batch = &gate->batch;
+    gate->batch_us +=
+        (clock_monotonic_us() - gate->began_us - gate->batch_us) / 8; /* the mean of some eight */
     take_moves(gate, &batch->moves);
     for (size_t i = 0; i < batch->count; i++) {
         if (gate->sold_tickets[i] != NULL) {
@@ -567,6 +572,7 @@ static void put_in_doubt(struct redlock_gate *gate)
     gate->sell_at_us = clock_monotonic_us() + PAUSE_US;
     metrics_add(METRICS_purchases_in_doubt, batch->count);
     complain(gate, "the store failed; its purchases are looked up");
+    gate_call_failed(&gate->base, "the store cannot decide");
     for (size_t i = 0; i < batch->count; i++) {
         if (gate->sold_tickets[i] == NULL) {
             continue;
@@ -661,19 +667,23 @@ static void expire(struct redlock_gate *gate, int64_t now_us)
     expire_sold(gate, now_us);
 }
 
-static void sweep_cb(uv_timer_t *timer)
-{
-    struct redlock_gate *gate = timer->data;
-    tills_tick(gate->tills);
-    expire(gate, clock_monotonic_us());
-}
-
-/* --- the driver --------------------------------------------------------------------------------------------------------------- */
 static bool redlock_gate_is_ready(const struct gate *base)
 {
     return redlock_is_ready(((const struct redlock_gate *)base)->redlock);
 }
 
+static void sweep_cb(uv_timer_t *timer)
+{
+    struct redlock_gate *gate = timer->data;
+    int64_t now_us = clock_monotonic_us();
+    int64_t wait_us = (int64_t)(gate->base.pending / GATE_BATCH_MAX) * gate->batch_us;
+    tills_tick(gate->tills);
+    expire(gate, now_us);
+    gate_watch(&gate->base, now_us,
+               redlock_gate_is_ready(&gate->base) ? NULL : "no majority of the lock nodes votes", wait_us);
+}
+
+/* --- the driver --------------------------------------------------------------------------------------------------------------- */
 static void redlock_gate_submit(struct gate *base, struct gate_purchase *purchase)
 {
     begin(of(base), ticket_new(purchase));

@@ -277,4 +277,7 @@ void http_sanitize(const char *text, size_t bytes_max, char *out,
 char *http_problem_print(const struct http_problem *problem, const cJSON *extensions, const char *detail,
                          size_t *bytes);
 
+/* --- the log (access_log.c) -------------------------------------------------------------------------------- */
+void http_log_answer(const struct http_request *request, unsigned status, int64_t took_us);
+
 #endif

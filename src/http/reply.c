@@ -22,10 +22,12 @@
 static void count_answer(const struct http_request *request, unsigned status)
 {
     const struct http_settings *settings = &request->server->settings;
+    int64_t took_us = clock_monotonic_us() - request->began_us;
+    http_log_answer(request, status, took_us);
     if (!settings->answered_cb)
         return;
     int route = request->route ? (int)(request->route - settings->routes) : -1;
-    settings->answered_cb(settings->context, route, status, clock_monotonic_us() - request->began_us);
+    settings->answered_cb(settings->context, route, status, took_us);
 }
 
 /* Exactly once a request; `to`: REPLYING or STREAMING. The request may be gone afterwards. Leaves the caller's reference to `response`

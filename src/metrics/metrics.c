@@ -5,8 +5,10 @@
  * moment. Measured: 5 ns each while nobody else writes the same line; an answer takes four of them. */
 #include "shape.h"
 
+#include "doorbuster/breaker.h"
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/log.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -47,6 +49,7 @@ struct metrics_page *metrics_page_new(void)
 void metrics_use_slot(struct metrics_slot *slot)
 {
     own_slot = slot;
+    log_count_held_back(&slot->counters[METRICS_log_lines_suppressed]);
     for (size_t i = 0; i < METRICS_GAUGES_COUNT; i++) {
         metrics_set((enum metrics_gauge)i, 0);
     }
@@ -89,6 +92,12 @@ void metrics_count_answer(int route, unsigned status, int64_t took_us)
     metrics_add(METRICS_requests, 1);
     add(&own_slot->answers[row][column_of(status)], 1);
     count_in(&own_slot->took_us[row], &metrics_times, took_us > 0 ? (uint64_t)took_us : 0);
+}
+
+void metrics_count_openings(struct breaker *breaker)
+{
+    metrics_add(METRICS_breaker_opened, breaker->openings - breaker->openings_shown);
+    breaker->openings_shown = breaker->openings;
 }
 
 void metrics_observe(enum metrics_histogram histogram, uint64_t value)

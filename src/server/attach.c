@@ -436,7 +436,8 @@ bool recorder_compare_books(struct recorder *recorder)
         return false;
     }
     if (recorder->difference_count > 0) {
-        log_error("the books differ, first product %" PRId64 ": attaching again to put Redis right",
+        log_event(LOG_ERROR, LOG_FIELDS(LOG_NUMBER("product_id", recorder->differences[0].product_id)),
+                  "the books differ, first product %" PRId64 ": attaching again to put Redis right",
                   recorder->differences[0].product_id);
     }
     return recorder->board == NULL || sale_board_show(recorder->board, recorder->store) == STORE_OK ||
@@ -466,7 +467,8 @@ static bool record_healing(struct recorder *recorder)
             snprintf(change.note, sizeof change.note, "Redis had %" PRId64 ", the store %" PRId64,
                      difference->redis_stock, difference->store_stock);
         }
-        log_error("product %" PRId64 " healed: %s", difference->product_id, change.note);
+        log_event(LOG_ERROR, LOG_FIELDS(LOG_NUMBER("product_id", difference->product_id)),
+                  "product %" PRId64 " healed: %s", difference->product_id, change.note);
         metrics_add(METRICS_recorder_healed, 1);
         if (gate_change_stock(recorder->redis, &change, NULL, OPENING_PATIENCE_MS, &result) ==
             CHANGE_FAILED) {
@@ -485,6 +487,7 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
     log_position_format(recorder->recorded, recorded);
     log_position_format(head->log_last, last);
     bool continues = continues_store(head, position);
+    const struct log_field epoch[] = {LOG_NUMBER("epoch", (int64_t)recorder->epoch), {.name = NULL}};
     recorder->difference_count = 0;
     if (continues) {
         enum record_result drained = drain(recorder);
@@ -497,20 +500,22 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
         }
     }
     if (continues && !recorder->rebuild_wanted) {
-        log_info("epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch, recorded, last);
+        log_event(LOG_INFO, epoch, "epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch,
+                  recorded, last);
         return !failpoint("attach.drained") && leave_the_old_log(recorder) &&
                (gate_forget_recorded(recorder->redis, recorder->recorded) ||
                 redis_failed("trimming the log"));
     }
     if (!head->exists && position->epoch == 0) {
-        log_info("epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);
+        log_event(LOG_INFO, epoch, "epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);
     } else {
-        log_warn("epoch %" PRIu64 ": rebuilding Redis from the store at %s (Redis %s, its log at %s)",
-                 recorder->epoch, recorded,
-                 continues      ? "differs from it"
-                 : head->exists ? "does not continue it"
-                                : "is empty",
-                 last);
+        log_event(LOG_WARN, epoch,
+                  "epoch %" PRIu64 ": rebuilding Redis from the store at %s (Redis %s, its log at %s)",
+                  recorder->epoch, recorded,
+                  continues      ? "differs from it"
+                  : head->exists ? "does not continue it"
+                                 : "is empty",
+                  last);
     }
     return rebuild(recorder);
 }
@@ -523,7 +528,8 @@ static bool is_still_ours(struct recorder *recorder)
         return recorder_store_failed(recorder, "attach: reading the position");
     }
     if (position.epoch != recorder->epoch) {
-        log_warn("attach: another recorder has begun epoch %" PRIu64, position.epoch);
+        log_event(LOG_WARN, LOG_FIELDS(LOG_NUMBER("epoch", (int64_t)position.epoch)),
+                  "attach: another recorder has begun epoch %" PRIu64, position.epoch);
     }
     return position.epoch == recorder->epoch;
 }

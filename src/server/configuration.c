@@ -58,6 +58,16 @@ static struct setting options[] = {
      .value_name = "LIST",
      .default_value = "spawn",
      .help = "host:port,…: an odd number of Redis nodes for the locks; or spawn: five in DIR"},
+    {.option = "log-format",
+     .environment = "DOORBUSTER_LOG_FORMAT",
+     .value_name = "FORMAT",
+     .default_value = "logfmt",
+     .help = "logfmt, json (one object a line), or text (for people)"},
+    {.option = "log-level",
+     .environment = "DOORBUSTER_LOG_LEVEL",
+     .value_name = "LEVEL",
+     .default_value = "info",
+     .help = "error, warn, info or debug; SIGUSR1 one more, SIGUSR2 one less"},
     {.option = "hang-timeout",
      .environment = "DOORBUSTER_HANG_TIMEOUT",
      .value_name = "SECONDS",
@@ -153,6 +163,27 @@ static void read_listen(struct server_configuration *configuration)
         strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 || strncmp(host, "127.", 4) == 0;
 }
 
+static size_t read_word(const char *option, const char *const *words, size_t count, const char *may_be)
+{
+    const char *value = settings_get(&settings, option);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(value, words[i]) == 0) {
+            return i;
+        }
+    }
+    settings_refuse(&settings, option, may_be);
+}
+
+/* First of all: what is wrong with the others is no line of the log, but what they have to tell is. */
+static void read_log(struct server_configuration *configuration)
+{
+    log_set_format(
+        (enum log_format)read_word("log-format", log_format_names, 3, "one of logfmt, json and text"));
+    configuration->log_level =
+        (enum log_level)read_word("log-level", log_level_names, 4, "one of error, warn, info and debug");
+    log_set_level(configuration->log_level);
+}
+
 static void read_data_dir(struct server_configuration *configuration)
 {
     char error[512];
@@ -212,7 +243,7 @@ static void read_secret(struct server_configuration *configuration)
         return;
     }
     char path[4200];
-    snprintf(path, sizeof path, "%s/secret.key", configuration->data_dir);
+    snprintf(path, sizeof path, "%s/" PROCESS_SECRET_KEY, configuration->data_dir);
     configuration->secret_bytes = SECRET_FILE_BYTES;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) {
@@ -232,6 +263,7 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
 {
     *configuration = (struct server_configuration){0};
     settings_read(&settings, argc, argv);
+    read_log(configuration);
     CHECK(sodium_init() >= 0);
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     read_listen(configuration);

@@ -73,6 +73,7 @@ int node_keeper_run(const struct server_shared *shared)
     bool ready = false, passed;
     do {
         passed = node_keeper_pass(keeper);
+        log_flush(false);
         if (passed && !ready) {
             ready = true;
             supervisor_tell_ready(shared);

@@ -128,7 +128,7 @@ static bool ensure_open(struct node_keeper *keeper)
     struct store_position position;
     if (keeper->store == NULL &&
         store_open(&keeper->store, keeper->store_url, STORE_WRITER, error, sizeof error) != STORE_OK) {
-        log_error("%s", error);
+        log_error("no store to keep the nodes by: %s", error);
         return false;
     }
     if (keeper->books == NULL) {
@@ -266,7 +266,8 @@ static bool open_product(struct node_keeper *keeper, const struct store_product 
         return store_failed(keeper, "opening a product");
     }
     if (outcome == CHANGE_MADE) {
-        log_warn("product %" PRId64 " was added and never opened: opened it", product->id);
+        log_event(LOG_WARN, LOG_FIELDS(LOG_NUMBER("product_id", product->id)),
+                  "product %" PRId64 " was added and never opened: opened it", product->id);
     }
     return true; /* the next pass tells the nodes: it has moved */
 }
@@ -397,10 +398,13 @@ static void tell_healed(struct node_keeper *keeper, unsigned node, size_t line, 
     log_position_format(said->version, version);
     log_position_format(keeper->position, position);
     snprintf(was, sizeof was, "%" PRId64 " at %s", said->stock, version);
-    log_error("%s healed: of product %" PRId64
-              " it had %s, which none of ours has written; the store has %" PRId64 " at %s",
-              name_of(keeper, node), keeper->ids[line], said->known ? was : "something that is no figure",
-              keeper->stocks[line], position);
+    log_event(
+        LOG_ERROR,
+        LOG_FIELDS(LOG_WORDS("node", name_of(keeper, node)), LOG_NUMBER("product_id", keeper->ids[line])),
+        "%s healed: of product %" PRId64 " it had %s, which none of ours has written; the store has %" PRId64
+        " at %s",
+        name_of(keeper, node), keeper->ids[line], said->known ? was : "something that is no figure",
+        keeper->stocks[line], position);
 }
 
 static void heal(struct node_keeper *keeper, unsigned node, size_t line)

@@ -36,6 +36,14 @@
 #define RETRY_MAX_MS 250
 #define REDIS_TIMEOUT_MS 2000
 
+/* A Redis that outlived its store may sell products that were made after the backup that was restored: it is filled anew. */
+static bool opens_a_lost_product(const struct recorder *recorder, const struct log_entry *entry)
+{
+    static struct store_product product; /* large; one thread */
+    return entry->kind == LOG_ENTRY_STOCK && entry->stock.cause == STOCK_OPENING &&
+           store_find_product(recorder->store, entry->stock.product_id, &product) == STORE_NOT_FOUND;
+}
+
 /* "Attach again", if it means this epoch: doubt in an older one is over already. */
 static void hear_wishes(struct recorder *recorder, size_t count)
 {
@@ -48,6 +56,10 @@ static void hear_wishes(struct recorder *recorder, size_t count)
             recorder->attach_wanted = true;
             recorder->rebuild_wanted =
                 recorder->rebuild_wanted || rebuild; /* also one that an attach finds */
+        } else if (opens_a_lost_product(recorder, entry)) {
+            log_warn("the log opens product %lld, which the store does not have: Redis is filled anew",
+                     (long long)entry->stock.product_id);
+            recorder->attach_wanted = recorder->rebuild_wanted = true;
         } else if (entry->kind == LOG_ENTRY_FOREIGN || entry->position.epoch > recorder->epoch) {
             recorder->attach_wanted = true; /* its id may be one behind which ours cannot follow */
         }
@@ -76,7 +88,8 @@ static enum record_result log_is_damaged(struct recorder *recorder)
 {
     char at[SALES_LOG_POSITION_BYTES];
     log_position_format(recorder->recorded, at);
-    log_error("the sales log does not go on after %s, where order %lld is the last: entries are missing or "
+    log_event(LOG_ERROR, LOG_FIELDS(LOG_WORDS("position", at), LOG_NUMBER("order_id", recorder->last_order)),
+              "the sales log does not go on after %s, where order %lld is the last: entries are missing or "
               "cannot be read; Redis is "
               "filled anew from the store",
               at, (long long)recorder->last_order);
@@ -100,7 +113,10 @@ static void count_run(struct recorder *recorder, size_t count, int64_t commit_us
     metrics_observe(METRICS_HISTOGRAM_commit_us, (uint64_t)commit_us);
     if (recorder->rejected_count > 0) {
         metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
-        log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
+        log_event(LOG_ERROR,
+                  LOG_FIELDS(LOG_NUMBER("order_id", recorder->rejected[0]),
+                             LOG_NUMBER("epoch", (int64_t)recorder->epoch)),
+                  "%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
                   "stock than the store, or another price; it is filled anew from the store",
                   recorder->rejected_count, (long long)recorder->rejected[0]);
         recorder->attach_wanted = recorder->rebuild_wanted = true;
@@ -166,7 +182,7 @@ static bool ensure_connected(struct recorder *recorder, const struct redis_addre
     }
     recorder->redis = redis_connect_blocking(address, REDIS_TIMEOUT_MS, error, sizeof error);
     if (recorder->redis == NULL) {
-        log_line(quietly ? LOG_DEBUG : LOG_WARN, "%s", error);
+        log_line(quietly ? LOG_DEBUG : LOG_WARN, "no Redis to record from: %s", error);
     }
     return recorder->redis != NULL;
 }
@@ -226,6 +242,7 @@ static void keep_recording(struct recorder *recorder, int lifeline_fd)
     enum record_result result;
     do {
         now_us = clock_monotonic_us();
+        log_flush(false);
         result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
     } while (result < RECORD_FAILED && !recorder->attach_wanted &&
              gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
@@ -273,10 +290,11 @@ int recorder_run(const struct server_shared *shared)
     bool ready = false;
     int retry_ms = RETRY_FIRST_MS;
     do {
+        log_flush(false);
         metrics_beat(clock_monotonic_us());
         if (recorder->store == NULL && store_open(&recorder->store, shared->configuration.store_url,
                                                   STORE_WRITER, error, sizeof error) != STORE_OK) {
-            log_error("%s", error);
+            log_error("no store to record into: %s", error);
         } else if (ensure_connected(recorder, &shared->configuration.place.redis, retry_ms < RETRY_MAX_MS) &&
                    recorder_attach(recorder)) {
             retry_ms = RETRY_FIRST_MS;

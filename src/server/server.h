@@ -4,6 +4,7 @@
 
 #include "doorbuster/api.h"
 #include "doorbuster/gate.h"
+#include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 
 #include <stdbool.h>
@@ -27,6 +28,7 @@ struct server_configuration {
     char store_url[4200];
     struct gate_place place;
     bool dev_open_admin;
+    enum log_level log_level; /* at start; then the shared page has it */
     int64_t hang_timeout_us; /* a process that is silent for so long is taken for dead; 0: never */
     struct server_tls tls;
     const char *cors_origins, *trusted_proxies; /* may be NULL */

@@ -56,6 +56,18 @@ const char *child_name(const struct child *child, char out[CHILD_NAME_BYTES])
 }
 
 /* --- children ----------------------------------------------------------------------------------------------------------------------- */
+static int run_own_child(const struct server_shared *shared, const struct child *child)
+{
+    signal(SIGUSR1,
+           SIG_IGN); /* the level is the supervisor's to change, for all; "pkill -USR1" may reach us too */
+    signal(SIGUSR2, SIG_IGN);
+    int exit_code = child->kind == CHILD_WORKER     ? worker_run(shared, child->index)
+                    : child->kind == CHILD_RECORDER ? recorder_run(shared)
+                                                    : node_keeper_run(shared);
+    log_flush(true);
+    return exit_code;
+}
+
 static void run_child(struct supervisor *supervisor, const struct child *child)
 {
     const struct server_configuration *configuration = &supervisor->shared->configuration;
@@ -77,11 +89,9 @@ static void run_child(struct supervisor *supervisor, const struct child *child)
                                 child->index + 1);
         _exit(1);
     case CHILD_RECORDER:
-        _exit(recorder_run(supervisor->shared));
     case CHILD_KEEPER:
-        _exit(node_keeper_run(supervisor->shared));
     case CHILD_WORKER:
-        _exit(worker_run(supervisor->shared, child->index));
+        _exit(run_own_child(supervisor->shared, child));
     }
 }
 
@@ -442,9 +452,28 @@ static void stop(struct supervisor *supervisor)
     wait_for_end(supervisor, CHILD_REDIS);
     wait_for_end(supervisor, CHILD_NODE);
     log_info("stopped");
+    log_flush(true);
 }
 
 /* --- the process --------------------------------------------------------------------------------------------------------------------------- */
+/* Of all processes at once: the level is in the page that they share. */
+static void change_log_level(const struct supervisor *supervisor, int by)
+{
+    int *level = &supervisor->shared->metrics->log_level;
+    int from = __atomic_load_n(level, __ATOMIC_RELAXED), to = from + by;
+    if (to < LOG_ERROR || to > LOG_DEBUG) {
+        log_line((enum log_level)from, "the log level is %s already", log_level_names[from]);
+        return;
+    }
+    if (by > 0) {
+        log_set_level((enum log_level)to);
+    }
+    /* On the louder of the two, or nobody would hear of it. */
+    log_line((enum log_level)(by > 0 ? to : from), "the log level is %s now, it was %s", log_level_names[to],
+             log_level_names[from]);
+    log_set_level((enum log_level)to);
+}
+
 static bool handle_signals(struct supervisor *supervisor)
 {
     struct signalfd_siginfo info;
@@ -458,6 +487,8 @@ static bool handle_signals(struct supervisor *supervisor)
                 true; /* those that are replaced already do not know what changed since */
         } else if (info.ssi_signo == SIGHUP) {
             start_rolling(supervisor);
+        } else if (info.ssi_signo == SIGUSR1 || info.ssi_signo == SIGUSR2) {
+            change_log_level(supervisor, info.ssi_signo == SIGUSR1 ? 1 : -1);
         }
     }
     reap(supervisor);
@@ -472,6 +503,8 @@ static void block_signals(struct supervisor *supervisor)
     sigaddset(&watched, SIGINT);
     sigaddset(&watched, SIGHUP);
     sigaddset(&watched, SIGCHLD);
+    sigaddset(&watched, SIGUSR1);
+    sigaddset(&watched, SIGUSR2);
     CHECK(sigprocmask(SIG_BLOCK, &watched, NULL) == 0);
     signal(SIGPIPE, SIG_IGN);
     supervisor->signal_fd = signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -588,6 +621,8 @@ int supervisor_run(struct server_shared *shared)
     share_limits(&shared->configuration.limits);
     shared->metrics = metrics_page_new();
     CHECK(shared->metrics != NULL);
+    shared->metrics->log_level = (int)shared->configuration.log_level;
+    log_use_level(&shared->metrics->log_level);
     process_set_title("doorbuster: supervisor");
     block_signals(&supervisor);
     metrics_use_slot(&shared->metrics->supervisor);
@@ -602,6 +637,7 @@ int supervisor_run(struct server_shared *shared)
         start_due(&supervisor);
         hear_ready(&supervisor);
         roll_on(&supervisor);
+        log_flush(false);
         watch_children(&supervisor);
         tell_about_children(&supervisor);
         gave_up = start_took_too_long(&supervisor, began_us);

@@ -95,6 +95,7 @@ static void watch_cb(uv_timer_t *timer)
         metrics_beat(clock_monotonic_us());
     }
     api_watch(worker->api);
+    log_flush(false);
     metrics_set(METRICS_GAUGE_gate_pending, (int64_t)gate_pending(worker->gate));
     metrics_set(METRICS_GAUGE_http_connections, (int64_t)http_server_connections(worker->http));
     if (!worker->ready && gate_is_ready(worker->gate)) {
@@ -168,7 +169,7 @@ static void open_parts(struct worker *worker, unsigned index)
     char error[512];
     worker->http = http_server_new(&worker->loop, &http, error, sizeof error);
     if (worker->http == NULL) {
-        log_error("%s", error);
+        log_error("cannot serve: %s", error);
         exit(1);
     }
     api_use_server(worker->api, worker->http);

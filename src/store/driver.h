@@ -5,6 +5,8 @@
 
 #include "doorbuster/store.h"
 
+#include <limits.h>
+
 #define STORE_ERROR_BYTES 512
 
 /* For drivers, in the loop in which they wait for others: calls what store_while_waiting() was given. */
@@ -13,9 +15,14 @@ void store_tell_waiting(void);
 struct store_driver {
     const char *scheme; /* "sqlite:": what its URLs begin with */
     bool (*url_is_valid)(const char *url, char *error, size_t error_bytes);
+    bool (*path)(const char *url, char path[PATH_MAX], char *error, size_t error_bytes);
     enum store_status (*open)(struct store **out, const char *url, enum store_mode mode, char *error,
                               size_t error_bytes);
     void (*close)(struct store *store);
+
+    enum store_status (*back_up)(struct store *store, const char *path, struct store_position *position);
+    enum store_status (*begin_anew)(struct store *store);
+    enum store_status (*pack)(const char *path, char *error, size_t error_bytes);
 
     enum store_status (*add_user)(struct store *store, struct store_user *user);
     enum store_status (*find_user)(struct store *store, const char *username, struct store_user *out);

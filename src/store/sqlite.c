@@ -531,6 +531,10 @@ static enum store_status open_store(struct store **out, const char *url, enum st
 const struct store_driver sqlite_driver = {
     .scheme = SCHEME,
     .url_is_valid = url_is_valid,
+    .path = url_to_path,
+    .back_up = sqlite_back_up,
+    .begin_anew = sqlite_begin_anew,
+    .pack = sqlite_pack,
     .open = open_store,
     .close = close_store,
     .add_user = sqlite_add_user,

@@ -11,6 +11,7 @@
  *   sqlite_audit.c       reads over all orders
  *   sqlite_audit_log.c   the audit log: its chain, its rows
  *   sqlite_history.c     fills the audit log of a store from before there was one
+ *   sqlite_backup.c      copies of the store, and putting one back
  *   faulty_vfs.c         a disk that fails, in the test build */
 #ifndef STORE_SQLITE_H
 #define STORE_SQLITE_H
@@ -313,6 +314,12 @@ enum store_status sqlite_each_change_key(struct store *store, int64_t since_ms, 
 
 /* sqlite_history.c: inside the transaction of migration 2, before the connection's statements are prepared. */
 enum store_status sqlite_write_history(struct sqlite_store *store);
+
+/* sqlite_backup.c */
+#define SQLITE_IDS_SKIPPED "1000000" /* more than are given away in the time that a backup misses */
+enum store_status sqlite_back_up(struct store *store, const char *path, struct store_position *position);
+enum store_status sqlite_begin_anew(struct store *store);
+enum store_status sqlite_pack(const char *path, char *error, size_t error_bytes);
 
 /* sqlite_audit.c */
 enum store_status sqlite_each_buyer(struct store *store, store_buyer_cb cb, void *context);

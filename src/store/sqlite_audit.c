@@ -264,8 +264,9 @@ static void audit_order(sqlite3_stmt *row, struct log_position recorded, struct 
     out->out_of_log_order += out_of_log;
     out->out_of_time_order += out_of_time;
     out->beyond_position += log_position_compare(order.position, recorded) > 0;
-    out->unknown_user += sqlite3_column_type(row, 5) == SQLITE_NULL;
+    out->unknown_user += sqlite3_column_int(row, 5) == 0;
     out->unknown_product += sqlite3_column_int(row, 6) == 0;
+    out->lost += sqlite3_column_int(row, 7);
     *previous = order;
 }
 

@@ -16,6 +16,9 @@
     "idempotency_key, hash"
 /* See state.ids_given in 0004_windows.sql. */
 #define NEXT_ID(table) "max(coalesce((SELECT max(id) FROM " table "), 0), ids_given) + 1"
+/* An account or product that there is none of, which was made after the backup that was restored: Redis may still have sold with it. */
+#define WAS_LOST(id)                                                                                         \
+    "(" id " BETWEEN (SELECT ids_given - " SQLITE_IDS_SKIPPED " + 1 FROM state) AND (SELECT ids_given FROM state))"
 /* Of a window's two rows the second stands for the change; this is what the first, right before it, says. */
 #define STARTS_BEFORE_ENDS                                                                                   \
     "(SELECT to_figure FROM audit_log AS starts WHERE starts.seq = audit_log.seq - 1)"
@@ -173,10 +176,12 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         " JOIN products ON products.id = bought.product_id"
         " WHERE bought.units > products.per_customer_limit GROUP BY bought.product_id",
     [SQL_AUDIT_ORDERS] =
-        "SELECT orders.id, orders.state, orders.at_ms, orders.log_epoch, orders.log_n, users.id,"
-        " CASE WHEN products.id IS NULL THEN 0 WHEN part_count = 1 THEN 1"
+        "SELECT orders.id, orders.state, orders.at_ms, orders.log_epoch, orders.log_n,"
+        " users.id IS NOT NULL OR " WAS_LOST("user_id") ","
+        " CASE WHEN products.id IS NULL THEN " WAS_LOST("orders.product_id") " WHEN part_count = 1 THEN 1"
         "  ELSE NOT EXISTS (SELECT 1 FROM order_parts WHERE order_id = orders.id"
-        "   AND order_parts.product_id NOT IN (SELECT id FROM products)) END"
+        "   AND order_parts.product_id NOT IN (SELECT id FROM products) AND NOT " WAS_LOST("order_parts.product_id") ") END,"
+        " (users.id IS NULL AND " WAS_LOST("user_id") ") OR (products.id IS NULL AND " WAS_LOST("orders.product_id") ")"
         " FROM orders LEFT JOIN users ON users.id = orders.user_id"
         " LEFT JOIN products ON products.id = orders.product_id ORDER BY orders.id",
 };

@@ -300,6 +300,35 @@ enum store_status store_each_change_key(struct store *store, int64_t since_ms, s
     return store->driver->each_change_key(store, since_ms, cb, context);
 }
 
+/* --- backup --- */
+bool store_file(const char *url, char path[STORE_PATH_BYTES], char *error, size_t error_bytes)
+{
+    _Static_assert(STORE_PATH_BYTES == PATH_MAX, "a path is as long as the system has it");
+    const struct store_driver *driver = find_driver(url, error, error_bytes);
+    return driver != NULL && driver->path(url, path, error, error_bytes);
+}
+
+enum store_status store_back_up(struct store *store, const char *path, struct store_position *position)
+{
+    CHECK(!store->in_snapshot);
+    return store->driver->back_up(store, path, position);
+}
+
+enum store_status store_begin_anew(struct store *store)
+{
+    CHECK(may_write(store));
+    return store->driver->begin_anew(store);
+}
+
+enum store_status store_pack(const char *url, char *error, size_t error_bytes)
+{
+    char path[STORE_PATH_BYTES];
+    const struct store_driver *driver = find_driver(url, error, error_bytes);
+    if (driver == NULL || !driver->path(url, path, error, error_bytes))
+        return STORE_FAILED;
+    return driver->pack(path, error, error_bytes);
+}
+
 /* --- the audit log --- */
 bool store_cause_is_of_stock(const char *cause)
 {

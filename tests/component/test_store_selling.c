@@ -1112,6 +1112,32 @@ static void test_a_store_of_version_2(void **state)
     go_on(*state);
 }
 
+/* Its audit log is taken over as it is, with what keeps it from being changed. */
+static void test_a_store_of_version_3(void **state)
+{
+    struct fixture *f = *state;
+    const char *const scripts[] = {
+        "PRAGMA journal_mode = WAL", embedded__0001_first_sql, embedded__0002_carts_sql, embedded__0003_redlock_sql,
+        OLD_ROWS "DROP TABLE stock_changes;"
+                 "INSERT INTO audit_log VALUES (1, 5, 2, 1, 1, 'price', -10, 110, 100, 1, 13, 'cheaper', 'p', zeroblob(32));"
+                 "PRAGMA application_id = 1145205620; PRAGMA user_version = 3"};
+    struct store_audit_row row;
+    size_t count;
+    sqlite3 *db;
+    make_old_store(f, scripts, 5);
+    go_on(f);
+    assert_ok(f, store_audit_log(f->store, 2, 0, &row, 1, &count));
+    assert_int_equal(count, 1);
+    assert_string_equal(row.cause, "price");
+    assert_string_equal(row.key, "p");
+    assert_int_equal(row.to, 100);
+    assert_int_equal(change_window(f, LAMP, SALE_WINDOW_KEEP, SALE_WINDOW_NOW, NULL), CHANGE_MADE);
+    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE audit_log SET actor = 1", NULL, NULL, NULL), SQLITE_CONSTRAINT);
+    assert_int_equal(sqlite3_exec(db, "DELETE FROM audit_log", NULL, NULL, NULL), SQLITE_CONSTRAINT);
+    sqlite3_close(db);
+}
+
 static void test_a_store_of_version_1(void **state)
 {
     const char *const scripts[] = {"PRAGMA journal_mode = WAL", embedded__0001_first_sql,
@@ -1157,6 +1183,7 @@ int main(void)
 #ifdef DOORBUSTER_FAILPOINTS
         SHOP(test_failing_at_each_step),
 #endif
+        CLOSED(test_a_store_of_version_3),
         CLOSED(test_a_store_of_version_2),
         CLOSED(test_a_store_of_version_1),
     };

@@ -132,26 +132,35 @@ static void stop_in_mid_commit(void)
 #define stop_in_mid_commit() ((void)0)
 #endif
 
-/* The table that people look at tells of it. */
-static void expect_listed(const char *name, const char *title, int64_t restarts)
+/* --- the table that people look at ---------------------------------------------------------------------------------------------------------- */
+static bool is_listed(const char *name, pid_t pid, int64_t restarts)
 {
     static char body[FIGURES_BYTES];
-    pid_t pid = server_fixture_child(&test.sale.server, title);
     assert_int_equal(server_fixture_get(&test.sale.server, "/api/figures", body, sizeof body), 200);
     cJSON *json = json_parse_object(body, strlen(body));
-    const cJSON *processes = cJSON_GetObjectItemCaseSensitive(json, "processes"), *one = NULL;
-    cJSON_ArrayForEach(one, processes)
+    const cJSON *one = NULL;
+    bool listed = false;
+    cJSON_ArrayForEach(one, cJSON_GetObjectItemCaseSensitive(json, "processes"))
     {
-        const cJSON *its = cJSON_GetObjectItemCaseSensitive(one, "name");
-        if (strcmp(its->valuestring, name) == 0) {
-            break;
+        if (strcmp(cJSON_GetObjectItemCaseSensitive(one, "name")->valuestring, name) == 0) {
+            listed = cJSON_GetObjectItemCaseSensitive(one, "pid")->valuedouble == (double)pid &&
+                     cJSON_GetObjectItemCaseSensitive(one, "restarts")->valuedouble == (double)restarts &&
+                     cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(one, "up"));
         }
     }
-    assert_non_null(one);
-    assert_true(cJSON_GetObjectItemCaseSensitive(one, "pid")->valuedouble == (double)pid);
-    assert_true(cJSON_GetObjectItemCaseSensitive(one, "restarts")->valuedouble == (double)restarts);
-    assert_true(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(one, "up")));
     cJSON_Delete(json);
+    return listed;
+}
+
+static void expect_listed(const char *name, const char *title, int64_t restarts)
+{
+    pid_t pid = server_fixture_child(&test.sale.server, title);
+    int64_t deadline = deadline_in(SALE_PATIENCE_MS);
+    while (!is_listed(name, pid, restarts)) {
+        if (!wait_a_moment(deadline)) {
+            fail_msg("the table does not have %s with pid %d and %d restarts", name, (int)pid, (int)restarts);
+        }
+    }
 }
 
 static void test_who_hangs_is_replaced_and_who_waits_is_not(void **state)
@@ -165,10 +174,10 @@ static void test_who_hangs_is_replaced_and_who_waits_is_not(void **state)
     }
     stop_and_expect_another("doorbuster: worker 1");
     stop_and_expect_another(server_fixture_bookkeeper());
-    stop_and_expect_another(REDIS);
     expect_listed("worker 0", "doorbuster: worker 0", 0);
     expect_listed("worker 1", "doorbuster: worker 1", 1);
     expect_listed(redlock ? "keeper" : "recorder", server_fixture_bookkeeper(), 1);
+    stop_and_expect_another(REDIS);
     stop_in_mid_commit();
     sale_fixture_judge(&test.sale);
     server_fixture_stop(&test.sale.server);
