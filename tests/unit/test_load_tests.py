@@ -108,6 +108,10 @@ class TestRecovery(unittest.TestCase):
     def test_kill_that_nobody_noticed(self) -> None:
         self.assertEqual(recovery.recovery_seconds({tenth: 50 for tenth in range(400)}, 20.0), 0.0)
 
+    def test_sales_that_came_unevenly_before(self) -> None:
+        sold_at = {tenth: 30 if tenth % 10 < 3 else 60 for tenth in range(400) if not 200 <= tenth < 210}
+        self.assertAlmostEqual(recovery.recovery_seconds(sold_at, 20.0), 1.0)
+
     def test_never_back(self) -> None:
         self.assertIsNone(recovery.recovery_seconds({tenth: 50 if tenth < 200 else 20 for tenth in range(400)}, 20.0))
 
