@@ -7,7 +7,7 @@
 
 FROM debian:12-slim AS build
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends gcc libc6-dev cmake ninja-build pkg-config libmicrohttpd-dev libhiredis-dev \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libhiredis-dev \
     libuv1-dev libsqlite3-dev libcjson-dev libsodium-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
@@ -16,13 +16,14 @@ COPY CMakeLists.txt ./
 COPY cmake cmake
 COPY include include
 COPY src src
+COPY web web
 RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DDOORBUSTER_TESTS=OFF -DCMAKE_INSTALL_PREFIX=/usr/local \
  && cmake --build /build \
- && cmake --install /build --prefix /install --strip
+ && cmake --install /build --prefix /install --component programs --strip
 
 FROM debian:12-slim
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends libmicrohttpd12 libhiredis0.14 libuv1 libsqlite3-0 libcjson1 libsodium23 \
+ && apt-get install --yes --no-install-recommends libmicrohttpd12 libgnutls30 libhiredis0.14 libuv1 libsqlite3-0 libcjson1 libsodium23 \
     redis-server \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin doorbuster \

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Installs what is missing of Doorbuster's needs, all of it from the distribution's own packages.
 #
-#   scripts/deps.sh [GROUP]...      groups: build run test load bench; none: build run
+#   scripts/deps.sh [GROUP]...      groups: build run test browser load bench; none: build run
 #
 # Asks for nothing, and touches nothing if nothing is missing: then it needs neither the network nor root.
 set -euo pipefail
 
 declare -A PACKAGES=(
-  [build]="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libhiredis-dev libuv1-dev libsqlite3-dev libcjson-dev
+  [build]="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libhiredis-dev libuv1-dev libsqlite3-dev libcjson-dev
            libsodium-dev libcmocka-dev"
   [run]="redis-server curl"
-  [test]="redis-server redis-tools sqlite3 docker-compose prometheus python3"
+  [test]="redis-server redis-tools sqlite3 docker-compose prometheus systemd mandoc curl python3 python3-jsonschema"
+  [browser]="chromium chromium-driver python3-selenium"
   [load]="python3-locust"
   [bench]="wrk nginx-light redis-server redis-tools python3"
 )
@@ -41,7 +42,7 @@ find_missing() {
   local group package
   missing=()
   for group in "$@"; do
-    [[ -n ${PACKAGES[$group]:-} ]] || refuse "unknown group '$group'; there are: build run test load bench"
+    [[ -n ${PACKAGES[$group]:-} ]] || refuse "unknown group '$group'; there are: build run test browser load bench"
     for package in ${PACKAGES[$group]}; do
       is_installed "$package" || [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")
     done

@@ -19,7 +19,7 @@ BEGIN {
     # Which folder a header in include/doorbuster/ belongs to. A trailing * stands for any ending; the first
     # match counts.
     owners = "check:base log:base clock:base text:base json:base work_pool:base process:base settings:base failpoint:base" \
-             " breaker:base idempotency_key:sale order:sale sales_log:sale sale*:sale change:sale product:sale selling:sale metrics:metrics board:metrics redis*:redis private_redis:redis http:http store:store" \
+             " breaker:base rate_limit:base idempotency_key:sale order:sale sales_log:sale sale*:sale change:sale product:sale selling:sale metrics:metrics board:metrics redis*:redis private_redis:redis http:http store:store" \
              " jwt:auth password:auth gate*:gate node_books:gate api*:api books:api"
     owner_count = split(owners, owner_list, " ")
 

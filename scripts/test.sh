@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/deps.sh build run test load
+scripts/deps.sh build run test browser load
 
 build=build-test
 jobs=$(nproc)
@@ -29,6 +29,8 @@ if [ $# -eq 0 ]; then
     found=0
     grep -aFf "$build/failpoints" build/bin/server || found=$?
     [ "$found" -eq 1 ] || failed=1 # 0: it has some; 2: there is no such program
+    echo "== the Debian package"
+    scripts/try_package.sh || failed=1
     echo "== the commands of README.md"
     scripts/try_readme.sh || failed=1
 fi

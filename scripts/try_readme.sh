@@ -64,6 +64,8 @@ start_server 2
 bash -euo pipefail -c "$(section 3)" >"$work/tools.log" || { cat "$work/tools.log" >&2; fail "setup or verify failed"; }
 expect "$work/tools.log" "Black Friday Limited Edition"
 expect "$work/tools.log" "every book equal"
+expect "$work/tools.log" "rows of the audit log; checked"
+expect "$work/tools.log" "restored  $work/data-restored/doorbuster.db"
 bash -euo pipefail -c "$(section 4; section 5)" >"$work/calls.log"
 expect "$work/calls.log" '"username":"kim"'
 expect "$work/calls.log" '"remaining_stock":99'

@@ -44,11 +44,12 @@ struct board_sale {
     int64_t lag_entries;    /* of the log, not recorded yet */
     int64_t lag_us;         /* age of the oldest of these; 0: none */
     int64_t compared_at_ms; /* when all products were last compared; 0: not yet */
-    int64_t differences;    /* products whose books differed when last compared */
-    int64_t products_total, product_count;
-    struct board_product products[BOARD_PRODUCTS_MAX]; /* ascending id */
+    int64_t differences;    /* products whose books differed in the last look: it is put right at once */
     int64_t orders_total, order_count;
     struct board_order orders[BOARD_ORDERS_MAX]; /* newest first */
+    int64_t products_total, product_count;
+    struct board_product
+        products[BOARD_PRODUCTS_MAX]; /* ascending id; only the first product_count are copied */
 };
 
 struct board_process {

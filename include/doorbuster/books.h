@@ -48,7 +48,7 @@ enum books_status books_read(struct store *reader, struct gate_side *side, int64
                              struct books *out);
 
 /* --- changes ---------------------------------------------------------------------------------------------------------------------- */
-/* As gate_change_stock() and gate_change_price(); of the Redlock gate the store makes the change (store_change_stock()), and a majority of the
+/* As gate_change_stock() and the others; of the Redlock gate the store makes the change (store_change_stock()), and a majority of the
  * nodes is told before it returns, or they are left to the keeper, which is logged. CHANGE_FAILED: books_failure() says why.
  * `writer` is used by the Redlock gate alone, and may be NULL for the Lua gate. */
 enum change_outcome books_change_stock(struct gate_side *side, struct store *writer,
@@ -57,6 +57,11 @@ enum change_outcome books_change_stock(struct gate_side *side, struct store *wri
 enum change_outcome books_change_price(struct gate_side *side, struct store *writer,
                                        const struct price_change *change, int patience_ms,
                                        struct change_result *result);
+/* Of the Redlock gate the nodes are told the same stock once more, with the change's position: from a newer figure than their lesson the workers
+ * see that what they have learned may be out of date. */
+enum change_outcome books_change_window(struct gate_side *side, struct store *writer,
+                                        const struct window_change *change, int patience_ms,
+                                        struct change_result *result);
 /* The last CHANGE_FAILED of this thread, in words. */
 const char *books_failure(void);
 /* Tells the nodes; false, and logged, if there was no majority: the keeper will. */

@@ -10,16 +10,19 @@ enum change_outcome {
     CHANGE_CLOSED, /* no such product; or it is a bundle, whose stock is its components' */
     CHANGE_SHORT,
     CHANGE_FULL,
+    CHANGE_NEVER_OPEN, /* of a window: it would be over before it opens */
     CHANGE_FAILED
 };
+
+enum change_kind { CHANGE_OF_STOCK, CHANGE_OF_PRICE, CHANGE_OF_WINDOW };
 
 struct change_result {
     struct log_position
         position;  /* of the entry; of the earlier one that a key stands for, or that cancelled the order */
-    int64_t stock; /* the product's afterwards; of a price: the price before */
+    int64_t stock; /* the product's afterwards; of a price: the price before; of a window: when it is over */
     /* What the idempotency key stands for: not necessarily what was asked now. */
-    int64_t product_id, figure; /* figure: the delta, or the new price */
-    bool is_price;
+    int64_t product_id, figure; /* figure: the delta, or the new price; of a window: when it opens */
+    enum change_kind kind;
 };
 
 /* The stock of each product that one entry of the store has moved, bundles aside: what the nodes of the Redlock gate are told. */

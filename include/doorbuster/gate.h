@@ -14,7 +14,7 @@
 
 #define GATE_BATCH_MAX SALES_LOG_ORDERS_MAX
 #define GATE_DEADLINE_MS 5000
-#define GATE_PENDING_MAX 20000 /* purchases in the gate at once; beyond: UNAVAILABLE */
+#define GATE_PENDING_MAX 20000 /* purchases in the gate at once; beyond they are turned away */
 
 struct gate;
 struct gate_purchase;
@@ -105,6 +105,11 @@ struct gate_part {
 };
 #define GATE_PARTS_MAX (GATE_NODES_MAX + 2)
 size_t gate_parts(const struct gate *gate, struct gate_part out[GATE_PARTS_MAX]);
+
+/* Its breakers: "redis", and of the Lua gate "record". For showing; loop thread. */
+#define GATE_BREAKERS 2
+struct breaker;
+size_t gate_breakers(struct gate *gate, struct breaker *out[GATE_BREAKERS]);
 
 /* Purchases submitted so far, less those that a sold-out mark answered at once: how busy the sale is. */
 uint64_t gate_decisions(const struct gate *gate);

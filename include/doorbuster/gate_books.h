@@ -54,12 +54,24 @@ struct gate_stock {
     int64_t in_flight;           /* units sold in entries after it */
     struct sale_product now;     /* live */
     int64_t price_at;            /* at the position asked for */
+    struct sale_window window_at; /* likewise */
     bool sold_out;               /* a sold-out answer was given since the last restock */
     int64_t sold_out_order, sold_out_at_ms; /* the last order before it, and when */
 };
 /* `product` says which product, and what it is made of if it is a bundle: the components are read in the same step. */
 bool gate_read_stock(redisContext *redis, const struct sale_product *product, struct log_position at,
                      struct gate_stock *out);
+
+/* The same of several products, all at one moment and in one round trip: at most GATE_STOCKS_MAX. *behind (NULL: not wanted) is what the log has
+ * after `at`. */
+#define GATE_STOCKS_MAX 64
+struct gate_behind {
+    int64_t entries;
+    int64_t
+        oldest_at_ms; /* when the first of these was written, by Redis's clock; 0: there is none that is ours */
+};
+bool gate_read_stocks(redisContext *redis, const struct sale_product *products, size_t count,
+                      struct log_position at, struct gate_stock *out, struct gate_behind *behind);
 
 /* --- changing stock ------------------------------------------------------------------------------------------------------------ */
 /* Runs stock.lua with the head's script, reading the head again while the gate is being opened anew, for at most `patience_ms`. `opening`
@@ -70,6 +82,10 @@ enum change_outcome gate_change_stock(redisContext *redis, const struct stock_ch
 /* The same for a price: to->to counts, `from` is what Redis finds. */
 enum change_outcome gate_change_price(redisContext *redis, const struct price_change *change, int patience_ms,
                                       struct change_result *result);
+
+/* The same for a window: `to` may be asked for as sale_window.h has it. */
+enum change_outcome gate_change_window(redisContext *redis, const struct window_change *change,
+                                       int patience_ms, struct change_result *result);
 
 /* Cancelling an order once: "cancelled already" is known to the store for those that are recorded, and to Redis for those of this epoch. So
  * the pass is taken first, then the store is asked, then gate_cancel() is called: if an epoch began in between, the pass is void. */
@@ -109,7 +125,7 @@ struct gate_key {
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
 };
 bool gate_put_keys(redisContext *redis, const struct gate_key *keys, size_t count);
-/* The same for the keys of stock and price changes. */
+/* The same for the keys of changes. */
 struct gate_change_key {
     int64_t actor;
     int64_t ttl_ms;

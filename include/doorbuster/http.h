@@ -66,6 +66,8 @@ struct http_settings {
         *trusted_proxies; /* addresses whose X-Forwarded-For is believed, comma-separated; NULL: nobody's */
 };
 
+/* Can a server be made with these origins, proxies, certificate and key? False, with what is wrong in `error`. */
+bool http_settings_check(const struct http_settings *settings, char *error, size_t error_bytes);
 /* NULL on failure, with a sentence in `error`. */
 struct http_server *http_server_new(uv_loop_t *loop, const struct http_settings *settings, char *error,
                                     size_t error_bytes);
@@ -95,10 +97,13 @@ const char *http_request_path_text(const struct http_request *request);
 /* Media type of the body is `type` (parameters ignored), or there is no Content-Type at all. */
 bool http_request_is_media_type(const struct http_request *request, const char *type);
 int64_t http_request_began_us(const struct http_request *request); /* monotonic; when the head was complete */
-/* X-Request-Id: the client's if it is 1 to 64 of [A-Za-z0-9._-], else one made here. It is in the answer too. Valid as long as the request. */
+/* X-Request-Id: the client's if it is 1 to 64 of [A-Za-z0-9._-], else one made here. Valid as long as the request. It is in the answer too, but
+ * for prebuilt ones of which nobody has asked for it. */
 const char *http_request_id(const struct http_request *request);
 /* The client's address without a port, as text: "192.0.2.7", "2001:db8::1". Behind a trusted proxy the one that it forwarded for. */
 const char *http_request_client(const struct http_request *request);
+/* It is a program on this machine, and no proxy's client. */
+bool http_request_client_is_local(const struct http_request *request);
 /* Memory that lives as long as the request, aligned for any type, not zeroed. For small things: up to 64 KiB a request (CHECKed). */
 void *http_request_alloc(struct http_request *request, size_t bytes);
 
@@ -109,13 +114,16 @@ void http_reply_header(struct http_request *request, const char *name, const cha
 /* body[0..bytes) must live as long as the request: from http_request_alloc, or static. `content_type` is static. */
 void http_reply_bytes(struct http_request *request, unsigned status, const char *content_type,
                       const char *body, size_t bytes);
+/* body[0..bytes) is malloc'ed and freed with the request. NULL: memory is out, which is answered 500. */
+void http_reply_text(struct http_request *request, unsigned status, const char *content_type, char *body,
+                     size_t bytes);
 /* Prints `body` and frees it. */
 void http_reply_json(struct http_request *request, unsigned status, cJSON *body);
 
 struct http_response *http_response_new(unsigned status, const char *content_type, const char *body,
                                         size_t bytes); /* copied */
 void http_response_free(struct http_response **response);
-/* Fastest way to answer, if no extra header was set. */
+/* Fastest way to answer, if the answer has no header of this one request: an extra one, the client's X-Request-Id, CORS. */
 void http_reply_prebuilt(struct http_request *request, const struct http_response *response);
 
 /* --- a reply without an end: Server-Sent Events ------------------------------------------------------------------------------- */

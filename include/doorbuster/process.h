@@ -15,6 +15,7 @@ int process_make_private_dir(const char *path, char *error, size_t error_bytes);
 
 /* In the data folder: whoever holds its flock may start the private Redis and write there. A server writes its pid into it. */
 #define PROCESS_DATA_LOCK "lock"
+#define PROCESS_SECRET_KEY "secret.key" /* likewise: what tokens are signed with; made at the first start */
 
 /* One clear line on stderr and exit(2): for a broken environment at start. "doorbuster-server: <message>" */
 _Noreturn void process_refuse(const char *program, const char *format, ...)

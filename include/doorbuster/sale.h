@@ -47,7 +47,8 @@ struct purchase {
     int64_t refused_product_id; /* the product that the refusal is about: one of the cart, or a component */
     int64_t limit;              /* REFUSAL_CUSTOMER_LIMIT: the limit */
     int64_t requested;          /* REFUSAL_CUSTOMER_LIMIT: units of that product in the whole cart */
-    int64_t wait_ms;            /* REFUSAL_NOT_OPEN: until then, by Redis's clock */
+    int64_t wait_ms;  /* REFUSAL_NOT_OPEN: until then, by Redis's clock. turned_away: come back after this */
+    bool turned_away; /* UNAVAILABLE: the gate has not even tried */
     /* REFUSAL_INSUFFICIENT_STOCK: bit i: line i cannot be had. Its `remaining` says how many could, beside the lines before it. */
     uint32_t short_lines;
     int64_t at_ms; /* reserved at */

@@ -1,6 +1,6 @@
 /* The sales log: what stands in the Redis stream `{doorbuster}:log`, and how it is read.
  *
- * Every change of stock is an entry, and every change of a price, for orders are reserved before it or after it. An entry has one field; its
+ * Every change of stock is an entry, and every change of a price or a window, for orders are reserved before it or after it. An entry has one field; its
  * name is the kind, its value the payload, text that a person can read with `redis-cli XRANGE`: a first line with the time in milliseconds
  * since 1970, then a line for each change.
  *
@@ -24,6 +24,8 @@
  *                  key restock-17                                     the admin's idempotency key, if there was one
  *   7-1045  price  1764201600210
  *                  1 49900 44900 5 second hour                        product from to actor note…, and perhaps a key
+ *   7-1046  window 1764201600220
+ *                  1 0 0 1764201600000 1764201600220 5 enough         product, from: opens over, to: opens over (0: none), actor note…, perhaps a key
  *   7-9     attach worker 1 lost its link with 12 purchases in it     changes nothing: asks the recorder to attach again, and why
  *
  * `remaining` is the product's stock after that line; of a bundle, how many more its components allow. The writer is Lua (src/gate/lua/), in
@@ -33,6 +35,7 @@
 
 #include "doorbuster/idempotency_key.h"
 #include "doorbuster/order.h"
+#include "doorbuster/sale_window.h"
 
 #define LOG_EPOCH_MAX                                                                                        \
     UINT64_C(1000000000000000)   /* above the milliseconds that Redis makes ids of; beyond, it is not ours */
@@ -86,6 +89,16 @@ struct price_change {
     size_t key_bytes;
 };
 
+/* A product's sale is opened, closed, or put off. */
+struct window_change {
+    int64_t product_id;
+    struct sale_window from, to;
+    int64_t actor;
+    char note[SALES_LOG_NOTE_BYTES];
+    const char *key;
+    size_t key_bytes;
+};
+
 /* An order is taken back, whole: its units are on sale again, and its buyer's limit has room again. */
 struct cancellation {
     int64_t order_id;
@@ -101,6 +114,7 @@ enum log_entry_kind {
     LOG_ENTRY_STOCK,
     LOG_ENTRY_CANCEL,
     LOG_ENTRY_PRICE,
+    LOG_ENTRY_WINDOW,
     LOG_ENTRY_ATTACH, /* "attach again": from a worker in doubt or a person; counts only in the epoch that it names */
     LOG_ENTRY_FOREIGN, /* not one of ours: somebody else wrote into the stream. It changes nothing, and the log goes on behind it */
     LOG_ENTRY_DAMAGED, /* looks like one of ours and cannot be read: nobody may go on behind it */
@@ -112,9 +126,12 @@ struct log_entry {
     int64_t at_ms;                   /* Redis's clock; never goes back along the log */
     const struct sale_order *orders; /* LOG_ENTRY_SALE: borrowed from the caller's room */
     size_t order_count;
-    struct stock_change stock;  /* LOG_ENTRY_STOCK; of LOG_ENTRY_ATTACH the note: why */
-    struct price_change price;  /* LOG_ENTRY_PRICE */
     struct cancellation cancel; /* LOG_ENTRY_CANCEL */
+    union {
+        struct stock_change stock;   /* LOG_ENTRY_STOCK; of LOG_ENTRY_ATTACH the note: why */
+        struct price_change price;   /* LOG_ENTRY_PRICE */
+        struct window_change window; /* LOG_ENTRY_WINDOW */
+    };
 };
 
 /* Where decoded orders and parts go. The caller's; it must outlive the entries. */
@@ -136,5 +153,7 @@ bool log_kind_is_ours(const char *kind, size_t kind_bytes);
 int64_t log_entry_stock_delta(const struct log_entry *entry, int64_t product_id);
 /* Did this entry change the price of `product_id`? Then *from is what it was before. */
 bool log_entry_price_change(const struct log_entry *entry, int64_t product_id, int64_t *from);
+/* The same of its window. */
+bool log_entry_window_change(const struct log_entry *entry, int64_t product_id, struct sale_window *from);
 
 #endif

@@ -98,6 +98,10 @@ struct store_position {
 
 struct store;
 
+/* `cb` is called again and again, on the caller's thread, while a call waits for its turn at the store, so that a process can say that it waits and does not
+ * hang. For processes of one thread; at their start. NULL: nobody wants to know. */
+void store_while_waiting(void (*cb)(void));
+
 /* Opens the store named by `url`: "sqlite:PATH". A STORE_WRITER creates and upgrades the schema; a STORE_READER of a store that does
  * not exist yet fails. On failure *out is NULL and `error` a sentence that says what and how to mend it. */
 enum store_status store_open(struct store **out, const char *url, enum store_mode mode, char *error,
@@ -131,6 +135,9 @@ enum store_status store_rename_product(struct store *store, int64_t id, const ch
 enum store_status store_products(struct store *store, int64_t after, struct store_product *out, size_t max,
                                  size_t *count);
 
+/* How many products there are, and the id of the newest-th newest of them (of the first, if there are fewer; 0: there is none). */
+enum store_status store_catalog_size(struct store *store, size_t newest, int64_t *count, int64_t *first);
+
 /* --- orders -------------------------------------------------------------------------------------------------------------- */
 enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out);
 /* The parts of an order behind its first line, in order, at most `max`; none of most orders. */
@@ -139,6 +146,10 @@ enum store_status store_order_parts(struct store *store, int64_t id, struct orde
 /* A user's orders, newest first, those with an id below `before` (pass INT64_MAX for all). */
 enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t before,
                                   struct store_order *out, size_t max, size_t *count);
+
+/* The newest orders of all, newest first; rejected ones too. Quick however many there are. */
+enum store_status store_latest_orders(struct store *store, struct store_order *out, size_t max,
+                                      size_t *count);
 
 /* Which of these requests became orders? For workers whose answer from Redis was lost. */
 struct store_request {
@@ -171,7 +182,8 @@ enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_
  * A sale whose product is unknown or whose stock would fall below 0 is recorded as ORDER_REJECTED and changes no stock; the ids of
  * such orders go to rejected[0..*rejected_count), room for `rejected_max` (CHECKed: at least all orders of the run). Of a cart all or nothing.
  * A sale at another price than the product has at that point of the log is rejected too: the log says in which order prices and sales came.
- * A price counts for the product's row from its entry on. A restock above PRODUCT_STOCK_MAX and a price that is none do not fit; a cancellation
+ * A price and a window count for the product's row from their entry on. A restock above PRODUCT_STOCK_MAX, a price that is none and a window
+ * that is never open do not fit; a cancellation
  * may lift the stock above it. A cancellation gives back what the order in the store took, once: of an order that is
  * not there, was rejected or is cancelled already it changes nothing.
  * What our scripts never write must not stop the recorder for ever, so it is logged and passed over: an order whose id is not above
@@ -203,6 +215,9 @@ enum store_status store_change_stock(struct store *store, const struct stock_cha
                                      enum change_outcome *outcome, struct change_result *result);
 enum store_status store_change_price(struct store *store, const struct price_change *change,
                                      enum change_outcome *outcome, struct change_result *result);
+/* `to` may be asked for as sale_window.h has it; `from` is not read. */
+enum store_status store_change_window(struct store *store, const struct window_change *change,
+                                      enum change_outcome *outcome, struct change_result *result);
 /* As cancel.lua: CHANGE_MADE, CHANGE_MADE_BEFORE (then moves->count is 0), CHANGE_CLOSED: no such order, or it was rejected. */
 enum store_status store_cancel(struct store *store, int64_t order_id, int64_t actor,
                                enum change_outcome *outcome, struct change_result *result,
@@ -225,14 +240,13 @@ typedef bool (*store_key_cb)(void *context, int64_t user_id, const char *key, in
                              int64_t at_ms); /* false: stop */
 enum store_status store_each_key(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
 
-/* Every stock or price change of `since_ms` or later that was applied and has an idempotency key: for rebuilding Redis, as store_each_key. */
+/* Every change of stock, price or window of `since_ms` or later that was applied and has an idempotency key: for rebuilding Redis, as store_each_key. */
 struct store_change_key {
     int64_t actor, at_ms;
-    bool is_price;
+    enum change_kind kind;
     struct log_position position;
     int64_t product_id;
-    int64_t figure; /* the delta, or the new price */
-    int64_t stock;  /* the product's afterwards; of a price: the price before */
+    int64_t figure, stock; /* as in struct change_result */
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
 };
 typedef bool (*store_change_key_cb)(void *context, const struct store_change_key *key); /* false: stop */
@@ -240,7 +254,7 @@ enum store_status store_each_change_key(struct store *store, int64_t since_ms, s
                                         void *context);
 
 /* --- the audit log --------------------------------------------------------------------------------------------------------- */
-/* Every change of a book, one row for each product that a log entry moves, written in the transaction that applies the entry, never changed
+/* Every change of a book, one row for each product that a log entry moves, of a window two (when it opens, when it is over), written in the transaction that applies the entry, never changed
  * after. Row n holds the BLAKE2b-256 (RFC 7693; `b2sum -l 256`) of row n - 1's hash (32 zero bytes before the first) and its own text (see
  * store_audit_text), so that a row cannot be changed, put in or taken out unnoticed; only the end can be cut off, so keep a copy of the last
  * hash elsewhere. */
@@ -253,15 +267,18 @@ struct store_audit_row {
     struct log_position position; /* of the entry */
     int64_t product_id;
     char cause
-        [STORE_AUDIT_CAUSE_BYTES]; /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price" */
-    int64_t delta;                 /* units, negative for sales; of a price: to - from */
-    int64_t from, to; /* stock, or price, before and after; equal if it was not applied. Of a bundle: 0 */
+        [STORE_AUDIT_CAUSE_BYTES]; /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price", "starts", "ends" */
+    int64_t delta;                 /* units, negative for sales; of the others: to - from */
+    /* Stock before and after, of a bundle 0; or price; or one of the window's times, in ms, 0: none. Equal if it was not applied. */
+    int64_t from, to;
     bool applied;     /* false: it did not fit and changed nothing */
     int64_t actor;    /* user id; 0: the system, or several buyers, whose orders the note names */
     char note[SALES_LOG_NOTE_BYTES];         /* why: "orders 42 to 97", "order 44", an admin's reason */
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1]; /* the actor's idempotency key, "" if none; not of sales */
     unsigned char hash[STORE_AUDIT_HASH_BYTES];
 };
+/* Does a row of this cause say what the stock was? Else it is about the terms: price, starts, ends. */
+bool store_cause_is_of_stock(const char *cause);
 /* What is hashed: "seq at_ms epoch-n product cause delta from to applied actor key note", '-' for no key. Returns the length. */
 size_t store_audit_text(const struct store_audit_row *row, char out[STORE_AUDIT_TEXT_BYTES]);
 /* The newest first, those with a seq below `before` (INT64_MAX: all), of one product (0: of all), at most `max`. */
@@ -286,6 +303,23 @@ struct store_chain_audit { /* one pass over the audit log */
  * products of a store without orders; 2.4 s of an open snapshot when both were in it. */
 enum store_status store_audit_chain(struct store *store, struct store_chain_audit *out);
 
+/* --- backup -------------------------------------------------------------------------------------------------------------- */
+/* Where a store keeps its data: in one file. False: this one does not; `error` says so. */
+#define STORE_PATH_BYTES 4096
+bool store_file(const char *url, char path[STORE_PATH_BYTES], char *error, size_t error_bytes);
+/* Copies the whole store, as it is at one moment, to the new file `path`, which nobody but the owner may read; *position says where it stands.
+ * Others go on writing. When it returns STORE_OK the copy is on the disk, one file, and found sound page by page; else there is none. Not
+ * within a snapshot (CHECKed). What others write meanwhile cannot be tidied away, and store_raise_epoch() waits for it. */
+enum store_status store_back_up(struct store *store, const char *path, struct store_position *position);
+/* For a copy that is to be the store again, before anybody else opens it. What was done after it was made is gone, so nothing of that time may be
+ * taken for its own: its epochs and the ids of accounts and products begin far above all that may have been given since. A store of the
+ * Redlock gate gets a new store_id, so that no node knows a stock of it; one of the Lua gate keeps its, for its Redis may still have the log that
+ * goes on from here. */
+enum store_status store_begin_anew(struct store *store);
+/* Puts all that belongs to a store into its one file, which may then be moved. STORE_FENCED: somebody has it open. STORE_FAILED: it is damaged, or
+ * no store; `error` says it. */
+enum store_status store_pack(const char *url, char *error, size_t error_bytes);
+
 /* --- audit --------------------------------------------------------------------------------------------------------------- */
 /* Everything between begin and end is read at one moment (one snapshot), including store_position, store_products and the audits. No
  * writing in between (CHECKed). Keep it short: what is written meanwhile cannot be tidied away. End without begin does nothing. */
@@ -302,6 +336,8 @@ struct store_product_audit {      /* of one product */
     int64_t restock_units;        /* of `restock`, `withdrawal` and `healing` */
     int64_t logged_stock;         /* its stock, worked out from the audit log alone */
     int64_t logged_price;         /* after the last price change in the audit log; 0: none */
+    bool window_logged;           /* there is a change of its window in the audit log */
+    struct sale_window logged_window; /* then: after the last one */
     int64_t over_limit_customers; /* customers whose live orders hold more than the limit */
     int64_t last_order_id;        /* of orders with it, 0: none */
     int64_t last_order_at_ms;
@@ -322,6 +358,7 @@ struct store_orders_audit { /* over all orders, confirmed and rejected; one pass
     int64_t beyond_position;    /* orders whose log position is after the store's recorded position */
     int64_t unknown_user;       /* orders of a user that does not exist */
     int64_t unknown_product;
+    int64_t lost; /* neither, but of a user or product that was made after the backup that was restored; see store_begin_anew() */
 };
 enum store_status store_audit_orders(struct store *store, struct store_orders_audit *out);
 

@@ -1,10 +1,11 @@
 /* Blocking work off the loop: a bounded queue in front of libuv's thread pool, at lower priority than the loop.
  *
- * Five queues, each with a limit of jobs running and of jobs waiting, so that a login storm cannot keep out a read:
+ * Six queues, each with a limit of jobs running and of jobs waiting, so that a login storm cannot keep out a read:
  *   WORK_PASSWORD  Argon2id: much processor time, 19 MiB each. At the lowest priority (nice 19): what the loop leaves over. A job
  *                  here must not hold a lock that anyone else waits for
- *   WORK_STORE     reads and writes of the store. A little below the loop (nice 5), for a write holds the lock that the recorder
- *                  waits for
+ *   WORK_STORE     reads of the store. A little below the loop (nice 5)
+ *   WORK_WRITE     writes of the store that wait for no record: new accounts. One at a time, for the store has one writer, and those who wait
+ *                  for its lock must not sit on the threads that read. At nice 5 too: it holds the lock that the recorder waits for
  *   WORK_CHANGE    changes of stock and prices, cancellations: they wait for their record, and while nothing is recorded nobody else shall
  *                  wait behind them. At nice 5 too
  *   WORK_SELL      what a purchase waits for: the store's decision, and on which terms a product is sold. On a thread of its own, which is
@@ -17,9 +18,10 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <uv.h>
 
-enum work_queue { WORK_PASSWORD, WORK_STORE, WORK_CHANGE, WORK_SETTLE, WORK_SELL, WORK_QUEUES };
+enum work_queue { WORK_PASSWORD, WORK_STORE, WORK_WRITE, WORK_CHANGE, WORK_SETTLE, WORK_SELL, WORK_QUEUES };
 
 struct work_pool;
 
@@ -42,11 +44,19 @@ void work_pool_free(struct work_pool **pool);
 bool work_submit(struct work_pool *pool, enum work_queue queue, work_cb work, work_done_cb done,
                  void *context);
 
+/* The same, for a job that nobody wants after `deadline_us` (monotonic): if no thread has taken it up by then, `late` comes instead of work and done. */
+bool work_submit_until(struct work_pool *pool, enum work_queue queue, work_cb work, work_done_cb done,
+                       work_done_cb late, void *context, int64_t deadline_us);
+/* How long a job that is submitted now would wait for a thread, as this queue has gone lately. 0: it would start at once. Loop thread. */
+int64_t work_expected_wait_us(const struct work_pool *pool, enum work_queue queue);
+
 /* The loop has something more important on hand, or not any more: while it does, password jobs start one at a time, two a second. Say it
- * again every few milliseconds, also if nothing has changed: waiting jobs are started from here. Loop thread. */
+ * again every few milliseconds, also if nothing has changed: waiting jobs are started from here, and those that are late told so. Loop thread. */
 void work_pool_press(struct work_pool *pool, bool pressed);
 
-/* Jobs waiting and running, all queues. */
+/* Jobs waiting and running, of one queue. */
+size_t work_pool_length(const struct work_pool *pool, enum work_queue queue);
+/* The same of all queues. */
 size_t work_pool_busy(const struct work_pool *pool);
 
 #endif

@@ -1,6 +1,6 @@
 /* Accounts: register, log in, me. Handlers and replies on the loop's thread; hashing and the store in the work pool, in two steps: the
  * password queue runs at the lowest priority, so nothing there may hold the store's lock. */
-#include "api_internal.h"
+#include "admission.h"
 
 #include "doorbuster/clock.h"
 #include "doorbuster/json.h"
@@ -39,7 +39,7 @@ static cJSON *user_to_json(const struct store_user *user)
     return json;
 }
 
-/* --- register: hash (password queue), then add (store queue) -------------------------------------------------------------------- */
+/* --- register: hash (password queue), then add (write queue) -------------------------------------------------------------------- */
 static void add_user_work(struct job *job, struct desk *desk)
 {
     struct account_job *account = (struct account_job *)job;
@@ -76,7 +76,7 @@ static void hash_reply(struct job *job)
 {
     job->work = add_user_work;
     job->reply = add_user_reply;
-    job_start(job, WORK_STORE);
+    job_start(job, WORK_WRITE);
 }
 
 static void check_no_controls(struct validation *validation, const char *field, const char *text)
@@ -138,6 +138,7 @@ static void verify_reply(struct job *job)
                            "The user name or the password is wrong.");
         return;
     }
+    admission_signed_in(job->api, job->request, account->user.username);
     struct jwt_claims claims = {
         .user_id = account->user.id, .role = account->user.role, .issued_at_s = clock_wall_ms() / 1000};
     claims.expires_at_s = claims.issued_at_s + JWT_LIFETIME_S;
@@ -200,7 +201,8 @@ void accounts_login(struct http_request *request, void *context)
         validation_add(&validation, "password", "is required once: UTF-8 text of at most %d characters",
                        PASSWORD_CHARACTERS_MAX);
     }
-    if (!validation_failed(&validation, request)) {
+    if (!validation_failed(&validation, request) &&
+        admission_sign_in(context, request, account->user.username)) {
         job_start(&account->job, WORK_STORE);
     }
 }

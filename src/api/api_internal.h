@@ -4,6 +4,7 @@
 
 #include "doorbuster/api.h"
 #include "doorbuster/books.h"
+#include "doorbuster/breaker.h"
 #include "doorbuster/jwt.h"
 #include "doorbuster/password.h"
 #include "doorbuster/store.h"
@@ -26,6 +27,8 @@ struct sold_out_answer {
     struct http_response *response;
 };
 
+struct events; /* events.c */
+
 struct api {
     struct api_settings settings;
     struct gate *gate;
@@ -35,6 +38,9 @@ struct api {
     pthread_mutex_t desks_mutex;
     struct desk *free_desks;
     uint64_t decisions_seen; /* by api_watch */
+    /* What the pool's jobs need: the store; and, for the books' other side, Redis or the nodes. Loop thread. */
+    struct breaker store, books;
+    struct events *events;
     /* selling.c's: what is under way, and what belongs to the WORK_SELL thread while something is. */
     struct gate_lesson *lesson;
     struct gate_batch *batch;
@@ -58,6 +64,7 @@ enum api_problem {
     PROBLEM_IDEMPOTENCY_KEY_REUSED,
     PROBLEM_VALIDATION,
     PROBLEM_TOO_BUSY,
+    PROBLEM_TOO_FAST,
     PROBLEM_SALE_NOT_OPEN,
     PROBLEM_SALE_OVER,
     PROBLEM_WITHDRAWAL_TOO_LARGE,
@@ -68,7 +75,18 @@ enum api_problem {
 extern const struct http_problem api_problems[API_PROBLEMS];
 
 void api_reply_unavailable(struct http_request *request, const char *detail); /* 503 with Retry-After */
+/* The same problem, or another, for one who is to come back after this: whole seconds, rounded up, and some more for some, so that not all come at once. */
+void api_reply_later(struct http_request *request, enum api_problem problem, int64_t wait_ms,
+                     const char *detail);
+
+/* All breakers of this process, for showing. */
+#define API_BREAKERS (GATE_BREAKERS + 2)
+size_t api_breakers(struct api *api, struct breaker *out[API_BREAKERS]);
 void api_reply_not_found(struct http_request *request, const char *what, int64_t id);
+
+/* A time as answers have it, RFC 3339. */
+void api_add_time(cJSON *json, const char *name, int64_t at_ms);
+void api_add_time_or_null(cJSON *json, const char *name, int64_t at_ms); /* 0: null */
 
 /* What is wrong with a request's values, gathered field by field. */
 struct validation {
@@ -84,6 +102,8 @@ void validation_integer_in(struct validation *validation, const cJSON *object, c
                            const char *field, bool required, int64_t min, int64_t max, int64_t *out);
 void validation_string(struct validation *validation, const cJSON *body, const char *field, bool required,
                        size_t min, size_t max, const char **out);
+/* A time after 1970; absent or null leaves *out alone. */
+void validation_time(struct validation *validation, const cJSON *body, const char *field, int64_t *out);
 /* A query argument as a number from 1 on; absent leaves *out alone. */
 void validation_query(struct validation *validation, const struct http_request *request, const char *name,
                       int64_t max, int64_t *out);
@@ -91,7 +111,7 @@ void validation_query(struct validation *validation, const struct http_request *
 bool validation_failed(struct validation *validation, struct http_request *request);
 
 /* --- who is asking (identity.c) -------------------------------------------------------------------------------------------- */
-/* False: answered 401. claims->username may be empty: see jwt.h. */
+/* False: answered 401, or 429 because the account asks too fast. claims->username may be empty: see jwt.h. */
 bool api_identify(struct api *api, struct http_request *request, struct jwt_claims *claims);
 /* The same, and 403 unless an admin. */
 bool api_identify_admin(struct api *api, struct http_request *request, struct jwt_claims *claims);
@@ -113,6 +133,9 @@ enum job_outcome {
     JOB_UNAVAILABLE, /* answered 503 by jobs.c; `error` is logged */
 };
 
+/* Whose fault it is that a job is JOB_UNAVAILABLE. */
+enum job_fault { JOB_FAULT_OTHER, JOB_FAULT_STORE, JOB_FAULT_GATE };
+
 /* First member of each job's own struct, which lives in the request's arena. */
 struct job {
     struct api *api;
@@ -120,14 +143,18 @@ struct job {
     job_work work;
     job_reply reply;
     int64_t deadline_us;
+    bool needs_gate;          /* the books' other side; set before job_start() */
+    enum work_queue queue;    /* where it is */
     enum job_outcome outcome; /* set by work */
+    enum job_fault fault;     /* if it is JOB_UNAVAILABLE */
     unsigned untold;          /* changes that were left to the keeper; counted on the loop's thread */
     char error[512];
 };
 
 /* Zeroed, `bytes` long, in the request's arena. */
 void *job_new(struct api *api, struct http_request *request, size_t bytes, job_work work, job_reply reply);
-/* Queues it; a full queue is answered here: 429 for passwords, 503 for the store. */
+/* Queues it. What cannot be done in time is answered here at once, with an honest Retry-After: a breaker is open, the queue is full, or too much waits in
+ * it. 429 for passwords, 503 for all others. */
 void job_start(struct job *job, enum work_queue queue);
 /* For work: opens what is not open yet. False: job->outcome and ->error are set. */
 bool desk_needs_reader(struct desk *desk, struct job *job);
@@ -137,6 +164,11 @@ bool desk_needs_gate(struct desk *desk, struct job *job);
 bool desk_needs_change(struct desk *desk, struct job *job);
 /* After a STORE_FAILED of the writer: it is opened anew when next needed, and then mends first what a failed write may have left. */
 void desk_drop_writer(struct desk *desk);
+/* Does a change of a book fail without the other side? Under the Redlock gate the store makes it, and the nodes are told, or the keeper does. */
+bool job_change_needs_gate(const struct api *api);
+/* For work: JOB_UNAVAILABLE, and why. False. */
+bool job_unavailable(struct job *job, enum job_fault fault, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* For replies: counts what the recorder would have counted, where there is none because the store made the change itself. */
 void job_count_change(const struct job *job, enum metrics_counter counter);
 /* Turns a store's status into an outcome; true if it is STORE_OK. */
@@ -144,6 +176,13 @@ bool job_store_status(struct job *job, const struct store *store, enum store_sta
 struct desk *desk_borrow(struct api *api);
 void desk_return(struct desk *desk);
 void desks_free(struct api *api);
+
+/* --- live figures (events.c) --------------------------------------------------------------------------------------------------- */
+struct events *events_new(struct api *api);
+void events_use_server(struct events *events, struct http_server *server);
+void events_watch(struct events *events); /* every few milliseconds */
+void events_leave(struct events *events); /* ends all streams */
+void events_free(struct events **events); /* after the server */
 
 /* --- handlers ------------------------------------------------------------------------------------------------------------------ */
 void accounts_register(struct http_request *request, void *api);
@@ -161,11 +200,22 @@ void purchases_get(struct http_request *request, void *api);
 void purchases_cancel(struct http_request *request, void *api);
 void stock_changes_create(struct http_request *request, void *api);
 void price_changes_create(struct http_request *request, void *api);
+void window_changes_create(struct http_request *request, void *api);
 void audit_list(struct http_request *request, void *api);
+/* The shop window for browsers, operations_root() for everybody else. */
+void pages_root(struct http_request *request, void *api);
+void pages_dashboard(struct http_request *request, void *api);
+void pages_asset(struct http_request *request, void *api);
+void events_stream(struct http_request *request, void *api);
+void events_figures(struct http_request *request, void *api);
+/* Name, version and links, as JSON. */
 void operations_root(struct http_request *request, void *api);
 void operations_health(struct http_request *request, void *api);
 void readiness_get(struct http_request *request, void *api);
 void operations_metrics(struct http_request *request, void *api);
-void operations_problem(struct http_request *request, void *api);
+void problem_pages_list(struct http_request *request, void *api);
+void problem_pages_get(struct http_request *request, void *api);
+void pages_docs(struct http_request *request, void *api);
+void pages_description(struct http_request *request, void *api);
 
 #endif

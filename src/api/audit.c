@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define LIST_DEFAULT 50
 #define LIST_MAX 100
@@ -51,6 +52,10 @@ static cJSON *row_to_json(const struct store_audit_row *row)
     cJSON_AddNumberToObject(json, "delta", (double)row->delta);
     add_figure(json, "from", row, row->from);
     add_figure(json, "to", row, row->to);
+    if (strcmp(row->cause, "starts") == 0 || strcmp(row->cause, "ends") == 0) {
+        api_add_time_or_null(json, "from_time", row->from);
+        api_add_time_or_null(json, "to_time", row->to);
+    }
     cJSON_AddBoolToObject(json, "applied", row->applied);
     if (row->actor != 0) {
         cJSON_AddNumberToObject(json, "actor", (double)row->actor);

@@ -131,6 +131,15 @@ enum change_outcome books_change_price(struct gate_side *side, struct store *wri
                             : books_lua_change_price(side, change, patience_ms, result);
 }
 
+enum change_outcome books_change_window(struct gate_side *side, struct store *writer,
+                                        const struct window_change *change, int patience_ms,
+                                        struct change_result *result)
+{
+    CHECK(writer != NULL || !is_redlock(side));
+    return is_redlock(side) ? books_redlock_change_window(side, writer, change, result)
+                            : books_lua_change_window(side, change, patience_ms, result);
+}
+
 /* --- the catalogue ------------------------------------------------------------------------------------------------------------------------ */
 enum catalog_status catalog_add(struct store *writer, struct gate_side *side, struct store_product *product,
                                 int64_t actor, int64_t deadline_us)

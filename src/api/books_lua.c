@@ -102,3 +102,9 @@ enum change_outcome books_lua_change_price(struct gate_side *side, const struct 
 {
     return note_failure(gate_change_price(side->redis, change, patience_ms, result));
 }
+
+enum change_outcome books_lua_change_window(struct gate_side *side, const struct window_change *change,
+                                            int patience_ms, struct change_result *result)
+{
+    return note_failure(gate_change_window(side->redis, change, patience_ms, result));
+}

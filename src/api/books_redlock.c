@@ -51,7 +51,7 @@ enum store_status books_stock_at(struct store *store, int64_t product_id, struct
 {
     struct store_audit_row row;
     enum store_status status = store_audit_row_at(store, position, product_id, &row);
-    if (status == STORE_OK && row.applied && strcmp(row.cause, "price") != 0) {
+    if (status == STORE_OK && row.applied && store_cause_is_of_stock(row.cause)) {
         *known = true;
         *stock = row.to;
         return STORE_OK;
@@ -173,11 +173,21 @@ bool books_tell_nodes(struct gate_side *side, const struct stock_moves *moves)
         return true;
     }
     side->untold++;
-    log_warn(
+    log_event(
+        LOG_WARN, LOG_FIELDS(LOG_NUMBER("product_id", moves->each[0].product_id)),
         "the new stock of %zu products (the first: %lld) is left to the keeper, for no majority of the nodes "
         "could be told: %s",
         moves->count, (long long)moves->each[0].product_id, node_books_failure(side->nodes));
     return false;
+}
+
+static void tell_one(struct gate_side *side, int64_t product_id, int64_t stock, struct log_position position)
+{
+    struct stock_moves moves; /* large: only what is used is filled in */
+    moves.position = position;
+    moves.count = 1;
+    moves.each[0] = (struct stock_move){.product_id = product_id, .stock = stock};
+    books_tell_nodes(side, &moves);
 }
 
 static enum change_outcome fail(const struct store *writer, enum store_status status)
@@ -197,11 +207,7 @@ enum change_outcome books_redlock_change_stock(struct gate_side *side, struct st
         return fail(writer, status);
     }
     if (outcome == CHANGE_MADE && !is_bundle) {
-        struct stock_moves moves; /* large: only what is used is filled in */
-        moves.position = result->position;
-        moves.count = 1;
-        moves.each[0] = (struct stock_move){.product_id = change->product_id, .stock = result->stock};
-        books_tell_nodes(side, &moves);
+        tell_one(side, change->product_id, result->stock, result->position);
     } else if (outcome == CHANGE_CLOSED) {
         books_fail("the product is not open");
     }
@@ -218,6 +224,37 @@ enum change_outcome books_redlock_change_price(struct store *writer, const struc
         return fail(writer, status);
     }
     if (outcome == CHANGE_CLOSED) {
+        books_fail("the product is not open");
+    }
+    return outcome;
+}
+
+/* Its stock may have moved since: the newer figure stays, if it is there already; else it comes. A store that cannot be read leaves it to the
+ * next sale. */
+static void tell_window(struct gate_side *side, struct store *writer, int64_t product_id)
+{
+    struct store_position now;
+    struct store_product product;
+    bool read = store_snapshot_begin(writer) == STORE_OK && store_position(writer, &now) == STORE_OK &&
+                store_find_product(writer, product_id, &product) == STORE_OK;
+    store_snapshot_end(writer);
+    if (read && product.component_count == 0) {
+        tell_one(side, product_id, product.stock, now.recorded);
+    }
+}
+
+enum change_outcome books_redlock_change_window(struct gate_side *side, struct store *writer,
+                                                const struct window_change *change,
+                                                struct change_result *result)
+{
+    enum change_outcome outcome;
+    enum store_status status = store_change_window(writer, change, &outcome, result);
+    if (status != STORE_OK) {
+        return fail(writer, status);
+    }
+    if (outcome == CHANGE_MADE) {
+        tell_window(side, writer, change->product_id);
+    } else if (outcome == CHANGE_CLOSED) {
         books_fail("the product is not open");
     }
     return outcome;

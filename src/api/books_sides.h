@@ -18,6 +18,8 @@ enum change_outcome books_lua_change_stock(struct gate_side *side, const struct 
                                            struct change_result *result);
 enum change_outcome books_lua_change_price(struct gate_side *side, const struct price_change *change,
                                            int patience_ms, struct change_result *result);
+enum change_outcome books_lua_change_window(struct gate_side *side, const struct window_change *change,
+                                            int patience_ms, struct change_result *result);
 
 /* --- books_redlock.c ------------------------------------------------------------------------------------------------------------ */
 enum books_status books_redlock_read(struct store *reader, struct gate_side *side, int64_t product_id,
@@ -28,5 +30,8 @@ enum change_outcome books_redlock_change_stock(struct gate_side *side, struct st
                                                struct change_result *result);
 enum change_outcome books_redlock_change_price(struct store *writer, const struct price_change *change,
                                                struct change_result *result);
+enum change_outcome books_redlock_change_window(struct gate_side *side, struct store *writer,
+                                                const struct window_change *change,
+                                                struct change_result *result);
 
 #endif

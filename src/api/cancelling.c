@@ -30,11 +30,9 @@ struct cancel_job {
     struct full_order found;
 };
 
-static bool give_up(struct job *job, const char *why)
+static bool give_up(struct job *job, enum job_fault fault, const char *why)
 {
-    job->outcome = JOB_UNAVAILABLE;
-    snprintf(job->error, sizeof job->error, "cancelling: %s", why);
-    return false;
+    return job_unavailable(job, fault, "cancelling: %s", why);
 }
 
 /* The order, as long as the caller may see it. */
@@ -72,7 +70,7 @@ static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct chan
     struct gate_pass pass;
     bool is_void = false;
     if (!gate_take_pass(desk->side.redis, &pass)) {
-        return give_up(&cancel->job, redis_failure());
+        return give_up(&cancel->job, JOB_FAULT_GATE, redis_failure());
     }
     if (!read_own(cancel, desk->reader)) {
         return false;
@@ -81,11 +79,11 @@ static bool try_cancel(struct cancel_job *cancel, struct desk *desk, struct chan
         return true;
     }
     if (failpoint("cancel.read")) {
-        return give_up(&cancel->job, "as if the gate could not be asked");
+        return give_up(&cancel->job, JOB_FAULT_OTHER, "as if the gate could not be asked");
     }
     enum change_outcome changed = ask_gate(cancel, desk->side.redis, &pass, result, &is_void);
     return changed == CHANGE_MADE || changed == CHANGE_MADE_BEFORE ||
-           (!is_void && give_up(&cancel->job, redis_failure()));
+           (!is_void && give_up(&cancel->job, JOB_FAULT_GATE, redis_failure()));
 }
 
 static bool is_cancelled(const struct cancel_job *cancel)
@@ -97,7 +95,7 @@ static bool is_cancelled(const struct cancel_job *cancel)
 static void read_back(struct cancel_job *cancel, struct store *reader)
 {
     if (read_own(cancel, reader) && !is_cancelled(cancel)) {
-        give_up(&cancel->job, "the store did not have it");
+        give_up(&cancel->job, JOB_FAULT_OTHER, "the store did not have it");
     }
 }
 
@@ -111,13 +109,13 @@ static void cancel_in_store(struct cancel_job *cancel, struct desk *desk)
         return;
     }
     if (failpoint("cancel.read")) {
-        give_up(job, "as if the store could not be asked");
+        give_up(job, JOB_FAULT_OTHER, "as if the store could not be asked");
         return;
     }
     enum store_status status =
         store_cancel(desk->writer, cancel->id, cancel->claims.user_id, &outcome, &result, &moves);
     if (status != STORE_OK) {
-        give_up(job,
+        give_up(job, JOB_FAULT_STORE,
                 status == STORE_FENCED ? "the store belongs to the Lua gate" : store_error(desk->writer));
         desk_drop_writer(desk);
         return;
@@ -125,7 +123,7 @@ static void cancel_in_store(struct cancel_job *cancel, struct desk *desk)
     cancel->made = outcome == CHANGE_MADE;
     books_tell_nodes(&desk->side, &moves);
     if (failpoint("cancel.done")) {
-        give_up(job, "as if the store's answer was lost");
+        give_up(job, JOB_FAULT_OTHER, "as if the store's answer was lost");
     } else {
         read_back(cancel, desk->reader);
     }
@@ -140,7 +138,7 @@ static void cancel_through_log(struct cancel_job *cancel, struct desk *desk)
             return;
         }
         if (clock_monotonic_us() > job->deadline_us) {
-            give_up(job, "the gate was closed all the time");
+            give_up(job, JOB_FAULT_OTHER, "the gate was closed all the time");
             return;
         }
         nanosleep(&(struct timespec){.tv_nsec = AGAIN_MS * 1000000}, NULL);
@@ -149,9 +147,9 @@ static void cancel_through_log(struct cancel_job *cancel, struct desk *desk)
         return; /* before we came */
     }
     if (failpoint("cancel.done")) {
-        give_up(job, "as if the gate's answer was lost");
+        give_up(job, JOB_FAULT_OTHER, "as if the gate's answer was lost");
     } else if (!books_await_recorded(desk->reader, result.position, job->deadline_us)) {
-        give_up(job, "it is not recorded yet; it will be");
+        give_up(job, JOB_FAULT_OTHER, "it is not recorded yet; it will be");
     } else {
         read_back(cancel, desk->reader);
     }
@@ -193,5 +191,6 @@ void purchases_cancel(struct http_request *request, void *context)
     struct cancel_job *cancel = job_new(context, request, sizeof *cancel, cancel_work, cancel_reply);
     cancel->claims = claims;
     cancel->id = http_request_path_id(request);
+    cancel->job.needs_gate = job_change_needs_gate(context);
     job_start(&cancel->job, WORK_CHANGE);
 }

@@ -1,5 +1,5 @@
 /* Who is asking, and with what body. Loop thread; owns nothing; answers the request itself when it cannot go on. */
-#include "api_internal.h"
+#include "admission.h"
 
 #include "doorbuster/clock.h"
 #include "doorbuster/json.h"
@@ -30,7 +30,8 @@ bool api_identify(struct api *api, struct http_request *request, struct jwt_clai
     }
     const char *token = value + sizeof scheme - 1;
     enum jwt_status status = jwt_verify(api->jwt, token, strlen(token), clock_wall_ms() / 1000, claims);
-    return status == JWT_OK || deny(request, token_complaints[status]);
+    return status == JWT_OK ? admission_account(api, request, claims->user_id)
+                            : deny(request, token_complaints[status]);
 }
 
 bool api_identify_admin(struct api *api, struct http_request *request, struct jwt_claims *claims)

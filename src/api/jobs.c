@@ -1,19 +1,23 @@
 /* Jobs off the loop, and the desks they work at: a desk is a pool thread's connections to the store and to the gate. job_start and the replies
  * run on the loop's thread, the work on a pool thread; between them the job belongs to the pool. The free list of desks has a mutex, a desk
- * has one user at a time. A desk whose connection failed opens a new one for the next job. */
+ * has one user at a time. A desk whose connection failed opens a new one for the next job.
+ *
+ * What keeps failing is not asked by each: a breaker for the store, and one for the books' other side (Redis, the nodes). And what would wait beyond its
+ * deadline is refused at once. */
 #include "api_internal.h"
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define REDIS_TIMEOUT_MS 1000
-#define NODE_TIMEOUT_MS 250  /* one node of several that hangs must not hold up those who read */
-#define JOB_DEADLINE_MS 5000 /* from the request to its taking up */
+#define NODE_TIMEOUT_MS 250              /* one node of several that hangs must not hold up those who read */
+#define JOB_DEADLINE_US INT64_C(5000000) /* from the request to its taking up */
 
 struct desk *desk_borrow(struct api *api)
 {
@@ -57,12 +61,28 @@ void desks_free(struct api *api)
     }
 }
 
+bool job_unavailable(struct job *job, enum job_fault fault, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(job->error, sizeof job->error, format, arguments);
+    va_end(arguments);
+    job->outcome = JOB_UNAVAILABLE;
+    job->fault = fault;
+    return false;
+}
+
+bool job_change_needs_gate(const struct api *api)
+{
+    return api->settings.place->kind == GATE_LUA;
+}
+
 static bool open_store(struct store **store, struct desk *desk, enum store_mode mode, struct job *job)
 {
+    char error[sizeof job->error];
     if (*store == NULL &&
-        store_open(store, desk->api->settings.store_url, mode, job->error, sizeof job->error) != STORE_OK) {
-        job->outcome = JOB_UNAVAILABLE;
-        return false;
+        store_open(store, desk->api->settings.store_url, mode, error, sizeof error) != STORE_OK) {
+        return job_unavailable(job, JOB_FAULT_STORE, "%s", error);
     }
     return true;
 }
@@ -86,9 +106,9 @@ void job_count_change(const struct job *job, enum metrics_counter counter)
 
 bool desk_needs_gate(struct desk *desk, struct job *job)
 {
-    bool ready = gate_side_ready(&desk->side, job->error, sizeof job->error);
-    job->outcome = ready ? job->outcome : JOB_UNAVAILABLE;
-    return ready;
+    char error[sizeof job->error];
+    return gate_side_ready(&desk->side, error, sizeof error) ||
+           job_unavailable(job, JOB_FAULT_GATE, "%s", error);
 }
 
 bool desk_needs_change(struct desk *desk, struct job *job)
@@ -113,9 +133,7 @@ bool job_store_status(struct job *job, const struct store *store, enum store_sta
         job->outcome = JOB_TAKEN;
         return false;
     default:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "%s", store_error(store));
-        return false;
+        return job_unavailable(job, JOB_FAULT_STORE, "%s", store_error(store));
     }
 }
 
@@ -127,20 +145,15 @@ void *job_new(struct api *api, struct http_request *request, size_t bytes, job_w
     job->request = request;
     job->work = work;
     job->reply = reply;
-    job->deadline_us = clock_monotonic_us() + (int64_t)JOB_DEADLINE_MS * 1000;
+    job->deadline_us = clock_monotonic_us() + JOB_DEADLINE_US;
     return job;
 }
 
 static void work_job_cb(void *context)
 {
     struct job *job = context;
-    if (clock_monotonic_us() >
-        job->deadline_us) { /* whoever asked has had to wait too long already: do not make the others wait too */
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "waited longer than %d s for a pool thread",
-                 JOB_DEADLINE_MS / 1000);
-        return;
-    }
+    metrics_observe(METRICS_HISTOGRAM_queue_wait_us,
+                    (uint64_t)(clock_monotonic_us() + JOB_DEADLINE_US - job->deadline_us));
     struct desk *desk = desk_borrow(job->api);
     job->work(job, desk);
     job->untold = desk->side.untold;
@@ -148,31 +161,132 @@ static void work_job_cb(void *context)
     desk_return(desk);
 }
 
+/* --- the breakers ----------------------------------------------------------------------------------------------------------------------- */
+static void tell_breaker(struct breaker *breaker, bool is_at_fault, bool is_well, const char *error)
+{
+    int64_t now_us = clock_monotonic_us();
+    if (is_at_fault) {
+        breaker_failed(breaker, now_us, error);
+    } else if (is_well) {
+        breaker_succeeded(breaker, now_us);
+    } else {
+        breaker_abandoned(breaker);
+    }
+}
+
+static bool needs_store(const struct job *job)
+{
+    return job->queue != WORK_PASSWORD;
+}
+
+static void tell_breakers(struct job *job)
+{
+    bool unavailable = job->outcome == JOB_UNAVAILABLE;
+    if (needs_store(job)) {
+        tell_breaker(&job->api->store, unavailable && job->fault == JOB_FAULT_STORE, !unavailable,
+                     job->error);
+    }
+    if (job->needs_gate) { /* it may have been answered without: only a job that did all says that the gate is well */
+        tell_breaker(&job->api->books, unavailable && job->fault == JOB_FAULT_GATE, job->outcome == JOB_OK,
+                     job->error);
+    }
+}
+
+/* A password job needs no store, but one that comes next does: no use in hashing for one that is away. */
+static bool may_be_worth_hashing(const struct breaker *store, int64_t now_us, unsigned *retry_ms)
+{
+    *retry_ms = store->open_ms;
+    return store->state != BREAKER_OPEN || now_us - store->since_us >= (int64_t)store->open_ms * 1000;
+}
+
+static bool breakers_allow(struct job *job, unsigned *retry_ms)
+{
+    struct api *api = job->api;
+    int64_t now_us = clock_monotonic_us();
+    if (!needs_store(job)) {
+        return may_be_worth_hashing(&api->store, now_us, retry_ms);
+    }
+    if (!breaker_allows(&api->store, now_us, retry_ms)) {
+        return false;
+    }
+    if (job->needs_gate && !breaker_allows(&api->books, now_us, retry_ms)) {
+        breaker_abandoned(&api->store);
+        return false;
+    }
+    return true;
+}
+
+static void abandon(struct job *job)
+{
+    if (needs_store(job)) {
+        breaker_abandoned(&job->api->store);
+    }
+    if (job->needs_gate) {
+        breaker_abandoned(&job->api->books);
+    }
+}
+
+/* --- replies ---------------------------------------------------------------------------------------------------------------------------- */
+static const char *away_words(const struct job *job)
+{
+    return job->api->settings.place->kind == GATE_REDLOCK
+               ? "The store or the lock nodes cannot be reached just now."
+               : "The store or Redis cannot be reached just now.";
+}
+
 static void job_done_cb(void *context)
 {
     struct job *job = context;
     metrics_add(METRICS_nodes_untold, job->untold);
+    tell_breakers(job);
     if (job->outcome == JOB_UNAVAILABLE) {
-        log_error("answered 503: %s", job->error);
-        api_reply_unavailable(job->request, job->api->settings.place->kind == GATE_REDLOCK
-                                                ? "The store or the lock nodes cannot be reached just now."
-                                                : "The store or Redis cannot be reached just now.");
+        log_event(LOG_ERROR, LOG_FIELDS(LOG_WORDS("request_id", http_request_id(job->request))),
+                  "answered 503: %s", job->error);
+        api_reply_unavailable(job->request, away_words(job));
         return;
     }
     job->reply(job);
 }
 
+static void shed(struct job *job, int64_t wait_ms)
+{
+    static const enum metrics_counter counters[WORK_QUEUES] = {
+        [WORK_PASSWORD] = METRICS_shed_password, [WORK_STORE] = METRICS_shed_store,
+        [WORK_WRITE] = METRICS_shed_write,       [WORK_CHANGE] = METRICS_shed_change,
+        [WORK_SETTLE] = METRICS_shed_settle,     [WORK_SELL] = METRICS_shed_sell,
+    };
+    metrics_add(counters[job->queue], 1);
+    if (job->queue == WORK_PASSWORD) {
+        metrics_add(METRICS_logins_refused_busy, 1);
+        api_reply_later(job->request, PROBLEM_TOO_BUSY, wait_ms,
+                        "Too many people are signing in; try again after the seconds in Retry-After.");
+    } else {
+        api_reply_later(job->request, PROBLEM_UNAVAILABLE, wait_ms,
+                        "Too much is waiting for the store; try again after the seconds in Retry-After.");
+    }
+}
+
+/* No thread took it up in time. */
+static void job_late_cb(void *context)
+{
+    struct job *job = context;
+    abandon(job);
+    shed(job, work_expected_wait_us(job->api->pool, job->queue) / 1000);
+}
+
 void job_start(struct job *job, enum work_queue queue)
 {
-    if (work_submit(job->api->pool, queue, work_job_cb, job_done_cb, job)) {
+    struct work_pool *pool = job->api->pool;
+    unsigned retry_ms;
+    job->queue = queue;
+    if (!breakers_allow(job, &retry_ms)) {
+        api_reply_later(job->request, PROBLEM_UNAVAILABLE, retry_ms, away_words(job));
         return;
     }
-    if (queue == WORK_PASSWORD) {
-        metrics_add(METRICS_logins_refused_busy, 1);
-        http_reply_header(job->request, "Retry-After", "2");
-        http_reply_problem(job->request, &api_problems[PROBLEM_TOO_BUSY], NULL,
-                           "Too many people are signing in; try again in 2 seconds.");
-    } else {
-        api_reply_unavailable(job->request, "Too many reads are waiting for the store.");
+    int64_t wait_us = work_expected_wait_us(pool, queue);
+    if (clock_monotonic_us() + wait_us > job->deadline_us ||
+        !work_submit_until(pool, queue, work_job_cb, job_done_cb, job_late_cb, job, job->deadline_us)) {
+        abandon(job);
+        shed(job, wait_us / 1000);
     }
 }

@@ -1,16 +1,20 @@
 /* The problems that the API itself knows, and validation errors. Loop thread; owns nothing. */
 #include "api_internal.h"
 
+#include "doorbuster/clock.h"
 #include "doorbuster/json.h"
 #include "doorbuster/text.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DETAIL_BYTES 1000
 #define FIELD_BYTES 64
+#define TIME_CHARACTERS_MAX 64
+#define RETRY_AFTER_MAX_S 60
 
 const struct http_problem api_problems[API_PROBLEMS] = {
     [PROBLEM_UNAUTHORIZED] = {401, "unauthorized", "Not signed in",
@@ -49,6 +53,11 @@ const struct http_problem api_problems[API_PROBLEMS] = {
                             "field and what it may be."},
     [PROBLEM_TOO_BUSY] = {429, "too-busy", "Too many sign-ins at once",
                           "The queue for sign-ins is full. Try again after the seconds in Retry-After."},
+    [PROBLEM_TOO_FAST] =
+        {429, "too-fast", "Too fast",
+         "More requests came from one account or one address, or more sign-ins failed, than "
+         "\"limit\" allows; RateLimit-Policy says how many that is. Nothing was done: send the "
+         "same again, with the same Idempotency-Key, after the seconds in Retry-After."},
     [PROBLEM_SALE_NOT_OPEN] = {409, "sale-not-open", "Sale not open yet",
                                "The sale of the product \"product_id\" opens at \"starts_at\". Nothing was "
                                "taken; come again after the seconds in Retry-After."},
@@ -73,10 +82,38 @@ void api_reply_unavailable(struct http_request *request, const char *detail)
     http_reply_problem(request, &api_problems[PROBLEM_UNAVAILABLE], NULL, "%s", detail);
 }
 
+void api_reply_later(struct http_request *request, enum api_problem problem, int64_t wait_ms,
+                     const char *detail)
+{
+    int64_t seconds = (wait_ms + 999) / 1000;
+    seconds = seconds < 1 ? 1 : seconds > RETRY_AFTER_MAX_S ? RETRY_AFTER_MAX_S : seconds;
+    seconds += rand() % (seconds + 1);
+    char text[TEXT_INT64_BYTES];
+    text_from_int64(seconds, text);
+    http_reply_header(request, "Retry-After", text);
+    http_reply_problem(request, &api_problems[problem], NULL, "%s", detail);
+}
+
 void api_reply_not_found(struct http_request *request, const char *what, int64_t id)
 {
     http_reply_problem(request, &http_problems[HTTP_PROBLEM_NOT_FOUND], NULL, "There is no %s %" PRId64 ".",
                        what, id);
+}
+
+void api_add_time(cJSON *json, const char *name, int64_t at_ms)
+{
+    char text[CLOCK_RFC3339_BYTES];
+    clock_rfc3339(at_ms, text);
+    cJSON_AddStringToObject(json, name, text);
+}
+
+void api_add_time_or_null(cJSON *json, const char *name, int64_t at_ms)
+{
+    if (at_ms != 0) {
+        api_add_time(json, name, at_ms);
+    } else {
+        cJSON_AddNullToObject(json, name);
+    }
 }
 
 void validation_add(struct validation *validation, const char *field, const char *format, ...)
@@ -128,6 +165,15 @@ void validation_string(struct validation *validation, const cJSON *body, const c
     case JSON_FIELD_WRONG_TYPE:
     case JSON_FIELD_OUT_OF_RANGE:
         validation_add(validation, field, "must be text of %zu to %zu characters", min, max);
+    }
+}
+
+void validation_time(struct validation *validation, const cJSON *body, const char *field, int64_t *out)
+{
+    const char *text = NULL;
+    validation_string(validation, body, field, false, 1, TIME_CHARACTERS_MAX, &text);
+    if (text != NULL && (!clock_parse_rfc3339(text, out) || *out == 0)) {
+        validation_add(validation, field, "must be a time after 1970 as in RFC 3339: 2026-11-27T09:00:00Z");
     }
 }
 

@@ -14,7 +14,6 @@
 #define NAME_CHARACTERS_MAX 200
 #define DESCRIPTION_CHARACTERS_MAX 1000
 #define LIMIT_MAX 1000000
-#define TIME_CHARACTERS_MAX 64
 #define FIELD_BYTES 64
 #define PRODUCTS_LIST_MAX 1000
 #define PRODUCTS_AT_ONCE 32
@@ -34,22 +33,6 @@ struct list_job {
     struct job job;
     cJSON *list; /* made in the pool, printed on the loop */
 };
-
-static void add_time(cJSON *json, const char *name, int64_t at_ms)
-{
-    char text[CLOCK_RFC3339_BYTES];
-    clock_rfc3339(at_ms, text);
-    cJSON_AddStringToObject(json, name, text);
-}
-
-static void add_time_or_null(cJSON *json, const char *name, int64_t at_ms)
-{
-    if (at_ms != 0) {
-        add_time(json, name, at_ms);
-    } else {
-        cJSON_AddNullToObject(json, name);
-    }
-}
 
 static void add_integer_or_null(cJSON *json, const char *name, bool known, int64_t value)
 {
@@ -73,15 +56,15 @@ static cJSON *product_to_json(const struct store_product *product, int64_t stock
     cJSON_AddStringToObject(json, "description", product->description);
     add_integer_or_null(json, "per_customer_limit", product->per_customer_limit > 0,
                         product->per_customer_limit);
-    add_time_or_null(json, "starts_at", product->starts_at_ms);
-    add_time_or_null(json, "ends_at", product->ends_at_ms);
+    api_add_time_or_null(json, "starts_at", product->starts_at_ms);
+    api_add_time_or_null(json, "ends_at", product->ends_at_ms);
     if (product->component_count > 0) {
         cJSON_AddItemToObject(json, "components", books_components_json(product));
     }
     cJSON_AddNumberToObject(json, "sold", (double)product->sold);
     cJSON_AddNumberToObject(json, "cancelled", (double)product->cancelled);
-    add_time(json, "created_at", product->created_at_ms);
-    add_time(json, "updated_at", product->updated_at_ms);
+    api_add_time(json, "created_at", product->created_at_ms);
+    api_add_time(json, "updated_at", product->updated_at_ms);
     return json;
 }
 
@@ -121,20 +104,17 @@ static void create_work(struct job *job, struct desk *desk)
         find_component_fault(product, desk->writer);
         break;
     case CATALOG_STORE_FAILED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "%s", store_error(desk->writer));
+        job_unavailable(job, JOB_FAULT_STORE, "%s", store_error(desk->writer));
         desk_drop_writer(desk);
         break;
     case CATALOG_GATE_FAILED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "opening product %lld: %s",
-                 (long long)product->books.product.id, books_failure());
+        job_unavailable(job, JOB_FAULT_GATE, "opening product %lld: %s", (long long)product->books.product.id,
+                        books_failure());
         desk_drop_writer(desk);
         break;
     case CATALOG_NOT_RECORDED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "the opening of product %lld is not recorded yet; it will be",
-                 (long long)product->books.product.id);
+        job_unavailable(job, JOB_FAULT_OTHER, "the opening of product %lld is not recorded yet; it will be",
+                        (long long)product->books.product.id);
         break;
     }
 }
@@ -173,19 +153,10 @@ static void create_reply(struct job *job)
 }
 
 /* --- what is asked for ------------------------------------------------------------------------------------------------------------------- */
-static void take_time(struct validation *validation, const cJSON *body, const char *field, int64_t *out)
-{
-    const char *text = NULL;
-    validation_string(validation, body, field, false, 1, TIME_CHARACTERS_MAX, &text);
-    if (text != NULL && (!clock_parse_rfc3339(text, out) || *out == 0)) {
-        validation_add(validation, field, "must be a time after 1970 as in RFC 3339: 2026-11-27T09:00:00Z");
-    }
-}
-
 static void take_window(struct validation *validation, const cJSON *body, struct store_product *product)
 {
-    take_time(validation, body, "starts_at", &product->starts_at_ms);
-    take_time(validation, body, "ends_at", &product->ends_at_ms);
+    validation_time(validation, body, "starts_at", &product->starts_at_ms);
+    validation_time(validation, body, "ends_at", &product->ends_at_ms);
     if (product->ends_at_ms != 0 && product->ends_at_ms <= product->starts_at_ms) {
         validation_add(validation, "ends_at", "must be after starts_at");
     }
@@ -272,6 +243,7 @@ void products_create(struct http_request *request, void *context)
         snprintf(product->name, sizeof product->name, "%s", name);
         snprintf(product->description, sizeof product->description, "%s", description);
         job->actor = claims.user_id;
+        job->job.needs_gate = job_change_needs_gate(context);
         job_start(&job->job, WORK_CHANGE);
     }
     cJSON_Delete(body);
@@ -337,13 +309,12 @@ static void books_work(struct job *job, struct desk *desk)
         job->outcome = JOB_NOT_FOUND;
         break;
     case BOOKS_STORE_FAILED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "%s", store_error(desk->reader));
+        job_unavailable(job, JOB_FAULT_STORE, "%s", store_error(desk->reader));
         break;
     case BOOKS_GATE_FAILED:
-        job->outcome = JOB_UNAVAILABLE;
-        snprintf(job->error, sizeof job->error, "reading the stock from %s: %s",
-                 desk->side.place->kind == GATE_LUA ? "Redis" : "the nodes", gate_side_failure(&desk->side));
+        job_unavailable(job, JOB_FAULT_GATE, "reading the stock from %s: %s",
+                        desk->side.place->kind == GATE_LUA ? "Redis" : "the nodes",
+                        gate_side_failure(&desk->side));
         break;
     }
 }
@@ -382,6 +353,7 @@ static void start_books(struct http_request *request, struct api *api, job_reply
     if (api_identify(api, request, &claims)) {
         struct product_job *product = job_new(api, request, sizeof *product, books_work, reply);
         product->books.product.id = http_request_path_id(request);
+        product->job.needs_gate = true;
         job_start(&product->job, WORK_STORE);
     }
 }

@@ -1,5 +1,6 @@
 /* Purchases: the path that this program exists for. On the loop's thread from the request to the gate and from the gate's answer to the
  * reply; only what an idempotency key has bought before is read in the work pool. */
+#include "admission.h"
 #include "orders.h"
 #include "refusals.h"
 
@@ -26,6 +27,7 @@ static void reply_confirmed(struct buying *buying)
     char *body = http_request_alloc(buying->request, room);
     size_t bytes = order_format(&buying->gate.purchase.order, buying->gate.purchase.at_ms, 0, buying->as_cart,
                                 body, room);
+    admission_tell(buying->api, buying->request, buying->gate.purchase.order.user_id);
     http_reply_bytes(buying->request, 201, HTTP_TYPE_JSON, body, bytes);
 }
 
@@ -45,6 +47,13 @@ static void answer_cb(struct gate_purchase *purchase, void *context)
         break;
     default:
         CHECK(purchase->purchase.state == PURCHASE_UNAVAILABLE);
+        if (purchase->purchase.turned_away) {
+            api_reply_later(
+                buying->request, PROBLEM_UNAVAILABLE, purchase->purchase.wait_ms,
+                "Purchases cannot be taken in time just now, and this one was not tried; try again "
+                "after the seconds in Retry-After.");
+            return;
+        }
         api_reply_unavailable(
             buying->request,
             purchase->purchase.order.key != NULL

@@ -1,11 +1,13 @@
 /* Can it sell? Every part that a purchase needs, with its state: the gate's own parts, as the worker sees them now, and the store, which is read in
- * the work pool. Ready as long as purchases can be sold, even if a part is missing, such as one lock node of five: it is named. Handler and reply on
- * the loop's thread. Owns nothing. */
+ * the work pool; this worker's breakers, with the reasons; the workers, by the supervisor's table. Ready as long as purchases can be sold, even if a part
+ * is missing, such as one lock node of five: it is named. Handler and reply on the loop's thread. Owns nothing. */
 #include "api_internal.h"
 
+#include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define STATE_BYTES 64
 
@@ -44,7 +46,8 @@ static void look_work_cb(void *context)
 }
 
 /* --- on the loop's thread ---------------------------------------------------------------------------------------------------------------- */
-static void add_part(cJSON *json, const char *name, const char *state, bool up)
+/* The new part, for those that have more to say. */
+static cJSON *add_part(cJSON *json, const char *name, const char *state, bool up)
 {
     cJSON *part = cJSON_CreateObject();
     cJSON_AddStringToObject(part, "name", name);
@@ -54,23 +57,86 @@ static void add_part(cJSON *json, const char *name, const char *state, bool up)
     if (!up) {
         cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(json, "missing"), cJSON_CreateString(name));
     }
+    return part;
+}
+
+/* One that is half-open is not missing: it lets somebody through. */
+static void add_breaker(cJSON *json, const struct breaker *breaker)
+{
+    char name[64], since[CLOCK_RFC3339_BYTES];
+    snprintf(name, sizeof name, "breaker %s", breaker->name);
+    cJSON *part = add_part(json, name, breaker_state_names[breaker->state], breaker->state != BREAKER_OPEN);
+    if (breaker->since_us == 0) {
+        return;
+    }
+    clock_rfc3339(clock_wall_ms() - (clock_monotonic_us() - breaker->since_us) / 1000, since);
+    cJSON_AddStringToObject(part, "reason", breaker->reason);
+    cJSON_AddStringToObject(part, "since", since);
+}
+
+/* Who keeps the books, by the board that it writes twice a second. */
+static void add_silence(cJSON *part, const struct board *board)
+{
+    int64_t written_us = __atomic_load_n(&board->sale.written_us, __ATOMIC_RELAXED);
+    if (written_us != 0) {
+        cJSON_AddNumberToObject(part, "silent_seconds",
+                                (double)((clock_monotonic_us() - written_us) / 100000) / 10);
+    }
+}
+
+static void add_gate_parts(cJSON *json, struct api *api)
+{
+    struct gate_part parts[GATE_PARTS_MAX];
+    size_t count = gate_parts(api->gate, parts);
+    for (size_t i = 0; i < count; i++) {
+        cJSON *part = add_part(json, parts[i].name, parts[i].state, parts[i].up);
+        if (strcmp(parts[i].name, "recorder") == 0) {
+            add_silence(part, &api->settings.metrics->board);
+        }
+    }
+}
+
+/* The processes that the supervisor has; the recorder's part says more of it. */
+static void add_workers(cJSON *json, const struct board *board)
+{
+    struct board_processes processes;
+    if (!board_read_processes(board, &processes)) {
+        return;
+    }
+    for (size_t i = 0; i < processes.count; i++) {
+        const struct board_process *process = &processes.each[i];
+        if (strncmp(process->name, "worker", strlen("worker")) == 0) {
+            add_part(json, process->name,
+                     process->pid == 0 ? "down"
+                     : !process->ready ? "starting"
+                                       : "up",
+                     process->pid != 0 && process->ready);
+        }
+    }
+}
+
+static void add_breakers(cJSON *json, struct api *api)
+{
+    struct breaker *breakers[API_BREAKERS];
+    size_t count = api_breakers(api, breakers);
+    for (size_t i = 0; i < count; i++) {
+        add_breaker(json, breakers[i]);
+    }
 }
 
 static void reply(struct readiness *readiness)
 {
-    struct gate *gate = readiness->api->gate;
-    struct gate_part parts[GATE_PARTS_MAX];
-    size_t count = gate_parts(gate, parts);
-    bool ready = gate_is_ready(gate) && readiness->store_up;
+    struct api *api = readiness->api;
+    bool ready = gate_is_ready(api->gate) && readiness->store_up;
     cJSON *json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "status", ready ? "ready" : "not ready");
-    cJSON_AddStringToObject(json, "gate", gate_kind_names[readiness->api->settings.place->kind]);
+    cJSON_AddStringToObject(json, "gate", gate_kind_names[api->settings.place->kind]);
     cJSON_AddArrayToObject(json, "parts");
     cJSON_AddArrayToObject(json, "missing");
-    for (size_t i = 0; i < count; i++) {
-        add_part(json, parts[i].name, parts[i].state, parts[i].up);
-    }
+    add_gate_parts(json, api);
     add_part(json, "store", readiness->store_state, readiness->store_up);
+    add_breakers(json, api);
+    add_workers(json, &api->settings.metrics->board);
     if (!ready) {
         http_reply_header(readiness->request, "Retry-After", "1");
     }

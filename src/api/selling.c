@@ -51,8 +51,10 @@ static void sell_work_cb(void *context)
         complain(api, "selling", nobody.error);
         return;
     }
+    int64_t began_us = clock_monotonic_us();
     switch (store_sell(desk->writer, batch->purchases, batch->count, &batch->moves)) {
     case STORE_OK:
+        metrics_observe(METRICS_HISTOGRAM_commit_us, (uint64_t)(clock_monotonic_us() - began_us));
         batch->end = GATE_BATCH_DECIDED;
         break;
     case STORE_FENCED:

@@ -1,4 +1,4 @@
-/* What admins change of a product that is on sale: its stock and its price, through the sales log. Handlers and replies on the loop's thread,
+/* What admins change of a product that is on sale: its stock, its price and its window, through the sales log. Handlers and replies on the loop's thread,
  * the work in the pool. Owns nothing. Answered when the change is recorded; one that is not within the patience is answered 503, and with an
  * Idempotency-Key the same again is safe. */
 #include "api_internal.h"
@@ -20,14 +20,16 @@ enum change_finding {
     FOUND_KEY_REUSED,
     FOUND_BUNDLE,
     FOUND_SHORT,
-    FOUND_FULL
+    FOUND_FULL,
+    FOUND_NEVER_OPEN
 };
 
 struct change_job {
     struct job job;
-    bool is_price;
+    enum change_kind kind;
     int64_t product_id, actor;
-    int64_t figure; /* the delta, or the new price */
+    int64_t figure;            /* the delta, or the new price */
+    struct sale_window window; /* as it is asked for */
     char reason[SALES_LOG_NOTE_BYTES];
     const char *key; /* the request's */
     size_t key_bytes;
@@ -62,17 +64,45 @@ static enum change_outcome change_price(struct change_job *change, struct desk *
                               &change->result);
 }
 
-static void fail(struct change_job *change, const char *why)
+static enum change_outcome change_window(struct change_job *change, struct desk *desk)
 {
-    change->job.outcome = JOB_UNAVAILABLE;
-    snprintf(change->job.error, sizeof change->job.error, "changing product %" PRId64 ": %s",
-             change->product_id, why);
+    struct window_change window = {.product_id = change->product_id,
+                                   .to = change->window,
+                                   .actor = change->actor,
+                                   .key = change->key,
+                                   .key_bytes = change->key_bytes};
+    memcpy(window.note, change->reason, sizeof window.note);
+    return books_change_window(&desk->side, desk->writer, &window, clock_left_ms(change->job.deadline_us),
+                               &change->result);
+}
+
+static enum change_outcome make_change(struct change_job *change, struct desk *desk)
+{
+    return change->kind == CHANGE_OF_STOCK   ? change_stock(change, desk)
+           : change->kind == CHANGE_OF_PRICE ? change_price(change, desk)
+                                             : change_window(change, desk);
+}
+
+static void fail(struct change_job *change, enum job_fault fault, const char *why)
+{
+    job_unavailable(&change->job, fault, "changing product %" PRId64 ": %s", change->product_id, why);
+}
+
+/* What "now" was, and what was kept, the first request's answer says. */
+static bool is_such_time(int64_t asked, int64_t done)
+{
+    return asked == SALE_WINDOW_KEEP || (asked == SALE_WINDOW_NOW ? done != 0 : done == asked);
 }
 
 static bool is_same_change(const struct change_job *change)
 {
-    return change->result.is_price == change->is_price && change->result.product_id == change->product_id &&
-           change->result.figure == change->figure;
+    const struct change_result *done = &change->result;
+    if (done->kind != change->kind || done->product_id != change->product_id) {
+        return false;
+    }
+    return change->kind == CHANGE_OF_WINDOW ? is_such_time(change->window.starts_at_ms, done->figure) &&
+                                                  is_such_time(change->window.ends_at_ms, done->stock)
+                                            : done->figure == change->figure;
 }
 
 /* The store has said it, or Redis is read: at the store's position, or it would send the whole log along. */
@@ -92,14 +122,14 @@ static void note_available(struct change_job *change, struct desk *desk)
     if (gate_read_stock(desk->side.redis, &product, now.recorded, &stock)) {
         change->available = stock.available;
     } else {
-        fail(change, redis_failure());
+        fail(change, JOB_FAULT_GATE, redis_failure());
     }
 }
 
 /* The gate knows the product if it is open, and so does the store: what is left is a sale that is being opened anew. */
 static void ask_gate(struct change_job *change, struct desk *desk)
 {
-    switch (change->is_price ? change_price(change, desk) : change_stock(change, desk)) {
+    switch (make_change(change, desk)) {
     case CHANGE_MADE:
         break;
     case CHANGE_MADE_BEFORE:
@@ -111,9 +141,15 @@ static void ask_gate(struct change_job *change, struct desk *desk)
     case CHANGE_FULL:
         change->finding = FOUND_FULL;
         break;
+    case CHANGE_NEVER_OPEN:
+        change->finding = FOUND_NEVER_OPEN;
+        break;
     case CHANGE_CLOSED:
+        fail(change, JOB_FAULT_OTHER, books_failure());
+        desk_drop_writer(desk);
+        break;
     case CHANGE_FAILED:
-        fail(change, books_failure());
+        fail(change, desk->side.place->kind == GATE_LUA ? JOB_FAULT_GATE : JOB_FAULT_STORE, books_failure());
         desk_drop_writer(desk);
     }
 }
@@ -130,9 +166,10 @@ static bool is_applied(struct change_job *change, struct store *reader)
 static void confirm(struct change_job *change, struct store *reader)
 {
     if (!books_await_recorded(reader, change->result.position, change->job.deadline_us)) {
-        fail(change, "it is not recorded yet; it will be");
+        fail(change, JOB_FAULT_OTHER, "it is not recorded yet; it will be");
     } else if (!is_applied(change, reader) && change->job.outcome == JOB_OK) {
-        fail(change, "it was forgotten before it was recorded, or the store did not have it");
+        fail(change, JOB_FAULT_OTHER,
+             "it was forgotten before it was recorded, or the store did not have it");
     }
 }
 
@@ -145,7 +182,7 @@ static void change_work(struct job *job, struct desk *desk)
                           store_find_product(desk->reader, change->product_id, &product))) {
         return;
     }
-    if (product.component_count > 0 && !change->is_price) {
+    if (product.component_count > 0 && change->kind == CHANGE_OF_STOCK) {
         change->finding = FOUND_BUNDLE;
         return;
     }
@@ -154,25 +191,38 @@ static void change_work(struct job *job, struct desk *desk)
         return;
     }
     if (failpoint("change.done")) {
-        fail(change, "as if the gate's answer was lost");
+        fail(change, JOB_FAULT_OTHER, "as if the gate's answer was lost");
     } else {
         confirm(change, desk->reader);
     }
 }
 
 /* --- the answer -------------------------------------------------------------------------------------------------------------------------- */
+static void add_what_changed(cJSON *json, const struct change_job *change)
+{
+    switch (change->kind) {
+    case CHANGE_OF_STOCK:
+        cJSON_AddNumberToObject(json, "delta", (double)change->figure);
+        break;
+    case CHANGE_OF_PRICE:
+        cJSON_AddNumberToObject(json, "price", (double)change->figure);
+        cJSON_AddNumberToObject(json, "previous_price", (double)change->result.stock);
+        break;
+    case CHANGE_OF_WINDOW:
+        api_add_time_or_null(json, "starts_at", change->result.figure);
+        api_add_time_or_null(json, "ends_at", change->result.stock);
+    }
+}
+
 static void reply_changed(struct http_request *request, const struct change_job *change)
 {
     char position[SALES_LOG_POSITION_BYTES];
     log_position_format(change->result.position, position);
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "product_id", (double)change->product_id);
-    cJSON_AddNumberToObject(json, change->is_price ? "price" : "delta", (double)change->figure);
-    if (change->is_price) {
-        cJSON_AddNumberToObject(json, "previous_price", (double)change->result.stock);
-    }
+    add_what_changed(json, change);
     cJSON_AddStringToObject(json, "reason", change->reason);
-    if (!change->is_price) {
+    if (change->kind == CHANGE_OF_STOCK) {
         cJSON_AddNumberToObject(json, "stock", (double)change->result.stock);
     }
     cJSON_AddStringToObject(json, "position", position);
@@ -226,6 +276,11 @@ static void change_reply(struct job *job)
     case FOUND_FULL:
         http_reply_problem(job->request, &api_problems[PROBLEM_STOCK_LIMIT], NULL,
                            "A product holds at most %" PRId64 " units.", PRODUCT_STOCK_MAX);
+        break;
+    case FOUND_NEVER_OPEN:
+        validation_add(&validation, "ends_at",
+                       "must be after starts_at; what the request leaves out stays as it is, null takes it away");
+        validation_failed(&validation, job->request);
     }
 }
 
@@ -241,9 +296,35 @@ static bool is_one_line(const char *text)
     return true;
 }
 
+/* A time, "now", null for none; absent: as it is. */
+static int64_t take_time(struct validation *validation, const cJSON *body, const char *field)
+{
+    const cJSON *given = cJSON_GetObjectItemCaseSensitive(body, field);
+    int64_t at_ms = given == NULL ? SALE_WINDOW_KEEP : 0;
+    if (cJSON_IsString(given) && strcmp(given->valuestring, "now") == 0) {
+        return SALE_WINDOW_NOW;
+    }
+    validation_time(validation, body, field, &at_ms);
+    return at_ms;
+}
+
+static void take_window(struct validation *validation, const cJSON *body, struct change_job *change)
+{
+    change->window.starts_at_ms = take_time(validation, body, "starts_at");
+    change->window.ends_at_ms = take_time(validation, body, "ends_at");
+    if (change->window.starts_at_ms == SALE_WINDOW_KEEP && change->window.ends_at_ms == SALE_WINDOW_KEEP) {
+        validation_add(validation, "starts_at",
+                       "or ends_at is required: a time as in RFC 3339, \"now\", or null for none");
+    }
+}
+
 static void take_figure(struct validation *validation, const cJSON *body, struct change_job *change)
 {
-    if (change->is_price) {
+    if (change->kind == CHANGE_OF_WINDOW) {
+        take_window(validation, body, change);
+        return;
+    }
+    if (change->kind == CHANGE_OF_PRICE) {
         validation_integer(validation, body, "price", true, 1, PRODUCT_PRICE_MAX, &change->figure);
         return;
     }
@@ -255,7 +336,7 @@ static void take_figure(struct validation *validation, const cJSON *body, struct
     }
 }
 
-static void create(struct http_request *request, struct api *api, bool is_price)
+static void create(struct http_request *request, struct api *api, enum change_kind kind)
 {
     struct jwt_claims claims;
     const char *key = NULL, *reason = "";
@@ -267,7 +348,7 @@ static void create(struct http_request *request, struct api *api, bool is_price)
     }
     struct change_job *change = job_new(api, request, sizeof *change, change_work, change_reply);
     struct validation validation = {0};
-    change->is_price = is_price;
+    change->kind = kind;
     take_figure(&validation, body, change);
     validation_string(&validation, body, "reason", true, 1, REASON_CHARACTERS_MAX, &reason);
     if (!is_one_line(reason)) {
@@ -282,15 +363,21 @@ static void create(struct http_request *request, struct api *api, bool is_price)
     change->actor = claims.user_id;
     change->key = key;
     change->key_bytes = key_bytes;
+    change->job.needs_gate = job_change_needs_gate(api);
     job_start(&change->job, WORK_CHANGE);
 }
 
 void stock_changes_create(struct http_request *request, void *context)
 {
-    create(request, context, false);
+    create(request, context, CHANGE_OF_STOCK);
 }
 
 void price_changes_create(struct http_request *request, void *context)
 {
-    create(request, context, true);
+    create(request, context, CHANGE_OF_PRICE);
+}
+
+void window_changes_create(struct http_request *request, void *context)
+{
+    create(request, context, CHANGE_OF_WINDOW);
 }

@@ -4,6 +4,9 @@
  * jobs, one allocation each, at most the sum of all limits. Full, or out of memory: work_submit() says no and
  * nothing happens.
  *
+ * How long a newcomer would wait is known from how the queue has gone lately: the mean time between two ends while others were waiting. That holds
+ * whatever it is that makes them slow: few threads, a slow disk, the pace below.
+ *
  * Two priorities, because a job that holds what the recorder waits for must not be starved itself. Measured
  * on two busy cores, the longest wait for a lock that a pool thread takes over and over: 2 ms at the loop's
  * priority, 9 ms at nice 5, 15 to 180 ms at nice 19, 80 to 400 ms under SCHED_IDLE. So store jobs run at nice
@@ -19,6 +22,7 @@
  *   submit ──▶ running < running_max ──▶ running ──run_job()──▶ finish_job() ──▶ done callback
  *      │                                    ▲                        │
  *      └──▶ waiting < waiting_max ──▶ waiting (first in, first out) ◀┘ starts the next
+ *                                       └── deadline over ──▶ late callback
  *
  * libuv calls finish_job() from the loop, so a done callback never comes before work_submit() has returned.
  */
@@ -36,6 +40,7 @@
 #define POOL_THREADS_MAX 1024 /* libuv's own limit */
 #define NICE_STORE 5
 #define NICE_LOWEST 19
+#define EXPIRE_EVERY_US 100000
 #define PRESSED_PACE_US 500000 /* between two starts of password jobs while the loop is pressed */
 
 struct job {
@@ -44,14 +49,18 @@ struct job {
     struct job *next;
     enum work_queue queue;
     work_cb work;
-    work_done_cb done;
+    work_done_cb done, late; /* late NULL: there is no deadline */
     void *context;
+    int64_t submitted_us, started_us, deadline_us;
 };
 
 struct queue {
     struct work_limits limits;
     unsigned running, waiting;
     struct job *first, *last; /* the waiting ones */
+    int64_t job_us;           /* between two ends, lately; 0: nothing has ended yet */
+    int64_t ended_us;
+    bool was_waited_for; /* when the last one ended */
 };
 
 struct work_pool {
@@ -59,7 +68,7 @@ struct work_pool {
     struct queue queues[WORK_QUEUES];
     struct work_thread *seller; /* NULL until it is needed */
     bool pressed;
-    int64_t password_started_us;
+    int64_t password_started_us, expired_us;
 };
 
 struct work_pool *work_pool_new(uv_loop_t *loop, const struct work_limits limits[WORK_QUEUES])
@@ -145,8 +154,9 @@ static void start(struct job *job)
     struct queue *queue = &job->pool->queues[job->queue];
 
     queue->running++;
+    job->started_us = clock_monotonic_us();
     if (job->queue == WORK_PASSWORD)
-        job->pool->password_started_us = clock_monotonic_us();
+        job->pool->password_started_us = job->started_us;
     CHECK(queue->running <= queue->limits.running_max);
     if (job->queue == WORK_SELL) {
         work_thread_give(job->pool->seller, job);
@@ -196,10 +206,54 @@ static void start_waiting(struct work_pool *pool, enum work_queue queue_index)
         start(pop_waiting(&pool->queues[queue_index]));
 }
 
+/* Takes the late ones out of the queue, into a list. */
+static void take_late(struct queue *queue, int64_t now_us, struct queue *late)
+{
+    struct queue kept = {.first = NULL};
+    struct job *job;
+
+    while ((job = pop_waiting(queue)) != NULL)
+        push_waiting(job->late != NULL && job->deadline_us < now_us ? late : &kept, job);
+    queue->first = kept.first;
+    queue->last = kept.last;
+    queue->waiting = kept.waiting;
+}
+
+static void expire(struct work_pool *pool, int64_t now_us)
+{
+    struct queue late = {.first = NULL};
+    struct job *job;
+
+    if (now_us - pool->expired_us < EXPIRE_EVERY_US)
+        return;
+    pool->expired_us = now_us;
+    for (int i = 0; i < WORK_QUEUES; i++)
+        take_late(&pool->queues[i], now_us, &late);
+    while ((job = pop_waiting(&late)) != NULL) {
+        work_done_cb tell = job->late;
+        void *context = job->context;
+        free(job);
+        tell(context);
+    }
+}
+
 void work_pool_press(struct work_pool *pool, bool pressed)
 {
     pool->pressed = pressed;
     start_waiting(pool, WORK_PASSWORD);
+    expire(pool, clock_monotonic_us());
+}
+
+/* The mean of some eight. A job that nobody waited behind says what one thread needs. */
+static void note_end(struct queue *queue, const struct job *job)
+{
+    int64_t now_us = clock_monotonic_us();
+    int64_t sample_us = queue->was_waited_for ? now_us - queue->ended_us
+                                              : (now_us - job->started_us) / queue->limits.running_max;
+
+    queue->job_us += queue->job_us == 0 ? sample_us : (sample_us - queue->job_us) / 8;
+    queue->ended_us = now_us;
+    queue->was_waited_for = queue->first != NULL;
 }
 
 static void finish(void *context_of_job)
@@ -212,6 +266,7 @@ static void finish(void *context_of_job)
 
     CHECK(pool->queues[queue_index].running > 0);
     pool->queues[queue_index].running--;
+    note_end(&pool->queues[queue_index], job);
     free(job);
     /* The next job starts before the callback, which may submit another: first come, first served. */
     start_waiting(pool, queue_index);
@@ -242,6 +297,12 @@ static bool has_thread(struct work_pool *pool, enum work_queue queue_index)
 bool work_submit(struct work_pool *pool, enum work_queue queue_index, work_cb work, work_done_cb done,
                  void *context)
 {
+    return work_submit_until(pool, queue_index, work, done, NULL, context, 0);
+}
+
+bool work_submit_until(struct work_pool *pool, enum work_queue queue_index, work_cb work, work_done_cb done,
+                       work_done_cb late, void *context, int64_t deadline_us)
+{
     CHECK(queue_index >= 0 && queue_index < WORK_QUEUES);
     CHECK(work != NULL && done != NULL);
     struct queue *queue = &pool->queues[queue_index];
@@ -252,7 +313,14 @@ bool work_submit(struct work_pool *pool, enum work_queue queue_index, work_cb wo
     struct job *job = calloc(1, sizeof *job);
     if (job == NULL)
         return false;
-    *job = (struct job){.pool = pool, .queue = queue_index, .work = work, .done = done, .context = context};
+    *job = (struct job){.pool = pool,
+                        .queue = queue_index,
+                        .work = work,
+                        .done = done,
+                        .late = late,
+                        .context = context,
+                        .submitted_us = clock_monotonic_us(),
+                        .deadline_us = deadline_us};
     job->request.data = job;
     if (may_run)
         start(job);
@@ -261,11 +329,28 @@ bool work_submit(struct work_pool *pool, enum work_queue queue_index, work_cb wo
     return true;
 }
 
+int64_t work_expected_wait_us(const struct work_pool *pool, enum work_queue queue_index)
+{
+    const struct queue *queue = &pool->queues[queue_index];
+
+    if (queue->first == NULL && may_start(pool, queue_index))
+        return 0;
+    int64_t behind_us = (int64_t)(queue->waiting + 1) * queue->job_us;
+    /* Nothing ends any more: then the first one's wait says more. */
+    int64_t first_us = queue->first != NULL ? clock_monotonic_us() - queue->first->submitted_us : 0;
+    return behind_us > first_us ? behind_us : first_us;
+}
+
+size_t work_pool_length(const struct work_pool *pool, enum work_queue queue_index)
+{
+    return (size_t)pool->queues[queue_index].running + pool->queues[queue_index].waiting;
+}
+
 size_t work_pool_busy(const struct work_pool *pool)
 {
     size_t busy = 0;
 
     for (int i = 0; i < WORK_QUEUES; i++)
-        busy += (size_t)pool->queues[i].running + pool->queues[i].waiting;
+        busy += work_pool_length(pool, (enum work_queue)i);
     return busy;
 }

@@ -47,6 +47,18 @@ void cli_read_place(const struct settings *settings, struct cli_place *out);
 /* Which gate it is, by the open store's word, and where. Exits likewise, also if --gate says another one. False: the store failed. */
 bool cli_choose_gate(const struct settings *settings, struct store *store, struct cli_place *place);
 
+/* Backups: FOLDER/doorbuster-20261127T090000.123Z.db, so that they sort by time. */
+#define CLI_BACKUP_PREFIX "doorbuster-"
+#define CLI_BACKUP_SUFFIX ".db"
+#define CLI_STAMP_BYTES 32
+#define CLI_BACKUP_NAME_BYTES (CLI_STAMP_BYTES + 32)
+bool cli_is_backup(const char *name);
+void cli_stamp(char out[CLI_STAMP_BYTES]); /* now */
+
+/* setup --backup: copies the store of a server that may be selling. Exit code. */
+int backup_run(const struct settings *settings);
+/* setup --restore: puts a backup in the place of a stopped server's store. Exit code. */
+int restore_run(const struct settings *settings);
 /* setup: makes the admin account and the scenario's products. Exit code. */
 int setup_run(const struct settings *settings);
 /* verify: audits Redis against the store. Exit code. */

@@ -341,7 +341,7 @@ static bool reach_gate(struct setup *setup)
     return has_majority(&setup->side) || complain("is the server running", gate_side_failure(&setup->side));
 }
 
-int setup_run(const struct settings *settings)
+static int seed(const struct settings *settings)
 {
     CHECK(sodium_init() >= 0);
     struct cli_place place;
@@ -372,4 +372,17 @@ int setup_run(const struct settings *settings)
     gate_side_close(&setup.side);
     store_close(&setup.store);
     return ok ? 0 : 1;
+}
+
+int setup_run(const struct settings *settings)
+{
+    bool backup = settings_get(settings, "backup") != NULL, restore = settings_get(settings, "restore") != NULL;
+    if (backup && restore) {
+        process_refuse(settings->program, "--backup and --restore are two commands");
+    }
+    if ((settings_get(settings, "keep") != NULL && !backup) ||
+        (settings_get(settings, "replace") != NULL && !restore)) {
+        process_refuse(settings->program, "--keep goes with --backup, --replace with --restore");
+    }
+    return backup ? backup_run(settings) : restore ? restore_run(settings) : seed(settings);
 }

@@ -1,4 +1,4 @@
-/* `setup`: seeds a running server with a scenario. main() only names the settings. */
+/* `setup`: seeds a running server with a scenario, backs its store up, restores it. main() only names the settings. */
 #include "cli.h"
 #include "scenarios.h"
 
@@ -16,13 +16,24 @@ static struct setting options[] = {
      .help = "units a customer may buy, 0 for any number (default: the scenario's); not for v2_multi, "
              "v4_production"},
     {.option = "reset", .help = "retire products that have orders, with their names, and open new ones"},
+    {.option = "backup",
+     .value_name = "FOLDER",
+     .help = "instead: copy the store into a new file in FOLDER, checked, while the server sells"},
+    {.option = "keep",
+     .value_name = "N",
+     .help = "with --backup: the newest N stay, older ones go (default: all stay)"},
+    {.option = "restore",
+     .value_name = "PATH",
+     .help = "instead: make a backup, or the newest one in a folder, the store of a stopped server"},
+    {.option = "replace", .help = "with --restore: put the store that is there aside"},
     {.environment = "DOORBUSTER_ADMIN_PASSWORD",
      .value_name = "PASSWORD",
      .help = "password of the admin account (default: made up and printed once)"},
 };
 static struct settings settings = {
     .program = "doorbuster-setup",
-    .summary = "makes the admin account and the scenario's products on a running server",
+    .summary = "makes the admin account and the scenario's products on a running server; backs its store up, "
+               "restores it",
     .epilogue = "v2_multi has ten products and two bundles, v3_redlock and v4_production two products, the "
                 "others one.\n"
                 "Running it again changes nothing; once a product has orders, --reset retires all of the "

@@ -106,8 +106,9 @@ static void check_orders(struct audit *audit)
                  "%" PRId64 " orders beyond the recorded log position", orders->beyond_position);
     audit_report(audit, "orders complete",
                  audit_holds(orders->unknown_user == 0 && orders->unknown_product == 0),
-                 "%" PRId64 " of an unknown user, %" PRId64 " of an unknown product", orders->unknown_user,
-                 orders->unknown_product);
+                 "%" PRId64 " of an unknown user, %" PRId64 " of an unknown product; %" PRId64
+                 " of accounts or products that a restored backup did not have",
+                 orders->unknown_user, orders->unknown_product, orders->lost);
 }
 
 /* --- the audit log --------------------------------------------------------------------------------------------------------------------- */

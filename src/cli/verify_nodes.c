@@ -97,7 +97,7 @@ static bool read_last_move(struct audit *audit, int64_t product_id, struct log_p
         }
         for (size_t i = 0; i < count; i++) {
             before = rows[i].seq;
-            if (rows[i].applied && rows[i].from != rows[i].to && strcmp(rows[i].cause, "price") != 0) {
+            if (rows[i].applied && rows[i].from != rows[i].to && store_cause_is_of_stock(rows[i].cause)) {
                 *out = rows[i].position;
                 return true;
             }

@@ -78,7 +78,7 @@ static void check_sums(struct audit *audit, const struct store_product *product,
                  product->id, sums->over_limit_customers, product->per_customer_limit);
 }
 
-/* What the book would be if there were nothing but the audit log. A price that was never changed has no row. */
+/* What the book would be if there were nothing but the audit log. A price and a window that were never changed have no row. */
 static void check_audit_log(struct audit *audit, const struct store_product *product,
                             const struct store_product_audit *sums)
 {
@@ -88,6 +88,16 @@ static void check_audit_log(struct audit *audit, const struct store_product *pro
                  "product %" PRId64 ": the audit log adds up to stock %" PRId64 " and price %" PRId64
                  ", the book says %" PRId64 " and %" PRId64,
                  product->id, sums->logged_stock, price, product->stock, product->price);
+    const struct sale_window logged =
+        sums->window_logged ? sums->logged_window
+                            : (struct sale_window){product->starts_at_ms, product->ends_at_ms};
+    audit_report(audit, "window from the audit log",
+                 audit_holds(logged.starts_at_ms == product->starts_at_ms &&
+                             logged.ends_at_ms == product->ends_at_ms),
+                 "product %" PRId64 ": by the audit log on sale from %" PRId64 " to %" PRId64
+                 " ms (0: no such time), the book says %" PRId64 " to %" PRId64,
+                 product->id, logged.starts_at_ms, logged.ends_at_ms, product->starts_at_ms,
+                 product->ends_at_ms);
 }
 
 static void check_first_come(struct audit *audit, const struct store_product *product,
@@ -153,8 +163,8 @@ static void compare_sides(struct verify_book *book, const struct gate_stock *gat
     }
     take_difference(book, "price", gate->price_at, product->price);
     take_difference(book, "customer limit", gate->now.limit, product->per_customer_limit);
-    take_difference(book, "sale's begin", gate->now.starts_at_ms, product->starts_at_ms);
-    take_difference(book, "sale's end", gate->now.ends_at_ms, product->ends_at_ms);
+    take_difference(book, "sale's begin", gate->window_at.starts_at_ms, product->starts_at_ms);
+    take_difference(book, "sale's end", gate->window_at.ends_at_ms, product->ends_at_ms);
     compare_components(book, &gate->now, product);
 }
 

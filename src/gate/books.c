@@ -248,34 +248,56 @@ struct stock_reading {
     size_t count;
 };
 
-static void undo_entry(const struct log_entry *entry, struct stock_reading *reading, struct gate_stock *out,
-                       bool *price_known)
+/* Of the terms counts what was before the first change behind the position. */
+struct terms_known {
+    bool price, window;
+};
+
+static void undo_terms(const struct log_entry *entry, int64_t product_id, struct gate_stock *out,
+                       struct terms_known *known)
+{
+    int64_t price;
+    struct sale_window window;
+    if (!known->price && log_entry_price_change(entry, product_id, &price)) {
+        out->price_at = price;
+        known->price = true;
+    }
+    if (!known->window && log_entry_window_change(entry, product_id, &window)) {
+        out->window_at = window;
+        known->window = true;
+    }
+}
+
+static void undo_entry(const struct log_entry *entry, struct stock_reading *reading, struct gate_stock *out)
 {
     for (size_t i = 0; i < reading->count; i++) {
         int64_t delta = log_entry_stock_delta(entry, reading->ids[i]);
         reading->at[i] -= delta;
         out->in_flight += i == 0 && entry->kind == LOG_ENTRY_SALE ? -delta : 0;
     }
-    int64_t from;
-    if (!*price_known && log_entry_price_change(entry, reading->ids[0], &from)) {
-        out->price_at = from; /* before the first change behind the position */
-        *price_known = true;
-    }
 }
 
-static void undo_entries(const redisReply *list, struct stock_reading *reading, struct gate_stock *out)
+/* All products' readings at once: each entry is decoded once. */
+static void undo_entries(const redisReply *list, struct stock_reading *readings, struct gate_stock *out,
+                         size_t count, struct gate_behind *behind)
 {
     static _Thread_local struct sale_order orders[SALES_LOG_ORDERS_MAX];
     static _Thread_local struct order_part parts[SALES_LOG_PARTS_MAX];
-    bool price_known = false;
+    struct terms_known known[GATE_STOCKS_MAX] = {0};
+    *behind = (struct gate_behind){0};
     for (size_t i = 0; list->type == REDIS_REPLY_ARRAY && i < list->elements; i++) {
         struct log_entry entry;
         struct log_room room = {.orders = orders,
                                 .orders_max = SALES_LOG_ORDERS_MAX,
                                 .parts = parts,
                                 .parts_max = SALES_LOG_PARTS_MAX};
+        behind->entries++;
         if (decode_entry(list->element[i], &room, &entry)) { /* else it is not ours: it changed nothing */
-            undo_entry(&entry, reading, out, &price_known);
+            behind->oldest_at_ms = behind->oldest_at_ms == 0 ? entry.at_ms : behind->oldest_at_ms;
+            for (size_t j = 0; j < count; j++) {
+                undo_entry(&entry, &readings[j], &out[j]);
+                undo_terms(&entry, readings[j].ids[0], &out[j], &known[j]);
+            }
         }
     }
 }
@@ -317,6 +339,7 @@ static void read_product_fields(const redisReply *fields, struct gate_stock *out
     read_components(fields->element[6], now);
     out->on_sale = has_stock || (has_price && now->component_count > 0);
     out->price_at = now->price;
+    out->window_at = (struct sale_window){now->starts_at_ms, now->ends_at_ms};
 }
 
 static void read_log_info(const redisReply *info, struct log_position at, struct gate_stock *out)
@@ -339,50 +362,92 @@ static int64_t allowed_by(const int64_t *stocks, const struct sale_product *bund
     return most;
 }
 
-/* What EXEC gave: the product, its components, the entries, the log's info, the epoch. */
-static void read_stock_replies(const redisReply *all, const struct sale_product *product,
-                               struct log_position at, struct stock_reading *reading, struct gate_stock *out)
+/* What EXEC gave of one product: its own fields, then each of its components'. */
+static void read_live(redisReply *const *fields, struct stock_reading *reading, struct gate_stock *out)
 {
-    const redisReply *epoch = all->element[reading->count + 2];
-    if (all->element[0]->type == REDIS_REPLY_ARRAY) { /* else the key holds something else: not on sale */
-        read_product_fields(all->element[0], out);
+    if (fields[0]->type == REDIS_REPLY_ARRAY) { /* else the key holds something else: not on sale */
+        read_product_fields(fields[0], out);
     }
     reading->live[0] = out->now.stock;
     for (size_t i = 1; i < reading->count; i++) {
-        const redisReply *fields = all->element[i];
-        out->on_sale = fields->type == REDIS_REPLY_ARRAY &&
-                       reply_to_int64(fields->element[0], &reading->live[i]) && out->on_sale;
+        out->on_sale = fields[i]->type == REDIS_REPLY_ARRAY &&
+                       reply_to_int64(fields[i]->element[0], &reading->live[i]) && out->on_sale;
     }
     memcpy(reading->at, reading->live, sizeof reading->at);
-    read_log_info(all->element[reading->count + 1], at, out);
-    undo_entries(all->element[reading->count], reading, out);
+}
+
+static void take_figures(const struct stock_reading *reading, const struct sale_product *product,
+                         struct gate_stock *out)
+{
     bool is_bundle = product->component_count > 0;
     out->available = is_bundle ? allowed_by(reading->live + 1, product) : reading->live[0];
     out->stock_at = is_bundle ? allowed_by(reading->at + 1, product) : reading->at[0];
     memcpy(out->components_at, reading->at + 1, sizeof out->components_at);
-    if (epoch->type != REDIS_REPLY_STRING || strcmp(epoch->str, "0") == 0) {
-        out->at_known = false; /* the recorder is filling it just now */
+}
+
+/* What EXEC gave: each product and its components, then the entries, the log's info, the epoch. */
+static void read_stock_replies(const redisReply *all, const struct sale_product *products, size_t count,
+                               struct log_position at, struct stock_reading *readings, struct gate_stock *out,
+                               struct gate_behind *behind)
+{
+    redisReply *const *reply = all->element;
+    for (size_t i = 0; i < count; i++) {
+        read_live(reply, &readings[i], &out[i]);
+        reply += readings[i].count;
+    }
+    const redisReply *entries = reply[0], *info = reply[1], *epoch = reply[2];
+    undo_entries(entries, readings, out, count, behind);
+    bool is_open = epoch->type == REDIS_REPLY_STRING && strcmp(epoch->str, "0") != 0;
+    for (size_t i = 0; i < count; i++) {
+        take_figures(&readings[i], &products[i], &out[i]);
+        read_log_info(info, at, &out[i]);
+        out[i].at_known = out[i].at_known && is_open; /* else the recorder is filling it just now */
     }
 }
 
-bool gate_read_stock(redisContext *redis, const struct sale_product *product, struct log_position at,
-                     struct gate_stock *out)
+static void begin_reading(const struct sale_product *product, struct stock_reading *reading,
+                          struct gate_stock *out)
 {
-    struct stock_reading reading = {.ids = {product->id}, .count = 1 + product->component_count};
-    char from[SALES_LOG_POSITION_BYTES];
+    *reading = (struct stock_reading){.ids = {product->id}, .count = 1 + product->component_count};
     *out = (struct gate_stock){.now = {.id = product->id}};
-    log_position_format(at, from);
     for (size_t i = 0; i < product->component_count; i++) {
-        reading.ids[1 + i] = product->components[i].product_id;
+        reading->ids[1 + i] = product->components[i].product_id;
     }
+}
+
+/* Into the connection's buffer. How many commands EXEC will answer. */
+static size_t ask_stocks(redisContext *redis, const struct stock_reading *readings, size_t count,
+                         struct log_position at)
+{
+    char from[SALES_LOG_POSITION_BYTES];
+    size_t asked = 3;
+    log_position_format(at, from);
     redisAppendCommand(redis, "MULTI");
-    for (size_t i = 0; i < reading.count; i++) {
-        redisAppendCommand(redis, "HMGET " KEY_PRODUCT_PREFIX "%" PRId64 " " PRODUCT_FIELDS, reading.ids[i]);
+    for (size_t i = 0; i < count; i++) {
+        for (size_t j = 0; j < readings[i].count; j++) {
+            redisAppendCommand(redis, "HMGET " KEY_PRODUCT_PREFIX "%" PRId64 " " PRODUCT_FIELDS,
+                               readings[i].ids[j]);
+        }
+        asked += readings[i].count;
     }
     redisAppendCommand(redis, "XRANGE " KEY_LOG " (%s +", from);
     redisAppendCommand(redis, "XINFO STREAM " KEY_LOG);
     redisAppendCommand(redis, "HGET " KEY_HEAD " epoch");
-    for (size_t i = 0; i < reading.count + 4; i++) {
+    redisAppendCommand(redis, "EXEC");
+    return asked;
+}
+
+bool gate_read_stocks(redisContext *redis, const struct sale_product *products, size_t count,
+                      struct log_position at, struct gate_stock *out, struct gate_behind *behind)
+{
+    struct stock_reading readings[GATE_STOCKS_MAX];
+    struct gate_behind unwanted;
+    CHECK(count <= GATE_STOCKS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        begin_reading(&products[i], &readings[i], &out[i]);
+    }
+    size_t asked = ask_stocks(redis, readings, count, at);
+    for (size_t i = 0; i < asked + 1; i++) {
         void *queued = NULL;
         if (redisGetReply(redis, &queued) != REDIS_OK) {
             redis_ask(redis, "PING"); /* the connection is broken: lets redis_failure() say so */
@@ -390,16 +455,22 @@ bool gate_read_stock(redisContext *redis, const struct sale_product *product, st
         }
         freeReplyObject(queued);
     }
-    redisReply *all = redis_ask(redis, "EXEC");
+    redisReply *all = redis_next_reply(redis);
     if (all == NULL) {
         return false;
     }
-    bool ok = all->type == REDIS_REPLY_ARRAY && all->elements == reading.count + 3;
+    bool ok = all->type == REDIS_REPLY_ARRAY && all->elements == asked;
     if (ok) {
-        read_stock_replies(all, product, at, &reading, out);
+        read_stock_replies(all, products, count, at, readings, out, behind != NULL ? behind : &unwanted);
     }
     freeReplyObject(all);
     return ok;
+}
+
+bool gate_read_stock(redisContext *redis, const struct sale_product *product, struct log_position at,
+                     struct gate_stock *out)
+{
+    return gate_read_stocks(redis, product, 1, at, out, NULL);
 }
 
 /* --- changing stock ---------------------------------------------------------------------------------------------------------------- */
@@ -421,6 +492,7 @@ static enum change_outcome classify_failure(void)
     return text_begins_with(failure, "CLOSED")  ? CHANGE_CLOSED
            : text_begins_with(failure, "SHORT") ? CHANGE_SHORT
            : text_begins_with(failure, "FULL")  ? CHANGE_FULL
+           : text_begins_with(failure, "NEVER") ? CHANGE_NEVER_OPEN
                                                 : CHANGE_FAILED;
 }
 
@@ -460,6 +532,7 @@ struct change_words {
     const char *note, *key;
     size_t key_bytes;
     const struct sale_product *opening;
+    struct sale_window window; /* of an opening, or asked for */
 };
 
 static redisReply *call_stock_script(redisContext *redis, const struct change_words *words)
@@ -479,14 +552,26 @@ static redisReply *call_stock_script(redisContext *redis, const struct change_wo
         " %" PRId64 " %" PRId64 " %" PRId64 " %s",
         head->type == REDIS_REPLY_STRING ? head->str : "none", words->what, words->product_id, words->figure,
         words->actor, words->key != NULL ? words->key : "", words->key_bytes, words->note, opening->price,
-        opening->limit, opening->starts_at_ms, opening->ends_at_ms, components);
+        opening->limit, words->window.starts_at_ms, words->window.ends_at_ms, components);
     freeReplyObject(head);
     return reply;
 }
 
+const char *const gate_change_words[] = {
+    [CHANGE_OF_STOCK] = "stock", [CHANGE_OF_PRICE] = "price", [CHANGE_OF_WINDOW] = "window"};
+
 static bool take_position(const redisReply *reply, struct log_position *out)
 {
     return reply->type == REDIS_REPLY_STRING && log_position_parse(reply->str, reply->len, out);
+}
+
+static enum change_kind kind_of_change(const char *word)
+{
+    int kind = CHANGE_OF_WINDOW;
+    while (kind > CHANGE_OF_STOCK && strcmp(word, gate_change_words[kind]) != 0) {
+        kind--;
+    }
+    return (enum change_kind)kind;
 }
 
 static enum change_outcome change_by_script(redisContext *redis, const struct change_words *words,
@@ -504,7 +589,7 @@ static enum change_outcome change_by_script(redisContext *redis, const struct ch
     *result = (struct change_result){.stock = reply->element[1]->integer,
                                      .product_id = reply->element[2]->integer,
                                      .figure = reply->element[3]->integer,
-                                     .is_price = reply->element[5]->integer == 1};
+                                     .kind = kind_of_change(reply->element[5]->str)};
     bool has_position = take_position(reply->element[0], &result->position);
     bool changed = reply->element[4]->integer == 1;
     CHECK(has_position || !changed);
@@ -525,6 +610,9 @@ enum change_outcome gate_change_stock(redisContext *redis, const struct stock_ch
                                  .key = change->key,
                                  .key_bytes = change->key_bytes,
                                  .opening = opening};
+    if (opening != NULL) {
+        words.window = (struct sale_window){opening->starts_at_ms, opening->ends_at_ms};
+    }
     return change_by_script(redis, &words, patience_ms, result);
 }
 
@@ -539,6 +627,20 @@ enum change_outcome gate_change_price(redisContext *redis, const struct price_ch
                                  .note = change->note,
                                  .key = change->key,
                                  .key_bytes = change->key_bytes};
+    return change_by_script(redis, &words, patience_ms, result);
+}
+
+enum change_outcome gate_change_window(redisContext *redis, const struct window_change *change,
+                                       int patience_ms, struct change_result *result)
+{
+    CHECK(sale_window_may_be_asked(&change->to));
+    struct change_words words = {.what = "window",
+                                 .product_id = change->product_id,
+                                 .actor = change->actor,
+                                 .note = change->note,
+                                 .key = change->key,
+                                 .key_bytes = change->key_bytes,
+                                 .window = change->to};
     return change_by_script(redis, &words, patience_ms, result);
 }
 

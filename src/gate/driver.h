@@ -2,7 +2,11 @@
 #ifndef DOORBUSTER_GATE_DRIVER_H
 #define DOORBUSTER_GATE_DRIVER_H
 
+#include "doorbuster/breaker.h"
 #include "doorbuster/gate.h"
+
+#define GATE_PATIENCE_US 2000000
+#define GATE_BREAKER_OPEN_MS 200
 
 struct gate_driver {
     bool (*is_ready)(const struct gate *gate);
@@ -16,6 +20,17 @@ struct gate_driver {
     void (*close)(struct gate *gate);
 };
 
+/* admission.c's. */
+struct admission {
+    int64_t away_since_us; /* since when purchases cannot be sent; 0: they can */
+    int64_t failing_since_us,
+        failed_us;   /* the first and the last of failed calls with no success between; 0: none */
+    bool is_closed;  /* newcomers are turned away */
+    int64_t wait_ms; /* and told to come back after this */
+    unsigned probes; /* half-open: let in since the last time they were counted anew */
+    int64_t next_probes_us;
+};
+
 /* A driver's own struct begins with this. */
 struct gate {
     const struct gate_driver *driver;
@@ -23,10 +38,20 @@ struct gate {
     size_t pending;
     uint64_t decisions; /* counted by the driver */
     int64_t last_request;
+    struct breaker redis, record; /* record: the driver's */
+    struct admission admission;
 };
 
 struct gate *lua_gate_open(const struct gate_settings *settings);
 struct gate *redlock_gate_open(const struct gate_settings *settings);
+
+void gate_admission_init(struct gate *gate);
+bool gate_admits(struct gate *gate);
+/* For drivers, every few milliseconds. `away`: why purchases cannot be sent; NULL: they can. `wait_us`: what a newcomer would wait, as far as one knows. */
+void gate_watch(struct gate *gate, int64_t now_us, const char *away, int64_t wait_us);
+/* For drivers: a call, or a batch, that brought no answers. gate_answer() tells of the others. */
+void gate_call_failed(struct gate *gate, const char *why);
+void gate_call_succeeded(struct gate *gate);
 
 /* Moves the purchase to its last state, counts it and hands it back. For drivers. */
 void gate_answer(struct gate *gate, struct gate_purchase *purchase, enum purchase_state state);

@@ -1,5 +1,5 @@
 /* The gate's front: bounds what is in it, numbers the requests, counts the answers, and leaves the decision to a driver. A worker's loop
- * thread. Owns nothing; a full gate answers UNAVAILABLE at once. */
+ * thread. Owns nothing; a gate that is full or away answers UNAVAILABLE at once (admission.c). */
 #include "driver.h"
 
 #include "doorbuster/check.h"
@@ -14,6 +14,7 @@ struct gate *gate_open_for_worker(const struct gate_settings *settings)
     struct gate *gate =
         settings->place->kind == GATE_REDLOCK ? redlock_gate_open(settings) : lua_gate_open(settings);
     gate->settings = *settings;
+    gate_admission_init(gate);
     /* Rising numbers from a random start: two workers' ranges meet so seldom that order id, user and request together never do. */
     CHECK(getrandom(&gate->last_request, sizeof gate->last_request, 0) == sizeof gate->last_request);
     gate->last_request &= INT64_MAX >> 1;
@@ -49,8 +50,21 @@ void gate_answer(struct gate *gate, struct gate_purchase *purchase, enum purchas
     }
     purchase_move(&purchase->purchase, state);
     count_answer(&purchase->purchase);
+    if (state != PURCHASE_UNAVAILABLE) {
+        gate_call_succeeded(gate);
+    }
     gate->pending--;
     purchase->cb(purchase, purchase->context);
+}
+
+/* It was never in here: safe to say that nothing was bought. */
+static void turn_away(struct gate *gate, struct gate_purchase *purchase)
+{
+    metrics_add(METRICS_shed_purchase, 1);
+    purchase->purchase.turned_away = true;
+    purchase->purchase.wait_ms = gate->admission.wait_ms;
+    gate->pending++;
+    gate_answer(gate, purchase, PURCHASE_UNAVAILABLE);
 }
 
 void gate_submit(struct gate *gate, struct gate_purchase *purchase)
@@ -60,11 +74,11 @@ void gate_submit(struct gate *gate, struct gate_purchase *purchase)
     CHECK(asked->order.more_count < CART_LINES_MAX);
     asked->order.request = ++gate->last_request;
     purchase->deadline_us = clock_monotonic_us() + (int64_t)GATE_DEADLINE_MS * 1000;
-    gate->pending++;
-    if (gate->pending > GATE_PENDING_MAX) {
-        gate_answer(gate, purchase, PURCHASE_UNAVAILABLE);
+    if (!gate_admits(gate)) {
+        turn_away(gate, purchase);
         return;
     }
+    gate->pending++;
     gate->driver->submit(gate, purchase);
 }
 

@@ -150,7 +150,7 @@ static bool append_change_key(redisContext *redis, const void *list, size_t i)
     }
     log_position_format(key->result.position, position);
     snprintf(done, sizeof done, "%s %" PRId64 " %" PRId64 " %" PRId64 " %s", position, key->result.product_id,
-             key->result.figure, key->result.stock, key->result.is_price ? "price" : "stock");
+             key->result.figure, key->result.stock, gate_change_words[key->result.kind]);
     redisAppendCommand(redis, "SET " KEY_CHANGED_PREFIX "%" PRId64 ":%s %s PX %" PRId64, key->actor, key->key,
                        done, lifetime(key->ttl_ms));
     return true;

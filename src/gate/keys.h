@@ -29,13 +29,15 @@
  * From the recorder of store 4711 (a channel is heard in every database of a Redis). The gate's epoch is 8: whatever waits from an older one is in the store now or was never sold (0: closed,
  * nothing is said of epochs). The store has the log up to 7-1042;
  * orders 55 and 56 it had to reject. Repeated while nothing happens, for workers that were not listening, and as a sign of life.
- * And another that stock.lua and cancel.lua write to: some product has new stock. */
+ * And another that stock.lua and cancel.lua write to: some product has new stock, or another window. */
 #define CHANNEL_NEWS "{doorbuster}:news"
 #define CHANNEL_STOCK "{doorbuster}:stock"
 /* On each node of the Redlock gate: the name of a resource whose lock was let go there just now; or '?' and the name of one that somebody wants and
  * could not have. */
 #define CHANNEL_LOCKS "{doorbuster}:locks"
 
+/* What a change's key says that it was: "stock", "price", "window"; by enum change_kind. */
+extern const char *const gate_change_words[];
 /* The head's field for each script's sha. */
 extern const char *const gate_script_fields[GATE_SCRIPTS];
 /* A bundle's components as they stand in its hash; "" of others. Returns the length. */

@@ -14,7 +14,7 @@
  * found, they were never sold and go back to the queue.
  *
  * Nothing is sold that could not be recorded in time: while the recorder has been silent for a second, or too much waits for its record,
- * no call is sent (`stalled`).
+ * no call is sent (the breaker `record` is open).
  *
  * Failures: STALE and NOSCRIPT put a call's purchases back to the front of the queue and read the head again. */
 #include "driver.h"
@@ -58,6 +58,7 @@ struct call {
     struct lua_gate *gate;
     struct gate_purchase *purchases[GATE_BATCH_MAX];
     size_t count;
+    int64_t sent_us;
     uint64_t stock_news;       /* of the gate when it was sent */
     struct log_position after; /* what it sells lies behind this */
     struct call *next_free;
@@ -81,7 +82,7 @@ struct lua_gate {
     struct purchase_list queued, waiting, missed, doubtful, unsettled;
     int64_t asked_attach_us; /* when last */
     int64_t next_expire_us;
-    bool stalled;
+    int64_t call_us; /* what a call takes, lately */
     /* What the news have said. Nothing was rejected at a position after `sure_after` and up to `recorded`. */
     struct log_position recorded, sure_after;
     bool heard_recorded; /* since the subscription */
@@ -372,6 +373,7 @@ static void put_back(struct call *call)
 
 static void give_up_call(struct call *call, const char *why)
 {
+    gate_call_failed(&call->gate->base, why);
     log_warn("gate: %zu purchases answered 503: %s", call->count, why);
     for (size_t i = 0; i < call->count; i++) {
         gate_answer(&call->gate->base, call->purchases[i], PURCHASE_UNAVAILABLE);
@@ -386,6 +388,7 @@ static void put_in_doubt(struct call *call, const char *why)
                          *list = call->after.epoch < gate->attached_epoch ? &over : &gate->doubtful;
     log_warn("gate: %s, %zu purchases on the way: in doubt until the next epoch", why, call->count);
     metrics_add(METRICS_purchases_in_doubt, call->count);
+    gate_call_failed(&gate->base, why);
     for (size_t i = 0; i < call->count; i++) {
         call->purchases[i]->purchase.position = call->after;
         purchase_list_append(list, call->purchases[i]);
@@ -398,8 +401,16 @@ static void wait_for_mending(struct call *call, const char *why)
 {
     log_error("gate: %s: asking for a rebuild", why);
     call->gate->wish = "the selling script found damage";
+    gate_call_failed(&call->gate->base, why);
     call->gate->held_until_us = clock_monotonic_us() + DAMAGE_PAUSE_US;
     put_back(call);
+}
+
+/* The mean of some eight calls. */
+static void note_call_time(const struct call *call)
+{
+    struct lua_gate *gate = call->gate;
+    gate->call_us += (clock_monotonic_us() - call->sent_us - gate->call_us) / 8;
 }
 
 static void call_cb(const redisReply *reply, void *context)
@@ -411,6 +422,7 @@ static void call_cb(const redisReply *reply, void *context)
         put_in_doubt(call, "the link to Redis broke");
     } else if (reply->type != REDIS_REPLY_ERROR) {
         if (are_answers(reply, call, &position)) {
+            note_call_time(call);
             take_answers(call, reply, position);
         } else {
             gate->wish = "the selling script gave a damaged answer";
@@ -516,6 +528,7 @@ static void send_call(struct lua_gate *gate)
     struct call *call = gate->free_calls;
     gate->free_calls = call->next_free;
     call->count = 0;
+    call->sent_us = clock_monotonic_us();
     call->stock_news = gate->stock_news;
     call->after = gate->recorded.epoch == gate->script_epoch ? gate->recorded
                                                              : (struct log_position){gate->script_epoch, 0};
@@ -527,7 +540,7 @@ static void send_call(struct lua_gate *gate)
         call->purchases[call->count++] = purchase;
     }
     struct call_arguments *arguments = write_arguments(call);
-    metrics_add(METRICS_gate_calls, 1);
+    metrics_observe(METRICS_HISTOGRAM_gate_batch, call->count);
     CHECK(redis_link_command(gate->calls, call_cb, call, arguments->argc, arguments->argv,
                              arguments->argv_bytes));
 }
@@ -779,20 +792,46 @@ static void expire_all(struct lua_gate *gate, int64_t now_us)
 /* Back-pressure: what is reserved now must still be recorded within its deadline. */
 static void watch_record(struct lua_gate *gate, int64_t now_us)
 {
-    bool silent = gate->heard_recorded && now_us - gate->recorded_us > NEWS_FRESH_US;
+    struct breaker *record = &gate->base.record;
+    char reason[BREAKER_REASON_BYTES];
     if (!gate->heard_recorded) {
         return; /* not ready anyway */
     }
+    bool silent = now_us - gate->recorded_us > NEWS_FRESH_US;
     bool stalled = silent || gate->waiting.count + gate->missed.count > WAITING_MAX;
-    if (stalled && !gate->stalled) {
+    if (stalled && record->state == BREAKER_CLOSED) {
         metrics_add(METRICS_sale_stalls, 1);
-        log_warn(
-            "gate: selling nothing until the recorder has caught up: %s, %zu purchases wait for their record",
-            silent ? "it has been silent for a second" : "it is behind", gate->waiting.count);
-    } else if (!stalled && gate->stalled) {
-        log_info("gate: the recorder has caught up, selling again");
+        snprintf(reason, sizeof reason,
+                 "selling nothing until the recorder has caught up: %s, %zu purchases wait for their record",
+                 silent ? "it has been silent for a second" : "it is behind", gate->waiting.count);
+        breaker_open(record, now_us, reason);
+    } else if (!stalled) {
+        breaker_succeeded(record, now_us);
     }
-    gate->stalled = stalled;
+}
+
+/* Why nothing can be sent to Redis; NULL: it can. That the recorder is silent is the other breaker's business. */
+static const char *why_away(const struct lua_gate *gate)
+{
+    return !redis_link_is_up(gate->calls) ? "no link to Redis"
+           : !gate->script_known          ? "the gate is closed: the recorder has not opened it"
+           : !gate->heard_recorded && gate->base.record.state == BREAKER_CLOSED
+               ? "nothing is heard from the recorder"
+               : NULL;
+}
+
+static int64_t age_us(const struct gate_purchase *purchase, int64_t now_us)
+{
+    return purchase == NULL ? 0 : now_us - (purchase->deadline_us - (int64_t)GATE_DEADLINE_MS * 1000);
+}
+
+/* Both queues are first in, first out: who comes now waits no less than those have who are next, and for the calls before his. */
+static int64_t expected_wait_us(const struct lua_gate *gate, int64_t now_us)
+{
+    int64_t calls_us = (int64_t)(gate->queued.count / GATE_BATCH_MAX) * gate->call_us;
+    int64_t queued_us = age_us(gate->queued.first, now_us), waiting_us = age_us(gate->waiting.first, now_us);
+    int64_t oldest_us = queued_us > waiting_us ? queued_us : waiting_us;
+    return calls_us > oldest_us ? calls_us : oldest_us;
 }
 
 static void sweep_cb(uv_timer_t *timer)
@@ -803,6 +842,7 @@ static void sweep_cb(uv_timer_t *timer)
     read_head(gate);
     ask_for_attach(gate);
     watch_record(gate, now_us);
+    gate_watch(&gate->base, now_us, why_away(gate), expected_wait_us(gate, now_us));
     /* The recorder gives a sign of life every 100 ms, through Redis. A link that broke without a word must not keep us waiting for ever; if it
      * is the recorder that is silent, a new link costs nothing. */
     if (redis_link_is_up(gate->news) && now_us - gate->news_us > NEWS_TIMEOUT_US) {
@@ -814,7 +854,8 @@ static void sweep_cb(uv_timer_t *timer)
 static bool lua_gate_is_ready(const struct gate *base)
 {
     const struct lua_gate *gate = (const struct lua_gate *)base;
-    return gate->script_known && gate->heard_recorded && !gate->stalled && redis_link_is_up(gate->calls) &&
+    return gate->script_known && gate->heard_recorded && gate->base.record.state == BREAKER_CLOSED &&
+           redis_link_is_up(gate->calls) &&
            (gate->held_until_us == 0 || clock_monotonic_us() >= gate->held_until_us);
 }
 

@@ -87,7 +87,7 @@ struct redlock_lease {
     uv_timer_t timer;
     int64_t due_us; /* when the present state ends, at the latest; FREE: never */
     /* acquiring */
-    int64_t acquire_us, deadline_us;
+    int64_t deadline_us;
     int attempts;
     /* the round: one asking of all nodes. Bits are nodes. */
     uint64_t round;
@@ -347,7 +347,6 @@ static void attempt_won(struct redlock_lease *lease)
     lease_move(lease, LEASE_HELD);
     due_at(lease, valid_until_us);
     metrics_add(METRICS_lock_acquisitions, 1);
-    metrics_add(METRICS_lock_wait_microseconds, (uint64_t)(now_us - lease->acquire_us));
     tell(lease, REDLOCK_ACQUIRED);
 }
 
@@ -539,7 +538,6 @@ void redlock_lease_free(struct redlock_lease **lease_pointer)
 void redlock_acquire(struct redlock_lease *lease, int64_t deadline_us)
 {
     CHECK(lease->state == LEASE_FREE);
-    lease->acquire_us = clock_monotonic_us();
     lease->deadline_us = deadline_us;
     lease->attempts = 0;
     attempt(lease);

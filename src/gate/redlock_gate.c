@@ -12,6 +12,8 @@
  * product is sold. One lesson at a time, for all who wait. What the store does not know is not on sale; but a key may have an order from before, and
  * that is found out as in any purchase with a key: in the store, here under a lock of that name.
  *
+ * Terms that may have changed since (a window is closed, and the nodes then name a later position) are learned anew before a refusal rests on them.
+ *
  * Looking: when what this worker last saw of a product is less than what is asked for, its lock is worth nothing if there is still too little. So the
  * nodes are asked first; what a majority says last is the answer, for whoever changed the stock and promised something told a majority before. One
  * read at a time, for all who wait. If no majority knows, or there is enough, the purchase goes to the tills, where the store has the last word.
@@ -70,6 +72,7 @@ struct redlock_gate {
     /* lent to sell_cb */
     bool is_selling;
     int64_t sell_at_us;
+    int64_t began_us, batch_us;                  /* when the last one was lent; what one takes, lately */
     struct log_position sold_after;              /* what the batch sells lies behind this */
     struct ticket *sold_tickets[GATE_BATCH_MAX]; /* NULL: answered at its deadline */
     struct gate_batch batch;
@@ -142,6 +145,11 @@ static void complain(struct redlock_gate *gate, const char *what)
 }
 
 /* --- the start ---------------------------------------------------------------------------------------------------------------- */
+static bool is_learned(const struct terms_entry *entry)
+{
+    return entry != NULL && !entry->is_outdated;
+}
+
 /* Sets the ticket's tills. False: of some product the terms are not known, and must be. */
 static bool plan(struct redlock_gate *gate, struct ticket *ticket)
 {
@@ -150,7 +158,7 @@ static bool plan(struct redlock_gate *gate, struct ticket *ticket)
     for (size_t i = 0; i < line_count(ticket); i++) {
         int64_t product_id = line_at(ticket, i).product_id;
         const struct terms_entry *entry = terms_find(gate->terms, product_id);
-        if (entry == NULL && !ticket->is_unknown) {
+        if (!is_learned(entry) && !ticket->is_unknown) {
             return false;
         }
         size_t components = entry != NULL ? entry->product.component_count : 0;
@@ -235,7 +243,7 @@ static bool add_to_lesson(struct redlock_gate *gate, const struct ticket *ticket
     for (size_t i = 0; i < line_count(ticket); i++) {
         int64_t product_id = line_at(ticket, i).product_id;
         size_t place = place_in_lesson(lesson, product_id);
-        if (terms_find(gate->terms, product_id) != NULL || place < lesson->count) {
+        if (is_learned(terms_find(gate->terms, product_id)) || place < lesson->count) {
             continue;
         }
         if (place == GATE_LESSON_MAX) {
@@ -287,7 +295,7 @@ static void take_lesson(struct redlock_gate *gate, const struct gate_lesson *les
     see_position(gate, lesson->position);
     for (size_t i = 0; i < lesson->count; i++) {
         if (lesson->known[i]) {
-            terms_learn(gate->terms, &lesson->products[i]);
+            terms_learn(gate->terms, &lesson->products[i], lesson->position);
         }
     }
 }
@@ -318,6 +326,7 @@ static void redlock_gate_learned(struct gate *base, struct gate_lesson *lesson)
     } else {
         gate->learn_at_us = clock_monotonic_us() + PAUSE_US;
         complain(gate, "cannot learn from the store what is sold");
+        gate_call_failed(&gate->base, "the store cannot be read");
     }
     while ((ticket = ticket_list_take(&taught)) != NULL) {
         int64_t unknown = lesson->read ? unknown_product(lesson, ticket) : 0;
@@ -373,6 +382,14 @@ static void refuse_for_little(struct redlock_gate *gate, struct ticket *ticket, 
     refuse_unasked(gate, ticket, REFUSAL_INSUFFICIENT_STOCK);
 }
 
+/* The nodes name a later position than the one at which the terms were learned: the sale may be over since, and that is then the reason. Once is
+ * enough for a purchase: what was promised before it came is in the second lesson. */
+static bool may_be_outdated(const struct ticket *ticket, const struct terms_entry *entry,
+                            const struct node_stock *stock)
+{
+    return !ticket->has_learned_anew && log_position_compare(stock->version, entry->learned_at) > 0;
+}
+
 static void looked(struct redlock_gate *gate, struct ticket *ticket, const struct node_stock *stock)
 {
     struct order_part line = line_at(ticket, 0);
@@ -382,7 +399,14 @@ static void looked(struct redlock_gate *gate, struct ticket *ticket, const struc
         entry->seen_stock = stock->stock;
     }
     if (entry != NULL && stock->known && is_too_little(&entry->product, stock->stock, line.quantity)) {
-        refuse_for_little(gate, ticket, stock->stock);
+        if (may_be_outdated(ticket, entry, stock)) {
+            entry->is_outdated = true;
+            ticket->has_learned_anew = true;
+            ticket->has_looked = false;
+            begin(gate, ticket);
+        } else {
+            refuse_for_little(gate, ticket, stock->stock);
+        }
     } else {
         begin(gate, ticket);
     }
@@ -493,8 +517,8 @@ static void sell(struct redlock_gate *gate)
     batch->moves.count = 0;
     gate->is_selling = gate->base.settings.sell_cb(gate->base.settings.context, batch);
     if (gate->is_selling) {
-        metrics_add(METRICS_gate_calls, 1);
-        metrics_add(METRICS_gate_batched, batch->count);
+        gate->began_us = clock_monotonic_us();
+        metrics_observe(METRICS_HISTOGRAM_gate_batch, batch->count);
     } else {
         complain(gate, "no room to have purchases decided; trying again");
         put_back(gate);
@@ -527,6 +551,8 @@ static void take_decision(struct redlock_gate *gate, struct ticket *ticket)
 static void take_decisions(struct redlock_gate *gate)
 {
     struct gate_batch *batch = &gate->batch;
+    gate->batch_us +=
+        (clock_monotonic_us() - gate->began_us - gate->batch_us) / 8; /* the mean of some eight */
     take_moves(gate, &batch->moves);
     for (size_t i = 0; i < batch->count; i++) {
         if (gate->sold_tickets[i] != NULL) {
@@ -546,6 +572,7 @@ static void put_in_doubt(struct redlock_gate *gate)
     gate->sell_at_us = clock_monotonic_us() + PAUSE_US;
     metrics_add(METRICS_purchases_in_doubt, batch->count);
     complain(gate, "the store failed; its purchases are looked up");
+    gate_call_failed(&gate->base, "the store cannot decide");
     for (size_t i = 0; i < batch->count; i++) {
         if (gate->sold_tickets[i] == NULL) {
             continue;
@@ -640,19 +667,23 @@ static void expire(struct redlock_gate *gate, int64_t now_us)
     expire_sold(gate, now_us);
 }
 
-static void sweep_cb(uv_timer_t *timer)
-{
-    struct redlock_gate *gate = timer->data;
-    tills_tick(gate->tills);
-    expire(gate, clock_monotonic_us());
-}
-
-/* --- the driver --------------------------------------------------------------------------------------------------------------- */
 static bool redlock_gate_is_ready(const struct gate *base)
 {
     return redlock_is_ready(((const struct redlock_gate *)base)->redlock);
 }
 
+static void sweep_cb(uv_timer_t *timer)
+{
+    struct redlock_gate *gate = timer->data;
+    int64_t now_us = clock_monotonic_us();
+    int64_t wait_us = (int64_t)(gate->base.pending / GATE_BATCH_MAX) * gate->batch_us;
+    tills_tick(gate->tills);
+    expire(gate, now_us);
+    gate_watch(&gate->base, now_us,
+               redlock_gate_is_ready(&gate->base) ? NULL : "no majority of the lock nodes votes", wait_us);
+}
+
+/* --- the driver --------------------------------------------------------------------------------------------------------------- */
 static void redlock_gate_submit(struct gate *base, struct gate_purchase *purchase)
 {
     begin(of(base), ticket_new(purchase));

@@ -171,6 +171,7 @@ static void node_move(struct node *node, enum node_state state)
     CHECK(may_move[node->state][state]);
     node->state = state;
     CHECK(state != NODE_VOTING || node->run.id[0] != '\0');
+    metrics_set(METRICS_GAUGE_lock_nodes_voting, redlock_nodes_voting(node->nodes));
     tell_majority(node->nodes);
 }
 
@@ -528,6 +529,7 @@ struct redlock_nodes *redlock_nodes_open(const struct redlock_settings *settings
     nodes->opened_us = clock_monotonic_us();
     nodes->count = settings->node_count;
     nodes->ttl_us = (int64_t)settings->ttl_ms * 1000;
+    metrics_set(METRICS_GAUGE_lock_nodes, nodes->count);
     text_from_int64(settings->ttl_ms, nodes->ttl_ms);
     for (unsigned i = 0; i < nodes->count; i++) {
         open_node(nodes, i, settings);

@@ -64,15 +64,17 @@ static struct slot *make_room(struct terms *terms)
     return slot;
 }
 
-void terms_learn(struct terms *terms, const struct sale_product *product)
+void terms_learn(struct terms *terms, const struct sale_product *product, struct log_position at)
 {
     struct terms_entry *known = terms_find(terms, product->id);
     if (known != NULL) {
         known->product = *product;
+        known->learned_at = at;
+        known->is_outdated = false;
         return;
     }
     struct slot *slot = make_room(terms), **bucket = bucket_of(terms, product->id);
-    *slot = (struct slot){.entry = {.product = *product, .seen_stock = INT64_MAX}, .next = *bucket};
+    *slot = (struct slot){.entry = {.product = *product, .learned_at = at, .seen_stock = INT64_MAX}, .next = *bucket};
     *bucket = slot;
 }
 

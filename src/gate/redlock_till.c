@@ -439,7 +439,7 @@ static void begin_tenure(struct till *till)
     struct tills *tills = till->tills;
     till->tenure = ++tills->last_tenure;
     till->held_us = clock_monotonic_us();
-    metrics_add_lock_wait((uint64_t)(till->held_us - till->wanted_us));
+    metrics_observe(METRICS_HISTOGRAM_lock_wait_us, (uint64_t)(till->held_us - till->wanted_us));
     till->references = 1; /* our own: nobody's leaving is to end it yet */
     till->given = 0;
     till->is_served = till->is_out_of_reach = false;

@@ -18,6 +18,7 @@ struct ticket {
     struct gate_purchase *purchase;
     struct ticket *next, *previous; /* of the list it is in */
     bool has_looked;                /* the nodes were asked what there is */
+    bool has_learned_anew;          /* what it is about was learned while it waited */
     bool is_counted;                /* among the gate's decisions */
     bool is_unknown;                /* the store does not know a product of it, but perhaps its key */
     size_t till_count, taken;       /* wanted; how many references it has, from the first on */

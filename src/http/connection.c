@@ -73,6 +73,8 @@ void http_connection_move(struct http_connection *connection, enum connection_st
     server->counts[from]--;
     server->counts[to]++;
     connection->state = to;
+    if (to == CONNECTION_IDLE && server->is_tls)
+        connection->bytes_expected = connection->tls_bytes;
     /* The first head must be complete so long after *accept*, so its clock is not started again. */
     if (from == CONNECTION_FRESH)
         return;
@@ -91,6 +93,8 @@ struct http_connection *http_connection_new(struct http_server *server, struct M
     connection->bytes_exact = true;
     connection->deadline = DEADLINE_NONE;
     deadline_join(connection, states[CONNECTION_FRESH].deadline);
+    if (server->is_tls)
+        http_tls_begin(connection);
     server->counts[CONNECTION_FRESH]++;
     server->connections++;
     return connection;
@@ -152,6 +156,8 @@ static bool request_has_begun(const struct http_connection *connection)
 
     if (ioctl(connection->fd, FIONREAD, &unread) == 0 && unread > 0)
         return true;
+    if (connection->server->is_tls)
+        return http_tls_request_has_begun(connection);
     return connection->bytes_exact && http_bytes_received(connection->fd, &received) &&
            received > connection->bytes_expected;
 }

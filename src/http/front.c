@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define RUNS_A_TURN_MAX 16
@@ -35,6 +36,7 @@
 #define FRUITLESS_TURNS_MAX 64
 #define LOG_LINE_BYTES 256
 #define SHOWN_PATH_BYTES 200
+#define TLS_QUIET_RUNS 2
 
 /* --- refusals ---------------------------------------------------------------------------------------- */
 
@@ -71,6 +73,10 @@ static void refuse_path(struct http_request *request)
     for (unsigned i = 0; i < HTTP_METHODS; i++)
         if (request->methods_allowed & (1u << i))
             used += (size_t)snprintf(allow + used, sizeof allow - used, "%s%s", used ? ", " : "", names[i]);
+    if (http_asks_options(request)) {
+        http_reply_options(request, allow);
+        return;
+    }
     http_reply_header(request, "Allow", allow);
     http_reply_problem(request, &http_problems[HTTP_PROBLEM_METHOD_NOT_ALLOWED], NULL,
                        "%s %s: the methods here are %s.", method, path, allow);
@@ -121,6 +127,8 @@ static void dispatch(struct http_request *request)
     }
     request->pending = true;
     server->pending++;
+    if (server->settings.admit_cb && !server->settings.admit_cb(request, server->settings.context))
+        return;
     request->route->handler(request, server->settings.context);
 }
 
@@ -276,6 +284,17 @@ static void sweep_cb(uv_timer_t *handle)
         http_server_has_work(server);
 }
 
+/* With TLS libmicrohttpd has work for as long as a handshake lasts (see tls.c), so progress decides here too. Two runs without any, because the first may
+ * have taken what GnuTLS held decrypted. */
+static bool needs_another_tls_run(struct http_server *server)
+{
+    MHD_UNSIGNED_LONG_LONG timeout_ms;
+
+    server->quiet_runs = server->events > 0 ? 0 : server->quiet_runs + 1;
+    return server->quiet_runs < TLS_QUIET_RUNS && MHD_get_timeout(server->daemon, &timeout_ms) == MHD_YES &&
+           timeout_ms == 0;
+}
+
 /* While requests wait for their reply, MHD_get_timeout() always says 0, so progress decides: as long as a run has brought any. Also a run
  * that only finished sending an answer: the client's next request may have come in meanwhile, and that run has consumed its event. */
 static bool needs_another_run(struct http_server *server)
@@ -284,6 +303,8 @@ static bool needs_another_run(struct http_server *server)
 
     if (server->limit_was_left)
         return true;
+    if (server->is_tls)
+        return needs_another_tls_run(server);
     if (server->counts[CONNECTION_WAITING] > 0)
         return server->events > 0;
     return MHD_get_timeout(server->daemon, &timeout_ms) == MHD_YES && timeout_ms == 0;
@@ -310,6 +331,7 @@ void http_server_turn(struct http_server *server)
         return;
     CHECK(!server->in_turn);
     server->in_turn = true;
+    server->quiet_runs = 0;
     for (unsigned runs = 0; again && runs < RUNS_A_TURN_MAX; runs++) {
         server->limit_was_left = false;
         CHECK(MHD_run(server->daemon) == MHD_YES);
@@ -343,6 +365,14 @@ static struct MHD_Daemon *start_daemon(struct http_server *server)
     /* MHD_ALLOW_SUSPEND_RESUME without the eventfd that would wake another thread: there is none. */
     unsigned flags =
         MHD_USE_EPOLL | ((unsigned)MHD_ALLOW_SUSPEND_RESUME & ~(unsigned)MHD_USE_ITC) | MHD_USE_ERROR_LOG;
+    struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)server->settings.tls_certificate_pem},
+        {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)server->settings.tls_key_pem},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)http_tls_priorities},
+        {MHD_OPTION_END, 0, NULL}};
+
+    if (server->is_tls)
+        flags |= MHD_USE_TLS;
 
     return MHD_start_daemon(flags, 0, NULL, NULL, access_cb, server, MHD_OPTION_EXTERNAL_LOGGER, message_cb,
                             server, /* first, so that it gets the others' complaints */
@@ -351,7 +381,7 @@ static struct MHD_Daemon *start_daemon(struct http_server *server)
                             (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
                             MHD_OPTION_URI_LOG_CALLBACK, request_line_cb, server, MHD_OPTION_NOTIFY_COMPLETED,
                             completed_cb, server, MHD_OPTION_NOTIFY_CONNECTION, connection_cb, server,
-                            MHD_OPTION_END);
+                            MHD_OPTION_ARRAY, server->is_tls ? tls : &tls[3], MHD_OPTION_END);
 }
 
 static struct http_response *internal_error_response(void)
@@ -376,11 +406,21 @@ static void start_handles(struct http_server *server)
     CHECK(uv_timer_start(&server->sweep, sweep_cb, period_ms, period_ms) == 0);
 }
 
+bool http_settings_check(const struct http_settings *settings, char *error, size_t error_bytes)
+{
+    struct http_networks networks;
+    return http_networks_read(settings->trusted_proxies, &networks, error, error_bytes) &&
+           http_origins_check(settings->cors_origins, error, error_bytes) &&
+           http_tls_check(settings->tls_certificate_pem, settings->tls_key_pem, error, error_bytes);
+}
+
 struct http_server *http_server_new(uv_loop_t *loop, const struct http_settings *settings, char *error,
                                     size_t error_bytes)
 {
     CHECK(settings->connections_max > 0);
     CHECK(settings->route_count == 0 || settings->routes);
+    if (!http_settings_check(settings, error, error_bytes))
+        return NULL;
     struct http_server *server = calloc(1, sizeof *server);
     if (!server) {
         (void)snprintf(error, error_bytes, "out of memory");
@@ -388,6 +428,9 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_settings 
     }
     server->loop = loop;
     server->settings = *settings;
+    (void)http_networks_read(settings->trusted_proxies, &server->proxies, error, error_bytes);
+    server->is_tls = settings->tls_certificate_pem;
+    CHECK(getrandom(&server->next_id, sizeof server->next_id, 0) == sizeof server->next_id);
     server->listen_fd = fcntl(settings->listen_fd, F_DUPFD_CLOEXEC, 0);
     if (server->listen_fd < 0) {
         (void)snprintf(error, error_bytes, "cannot duplicate the listening socket: %s", strerror(errno));

@@ -88,9 +88,15 @@ static enum MHD_Result header_cb(void *context, enum MHD_ValueKind kind, const c
         if (name_is(name, "Host", 4))
             request->host_count++;
         break;
+    case 6:
+        if (name_is(name, "Origin", 6))
+            request->origin_count++;
+        break;
     case 12:
         if (!request->content_type && name_is(name, "Content-Type", 12))
             request->content_type = value;
+        else if (name_is(name, "X-Request-Id", 12))
+            http_take_id(request, value, value_bytes);
         break;
     case 14:
         if (name_is(name, "Content-Length", 14)) {

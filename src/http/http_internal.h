@@ -24,6 +24,7 @@
 #include "doorbuster/http.h"
 
 #include <microhttpd.h>
+#include <netinet/in.h>
 
 #define HTTP_URI_BYTES_MAX 2000
 #define HTTP_HEAD_BYTES_MAX 6144       /* libmicrohttpd itself gives up a little below the size of its pool */
@@ -36,6 +37,7 @@
 #define HTTP_SEGMENTS_MAX 8         /* of a path */
 #define HTTP_REQUESTS_KEPT_MAX 1024 /* recycled requests */
 #define HTTP_LINGERING_MAX 64
+#define HTTP_NETWORKS_MAX 32
 
 enum connection_state {
     CONNECTION_FRESH,
@@ -68,6 +70,10 @@ struct http_connection {
     bool bytes_exact;             /* bytes_expected counts everything (a chunked body cannot be counted) */
     uint64_t since_ms;            /* when its state (its deadline) began, on the loop's clock */
     uint64_t bytes_expected;      /* all requests so far; more received means that another has begun */
+    char peer[INET6_ADDRSTRLEN];  /* "": nobody has asked yet */
+    bool peer_is_local, peer_is_trusted;
+    uint64_t tls_bytes;                      /* received; bytes_expected: as many when it became idle */
+    uint64_t tls_read_ms;                    /* when the last came, on the loop's clock */
     struct http_connection *previous, *next; /* in that list */
 };
 
@@ -120,9 +126,11 @@ struct http_request {
     struct arena_block *arena_blocks;
     char *arena_next;
     size_t arena_left, arena_total;
-    size_t uri_bytes; /* as it came */
+    size_t uri_bytes;   /* as it came */
+    const char *id;     /* X-Request-Id: the client's, or made; NULL: nobody has asked yet */
+    const char *client; /* likewise */
     size_t header_count, header_bytes;
-    unsigned host_count, content_length_count, transfer_encoding_count;
+    unsigned host_count, content_length_count, transfer_encoding_count, id_count, origin_count;
     unsigned methods_allowed; /* bits of enum http_method: those of the routes that match the path */
     unsigned reply_header_count;
     enum http_method method; /* HTTP_METHODS: some other */
@@ -134,6 +142,7 @@ struct http_request {
     bool headers_overflow, header_name_bad;
     bool uri_malformed; /* bad or forbidden bytes or escapes */
     bool uri_has_slash; /* an escaped one: no route matches */
+    bool client_is_local;
     /* --- not set --- */
     struct header_line headers[HTTP_HEADERS_MAX];
     struct {
@@ -143,10 +152,23 @@ struct http_request {
     max_align_t arena[HTTP_ARENA_INLINE_BYTES / sizeof(max_align_t)];
 };
 
+struct http_network {
+    unsigned char address[16];
+    unsigned bits;
+};
+
+struct http_networks {
+    size_t count;
+    struct http_network list[HTTP_NETWORKS_MAX];
+};
+
 struct http_response {
     unsigned status;
+    const char *content_type;
     struct MHD_Response *keeping; /* leaves the connection open */
     struct MHD_Response *closing; /* says `Connection: close` */
+    size_t bytes;
+    char body[]; /* for answers that carry a header of one request */
 };
 
 struct router;    /* router.c */
@@ -158,6 +180,9 @@ struct http_server {
     struct router *router;
     struct MHD_Daemon *daemon;
     int listen_fd; /* a duplicate of the caller's, so that libmicrohttpd never holds the caller's own */
+    struct http_networks proxies; /* trusted */
+    bool is_tls;
+    uint64_t next_id;
     uv_poll_t poll;
     uv_timer_t sweep;
     uv_idle_t wake; /* active while there is work, so that the loop does not sleep before the next turn */
@@ -169,7 +194,8 @@ struct http_server {
     bool out_of_descriptors; /* libmicrohttpd does not listen until a connection has ended */
     bool poll_paused;
     unsigned fruitless_turns;
-    unsigned events; /* things that moved on since the last MHD_run began */
+    unsigned quiet_runs; /* with TLS: of libmicrohttpd in this turn, in a row, in which nothing moved on */
+    unsigned events;     /* things that moved on since the last MHD_run began */
     size_t counts[CONNECTION_STATES];
     size_t connections;
     size_t pending;
@@ -210,6 +236,25 @@ void http_note_uri(struct http_request *request, const char *uri);
 void http_read_head(struct http_request *request, struct MHD_Connection *mhd, const char *method);
 enum head_fault http_check_head(const struct http_request *request, const char *version, const char **detail);
 
+/* --- client.c --- */
+void http_take_id(struct http_request *request, const char *value, size_t bytes);
+bool http_networks_read(const char *list, struct http_networks *out, char *error, size_t error_bytes);
+
+/* --- browser.c --- */
+/* False: no memory. */
+bool http_add_security(struct MHD_Response *response, const char *content_type);
+bool http_add_cors(const struct http_request *request, struct MHD_Response *response);
+bool http_origins_check(const char *list, char *error, size_t error_bytes);
+/* OPTIONS, which other origins' scripts send before they ask. */
+bool http_asks_options(const struct http_request *request);
+void http_reply_options(struct http_request *request, const char *allow);
+
+/* --- tls.c --- */
+extern const char *const http_tls_priorities;
+bool http_tls_check(const char *certificate_pem, const char *key_pem, char *error, size_t error_bytes);
+void http_tls_begin(struct http_connection *connection); /* before its first byte */
+bool http_tls_request_has_begun(const struct http_connection *connection);
+
 /* --- reply.c --- */
 /* The start of an endless answer; takes the caller's reference to `response`. */
 void http_reply_stream(struct http_request *request, const char *content_type, struct MHD_Response *response);
@@ -231,5 +276,8 @@ void http_sanitize(const char *text, size_t bytes_max, char *out,
 /* Allocated with malloc; NULL if memory is short. */
 char *http_problem_print(const struct http_problem *problem, const cJSON *extensions, const char *detail,
                          size_t *bytes);
+
+/* --- the log (access_log.c) -------------------------------------------------------------------------------- */
+void http_log_answer(const struct http_request *request, unsigned status, int64_t took_us);
 
 #endif

@@ -16,15 +16,18 @@
 #include <string.h>
 
 #define DETAIL_BYTES 512
+#define HSTS "max-age=31536000"
 #define PRINT_BYTES_FIRST 1024
 
 static void count_answer(const struct http_request *request, unsigned status)
 {
     const struct http_settings *settings = &request->server->settings;
+    int64_t took_us = clock_monotonic_us() - request->began_us;
+    http_log_answer(request, status, took_us);
     if (!settings->answered_cb)
         return;
     int route = request->route ? (int)(request->route - settings->routes) : -1;
-    settings->answered_cb(settings->context, route, status, clock_monotonic_us() - request->began_us);
+    settings->answered_cb(settings->context, route, status, took_us);
 }
 
 /* Exactly once a request; `to`: REPLYING or STREAMING. The request may be gone afterwards. Leaves the caller's reference to `response`
@@ -70,7 +73,12 @@ static bool must_close(const struct http_request *request)
 
 void http_reply_prebuilt(struct http_request *request, const struct http_response *response)
 {
-    CHECK(request->reply_header_count == 0);
+    if (request->id || request->reply_header_count > 0 ||
+        (request->origin_count > 0 && request->server->settings.cors_origins)) {
+        http_reply_bytes(request, response->status, response->content_type,
+                         http_arena_copy(request, response->body, response->bytes), response->bytes);
+        return;
+    }
     answer(request, response->status, must_close(request) ? response->closing : response->keeping);
 }
 
@@ -97,7 +105,7 @@ static bool add_header(struct MHD_Response *response, const char *name, const ch
 }
 
 /* The body must outlive the response: prebuilt ones have a copy, others are freed after their request has
- * ended. */
+ * ended. `content_type` NULL: there is no body. */
 static struct MHD_Response *make_response(const char *content_type, const char *body, size_t bytes,
                                           bool is_copied, bool may_be_stored, bool closes)
 {
@@ -105,7 +113,8 @@ static struct MHD_Response *make_response(const char *content_type, const char *
         bytes, (void *)(uintptr_t)body, is_copied ? MHD_RESPMEM_MUST_COPY : MHD_RESPMEM_PERSISTENT);
     if (!response)
         return NULL;
-    if (add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type) &&
+    if ((!content_type || (add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type) &&
+                           http_add_security(response, content_type))) &&
         (may_be_stored || add_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store")) &&
         (!closes || add_header(response, MHD_HTTP_HEADER_CONNECTION, "close")))
         return response;
@@ -115,9 +124,9 @@ static struct MHD_Response *make_response(const char *content_type, const char *
 
 static void reply_internal_error(struct http_request *request)
 {
+    const struct http_response *response = request->server->internal_error;
     log_error("http: out of memory for an answer");
-    request->reply_header_count = 0;
-    http_reply_prebuilt(request, request->server->internal_error);
+    answer(request, response->status, must_close(request) ? response->closing : response->keeping);
 }
 
 static bool add_reply_headers(const struct http_request *request, struct MHD_Response *response)
@@ -125,7 +134,9 @@ static bool add_reply_headers(const struct http_request *request, struct MHD_Res
     for (unsigned i = 0; i < request->reply_header_count; i++)
         if (!add_header(response, request->reply_headers[i].name, request->reply_headers[i].value))
             return false;
-    return true;
+    return add_header(response, "X-Request-Id", http_request_id(request)) &&
+           (!request->server->is_tls || add_header(response, "Strict-Transport-Security", HSTS)) &&
+           http_add_cors(request, response);
 }
 
 void http_reply_bytes(struct http_request *request, unsigned status, const char *content_type,
@@ -151,6 +162,7 @@ void http_reply_stream(struct http_request *request, const char *content_type, s
 {
     if (add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type) &&
         add_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store") &&
+        http_add_security(response, content_type) &&
         add_header(response, "X-Accel-Buffering", "no") && /* nginx would hold events back */
         (!must_close(request) || add_header(response, MHD_HTTP_HEADER_CONNECTION, "close")) &&
         add_reply_headers(request, response))
@@ -160,9 +172,8 @@ void http_reply_stream(struct http_request *request, const char *content_type, s
     MHD_destroy_response(response);
 }
 
-/* `text` is freed with the request. */
-static void reply_text(struct http_request *request, unsigned status, const char *content_type, char *text,
-                       size_t bytes)
+void http_reply_text(struct http_request *request, unsigned status, const char *content_type, char *text,
+                     size_t bytes)
 {
     if (!text) {
         reply_internal_error(request);
@@ -177,7 +188,7 @@ void http_reply_json(struct http_request *request, unsigned status, cJSON *body)
 {
     char *text = body ? cJSON_PrintBuffered(body, PRINT_BYTES_FIRST, false) : NULL;
     cJSON_Delete(body);
-    reply_text(request, status, HTTP_TYPE_JSON, text, text ? strlen(text) : 0);
+    http_reply_text(request, status, HTTP_TYPE_JSON, text, text ? strlen(text) : 0);
 }
 
 void http_reply_problem(struct http_request *request, const struct http_problem *problem, cJSON *extensions,
@@ -193,17 +204,20 @@ void http_reply_problem(struct http_request *request, const struct http_problem 
     http_sanitize(detail, sizeof detail - 1, safe, sizeof safe);
     char *text = http_problem_print(problem, extensions, safe, &bytes);
     cJSON_Delete(extensions);
-    reply_text(request, problem->status, HTTP_TYPE_PROBLEM, text, bytes);
+    http_reply_text(request, problem->status, HTTP_TYPE_PROBLEM, text, bytes);
 }
 
 struct http_response *http_response_new(unsigned status, const char *content_type, const char *body,
                                         size_t bytes)
 {
-    struct http_response *response = malloc(sizeof *response);
+    struct http_response *response = malloc(sizeof *response + bytes);
     CHECK(response);
     response->status = status;
-    response->keeping = make_response(content_type, body, bytes, true, false, false);
-    response->closing = make_response(content_type, body, bytes, true, false, true);
+    response->content_type = content_type;
+    response->bytes = bytes;
+    memcpy(response->body, body, bytes);
+    response->keeping = make_response(content_type, response->body, bytes, true, false, false);
+    response->closing = make_response(content_type, response->body, bytes, true, false, true);
     CHECK(response->keeping && response->closing);
     return response;
 }

@@ -117,6 +117,8 @@ static enum MHD_Result save_argument_cb(void *context, enum MHD_ValueKind kind, 
 void http_request_orphan(struct http_request *request)
 {
     CHECK(request->pending);
+    const char *client = http_request_client(request);
+    request->client = http_arena_copy(request, client, strlen(client));
     for (size_t i = 0; i < request->header_count; i++) {
         struct header_line *line = &request->headers[i];
         line->name = http_arena_copy(request, line->name, line->name_bytes);
@@ -256,17 +258,4 @@ bool http_request_is_media_type(const struct http_request *request, const char *
 int64_t http_request_began_us(const struct http_request *request)
 {
     return request->began_us;
-}
-
-/* --- to come ---------------------------------------------------------------------------------------------------------------------------- */
-const char *http_request_id(const struct http_request *request)
-{
-    (void)request;
-    return "";
-}
-
-const char *http_request_client(const struct http_request *request)
-{
-    (void)request;
-    return "127.0.0.1";
 }

@@ -1,76 +1,108 @@
-/* The shared page of counters. Every process: its loop's thread writes its own slot, /metrics in any worker reads all of them. Owns the
- * mapping; fails only when there is no memory for it. */
-#include "doorbuster/metrics.h"
+/* The shared page of counters. Every process counts in its own slot, from any of its threads; any process reads all of them. Owns the mapping; fails only
+ * when there is no memory for it.
+ *
+ * Counting is an atomic addition, for a pool thread may count beside the loop, and in a rolling restart a worker and its successor share a slot for a
+ * moment. Measured: 5 ns each while nobody else writes the same line; an answer takes four of them. */
+#include "shape.h"
 
+#include "doorbuster/breaker.h"
 #include "doorbuster/check.h"
+#include "doorbuster/clock.h"
+#include "doorbuster/log.h"
 
-#include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 static struct metrics_slot unseen;
 static struct metrics_slot *own_slot = &unseen;
 
-static const char *const names[METRICS_COUNT] = {
-#define X(name, help) #name,
-    METRICS_COUNTERS(X)
-#undef X
-};
-static const char *const helps[METRICS_COUNT] = {
-#define X(name, help) help,
-    METRICS_COUNTERS(X)
-#undef X
-};
+/* --- the histograms' buckets ---------------------------------------------------------------------------------------------------------- */
+const struct metrics_shape metrics_times = {18,
+                                            true,
+                                            {50, 100, 200, 500, 1000, 2000, 3000, 5000, 7500, 10000, 20000,
+                                             50000, 100000, 200000, 500000, 1000000, 2000000, 5000000}};
+static const struct metrics_shape sizes = {12, false, {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096}};
 
-static const uint64_t lock_wait_edges_us[] = METRICS_LOCK_WAIT_EDGES;
-_Static_assert(sizeof lock_wait_edges_us / sizeof lock_wait_edges_us[0] + 1 == METRICS_LOCK_WAIT_BUCKETS,
-               "a bucket an edge, and one for the rest");
+const struct metrics_shape *metrics_shape_of(enum metrics_histogram histogram)
+{
+    bool is_size = histogram == METRICS_HISTOGRAM_gate_batch || histogram == METRICS_HISTOGRAM_recorder_batch;
+    return is_size ? &sizes : &metrics_times;
+}
 
+const unsigned metrics_statuses[METRICS_STATUSES_MAX] = {200, 201, 202, 204, 206, 301, 302, 303,
+                                                         304, 400, 401, 403, 404, 405, 409, 413,
+                                                         414, 415, 422, 429, 431, 500, 503, 0};
+
+/* --- the page ------------------------------------------------------------------------------------------------------------------------- */
 struct metrics_page *metrics_page_new(void)
 {
-    void *page =
+    void *map =
         mmap(NULL, sizeof(struct metrics_page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    return page == MAP_FAILED ? NULL : page;
+    if (map == MAP_FAILED) {
+        return NULL;
+    }
+    struct metrics_page *page = map;
+    page->started_at_ms = clock_wall_ms();
+    return page;
 }
 
 void metrics_use_slot(struct metrics_slot *slot)
 {
     own_slot = slot;
+    log_count_held_back(&slot->counters[METRICS_log_lines_suppressed]);
+    for (size_t i = 0; i < METRICS_GAUGES_COUNT; i++) {
+        metrics_set((enum metrics_gauge)i, 0);
+    }
+    __atomic_store_n(&slot->used, 1, __ATOMIC_RELAXED);
+}
+
+/* --- counting ------------------------------------------------------------------------------------------------------------------------- */
+static void add(uint64_t *number, uint64_t amount)
+{
+    __atomic_fetch_add(number, amount, __ATOMIC_RELAXED);
+}
+
+static void count_in(struct metrics_buckets *buckets, const struct metrics_shape *shape, uint64_t value)
+{
+    size_t bucket = 0;
+    while (bucket < shape->edges && value > shape->edge[bucket]) {
+        bucket++;
+    }
+    add(&buckets->counts[bucket], 1);
+    add(&buckets->sum, value);
 }
 
 void metrics_add(enum metrics_counter counter, uint64_t amount)
 {
-    /* Nearly always the only writer; in a rolling restart a worker and its successor share a slot for a moment. */
-    __atomic_fetch_add(&own_slot->counters[counter], amount, __ATOMIC_RELAXED);
+    add(&own_slot->counters[counter], amount);
 }
 
-void metrics_add_lock_wait(uint64_t wait_us)
+static size_t column_of(unsigned status)
 {
-    size_t bucket = 0;
-    while (bucket < METRICS_LOCK_WAIT_BUCKETS - 1 && wait_us > lock_wait_edges_us[bucket]) {
-        bucket++;
+    size_t column = 0;
+    while (column < METRICS_STATUSES_MAX - 1 && metrics_statuses[column] != status) {
+        column++;
     }
-    __atomic_fetch_add(&own_slot->lock_waits[bucket], 1, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&own_slot->lock_wait_us, wait_us, __ATOMIC_RELAXED);
+    return column;
 }
 
 void metrics_count_answer(int route, unsigned status, int64_t took_us)
 {
-    (void)route;
-    (void)took_us;
+    size_t row = route < 0 || route >= METRICS_ROUTES_MAX ? METRICS_ROUTES_MAX : (size_t)route;
     metrics_add(METRICS_requests, 1);
-    if (status >= 500) {
-        metrics_add(METRICS_responses_5xx, 1);
-    } else if (status >= 400) {
-        metrics_add(METRICS_responses_4xx, 1);
-    }
+    add(&own_slot->answers[row][column_of(status)], 1);
+    count_in(&own_slot->took_us[row], &metrics_times, took_us > 0 ? (uint64_t)took_us : 0);
+}
+
+void metrics_count_openings(struct breaker *breaker)
+{
+    metrics_add(METRICS_breaker_opened, breaker->openings - breaker->openings_shown);
+    breaker->openings_shown = breaker->openings;
 }
 
 void metrics_observe(enum metrics_histogram histogram, uint64_t value)
 {
-    __atomic_fetch_add(&own_slot->histograms[histogram].sum, value, __ATOMIC_RELAXED);
+    count_in(&own_slot->histograms[histogram], metrics_shape_of(histogram), value);
 }
 
 void metrics_set(enum metrics_gauge gauge, int64_t value)
@@ -84,76 +116,78 @@ void metrics_beat(int64_t now_us)
     __atomic_store_n(&own_slot->beat_us, now_us, __ATOMIC_RELEASE);
 }
 
-static uint64_t read_counter(const struct metrics_slot *slot, enum metrics_counter counter)
+/* --- adding up ------------------------------------------------------------------------------------------------------------------------ */
+static const struct metrics_slot *slot_at(const struct metrics_page *page, size_t i)
 {
-    return __atomic_load_n(&slot->counters[counter], __ATOMIC_RELAXED);
+    return i == 0 ? &page->supervisor : i == 1 ? &page->recorder : &page->workers[i - 2];
+}
+
+const struct metrics_slot *metrics_next_slot(const struct metrics_page *page, size_t *next)
+{
+    while (*next < METRICS_SLOTS) {
+        const struct metrics_slot *slot = slot_at(page, (*next)++);
+        if (__atomic_load_n(&slot->used, __ATOMIC_RELAXED) != 0) {
+            return slot;
+        }
+    }
+    return NULL;
 }
 
 uint64_t metrics_sum(const struct metrics_page *page, enum metrics_counter counter)
 {
-    uint64_t sum = read_counter(&page->supervisor, counter) + read_counter(&page->recorder, counter);
-    for (size_t i = 0; i < METRICS_WORKERS_MAX; i++) {
-        sum += read_counter(&page->workers[i], counter);
-    }
-    return sum;
-}
-
-/* --- Prometheus text -------------------------------------------------------------------------------------------------------------- */
-struct text {
-    char *out;
-    size_t bytes, used;
-};
-
-__attribute__((format(printf, 2, 3))) static void append(struct text *text, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    int wrote = vsnprintf(text->out + text->used, text->bytes - text->used, format, arguments);
-    va_end(arguments);
-    CHECK(wrote > 0 && (size_t)wrote < text->bytes - text->used);
-    text->used += (size_t)wrote;
-}
-
-static uint64_t sum_lock_waits(const struct metrics_page *page, size_t bucket)
-{
     uint64_t sum = 0;
-    for (size_t i = 0; i < METRICS_WORKERS_MAX; i++) {
-        sum += __atomic_load_n(&page->workers[i].lock_waits[bucket], __ATOMIC_RELAXED);
+    size_t next = 0;
+    for (const struct metrics_slot *slot; (slot = metrics_next_slot(page, &next)) != NULL;) {
+        sum += __atomic_load_n(&slot->counters[counter], __ATOMIC_RELAXED);
     }
     return sum;
 }
 
-/* Only workers take locks. The count is that of the buckets, so that the two agree while others go on counting. */
-static void append_lock_waits(struct text *text, const struct metrics_page *page)
+void metrics_add_up_buckets(const struct metrics_buckets *buckets, struct metrics_buckets *io)
 {
-    static const char name[] = "doorbuster_lock_wait_seconds";
-    uint64_t count = 0, sum_us = 0;
-    append(text,
-           "# HELP %s how long after it was first wanted a product's lock was got\n# TYPE %s histogram\n",
-           name, name);
-    for (size_t i = 0; i < METRICS_LOCK_WAIT_BUCKETS - 1; i++) {
-        count += sum_lock_waits(page, i);
-        append(text, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, (double)lock_wait_edges_us[i] / 1e6, count);
+    for (size_t i = 0; i < METRICS_BUCKETS_MAX; i++) {
+        io->counts[i] += __atomic_load_n(&buckets->counts[i], __ATOMIC_RELAXED);
     }
-    count += sum_lock_waits(page, METRICS_LOCK_WAIT_BUCKETS - 1);
-    append(text, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, count);
-    for (size_t i = 0; i < METRICS_WORKERS_MAX; i++) {
-        sum_us += __atomic_load_n(&page->workers[i].lock_wait_us, __ATOMIC_RELAXED);
-    }
-    append(text, "%s_sum %.6f\n", name, (double)sum_us / 1e6);
-    append(text, "%s_count %" PRIu64 "\n", name, count);
+    io->sum += __atomic_load_n(&buckets->sum, __ATOMIC_RELAXED);
 }
 
-size_t metrics_format(const struct metrics_page *page, char *out, size_t out_bytes)
+void metrics_add_up_took(const struct metrics_page *page, int route, struct metrics_buckets *io)
 {
-    struct text text = {.out = out, .bytes = out_bytes};
-    for (int i = 0; i < METRICS_COUNT; i++) {
-        append(
-            &text,
-            "# HELP doorbuster_%s_total %s\n# TYPE doorbuster_%s_total counter\ndoorbuster_%s_total %" PRIu64
-            "\n",
-            names[i], helps[i], names[i], names[i], metrics_sum(page, (enum metrics_counter)i));
+    size_t next = 0, row = route < 0 || route >= METRICS_ROUTES_MAX ? METRICS_ROUTES_MAX : (size_t)route;
+    for (const struct metrics_slot *slot; (slot = metrics_next_slot(page, &next)) != NULL;) {
+        metrics_add_up_buckets(&slot->took_us[row], io);
     }
-    append_lock_waits(&text, page);
-    return text.used;
+}
+
+double metrics_quantile_us(const struct metrics_buckets *took, double share)
+{
+    uint64_t count = 0, below = 0;
+    for (size_t i = 0; i <= metrics_times.edges; i++) {
+        count += took->counts[i];
+    }
+    if (count == 0) {
+        return -1;
+    }
+    double rank = share * (double)count;
+    size_t bucket = 0;
+    while (bucket < metrics_times.edges && (double)(below + took->counts[bucket]) < rank) {
+        below += took->counts[bucket++];
+    }
+    double from = bucket == 0 ? 0 : (double)metrics_times.edge[bucket - 1];
+    if (bucket == metrics_times.edges) {
+        return from; /* the bucket has no upper edge */
+    }
+    double into = took->counts[bucket] > 0 ? (rank - (double)below) / (double)took->counts[bucket] : 0;
+    return from + into * ((double)metrics_times.edge[bucket] - from);
+}
+
+int64_t metrics_worst(const struct metrics_page *page, enum metrics_gauge gauge)
+{
+    int64_t worst = 0;
+    size_t next = 0;
+    for (const struct metrics_slot *slot; (slot = metrics_next_slot(page, &next)) != NULL;) {
+        int64_t value = __atomic_load_n(&slot->gauges[gauge], __ATOMIC_RELAXED);
+        worst = value > worst ? value : worst;
+    }
+    return worst;
 }

@@ -19,8 +19,8 @@
 #include <string.h>
 
 #define BACKOFF_FIRST_MS 20
-#define BACKOFF_MAX_MS 1000
-#define WATCH_MS 100 /* how often the timeouts are looked at */
+#define BACKOFF_MAX_MS 300 /* an attempt costs little, and buyers wait for it */
+#define WATCH_MS 100       /* how often the timeouts are looked at */
 
 enum link_state { LINK_WAITING, LINK_CONNECTING, LINK_UP, LINK_CLOSED };
 

@@ -255,6 +255,22 @@ static bool decode_price(struct cursor *cursor, struct log_entry *out)
            take_key_line(cursor, &change->key, &change->key_bytes);
 }
 
+/* Both its times, and a blank behind. */
+static bool take_window(struct cursor *cursor, struct sale_window *out)
+{
+    return take_number(cursor, ' ', 0, SALE_TIME_MS_MAX, &out->starts_at_ms) &&
+           take_number(cursor, ' ', 0, SALE_TIME_MS_MAX, &out->ends_at_ms);
+}
+
+static bool decode_window(struct cursor *cursor, struct log_entry *out)
+{
+    struct window_change *change = &out->window;
+    out->kind = LOG_ENTRY_WINDOW;
+    return take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) && take_window(cursor, &change->from) &&
+           take_window(cursor, &change->to) && take_number(cursor, ' ', 0, INT64_MAX, &change->actor) &&
+           take_note(cursor, change->note) && take_key_line(cursor, &change->key, &change->key_bytes);
+}
+
 /* No time: a worker writes it without a script, and only Redis's clock counts along the log. */
 static bool decode_attach(struct cursor *cursor, struct log_entry *out)
 {
@@ -271,7 +287,8 @@ static bool is_kind(const char *kind, size_t bytes, const char *name)
 static const char *const kind_names[] = {[LOG_ENTRY_SALE] = "sale",
                                          [LOG_ENTRY_STOCK] = "stock",
                                          [LOG_ENTRY_CANCEL] = "cancel",
-                                         [LOG_ENTRY_PRICE] = "price"};
+                                         [LOG_ENTRY_PRICE] = "price",
+                                         [LOG_ENTRY_WINDOW] = "window"};
 
 static enum log_entry_kind kind_of(const char *kind, size_t bytes)
 {
@@ -303,6 +320,8 @@ static bool decode_kind(enum log_entry_kind kind, struct cursor *cursor, struct 
         return decode_cancel(cursor, room, out);
     case LOG_ENTRY_PRICE:
         return decode_price(cursor, out);
+    case LOG_ENTRY_WINDOW:
+        return decode_window(cursor, out);
     case LOG_ENTRY_ATTACH:
         return decode_attach(cursor, out);
     default:
@@ -353,6 +372,15 @@ bool log_entry_price_change(const struct log_entry *entry, int64_t product_id, i
     bool changed = entry->kind == LOG_ENTRY_PRICE && entry->price.product_id == product_id;
     if (changed) {
         *from = entry->price.from;
+    }
+    return changed;
+}
+
+bool log_entry_window_change(const struct log_entry *entry, int64_t product_id, struct sale_window *from)
+{
+    bool changed = entry->kind == LOG_ENTRY_WINDOW && entry->window.product_id == product_id;
+    if (changed) {
+        *from = entry->window.from;
     }
     return changed;
 }

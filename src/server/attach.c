@@ -88,9 +88,9 @@ static bool continues_store(const struct gate_head *head, const struct store_pos
 static enum record_result drain(struct recorder *recorder)
 {
     enum record_result result;
-    while ((result = recorder_record(recorder, 0)) == RECORDED_SOME) {
+    while ((result = recorder_record(recorder, 0)) == RECORDED_SOME && recorder_show_store(recorder)) {
     }
-    return result;
+    return result == RECORDED_SOME ? RECORD_FAILED : result;
 }
 
 typedef bool (*product_step)(struct recorder *recorder, const struct store_product *product);
@@ -105,6 +105,7 @@ static bool each_product(struct recorder *recorder, product_step step)
         ok = store_products(recorder->store, after, products, PRODUCTS_AT_ONCE, &count) == STORE_OK ||
              recorder_store_failed(recorder, "reading the products");
         for (size_t i = 0; ok && i < count; i++) {
+            metrics_beat(clock_monotonic_us());
             ok = step(recorder, &products[i]);
             after = products[i].id;
         }
@@ -138,6 +139,7 @@ typedef void (*put_gathered)(struct gathering *gathering);
 static bool note_gathered(struct gathering *gathering, put_gathered put)
 {
     if (++gathering->count == PUT_AT_ONCE) {
+        metrics_beat(clock_monotonic_us());
         put(gathering);
     }
     return !gathering->failed;
@@ -192,7 +194,7 @@ static bool gather_change_key_cb(void *context, const struct store_change_key *k
                                          .stock = key->stock,
                                          .product_id = key->product_id,
                                          .figure = key->figure,
-                                         .is_price = key->is_price};
+                                         .kind = key->kind};
     snprintf(one->key, sizeof one->key, "%s", key->key);
     return note_gathered(gathering, put_change_keys);
 }
@@ -311,31 +313,34 @@ static bool same_books(const struct store_product *product, const struct gate_st
     const struct sale_product *now = &gate->now;
     return (product->component_count > 0 || gate->stock_at == product->stock) &&
            gate->price_at == product->price && now->limit == product->per_customer_limit &&
-           now->starts_at_ms == product->starts_at_ms && now->ends_at_ms == product->ends_at_ms &&
+           gate->window_at.starts_at_ms == product->starts_at_ms &&
+           gate->window_at.ends_at_ms == product->ends_at_ms &&
            same_components(now, product);
 }
 
 /* `closed`: the gate is, and the log is drained: what Redis has now must be what the store has. */
-static bool compare_product(struct recorder *recorder, const struct store_product *product, bool closed)
+static bool judge_product(struct recorder *recorder, const struct store_product *product,
+                          const struct gate_stock *gate, bool closed)
+{
+    bool equal = gate->on_sale ? same_books(product, gate) : !product->opened;
+    if (!closed && !gate->at_known) { /* our own position: there must be a log that goes on from it */
+        log_warn("the log at the store's position is gone: attaching again");
+        recorder->attach_wanted = true;
+    } else if (!equal) {
+        note_difference(recorder, product, gate);
+    }
+    return equal;
+}
+
+static bool compare_closed(struct recorder *recorder, const struct store_product *product)
 {
     struct gate_stock gate;
     struct sale_product wanted = books_sale_product(product);
     if (!gate_read_stock(recorder->redis, &wanted, recorder->recorded, &gate)) {
         return redis_failed("comparing the books");
     }
-    bool equal = gate.on_sale ? same_books(product, &gate) : !product->opened;
-    if (!closed && !gate.at_known) { /* our own position: there must be a log that goes on from it */
-        log_warn("the log at the store's position is gone: attaching again");
-        recorder->attach_wanted = true;
-    } else if (!equal) {
-        note_difference(recorder, product, &gate);
-    }
+    judge_product(recorder, product, &gate, true);
     return true;
-}
-
-static bool compare_closed(struct recorder *recorder, const struct store_product *product)
-{
-    return compare_product(recorder, product, true);
 }
 
 static bool is_overdue(const struct store_product *product)
@@ -343,27 +348,107 @@ static bool is_overdue(const struct store_product *product)
     return !product->opened && clock_wall_ms() - product->created_at_ms > OPENING_OVERDUE_MS;
 }
 
-bool recorder_compare_books(struct recorder *recorder)
+static bool compare_open(struct recorder *recorder, const struct store_product *product,
+                         const struct gate_stock *gate)
+{
+    struct board_product *line = NULL;
+    bool equal = judge_product(recorder, product, gate, false);
+    if (recorder->board != NULL) {
+        if (sale_board_put(recorder->board, recorder->store, product, &line) != STORE_OK) {
+            return recorder_store_failed(recorder, "showing the books");
+        }
+        if (!equal) {
+            sale_board_differs(recorder->board);
+        }
+    }
+    if (line != NULL) {
+        line->available = !gate->at_known ? -1 : gate->on_sale ? gate->available : 0;
+        line->in_flight = gate->in_flight;
+        line->books_equal = equal;
+    }
+    return !is_overdue(product) || open_if_planned(recorder, product);
+}
+
+/* The products behind *after, which moves on; to 0 behind the last of them. */
+static bool compare_page(struct recorder *recorder, int64_t *after)
 {
     static struct store_product products[PRODUCTS_AT_ONCE];
+    static struct sale_product wanted[PRODUCTS_AT_ONCE];
+    static struct gate_stock gate[PRODUCTS_AT_ONCE];
+    struct gate_behind behind;
     size_t count;
-    recorder->difference_count = 0;
-    if (store_products(recorder->store, recorder->compared_up_to, products, PRODUCTS_AT_ONCE, &count) !=
-        STORE_OK) {
+    if (store_products(recorder->store, *after, products, PRODUCTS_AT_ONCE, &count) != STORE_OK) {
         return recorder_store_failed(recorder, "comparing the books");
     }
     for (size_t i = 0; i < count; i++) {
-        if (!compare_product(recorder, &products[i], false) ||
-            (is_overdue(&products[i]) && !open_if_planned(recorder, &products[i]))) {
+        wanted[i] = books_sale_product(&products[i]);
+    }
+    if (!gate_read_stocks(recorder->redis, wanted, count, recorder->recorded, gate, &behind)) {
+        return redis_failed("comparing the books");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (!compare_open(recorder, &products[i], &gate[i])) {
             return false;
         }
     }
-    recorder->compared_up_to = count == PRODUCTS_AT_ONCE ? products[count - 1].id : 0;
-    if (recorder->difference_count > 0) {
-        log_error("the books differ, first product %" PRId64 ": attaching again to put Redis right",
-                  recorder->differences[0].product_id);
+    if (recorder->board != NULL) {
+        sale_board_behind(recorder->board, &behind);
+    }
+    *after = count == PRODUCTS_AT_ONCE ? products[count - 1].id : 0;
+    return true;
+}
+
+/* Those that the board shows, all of them; nearly always that is all there are. */
+static bool compare_shown(struct recorder *recorder, int64_t first)
+{
+    int64_t after = first > 0 ? first - 1 : 0;
+    do {
+        if (!compare_page(recorder, &after)) {
+            return false;
+        }
+    } while (after > 0);
+    return true;
+}
+
+/* A page of those before the first that the board shows. */
+static bool compare_others(struct recorder *recorder, int64_t first)
+{
+    if (first > 1 && !compare_page(recorder, &recorder->compared_up_to)) {
+        return false;
+    }
+    if (recorder->compared_up_to >= first - 1) {
+        recorder->compared_up_to = 0;
+    }
+    if (recorder->board != NULL && recorder->compared_up_to == 0) {
+        sale_board_compared(recorder->board);
     }
     return true;
+}
+
+bool recorder_compare_books(struct recorder *recorder)
+{
+    int64_t first = 0;
+    recorder->difference_count = 0;
+    if (recorder->board != NULL && sale_board_begin(recorder->board, recorder->store, &first) != STORE_OK) {
+        return recorder_store_failed(recorder, "comparing the books");
+    }
+    if (!compare_shown(recorder, first) || !compare_others(recorder, first)) {
+        return false;
+    }
+    if (recorder->difference_count > 0) {
+        log_event(LOG_ERROR, LOG_FIELDS(LOG_NUMBER("product_id", recorder->differences[0].product_id)),
+                  "the books differ, first product %" PRId64 ": attaching again to put Redis right",
+                  recorder->differences[0].product_id);
+    }
+    return recorder->board == NULL || sale_board_show(recorder->board, recorder->store) == STORE_OK ||
+           recorder_store_failed(recorder, "showing the books");
+}
+
+bool recorder_show_store(struct recorder *recorder)
+{
+    return recorder->board == NULL || recorder->store == NULL ||
+           sale_board_show_store(recorder->board, recorder->store) == STORE_OK ||
+           recorder_store_failed(recorder, "showing the books");
 }
 
 /* The gate is open again with the store's figures; now the log, and so the store, shall say that it was so, and the workers forget their
@@ -374,6 +459,7 @@ static bool record_healing(struct recorder *recorder)
         const struct difference *difference = &recorder->differences[i];
         struct stock_change change = {.product_id = difference->product_id, .cause = STOCK_HEALING};
         struct change_result result;
+        metrics_beat(clock_monotonic_us());
         if (difference->redis_stock < 0) {
             snprintf(change.note, sizeof change.note, "Redis did not have it, the store has %" PRId64,
                      difference->store_stock);
@@ -381,7 +467,8 @@ static bool record_healing(struct recorder *recorder)
             snprintf(change.note, sizeof change.note, "Redis had %" PRId64 ", the store %" PRId64,
                      difference->redis_stock, difference->store_stock);
         }
-        log_error("product %" PRId64 " healed: %s", difference->product_id, change.note);
+        log_event(LOG_ERROR, LOG_FIELDS(LOG_NUMBER("product_id", difference->product_id)),
+                  "product %" PRId64 " healed: %s", difference->product_id, change.note);
         metrics_add(METRICS_recorder_healed, 1);
         if (gate_change_stock(recorder->redis, &change, NULL, OPENING_PATIENCE_MS, &result) ==
             CHANGE_FAILED) {
@@ -400,6 +487,7 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
     log_position_format(recorder->recorded, recorded);
     log_position_format(head->log_last, last);
     bool continues = continues_store(head, position);
+    const struct log_field epoch[] = {LOG_NUMBER("epoch", (int64_t)recorder->epoch), {.name = NULL}};
     recorder->difference_count = 0;
     if (continues) {
         enum record_result drained = drain(recorder);
@@ -412,20 +500,22 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
         }
     }
     if (continues && !recorder->rebuild_wanted) {
-        log_info("epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch, recorded, last);
+        log_event(LOG_INFO, epoch, "epoch %" PRIu64 ": drained the log from %s to %s", recorder->epoch,
+                  recorded, last);
         return !failpoint("attach.drained") && leave_the_old_log(recorder) &&
                (gate_forget_recorded(recorder->redis, recorder->recorded) ||
                 redis_failed("trimming the log"));
     }
     if (!head->exists && position->epoch == 0) {
-        log_info("epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);
+        log_event(LOG_INFO, epoch, "epoch %" PRIu64 ": a new store and an empty Redis", recorder->epoch);
     } else {
-        log_warn("epoch %" PRIu64 ": rebuilding Redis from the store at %s (Redis %s, its log at %s)",
-                 recorder->epoch, recorded,
-                 continues      ? "differs from it"
-                 : head->exists ? "does not continue it"
-                                : "is empty",
-                 last);
+        log_event(LOG_WARN, epoch,
+                  "epoch %" PRIu64 ": rebuilding Redis from the store at %s (Redis %s, its log at %s)",
+                  recorder->epoch, recorded,
+                  continues      ? "differs from it"
+                  : head->exists ? "does not continue it"
+                                 : "is empty",
+                  last);
     }
     return rebuild(recorder);
 }
@@ -438,7 +528,8 @@ static bool is_still_ours(struct recorder *recorder)
         return recorder_store_failed(recorder, "attach: reading the position");
     }
     if (position.epoch != recorder->epoch) {
-        log_warn("attach: another recorder has begun epoch %" PRIu64, position.epoch);
+        log_event(LOG_WARN, LOG_FIELDS(LOG_NUMBER("epoch", (int64_t)position.epoch)),
+                  "attach: another recorder has begun epoch %" PRIu64, position.epoch);
     }
     return position.epoch == recorder->epoch;
 }

@@ -5,6 +5,8 @@
 #include "doorbuster/gate_books.h"
 #include "doorbuster/store.h"
 
+#include "sale_board.h"
+
 #define RECORD_ENTRIES_MAX 512                        /* entries in one transaction */
 #define RECORD_ORDERS_MAX (16 * SALES_LOG_ORDERS_MAX) /* orders in one transaction */
 #define RECORD_PARTS_MAX (4 * SALES_LOG_PARTS_MAX)    /* of these, behind their first line */
@@ -35,8 +37,9 @@ struct recorder {
     bool attach_wanted; /* somebody in doubt asked for a new epoch, or the books differ */
     struct difference differences[DIFFERENCES_MAX];
     size_t difference_count;
-    int64_t compared_up_to; /* product id */
-    bool rebuild_wanted;    /* Redis's books are wrong: the attach is to fill it from the store */
+    struct sale_board *board; /* shows what a look at the books finds; NULL: nobody looks at it */
+    int64_t compared_up_to;   /* product id: of those that are not on the board */
+    bool rebuild_wanted;      /* Redis's books are wrong: the attach is to fill it from the store */
 };
 
 enum record_result { RECORDED_NOTHING, RECORDED_SOME, RECORD_FAILED, RECORD_DAMAGED };
@@ -52,8 +55,12 @@ bool recorder_attach(struct recorder *recorder);
  * be opened anew before the next attach: nobody knows what state a failed write has left the connection in. False. */
 bool recorder_store_failed(struct recorder *recorder, const char *doing);
 
-/* Does Redis say of a product what the store says, at the store's log position? Looks at a few products a call, in turn. Sets attach_wanted
- * and rebuild_wanted if not; also opens products whose opening was never written. False: Redis or the store failed; logged. */
+/* Does Redis say of a product what the store says, at the store's log position? Looks at those that the board shows, which shows it, and at a
+ * few of the others, in turn. Sets attach_wanted and rebuild_wanted if not; also opens products whose opening was never written. False: Redis or
+ * the store failed; logged. */
 bool recorder_compare_books(struct recorder *recorder);
+
+/* Redis cannot be asked, or the gate is closed: shows what the store has, now and then. False: the store failed; logged. */
+bool recorder_show_store(struct recorder *recorder);
 
 #endif

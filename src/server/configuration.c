@@ -1,6 +1,6 @@
 /* The server's settings, read and checked at start. Runs in the supervisor before anything else does; everything wrong is one line on
  * stderr and exit 2. Owns the files of the secret key and of the server's id. */
-#include "configuration_gate.h"
+#include "configuration_http.h"
 #include "server.h"
 
 #include "doorbuster/check.h"
@@ -22,6 +22,7 @@
 
 #define SECRET_FILE_BYTES 32
 #define ID_DIGITS 16
+#define HANG_TIMEOUT_MAX_S 3600
 
 static struct setting options[] = {
     {.option = "listen",
@@ -57,8 +58,59 @@ static struct setting options[] = {
      .value_name = "LIST",
      .default_value = "spawn",
      .help = "host:port,…: an odd number of Redis nodes for the locks; or spawn: five in DIR"},
+    {.option = "log-format",
+     .environment = "DOORBUSTER_LOG_FORMAT",
+     .value_name = "FORMAT",
+     .default_value = "logfmt",
+     .help = "logfmt, json (one object a line), or text (for people)"},
+    {.option = "log-level",
+     .environment = "DOORBUSTER_LOG_LEVEL",
+     .value_name = "LEVEL",
+     .default_value = "info",
+     .help = "error, warn, info or debug; SIGUSR1 one more, SIGUSR2 one less"},
+    {.option = "hang-timeout",
+     .environment = "DOORBUSTER_HANG_TIMEOUT",
+     .value_name = "SECONDS",
+     .default_value = "10",
+     .help = "a process that has not turned its loop for so long is killed and started again; 0: never"},
     {.option = "dev-open-admin",
      .help = "every signed-in account may use the admin calls; on a loopback address only"},
+    {.option = "tls-certificate",
+     .environment = "DOORBUSTER_TLS_CERTIFICATE",
+     .value_name = "FILE",
+     .help = "serve HTTPS: the certificate with its chain, PEM; read again on SIGHUP"},
+    {.option = "tls-key",
+     .environment = "DOORBUSTER_TLS_KEY",
+     .value_name = "FILE",
+     .help = "the certificate's private key, PEM"},
+    {.option = "cors-origins",
+     .environment = "DOORBUSTER_CORS_ORIGINS",
+     .value_name = "LIST",
+     .help = "https://shop.example,…: whose pages may read answers; or *: everybody's (default: nobody's)"},
+    {.option = "trusted-proxies",
+     .environment = "DOORBUSTER_TRUSTED_PROXIES",
+     .value_name = "LIST",
+     .help = "10.0.0.1,172.16.0.0/12,…: whose X-Forwarded-For is believed (default: nobody's)"},
+    {.option = "rate-limits",
+     .environment = "DOORBUSTER_RATE_LIMITS",
+     .value_name = "on|off",
+     .default_value = "on",
+     .help = "429 for those who ask too fast; off for load tests"},
+    {.option = "rate-account",
+     .environment = "DOORBUSTER_RATE_ACCOUNT",
+     .value_name = "N/s[:BURST]",
+     .default_value = "50/s:100",
+     .help = "calls of one account"},
+    {.option = "rate-address",
+     .environment = "DOORBUSTER_RATE_ADDRESS",
+     .value_name = "N/s[:BURST]",
+     .default_value = "500/s:1000",
+     .help = "calls from one address; programs on this machine are exempt"},
+    {.option = "rate-sign-in",
+     .environment = "DOORBUSTER_RATE_SIGN_IN",
+     .value_name = "N/min[:BURST]",
+     .default_value = "10/min",
+     .help = "wrong passwords for one user name from one address"},
     {.environment = "JWT_SECRET_KEY",
      .value_name = "KEY",
      .help = "key that signs the tokens, 32 bytes or more (default: made once, kept in DIR)"},
@@ -79,7 +131,7 @@ static struct settings settings = {
     .program = PROGRAM,
     .summary = "sells what there is, each unit once: a flash-sale server",
     .epilogue = "It runs in the foreground and logs to stderr. SIGTERM or Ctrl-C stops it cleanly, SIGHUP "
-                "replaces its workers one by one.\n"
+                "replaces its workers one by one\nand reads the certificate again.\n"
                 "Exit codes: 0 stopped as asked, 1 gave up, 2 a bad option or setting.",
     .list = options,
     .count = sizeof options / sizeof options[0],
@@ -109,6 +161,27 @@ static void read_listen(struct server_configuration *configuration)
     const char *host = configuration->listen_host;
     configuration->listen_is_loopback =
         strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 || strncmp(host, "127.", 4) == 0;
+}
+
+static size_t read_word(const char *option, const char *const *words, size_t count, const char *may_be)
+{
+    const char *value = settings_get(&settings, option);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(value, words[i]) == 0) {
+            return i;
+        }
+    }
+    settings_refuse(&settings, option, may_be);
+}
+
+/* First of all: what is wrong with the others is no line of the log, but what they have to tell is. */
+static void read_log(struct server_configuration *configuration)
+{
+    log_set_format(
+        (enum log_format)read_word("log-format", log_format_names, 3, "one of logfmt, json and text"));
+    configuration->log_level =
+        (enum log_level)read_word("log-level", log_level_names, 4, "one of error, warn, info and debug");
+    log_set_level(configuration->log_level);
 }
 
 static void read_data_dir(struct server_configuration *configuration)
@@ -170,7 +243,7 @@ static void read_secret(struct server_configuration *configuration)
         return;
     }
     char path[4200];
-    snprintf(path, sizeof path, "%s/secret.key", configuration->data_dir);
+    snprintf(path, sizeof path, "%s/" PROCESS_SECRET_KEY, configuration->data_dir);
     configuration->secret_bytes = SECRET_FILE_BYTES;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) {
@@ -190,6 +263,7 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
 {
     *configuration = (struct server_configuration){0};
     settings_read(&settings, argc, argv);
+    read_log(configuration);
     CHECK(sodium_init() >= 0);
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     read_listen(configuration);
@@ -199,12 +273,15 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
             : (unsigned)(processors < 1                     ? 1
                          : processors > METRICS_WORKERS_MAX ? METRICS_WORKERS_MAX
                                                             : processors);
+    configuration->hang_timeout_us =
+        settings_get_integer(&settings, "hang-timeout", 0, HANG_TIMEOUT_MAX_S) * 1000000;
     configuration->dev_open_admin = settings_get(&settings, "dev-open-admin") != NULL;
     if (configuration->dev_open_admin && !configuration->listen_is_loopback) {
         process_refuse(PROGRAM, "--dev-open-admin makes everyone an admin; it needs --listen on a loopback "
                                 "address, such as 127.0.0.1:8080");
     }
     read_data_dir(configuration);
+    configuration_read_http(&settings, configuration);
     configuration_read_gate(&settings, configuration);
     read_secret(configuration);
     read_store(configuration);

@@ -7,9 +7,11 @@
 
 #include "node_keeper.h"
 
+#include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 #include "doorbuster/process.h"
 #include "doorbuster/redis.h"
+#include "doorbuster/store.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -46,6 +48,12 @@ static int after_pass(bool passed, int *retry_ms)
     return wait_ms;
 }
 
+/* Whoever waits its turn at the store does not hang. */
+static void beat_cb(void)
+{
+    metrics_beat(clock_monotonic_us());
+}
+
 int node_keeper_run(const struct server_shared *shared)
 {
     const struct server_configuration *configuration = &shared->configuration;
@@ -58,11 +66,14 @@ int node_keeper_run(const struct server_shared *shared)
     log_set_speaker("keeper");
     metrics_use_slot(&shared->metrics->recorder);
 
-    struct node_keeper *keeper = node_keeper_new(&configuration->place, configuration->store_url);
+    struct node_keeper *keeper =
+        node_keeper_new(&configuration->place, configuration->store_url, &shared->metrics->board);
+    store_while_waiting(beat_cb);
     int retry_ms = RETRY_FIRST_MS;
     bool ready = false, passed;
     do {
         passed = node_keeper_pass(keeper);
+        log_flush(false);
         if (passed && !ready) {
             ready = true;
             supervisor_tell_ready(shared);

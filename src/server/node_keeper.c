@@ -23,6 +23,8 @@
  * timeout a second. */
 #include "node_keeper.h"
 
+#include "sale_board.h"
+
 #include "doorbuster/books.h"
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
@@ -59,8 +61,12 @@ struct node_keeper {
     struct keeper_node nodes[GATE_NODES_MAX];
     struct log_position seen; /* up to here all that moved was looked at */
     int64_t after;            /* the page behind this product is next */
+    bool is_round_done;       /* this pass had the last page */
     bool told_fenced;
-    unsigned healed; /* in this pass */
+    struct sale_board *board; /* NULL: nobody looks at it */
+    int64_t next_show_us;
+    unsigned healed;           /* in this pass */
+    bool was_healed[LOOK_MAX]; /* likewise, on any node */
     /* The look of a pass: what the store has at `position` of ids[1..count). The first is the mark. */
     struct log_position position;
     size_t count;
@@ -79,18 +85,21 @@ struct node_keeper {
     struct stock_moves moves;
 };
 
-struct node_keeper *node_keeper_new(const struct gate_place *place, const char *store_url)
+struct node_keeper *node_keeper_new(const struct gate_place *place, const char *store_url,
+                                    struct board *board)
 {
     struct node_keeper *keeper = calloc(1, sizeof *keeper);
     CHECK(keeper != NULL);
     keeper->place = place;
     keeper->store_url = store_url;
+    keeper->board = board != NULL ? sale_board_new(board) : NULL;
     return keeper;
 }
 
 void node_keeper_free(struct node_keeper **keeper)
 {
     store_close(&(*keeper)->store);
+    sale_board_free(&(*keeper)->board);
     node_books_close(&(*keeper)->books);
     free(*keeper);
     *keeper = NULL;
@@ -119,7 +128,7 @@ static bool ensure_open(struct node_keeper *keeper)
     struct store_position position;
     if (keeper->store == NULL &&
         store_open(&keeper->store, keeper->store_url, STORE_WRITER, error, sizeof error) != STORE_OK) {
-        log_error("%s", error);
+        log_error("no store to keep the nodes by: %s", error);
         return false;
     }
     if (keeper->books == NULL) {
@@ -158,13 +167,15 @@ static bool has_stock(const struct store_product *product)
     return product->opened && product->component_count == 0;
 }
 
-static void list_product(struct node_keeper *keeper, const struct store_product *product)
+static enum store_status list_product(struct node_keeper *keeper, const struct store_product *product)
 {
+    struct board_product *line;
     if (has_stock(product) && !is_listed(keeper, product->id)) {
         CHECK(keeper->count < LOOK_MAX);
         keeper->ids[keeper->count] = product->id;
         keeper->stocks[keeper->count++] = product->stock;
     }
+    return keeper->board != NULL ? sale_board_put(keeper->board, keeper->store, product, &line) : STORE_OK;
 }
 
 /* The products in the audit log's rows behind keeper->seen, the newest first. */
@@ -180,9 +191,7 @@ static enum store_status list_moved(struct node_keeper *keeper)
         }
         if (!is_listed(keeper, row->product_id)) {
             status = store_find_product(keeper->store, row->product_id, &product);
-            if (status == STORE_OK) {
-                list_product(keeper, &product);
-            }
+            status = status == STORE_OK ? list_product(keeper, &product) : status;
         }
     }
     return status == STORE_NOT_FOUND ? STORE_OK : status;
@@ -193,7 +202,21 @@ static enum store_status list_page(struct node_keeper *keeper)
     enum store_status status =
         store_products(keeper->store, keeper->after, keeper->page, PAGE, &keeper->page_count);
     for (size_t i = 0; status == STORE_OK && i < keeper->page_count; i++) {
-        list_product(keeper, &keeper->page[i]);
+        status = list_product(keeper, &keeper->page[i]);
+    }
+    return status;
+}
+
+/* A new keeper begins with what the board shows. */
+static enum store_status begin_board(struct node_keeper *keeper)
+{
+    int64_t first;
+    if (keeper->board == NULL) {
+        return STORE_OK;
+    }
+    enum store_status status = sale_board_begin(keeper->board, keeper->store, &first);
+    if (status == STORE_OK && keeper->next_show_us == 0 && first > 0) {
+        keeper->after = first - 1;
     }
     return status;
 }
@@ -204,6 +227,7 @@ static bool look_at_store(struct node_keeper *keeper)
     keeper->count = 1;
     keeper->ids[0] = MARK;
     enum store_status status = store_snapshot_begin(keeper->store);
+    status = status == STORE_OK ? begin_board(keeper) : status;
     status = status == STORE_OK ? store_position(keeper->store, &position) : status;
     if (status == STORE_OK && log_position_compare(position.recorded, keeper->seen) > 0) {
         status = list_moved(keeper);
@@ -216,6 +240,7 @@ static bool look_at_store(struct node_keeper *keeper)
     look_who_sells(keeper, &position);
     keeper->position = keeper->seen = position.recorded;
     keeper->after = keeper->page_count == PAGE ? keeper->page[PAGE - 1].id : 0;
+    keeper->is_round_done = keeper->page_count < PAGE;
     return true;
 }
 
@@ -241,7 +266,8 @@ static bool open_product(struct node_keeper *keeper, const struct store_product 
         return store_failed(keeper, "opening a product");
     }
     if (outcome == CHANGE_MADE) {
-        log_warn("product %" PRId64 " was added and never opened: opened it", product->id);
+        log_event(LOG_WARN, LOG_FIELDS(LOG_NUMBER("product_id", product->id)),
+                  "product %" PRId64 " was added and never opened: opened it", product->id);
     }
     return true; /* the next pass tells the nodes: it has moved */
 }
@@ -300,6 +326,7 @@ static bool fill_node(struct node_keeper *keeper, unsigned node)
     struct log_position position;
     int64_t after = 0, products = 0;
     do {
+        metrics_beat(clock_monotonic_us());
         if (!read_page_of_all(keeper, after, &position)) {
             return false;
         }
@@ -371,15 +398,19 @@ static void tell_healed(struct node_keeper *keeper, unsigned node, size_t line, 
     log_position_format(said->version, version);
     log_position_format(keeper->position, position);
     snprintf(was, sizeof was, "%" PRId64 " at %s", said->stock, version);
-    log_error("%s healed: of product %" PRId64
-              " it had %s, which none of ours has written; the store has %" PRId64 " at %s",
-              name_of(keeper, node), keeper->ids[line], said->known ? was : "something that is no figure",
-              keeper->stocks[line], position);
+    log_event(
+        LOG_ERROR,
+        LOG_FIELDS(LOG_WORDS("node", name_of(keeper, node)), LOG_NUMBER("product_id", keeper->ids[line])),
+        "%s healed: of product %" PRId64 " it had %s, which none of ours has written; the store has %" PRId64
+        " at %s",
+        name_of(keeper, node), keeper->ids[line], said->known ? was : "something that is no figure",
+        keeper->stocks[line], position);
 }
 
 static void heal(struct node_keeper *keeper, unsigned node, size_t line)
 {
     struct node_stock to = {.known = true, .stock = keeper->stocks[line], .version = keeper->position};
+    keeper->was_healed[line] = true;
     if (node_books_force(keeper->books, node, keeper->ids[line], &to)) {
         tell_healed(keeper, node, line, &keeper->said[node][line]);
     }
@@ -454,8 +485,10 @@ static bool mend_nodes(struct node_keeper *keeper)
     }
     keeper->healed = 0;
     memset(keeper->judged, 0, sizeof keeper->judged);
+    memset(keeper->was_healed, 0, sizeof keeper->was_healed);
     for (unsigned i = 0; i < keeper->place->node_count; i++) {
         bool is_marked = keeper->said[i][0].known;
+        metrics_beat(clock_monotonic_us());
         keeper->nodes[i].was_filled = keeper->nodes[i].was_filled || is_marked;
         if (keeper->nodes[i].answers &&
             !(is_marked ? mend_node(keeper, i, last.recorded) : fill_node(keeper, i))) {
@@ -468,11 +501,67 @@ static bool mend_nodes(struct node_keeper *keeper)
     return true;
 }
 
+/* --- the board ------------------------------------------------------------------------------------------------------------------------------ */
+/* The store decides, so its stock is what is available, as long as there is a majority to lock on. */
+static void set_available(struct board_product *line, void *context)
+{
+    const bool *has_majority = context;
+    line->available = *has_majority ? line->stock : -1;
+}
+
+/* In flight: what was sold, and the nodes have not been told of. */
+static void show_line(struct node_keeper *keeper, size_t line)
+{
+    struct board_product *shown = sale_board_find(keeper->board, keeper->ids[line]);
+    struct node_stock newest = {0};
+    bool equal = true;
+    for (unsigned i = 0; i < keeper->place->node_count; i++) {
+        const struct node_stock *said = &keeper->said[i][line];
+        if (keeper->nodes[i].answers && said->known &&
+            (!newest.known || log_position_compare(said->version, newest.version) > 0)) {
+            newest = *said;
+        }
+    }
+    bool is_behind = newest.known && log_position_compare(newest.version, keeper->position) < 0 &&
+                     newest.stock > keeper->stocks[line];
+    if (keeper->was_healed[line]) {
+        sale_board_differs(keeper->board);
+        equal = false;
+    }
+    if (shown != NULL) {
+        shown->in_flight = is_behind ? newest.stock - keeper->stocks[line] : 0;
+        shown->books_equal = equal;
+    }
+}
+
+static bool show_board(struct node_keeper *keeper, bool has_majority)
+{
+    int64_t now_us = clock_monotonic_us();
+    if (keeper->board == NULL) {
+        return true;
+    }
+    for (size_t i = 1; i < keeper->count; i++) {
+        show_line(keeper, i);
+    }
+    if (keeper->is_round_done) {
+        sale_board_compared(keeper->board);
+    }
+    if (now_us < keeper->next_show_us) {
+        return true;
+    }
+    keeper->next_show_us = now_us + sale_board_pause_us(keeper->board);
+    sale_board_each(keeper->board, set_available, &has_majority);
+    return sale_board_show(keeper->board, keeper->store) == STORE_OK ||
+           store_failed(keeper, "showing the books");
+}
+
 bool node_keeper_pass(struct node_keeper *keeper)
 {
+    metrics_beat(clock_monotonic_us());
     if (!ensure_open(keeper) || !look_at_store(keeper) || !open_overdue(keeper)) {
         return false;
     }
     unsigned answering = ask_nodes(keeper);
-    return mend_nodes(keeper) && answering > keeper->place->node_count / 2;
+    bool has_majority = answering > keeper->place->node_count / 2;
+    return mend_nodes(keeper) && show_board(keeper, has_majority) && has_majority;
 }

@@ -7,7 +7,10 @@
  *          a worker in doubt asks for it, the books differ
  *
  * If it dies, sales wait and go on from its position. It ends when nobody is left who could sell (the workers' lifeline closes): then it
- * drains the log. While it commits, the next entries gather: the busier, the larger the transactions. */
+ * drains the log. While it commits, the next entries gather: the busier, the larger the transactions.
+ *
+ * It says that it lives (metrics_beat()) before every step that may take long but ends by itself: each run of the log, each page of a rebuild, each look for
+ * its turn at the store. Redis's own time limit is REDIS_TIMEOUT_MS. */
 #include "attach.h"
 #include "server.h"
 
@@ -26,13 +29,20 @@
 
 #define WAIT_FOR_ENTRIES_MS 100
 #define HEAD_CHECK_US 50000 /* how often it makes sure that the gate is still its own */
-#define COMPARE_EVERY_US 500000
 #define TRIM_EVERY_US 1000000
 #define TRIM_KEEPS                                                                                           \
     10 /* so many trims' worth of recorded entries stay, for readings of the stock at a position */
 #define RETRY_FIRST_MS 20
 #define RETRY_MAX_MS 250
 #define REDIS_TIMEOUT_MS 2000
+
+/* A Redis that outlived its store may sell products that were made after the backup that was restored: it is filled anew. */
+static bool opens_a_lost_product(const struct recorder *recorder, const struct log_entry *entry)
+{
+    static struct store_product product; /* large; one thread */
+    return entry->kind == LOG_ENTRY_STOCK && entry->stock.cause == STOCK_OPENING &&
+           store_find_product(recorder->store, entry->stock.product_id, &product) == STORE_NOT_FOUND;
+}
 
 /* "Attach again", if it means this epoch: doubt in an older one is over already. */
 static void hear_wishes(struct recorder *recorder, size_t count)
@@ -46,6 +56,10 @@ static void hear_wishes(struct recorder *recorder, size_t count)
             recorder->attach_wanted = true;
             recorder->rebuild_wanted =
                 recorder->rebuild_wanted || rebuild; /* also one that an attach finds */
+        } else if (opens_a_lost_product(recorder, entry)) {
+            log_warn("the log opens product %lld, which the store does not have: Redis is filled anew",
+                     (long long)entry->stock.product_id);
+            recorder->attach_wanted = recorder->rebuild_wanted = true;
         } else if (entry->kind == LOG_ENTRY_FOREIGN || entry->position.epoch > recorder->epoch) {
             recorder->attach_wanted = true; /* its id may be one behind which ours cannot follow */
         }
@@ -74,7 +88,8 @@ static enum record_result log_is_damaged(struct recorder *recorder)
 {
     char at[SALES_LOG_POSITION_BYTES];
     log_position_format(recorder->recorded, at);
-    log_error("the sales log does not go on after %s, where order %lld is the last: entries are missing or "
+    log_event(LOG_ERROR, LOG_FIELDS(LOG_WORDS("position", at), LOG_NUMBER("order_id", recorder->last_order)),
+              "the sales log does not go on after %s, where order %lld is the last: entries are missing or "
               "cannot be read; Redis is "
               "filled anew from the store",
               at, (long long)recorder->last_order);
@@ -82,20 +97,26 @@ static enum record_result log_is_damaged(struct recorder *recorder)
     return RECORD_DAMAGED;
 }
 
-static void count_run(struct recorder *recorder, size_t count)
+static void count_run(struct recorder *recorder, size_t count, int64_t commit_us)
 {
-    metrics_add(METRICS_recorder_commits, 1);
+    size_t orders = 0;
     for (size_t i = 0; i < count; i++) {
         const struct log_entry *entry = &recorder->entries[i];
-        metrics_add(METRICS_recorder_orders, entry->order_count);
+        orders += entry->order_count;
         metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
         metrics_add(METRICS_recorder_stock_changes,
-                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE);
-        recorder->last_order += (int64_t)entry->order_count;
+                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE ||
+                        entry->kind == LOG_ENTRY_WINDOW);
     }
+    recorder->last_order += (int64_t)orders;
+    metrics_observe(METRICS_HISTOGRAM_recorder_batch, orders);
+    metrics_observe(METRICS_HISTOGRAM_commit_us, (uint64_t)commit_us);
     if (recorder->rejected_count > 0) {
         metrics_add(METRICS_recorder_rejected, recorder->rejected_count);
-        log_error("%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
+        log_event(LOG_ERROR,
+                  LOG_FIELDS(LOG_NUMBER("order_id", recorder->rejected[0]),
+                             LOG_NUMBER("epoch", (int64_t)recorder->epoch)),
+                  "%zu orders did not fit the store and were rejected, the first is %lld: Redis had more "
                   "stock than the store, or another price; it is filled anew from the store",
                   recorder->rejected_count, (long long)recorder->rejected[0]);
         recorder->attach_wanted = recorder->rebuild_wanted = true;
@@ -106,6 +127,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
 {
     size_t count;
     redisReply *reply;
+    metrics_beat(clock_monotonic_us());
     struct gate_announcement announcement = {recorder->store_id, recorder->open_epoch, recorder->recorded,
                                              recorder->rejected, recorder->rejected_count};
     struct log_room room = {.orders = recorder->orders,
@@ -129,6 +151,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         freeReplyObject(reply);
         return count == 0 ? log_is_damaged(recorder) : RECORD_FAILED;
     }
+    int64_t began_us = clock_monotonic_us();
     enum store_status status =
         store_record(recorder->store, recorder->epoch, recorder->recorded, recorder->entries, count,
                      recorder->rejected, RECORD_ORDERS_MAX, &recorder->rejected_count);
@@ -142,7 +165,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
         return RECORD_FAILED;
     }
     recorder->recorded = recorder->entries[count - 1].position;
-    count_run(recorder, count);
+    count_run(recorder, count, clock_monotonic_us() - began_us);
     hear_wishes(recorder, count);
     return failpoint("recorder.announce") ? RECORD_FAILED : RECORDED_SOME;
 }
@@ -159,7 +182,7 @@ static bool ensure_connected(struct recorder *recorder, const struct redis_addre
     }
     recorder->redis = redis_connect_blocking(address, REDIS_TIMEOUT_MS, error, sizeof error);
     if (recorder->redis == NULL) {
-        log_line(quietly ? LOG_DEBUG : LOG_WARN, "%s", error);
+        log_line(quietly ? LOG_DEBUG : LOG_WARN, "no Redis to record from: %s", error);
     }
     return recorder->redis != NULL;
 }
@@ -208,17 +231,18 @@ static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t
     if (now_us < *next_us) {
         return true;
     }
-    *next_us = now_us + COMPARE_EVERY_US;
+    *next_us = now_us + sale_board_pause_us(recorder->board);
     return recorder_compare_books(recorder);
 }
 
 static void keep_recording(struct recorder *recorder, int lifeline_fd)
 {
     struct trimmer trimmer = {.next_us = 0};
-    int64_t next_check_us = 0, next_compare_us = clock_monotonic_us() + COMPARE_EVERY_US, now_us;
+    int64_t next_check_us = 0, next_compare_us = 0, now_us;
     enum record_result result;
     do {
         now_us = clock_monotonic_us();
+        log_flush(false);
         result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
     } while (result < RECORD_FAILED && !recorder->attach_wanted &&
              gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
@@ -241,6 +265,12 @@ static void drain_and_leave(struct recorder *recorder, const struct server_share
     store_close(&recorder->store);
 }
 
+/* Whoever waits its turn at the store does not hang. */
+static void beat_cb(void)
+{
+    metrics_beat(clock_monotonic_us());
+}
+
 int recorder_run(const struct server_shared *shared)
 {
     signal(SIGINT, SIG_IGN); /* the supervisor decides when to stop; Ctrl-C reaches the whole group */
@@ -254,13 +284,17 @@ int recorder_run(const struct server_shared *shared)
 
     struct recorder *recorder = calloc(1, sizeof *recorder);
     CHECK(recorder != NULL);
+    recorder->board = sale_board_new(&shared->metrics->board);
+    store_while_waiting(beat_cb);
     char error[512];
     bool ready = false;
     int retry_ms = RETRY_FIRST_MS;
     do {
+        log_flush(false);
+        metrics_beat(clock_monotonic_us());
         if (recorder->store == NULL && store_open(&recorder->store, shared->configuration.store_url,
                                                   STORE_WRITER, error, sizeof error) != STORE_OK) {
-            log_error("%s", error);
+            log_error("no store to record into: %s", error);
         } else if (ensure_connected(recorder, &shared->configuration.place.redis, retry_ms < RETRY_MAX_MS) &&
                    recorder_attach(recorder)) {
             retry_ms = RETRY_FIRST_MS;
@@ -273,9 +307,11 @@ int recorder_run(const struct server_shared *shared)
             continue;
         }
         retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
+        recorder_show_store(recorder);
         lifeline_is_closed(shared->workers_lifeline[0], retry_ms);
     } while (!lifeline_is_closed(shared->workers_lifeline[0], 0));
     drain_and_leave(recorder, shared);
+    sale_board_free(&recorder->board);
     free(recorder);
     return 0;
 }

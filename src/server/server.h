@@ -2,7 +2,9 @@
 #ifndef DOORBUSTER_SERVER_SERVER_H
 #define DOORBUSTER_SERVER_SERVER_H
 
+#include "doorbuster/api.h"
 #include "doorbuster/gate.h"
+#include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 
 #include <stdbool.h>
@@ -10,6 +12,12 @@
 #include <sys/types.h>
 
 #define SERVER_SECRET_BYTES_MAX 256
+
+/* Paths NULL: no TLS. */
+struct server_tls {
+    const char *certificate_path, *key_path;
+    char *certificate_pem, *key_pem; /* as they were when last read and good */
+};
 
 struct server_configuration {
     char listen_host[256]; /* "" every address */
@@ -20,6 +28,12 @@ struct server_configuration {
     char store_url[4200];
     struct gate_place place;
     bool dev_open_admin;
+    enum log_level log_level; /* at start; then the shared page has it */
+    int64_t hang_timeout_us; /* a process that is silent for so long is taken for dead; 0: never */
+    struct server_tls tls;
+    const char *cors_origins, *trusted_proxies; /* may be NULL */
+    bool has_limits;
+    struct api_limits limits; /* the tables, and the key in them, by the supervisor */
     unsigned char secret[SERVER_SECRET_BYTES_MAX];
     size_t secret_bytes;
     /* By configuration_claim(). */
@@ -33,6 +47,8 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
 /* What only the owner of the data folder may do, so with its lock held: makes the store this gate's, and reads or makes the server's id. Exits as
  * above. */
 void configuration_claim(struct server_configuration *configuration);
+/* Reads certificate and key, if there is TLS. False: they are bad, `error` says why, and those that were read before are kept. */
+bool configuration_read_tls(struct server_configuration *configuration, char *error, size_t error_bytes);
 
 /* --- what crosses a fork: everything that is inherited is here ------------------------------------------------------------- */
 struct server_shared {
@@ -52,6 +68,9 @@ struct server_shared {
     /* Of each worker's slot: the one that died there since the last was started, 0: none. A new worker reads it as it was when it was forked. */
     pid_t dead_workers[METRICS_WORKERS_MAX];
 };
+
+/* One socket a worker; the port that was got is put into the configuration. */
+void listening_open(struct server_shared *shared);
 
 /* Each runs a process to its end and returns its exit code. */
 int supervisor_run(struct server_shared *shared);

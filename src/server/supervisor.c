@@ -1,5 +1,5 @@
-/* The supervisor: opens the listening sockets, starts the others, starts again what dies, passes signals on. One process, one thread, no
- * library's handles; it touches no request and no order. Which others there are depends on the gate: a recorder and perhaps a private Redis, or a
+/* The supervisor: opens the listening sockets, starts the others, starts again what dies or hangs (watching.c), passes signals on, and tells the service manager
+ * how things are (notify.c). One process, one thread, no library's handles; it touches no request and no order. Which others there are depends on the gate: a recorder and perhaps a private Redis, or a
  * keeper and perhaps private nodes.
  *
  * A child:   (none) --fork--> RUNNING --dies--> WAITING --backoff over--> RUNNING …
@@ -7,7 +7,7 @@
  * Stopping, in this order, so that nothing reserved is left unrecorded: workers (they finish what they hold), recorder or keeper (the one
  * drains the log: it sees the workers' lifeline close), redis-servers. Rolling restart (SIGHUP): for each worker in turn a successor is started on the same
  * socket, and once it says that it is ready the old one is told to finish. */
-#include "server.h"
+#include "supervisor_internal.h"
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
@@ -17,17 +17,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,44 +37,17 @@
 #define START_TIMEOUT_US 60000000
 #define STOP_TIMEOUT_US 30000000
 #define NODE_STOP_TIMEOUT_US 3000000 /* it keeps nothing: one that hangs is not worth a long wait */
-#define LISTEN_BACKLOG 4096
-#define CHILDREN_MAX (2 * METRICS_WORKERS_MAX + 1 + GATE_NODES_MAX)
+#define LIMIT_BUCKETS                                                                                        \
+    65536 /* accounts, addresses, failing sign-ins that are remembered at once; 8 bytes each */
 
-enum child_kind { CHILD_REDIS, CHILD_NODE, CHILD_RECORDER, CHILD_KEEPER, CHILD_WORKER };
-
-struct child {
-    enum child_kind kind;
-    unsigned index; /* workers: which slot and socket; nodes: which, from 0 */
-    pid_t pid;      /* 0: not running */
-    int64_t started_us;
-    int64_t restart_us; /* when to start it, if pid is 0 */
-    int backoff_ms;
-    int failed_starts;  /* redis-server: in a row; it ended by itself before it was healthy */
-    bool was_set_aside; /* redis-server: its data, since it was last healthy */
-    bool ready;
-    bool leaving; /* replaced or stopping: do not start again */
-};
-
-struct supervisor {
-    struct server_shared *shared;
-    int signal_fd;
-    struct child children[CHILDREN_MAX];
-    size_t child_count;
-    bool announced; /* the ready line is out */
-    bool stopping;
-    unsigned rolling_next; /* next worker to replace; == workers: none */
-    pid_t successor;       /* of a rolling restart, not ready yet; 0: none */
-    int64_t roll_not_before_us;
-};
-
-static const char *child_name(const struct child *child, char out[32])
+const char *child_name(const struct child *child, char out[CHILD_NAME_BYTES])
 {
     if (child->kind == CHILD_WORKER) {
-        snprintf(out, 32, "worker %u", child->index);
+        snprintf(out, CHILD_NAME_BYTES, "worker %u", child->index);
     } else if (child->kind == CHILD_NODE) {
-        snprintf(out, 32, "redis-server of node %u", child->index + 1);
+        snprintf(out, CHILD_NAME_BYTES, "redis-server of node %u", child->index + 1);
     } else {
-        snprintf(out, 32, "%s",
+        snprintf(out, CHILD_NAME_BYTES, "%s",
                  child->kind == CHILD_REDIS      ? "redis-server"
                  : child->kind == CHILD_RECORDER ? "recorder"
                                                  : "keeper");
@@ -84,122 +55,54 @@ static const char *child_name(const struct child *child, char out[32])
     return out;
 }
 
-/* --- listening ------------------------------------------------------------------------------------------------------------------ */
-static void refuse_address(const struct server_configuration *configuration, const char *why)
-{
-    bool in_use = strcmp(why, strerror(EADDRINUSE)) == 0;
-    process_refuse(
-        "doorbuster-server", "cannot listen on %s:%d: %s; %s",
-        configuration->listen_host[0] ? configuration->listen_host : "*", configuration->listen_port, why,
-        in_use ? "stop the program that uses it or choose another --listen" : "choose another --listen");
-}
-
-/* A bound socket, or -1 with errno. `shared`: with SO_REUSEPORT, for several workers. */
-static int bind_socket(const struct addrinfo *address, int port, bool shared)
-{
-    struct sockaddr_storage where;
-    memcpy(&where, address->ai_addr, address->ai_addrlen);
-    if (address->ai_family == AF_INET6) {
-        ((struct sockaddr_in6 *)&where)->sin6_port = htons((uint16_t)port);
-    } else {
-        ((struct sockaddr_in *)&where)->sin_port = htons((uint16_t)port);
-    }
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int yes = 1, no = 0;
-    if (fd < 0) {
-        return -1;
-    }
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    if (shared) {
-        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof yes);
-    }
-    if (address->ai_family == AF_INET6) {
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no); /* "::" serves IPv4 too */
-    }
-    if (bind(fd, (struct sockaddr *)&where, address->ai_addrlen) != 0) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return -1;
-    }
-    return fd;
-}
-
-static int port_of(int fd)
-{
-    struct sockaddr_storage where;
-    socklen_t bytes = sizeof where;
-    CHECK(getsockname(fd, (struct sockaddr *)&where, &bytes) == 0);
-    return ntohs(where.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&where)->sin6_port
-                                             : ((struct sockaddr_in *)&where)->sin_port);
-}
-
-/* First without SO_REUSEPORT: otherwise another server of the same user on this port would go unnoticed, and get half the buyers. */
-static void find_free_port(struct server_configuration *configuration, const struct addrinfo *address)
-{
-    int probe = bind_socket(address, configuration->listen_port, false);
-    if (probe < 0 || listen(probe, 1) != 0) {
-        refuse_address(configuration, strerror(errno));
-    }
-    configuration->listen_port = port_of(probe);
-    close(probe);
-}
-
-static void open_sockets(struct server_shared *shared)
-{
-    struct server_configuration *configuration = &shared->configuration;
-    const char *host = configuration->listen_host;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
-                    *address = NULL;
-    int probe6 = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    const char *every = probe6 >= 0 ? "::" : "0.0.0.0"; /* a kernel without IPv6 still has IPv4 */
-    if (probe6 >= 0) {
-        close(probe6);
-    }
-    int problem = getaddrinfo(host[0] ? host : every, "0", &hints, &address);
-    if (problem != 0) {
-        refuse_address(configuration, gai_strerror(problem));
-    }
-    find_free_port(configuration, address);
-    for (unsigned i = 0; i < configuration->workers; i++) {
-        shared->listen_fds[i] = bind_socket(address, configuration->listen_port, true);
-        if (shared->listen_fds[i] < 0 || listen(shared->listen_fds[i], LISTEN_BACKLOG) != 0) {
-            refuse_address(configuration, strerror(errno));
-        }
-    }
-    freeaddrinfo(address);
-}
-
 /* --- children ----------------------------------------------------------------------------------------------------------------------- */
-static void run_child(const struct supervisor *supervisor, const struct child *child)
+static int run_own_child(const struct server_shared *shared, const struct child *child)
+{
+    signal(SIGUSR1,
+           SIG_IGN); /* the level is the supervisor's to change, for all; "pkill -USR1" may reach us too */
+    signal(SIGUSR2, SIG_IGN);
+    int exit_code = child->kind == CHILD_WORKER     ? worker_run(shared, child->index)
+                    : child->kind == CHILD_RECORDER ? recorder_run(shared)
+                                                    : node_keeper_run(shared);
+    log_flush(true);
+    return exit_code;
+}
+
+static void run_child(struct supervisor *supervisor, const struct child *child)
 {
     const struct server_configuration *configuration = &supervisor->shared->configuration;
     sigset_t none;
     sigemptyset(&none);
     close(supervisor->signal_fd);
+    for (size_t i = 0; i < supervisor->child_count; i++) {
+        redis_pulse_end(&supervisor->children[i].pulse); /* the child's copy of the descriptor */
+    }
     sigprocmask(SIG_SETMASK, &none, NULL);
     switch (child->kind) {
     case CHILD_REDIS:
+        notify_forget();
         private_redis_exec(configuration->data_dir, &configuration->place.redis);
         _exit(1);
     case CHILD_NODE:
+        notify_forget();
         private_redis_exec_node(configuration->data_dir, &configuration->place.nodes[child->index],
                                 child->index + 1);
         _exit(1);
     case CHILD_RECORDER:
-        _exit(recorder_run(supervisor->shared));
     case CHILD_KEEPER:
-        _exit(node_keeper_run(supervisor->shared));
     case CHILD_WORKER:
-        _exit(worker_run(supervisor->shared, child->index));
+        _exit(run_own_child(supervisor->shared, child));
     }
 }
 
 static void start_child(struct supervisor *supervisor, struct child *child)
 {
-    char name[32];
+    char name[CHILD_NAME_BYTES];
     child->ready = false;
+    child->taken_for_dead = false;
     child->started_us = clock_monotonic_us();
+    child->started_at_ms = clock_wall_ms();
+    life_begin(&child->life, child->started_us);
     if (child->kind == CHILD_NODE) { /* before anybody can meet this run of it */
         __atomic_add_fetch(&supervisor->shared->node_starts[child->index], 1, __ATOMIC_SEQ_CST);
     }
@@ -224,13 +127,22 @@ static struct child *add_child(struct supervisor *supervisor, enum child_kind ki
     CHECK(supervisor->child_count < CHILDREN_MAX);
     struct child *child = &supervisor->children[supervisor->child_count++];
     *child = (struct child){.kind = kind, .index = index, .backoff_ms = BACKOFF_FIRST_MS};
+    redis_pulse_init(&child->pulse);
     start_child(supervisor, child);
     return child;
 }
 
 static void remove_child(struct supervisor *supervisor, struct child *child)
 {
+    redis_pulse_end(&child->pulse);
     *child = supervisor->children[--supervisor->child_count];
+}
+
+/* It does not beat from now on, and has LIFE_LEAVE_US. */
+static void tell_to_leave(struct child *child)
+{
+    life_leave(&child->life, clock_monotonic_us());
+    kill(child->pid, SIGTERM);
 }
 
 static struct child *find_child(struct supervisor *supervisor, pid_t pid)
@@ -281,7 +193,7 @@ static bool left_as_told(const struct child *child, int status)
 
 static void child_died(struct supervisor *supervisor, struct child *child, int status)
 {
-    char name[32];
+    char name[CHILD_NAME_BYTES];
     int64_t now_us = clock_monotonic_us();
     bool was_successor = child->pid == supervisor->successor;
     bool gone_for_good = child->leaving || supervisor->stopping || was_successor;
@@ -289,6 +201,8 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
         supervisor->shared->dead_workers[child->index] = child->pid;
     }
     child->pid = 0;
+    child->ready = false;
+    redis_pulse_end(&child->pulse);
     if (was_successor) { /* its predecessor still serves: another try, a little later */
         log_error("a worker's successor died before it was ready");
         supervisor->successor = 0;
@@ -310,6 +224,7 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
               WIFSIGNALED(status) ? "signal" : "exit code",
               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), child->backoff_ms);
     metrics_add(METRICS_process_restarts, 1);
+    child->restarts++;
     child->restart_us = now_us + (int64_t)child->backoff_ms * 1000;
     if (child->kind == CHILD_REDIS) {
         set_damaged_redis_aside(supervisor, child);
@@ -364,10 +279,12 @@ static void announce_when_ready(struct supervisor *supervisor)
         char gate[64];
         supervisor->announced = true;
         const char *host = configuration->listen_host[0] ? configuration->listen_host : "localhost";
-        log_info(strchr(host, ':') ? "ready on http://[%s]:%d, %u workers, data in %s%s"
-                                   : "ready on http://%s:%d, %u workers, data in %s%s",
-                 host, configuration->listen_port, configuration->workers, configuration->data_dir,
+        log_info(strchr(host, ':') ? "ready on %s://[%s]:%d, %u workers, data in %s%s"
+                                   : "ready on %s://%s:%d, %u workers, data in %s%s",
+                 configuration->tls.certificate_pem != NULL ? "https" : "http", host,
+                 configuration->listen_port, configuration->workers, configuration->data_dir,
                  gate_words(&configuration->place, gate));
+        notify_tell(&supervisor->notify, "READY=1");
     }
 }
 
@@ -420,6 +337,19 @@ static void start_successor(struct supervisor *supervisor)
     supervisor->successor = child->pid;
 }
 
+/* On SIGHUP. Workers are forked with the certificate that the supervisor has by then. */
+static void start_rolling(struct supervisor *supervisor)
+{
+    char error[1024];
+    supervisor->roll_again = false;
+    if (!configuration_read_tls(&supervisor->shared->configuration, error, sizeof error)) {
+        log_error("%s; going on with the certificate that there was", error);
+    }
+    log_info("replacing the workers one by one");
+    notify_reloading(&supervisor->notify, clock_monotonic_us());
+    supervisor->rolling_next = 0;
+}
+
 static void roll_on(struct supervisor *supervisor)
 {
     unsigned workers = supervisor->shared->configuration.workers;
@@ -430,7 +360,7 @@ static void roll_on(struct supervisor *supervisor)
         start_successor(supervisor);
         return;
     }
-    const struct child *successor = find_child(supervisor, supervisor->successor);
+    struct child *successor = find_child(supervisor, supervisor->successor);
     CHECK(successor != NULL);
     if (!successor->ready) {
         return;
@@ -438,8 +368,9 @@ static void roll_on(struct supervisor *supervisor)
     struct child *old = worker_of_slot(supervisor, supervisor->rolling_next, supervisor->successor);
     if (old != NULL) {
         old->leaving = true;
+        successor->restarts = old->restarts;
         if (old->pid > 0) {
-            kill(old->pid, SIGTERM);
+            tell_to_leave(old);
         } else {
             remove_child(supervisor, old);
         }
@@ -448,6 +379,11 @@ static void roll_on(struct supervisor *supervisor)
     supervisor->rolling_next++;
     if (supervisor->rolling_next == workers) {
         log_info("all workers replaced");
+        if (supervisor->roll_again) {
+            start_rolling(supervisor);
+        } else {
+            notify_tell(&supervisor->notify, "READY=1");
+        }
     }
 }
 
@@ -461,11 +397,20 @@ static size_t count_kind(const struct supervisor *supervisor, enum child_kind ki
     return count;
 }
 
-static void signal_kind(const struct supervisor *supervisor, enum child_kind kind, int signal_number)
+static void tell_kind_to_leave(struct supervisor *supervisor, enum child_kind kind)
 {
     for (size_t i = 0; i < supervisor->child_count; i++) {
         if (supervisor->children[i].kind == kind && supervisor->children[i].pid > 0) {
-            kill(supervisor->children[i].pid, signal_number);
+            tell_to_leave(&supervisor->children[i]);
+        }
+    }
+}
+
+static void kill_kind(const struct supervisor *supervisor, enum child_kind kind)
+{
+    for (size_t i = 0; i < supervisor->child_count; i++) {
+        if (supervisor->children[i].kind == kind && supervisor->children[i].pid > 0) {
+            kill(supervisor->children[i].pid, SIGKILL);
         }
     }
 }
@@ -482,9 +427,11 @@ static void wait_for_end(struct supervisor *supervisor, enum child_kind kind)
         while (read(supervisor->signal_fd, &info, sizeof info) == sizeof info) {
         }
         reap(supervisor);
+        watch_children(supervisor);
+        tell_about_children(supervisor);
         if (clock_monotonic_us() > deadline_us) {
             log_error("a child does not end; killing it");
-            signal_kind(supervisor, kind, SIGKILL);
+            kill_kind(supervisor, kind);
             deadline_us += timeout_us;
         }
     }
@@ -493,20 +440,40 @@ static void wait_for_end(struct supervisor *supervisor, enum child_kind kind)
 static void stop(struct supervisor *supervisor)
 {
     log_info("stopping");
+    notify_tell(&supervisor->notify, "STOPPING=1\nSTATUS=stopping: finishing what is held");
     supervisor->stopping = true;
-    signal_kind(supervisor, CHILD_WORKER, SIGTERM);
+    tell_kind_to_leave(supervisor, CHILD_WORKER);
     wait_for_end(supervisor, CHILD_WORKER);
     close(supervisor->shared->workers_lifeline[1]);
     wait_for_end(supervisor, CHILD_RECORDER);
     wait_for_end(supervisor, CHILD_KEEPER);
-    signal_kind(supervisor, CHILD_REDIS, SIGTERM);
-    signal_kind(supervisor, CHILD_NODE, SIGTERM);
+    tell_kind_to_leave(supervisor, CHILD_REDIS);
+    tell_kind_to_leave(supervisor, CHILD_NODE);
     wait_for_end(supervisor, CHILD_REDIS);
     wait_for_end(supervisor, CHILD_NODE);
     log_info("stopped");
+    log_flush(true);
 }
 
 /* --- the process --------------------------------------------------------------------------------------------------------------------------- */
+/* Of all processes at once: the level is in the page that they share. */
+static void change_log_level(const struct supervisor *supervisor, int by)
+{
+    int *level = &supervisor->shared->metrics->log_level;
+    int from = __atomic_load_n(level, __ATOMIC_RELAXED), to = from + by;
+    if (to < LOG_ERROR || to > LOG_DEBUG) {
+        log_line((enum log_level)from, "the log level is %s already", log_level_names[from]);
+        return;
+    }
+    if (by > 0) {
+        log_set_level((enum log_level)to);
+    }
+    /* On the louder of the two, or nobody would hear of it. */
+    log_line((enum log_level)(by > 0 ? to : from), "the log level is %s now, it was %s", log_level_names[to],
+             log_level_names[from]);
+    log_set_level((enum log_level)to);
+}
+
 static bool handle_signals(struct supervisor *supervisor)
 {
     struct signalfd_siginfo info;
@@ -515,9 +482,13 @@ static bool handle_signals(struct supervisor *supervisor)
         if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
             stop_asked = true;
         } else if (info.ssi_signo == SIGHUP &&
-                   supervisor->rolling_next >= supervisor->shared->configuration.workers) {
-            log_info("replacing the workers one by one");
-            supervisor->rolling_next = 0;
+                   supervisor->rolling_next < supervisor->shared->configuration.workers) {
+            supervisor->roll_again =
+                true; /* those that are replaced already do not know what changed since */
+        } else if (info.ssi_signo == SIGHUP) {
+            start_rolling(supervisor);
+        } else if (info.ssi_signo == SIGUSR1 || info.ssi_signo == SIGUSR2) {
+            change_log_level(supervisor, info.ssi_signo == SIGUSR1 ? 1 : -1);
         }
     }
     reap(supervisor);
@@ -532,6 +503,8 @@ static void block_signals(struct supervisor *supervisor)
     sigaddset(&watched, SIGINT);
     sigaddset(&watched, SIGHUP);
     sigaddset(&watched, SIGCHLD);
+    sigaddset(&watched, SIGUSR1);
+    sigaddset(&watched, SIGUSR2);
     CHECK(sigprocmask(SIG_BLOCK, &watched, NULL) == 0);
     signal(SIGPIPE, SIG_IGN);
     supervisor->signal_fd = signalfd(-1, &watched, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -600,6 +573,15 @@ static void share_node_starts(struct server_shared *shared)
     }
 }
 
+static void share_limits(struct api_limits *limits)
+{
+    randombytes_buf(limits->key, sizeof limits->key);
+    for (int i = 0; i < API_LIMITS; i++) {
+        limits->tables[i] = rate_limit_table_new(LIMIT_BUCKETS);
+        CHECK(limits->tables[i] != NULL);
+    }
+}
+
 static void start_all(struct supervisor *supervisor)
 {
     const struct server_configuration *configuration = &supervisor->shared->configuration;
@@ -629,13 +611,18 @@ int supervisor_run(struct server_shared *shared)
     static struct supervisor supervisor;
     supervisor.shared = shared;
     supervisor.rolling_next = shared->configuration.workers;
+    supervisor.started_at_ms = clock_wall_ms();
+    notify_open(&supervisor.notify);
     raise_file_limit();
-    open_sockets(shared);
+    listening_open(shared);
     end_leftovers(&shared->configuration);
     open_pipes(shared);
     share_node_starts(shared);
+    share_limits(&shared->configuration.limits);
     shared->metrics = metrics_page_new();
     CHECK(shared->metrics != NULL);
+    shared->metrics->log_level = (int)shared->configuration.log_level;
+    log_use_level(&shared->metrics->log_level);
     process_set_title("doorbuster: supervisor");
     block_signals(&supervisor);
     metrics_use_slot(&shared->metrics->supervisor);
@@ -650,6 +637,9 @@ int supervisor_run(struct server_shared *shared)
         start_due(&supervisor);
         hear_ready(&supervisor);
         roll_on(&supervisor);
+        log_flush(false);
+        watch_children(&supervisor);
+        tell_about_children(&supervisor);
         gave_up = start_took_too_long(&supervisor, began_us);
     } while (handle_signals(&supervisor) && !gave_up);
     if (gave_up) {

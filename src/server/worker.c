@@ -61,6 +61,7 @@ static void leave(struct worker *worker)
     if (!worker->leaving) {
         worker->leaving = true;
         worker->leave_deadline_us = clock_monotonic_us() + (int64_t)LEAVE_TIMEOUT_MS * 1000;
+        api_leave(worker->api);
         http_server_quiesce(worker->http);
     }
 }
@@ -90,7 +91,13 @@ static bool nothing_left(const struct worker *worker)
 static void watch_cb(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
+    if (!worker->leaving) { /* the slot is its successor's by now */
+        metrics_beat(clock_monotonic_us());
+    }
     api_watch(worker->api);
+    log_flush(false);
+    metrics_set(METRICS_GAUGE_gate_pending, (int64_t)gate_pending(worker->gate));
+    metrics_set(METRICS_GAUGE_http_connections, (int64_t)http_server_connections(worker->http));
     if (!worker->ready && gate_is_ready(worker->gate)) {
         worker->ready = true;
         supervisor_tell_ready(worker->shared);
@@ -129,7 +136,8 @@ static void open_parts(struct worker *worker, unsigned index)
                                .secret = configuration->secret,
                                .secret_bytes = configuration->secret_bytes,
                                .dev_open_admin = configuration->dev_open_admin,
-                               .metrics = worker->shared->metrics};
+                               .metrics = worker->shared->metrics,
+                               .limits = configuration->has_limits ? &configuration->limits : NULL};
     worker->api = api_new(&api);
     struct gate_settings gate = {.loop = &worker->loop,
                                  .place = &configuration->place,
@@ -151,14 +159,20 @@ static void open_parts(struct worker *worker, unsigned index)
                                  .idle_timeout_ms = IDLE_TIMEOUT_MS,
                                  .leave_grace_ms = LEAVE_GRACE_MS,
                                  .context = worker->api,
-                                 .answered_cb = count_answer_cb};
+                                 .answered_cb = count_answer_cb,
+                                 .admit_cb = configuration->has_limits ? api_admit : NULL,
+                                 .tls_certificate_pem = configuration->tls.certificate_pem,
+                                 .tls_key_pem = configuration->tls.key_pem,
+                                 .cors_origins = configuration->cors_origins,
+                                 .trusted_proxies = configuration->trusted_proxies};
     http.routes = api_routes(&http.route_count);
     char error[512];
     worker->http = http_server_new(&worker->loop, &http, error, sizeof error);
     if (worker->http == NULL) {
-        log_error("%s", error);
+        log_error("cannot serve: %s", error);
         exit(1);
     }
+    api_use_server(worker->api, worker->http);
 }
 
 static void open_handles(struct worker *worker)

@@ -5,14 +5,24 @@
 
 #include "doorbuster/store.h"
 
+#include <limits.h>
+
 #define STORE_ERROR_BYTES 512
+
+/* For drivers, in the loop in which they wait for others: calls what store_while_waiting() was given. */
+void store_tell_waiting(void);
 
 struct store_driver {
     const char *scheme; /* "sqlite:": what its URLs begin with */
     bool (*url_is_valid)(const char *url, char *error, size_t error_bytes);
+    bool (*path)(const char *url, char path[PATH_MAX], char *error, size_t error_bytes);
     enum store_status (*open)(struct store **out, const char *url, enum store_mode mode, char *error,
                               size_t error_bytes);
     void (*close)(struct store *store);
+
+    enum store_status (*back_up)(struct store *store, const char *path, struct store_position *position);
+    enum store_status (*begin_anew)(struct store *store);
+    enum store_status (*pack)(const char *path, char *error, size_t error_bytes);
 
     enum store_status (*add_user)(struct store *store, struct store_user *user);
     enum store_status (*find_user)(struct store *store, const char *username, struct store_user *out);
@@ -27,12 +37,15 @@ struct store_driver {
     enum store_status (*rename_product)(struct store *store, int64_t id, const char *name);
     enum store_status (*products)(struct store *store, int64_t after, struct store_product *out, size_t max,
                                   size_t *count);
+    enum store_status (*catalog_size)(struct store *store, size_t newest, int64_t *count, int64_t *first);
 
     enum store_status (*find_order)(struct store *store, int64_t id, struct store_order *out);
     enum store_status (*order_parts)(struct store *store, int64_t id, struct order_part *out, size_t max,
                                      size_t *count);
     enum store_status (*orders_of)(struct store *store, int64_t user_id, int64_t before,
                                    struct store_order *out, size_t max, size_t *count);
+    enum store_status (*latest_orders)(struct store *store, struct store_order *out, size_t max,
+                                       size_t *count);
     enum store_status (*find_requests)(struct store *store, struct log_position from,
                                        struct store_request *wanted, size_t count);
 
@@ -50,6 +63,8 @@ struct store_driver {
                                       enum change_outcome *outcome, struct change_result *result);
     enum store_status (*change_price)(struct store *store, const struct price_change *change,
                                       enum change_outcome *outcome, struct change_result *result);
+    enum store_status (*change_window)(struct store *store, const struct window_change *change,
+                                       enum change_outcome *outcome, struct change_result *result);
     enum store_status (*cancel)(struct store *store, int64_t order_id, int64_t actor,
                                 enum change_outcome *outcome, struct change_result *result,
                                 struct stock_moves *moves);

@@ -60,7 +60,8 @@ static const struct migration {
     enum store_status (*then)(struct sqlite_store *store); /* what SQL cannot say; NULL: nothing */
 } migrations[] = {{embedded__0001_first_sql, NULL},
                   {embedded__0002_carts_sql, sqlite_write_history},
-                  {embedded__0003_redlock_sql, NULL}};
+                  {embedded__0003_redlock_sql, NULL},
+                  {embedded__0004_windows_sql, NULL}};
 #define SCHEMA_VERSION ((int64_t)(sizeof migrations / sizeof migrations[0]))
 
 struct sqlite_store *sqlite_of(struct store *store)
@@ -135,6 +136,7 @@ static enum store_status take_turn(struct sqlite_store *store)
                                  "no turn at writing %s in %d s: a process of this server hangs and holds "
                                  "%s" LOCK_SUFFIX "; `fuser` on that file names it",
                                  store->path, TURN_WAIT_MS / 1000, store->path);
+        store_tell_waiting();
         sleep_us(now_us - start_us < TURN_EAGER_AFTER_US ? TURN_POLL_US : TURN_EAGER_POLL_US);
     }
     return STORE_OK;
@@ -529,6 +531,10 @@ static enum store_status open_store(struct store **out, const char *url, enum st
 const struct store_driver sqlite_driver = {
     .scheme = SCHEME,
     .url_is_valid = url_is_valid,
+    .path = url_to_path,
+    .back_up = sqlite_back_up,
+    .begin_anew = sqlite_begin_anew,
+    .pack = sqlite_pack,
     .open = open_store,
     .close = close_store,
     .add_user = sqlite_add_user,
@@ -541,7 +547,9 @@ const struct store_driver sqlite_driver = {
     .rename_product = sqlite_rename_product,
     .products = sqlite_products,
     .find_order = sqlite_find_order,
+    .catalog_size = sqlite_catalog_size,
     .order_parts = sqlite_order_parts,
+    .latest_orders = sqlite_latest_orders,
     .orders_of = sqlite_orders_of,
     .find_requests = sqlite_find_requests,
     .position = sqlite_position,
@@ -552,6 +560,7 @@ const struct store_driver sqlite_driver = {
     .sell = sqlite_sell,
     .change_stock = sqlite_change_stock,
     .change_price = sqlite_change_price,
+    .change_window = sqlite_change_window,
     .cancel = sqlite_cancel,
     .stock_at = sqlite_stock_at,
     .each_buyer = sqlite_each_buyer,

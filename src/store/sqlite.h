@@ -6,11 +6,12 @@
  *   sqlite_rows.c        accounts, products, single orders
  *   sqlite_record.c      the recorder: position, epoch, runs of log entries
  *   sqlite_selling.c     without a sales log: batches of purchases, decided and applied
- *   sqlite_changes.c     without a sales log: stock, prices, cancellations; what the stock was
+ *   sqlite_changes.c     without a sales log: stock, prices, windows, cancellations; what the stock was
  *   sqlite_books.c       the products' books while a run is applied
  *   sqlite_audit.c       reads over all orders
  *   sqlite_audit_log.c   the audit log: its chain, its rows
  *   sqlite_history.c     fills the audit log of a store from before there was one
+ *   sqlite_backup.c      copies of the store, and putting one back
  *   faulty_vfs.c         a disk that fails, in the test build */
 #ifndef STORE_SQLITE_H
 #define STORE_SQLITE_H
@@ -37,9 +38,11 @@ enum sqlite_statement {
     SQL_PRODUCT_BY_NAME,
     SQL_RENAME_PRODUCT,
     SQL_PRODUCTS_AFTER,
+    SQL_CATALOG_SIZE,
     SQL_ORDER_BY_ID,
     SQL_ORDERS_OF_USER,
     SQL_ORDERS_BACKWARDS,
+    SQL_LATEST_ORDERS,
     SQL_ORDER_PARTS,
     SQL_LAST_ORDER_BEFORE,
     SQL_DATA_VERSION,
@@ -98,7 +101,8 @@ struct sqlite_book {
     bool opened, is_bundle;
     int64_t stock, opening, restocked, cancelled, sold;
     int64_t price;
-    int64_t limit, starts_at_ms, ends_at_ms; /* never change */
+    struct sale_window window;
+    int64_t limit; /* never changes */
     int64_t updated_at_ms;
     /* What the entry at hand has moved. All its orders move the same way. */
     int64_t moved; /* 0: nothing yet */
@@ -129,8 +133,12 @@ struct sqlite_tally {
     struct store_product_audit audit;
     int64_t last_part_order_id; /* the last order that had it behind its first line */
     /* While the chain is walked. */
-    bool is_bundle, has_price;
-    int64_t stock, price;
+    bool is_bundle;
+    int64_t stock;
+    struct sqlite_term {
+        bool known; /* it was changed before: what it was from the beginning has no row */
+        int64_t figure;
+    } price, starts, ends;
 };
 
 /* Sorted by product id. */
@@ -199,6 +207,9 @@ enum store_status sqlite_rename_product(struct store *store, int64_t id, const c
 enum store_status sqlite_products(struct store *store, int64_t after, struct store_product *out, size_t max,
                                   size_t *count);
 enum store_status sqlite_find_order(struct store *store, int64_t id, struct store_order *out);
+enum store_status sqlite_catalog_size(struct store *store, size_t newest, int64_t *count, int64_t *first);
+enum store_status sqlite_latest_orders(struct store *store, struct store_order *out, size_t max,
+                                       size_t *count);
 enum store_status sqlite_order_parts(struct store *store, int64_t id, struct order_part *out, size_t max,
                                      size_t *count);
 enum store_status sqlite_find_requests(struct store *store, struct log_position from,
@@ -252,6 +263,8 @@ enum store_status sqlite_change_stock(struct store *store, const struct stock_ch
                                       enum change_outcome *outcome, struct change_result *result);
 enum store_status sqlite_change_price(struct store *store, const struct price_change *change,
                                       enum change_outcome *outcome, struct change_result *result);
+enum store_status sqlite_change_window(struct store *store, const struct window_change *change,
+                                       enum change_outcome *outcome, struct change_result *result);
 enum store_status sqlite_cancel(struct store *store, int64_t order_id, int64_t actor,
                                 enum change_outcome *outcome, struct change_result *result,
                                 struct stock_moves *moves);
@@ -301,6 +314,12 @@ enum store_status sqlite_each_change_key(struct store *store, int64_t since_ms, 
 
 /* sqlite_history.c: inside the transaction of migration 2, before the connection's statements are prepared. */
 enum store_status sqlite_write_history(struct sqlite_store *store);
+
+/* sqlite_backup.c */
+#define SQLITE_IDS_SKIPPED "1000000" /* more than are given away in the time that a backup misses */
+enum store_status sqlite_back_up(struct store *store, const char *path, struct store_position *position);
+enum store_status sqlite_begin_anew(struct store *store);
+enum store_status sqlite_pack(const char *path, char *error, size_t error_bytes);
 
 /* sqlite_audit.c */
 enum store_status sqlite_each_buyer(struct store *store, store_buyer_cb cb, void *context);

@@ -127,6 +127,12 @@ void sqlite_tally_log_row(struct sqlite_tally *tally, const char *cause, int64_t
         audit->logged_price = to;
         return;
     }
+    if (!store_cause_is_of_stock(cause)) {
+        audit->window_logged = true;
+        *(strcmp(cause, "starts") == 0 ? &audit->logged_window.starts_at_ms
+                                       : &audit->logged_window.ends_at_ms) = to;
+        return;
+    }
     add_units(&audit->logged_stock, delta);
     if (strcmp(cause, "opening") == 0)
         add_units(&audit->opening_units, delta);
@@ -258,8 +264,9 @@ static void audit_order(sqlite3_stmt *row, struct log_position recorded, struct 
     out->out_of_log_order += out_of_log;
     out->out_of_time_order += out_of_time;
     out->beyond_position += log_position_compare(order.position, recorded) > 0;
-    out->unknown_user += sqlite3_column_type(row, 5) == SQLITE_NULL;
+    out->unknown_user += sqlite3_column_int(row, 5) == 0;
     out->unknown_product += sqlite3_column_int(row, 6) == 0;
+    out->lost += sqlite3_column_int(row, 7);
     *previous = order;
 }
 

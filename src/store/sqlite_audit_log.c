@@ -192,21 +192,26 @@ static void note_first(int64_t *first, bool is_fault, int64_t seq)
         *first = seq;
 }
 
+static struct sqlite_term *term_of(struct sqlite_tally *tally, const char *cause)
+{
+    return strcmp(cause, "price") == 0 ? &tally->price : strcmp(cause, "starts") == 0 ? &tally->starts : &tally->ends;
+}
+
 /* Do the row's figures follow on those that the product had after its row before? Then the product has the row's. */
 static bool follows(struct sqlite_tally *tally, const struct store_audit_row *row)
 {
     int64_t to;
     bool adds_up = !__builtin_add_overflow(row->from, row->delta, &to) && to == row->to;
-    if (strcmp(row->cause, "price") == 0) {
-        bool fits = (row->applied ? adds_up : row->from == row->to) &&
-                    (!tally->has_price || tally->price == row->from);
-        tally->has_price = tally->has_price || row->applied;
-        tally->price = row->to;
+    bool fits = row->applied ? adds_up : row->from == row->to;
+    if (!store_cause_is_of_stock(row->cause)) {
+        struct sqlite_term *term = term_of(tally, row->cause);
+        fits = fits && (!term->known || term->figure == row->from);
+        *term = (struct sqlite_term){.known = term->known || row->applied, .figure = row->to};
         return fits;
     }
     if (tally->is_bundle)
         return row->from == 0 && row->to == 0;
-    bool fits = (row->applied ? adds_up : row->from == row->to) && tally->stock == row->from;
+    fits = fits && tally->stock == row->from;
     tally->stock = row->to;
     return fits;
 }
@@ -296,18 +301,27 @@ enum store_status sqlite_audit_chain(struct store *base, struct store_chain_audi
 }
 
 /* --- keys of changes --- */
+#define STARTS_COLUMN 14 /* behind the row's own: when the window opens, of one */
+
 static void read_change_key(sqlite3_stmt *statement, struct store_change_key *out)
 {
     struct store_audit_row row;
     read_row(statement, &row);
-    bool is_price = strcmp(row.cause, "price") == 0;
     *out = (struct store_change_key){.actor = row.actor,
                                      .at_ms = row.at_ms,
-                                     .is_price = is_price,
+                                     .kind = CHANGE_OF_STOCK,
                                      .position = row.position,
                                      .product_id = row.product_id,
-                                     .figure = is_price ? row.to : row.delta,
-                                     .stock = is_price ? row.from : row.to};
+                                     .figure = row.delta,
+                                     .stock = row.to};
+    if (strcmp(row.cause, "price") == 0) {
+        out->kind = CHANGE_OF_PRICE;
+        out->figure = row.to;
+        out->stock = row.from;
+    } else if (!store_cause_is_of_stock(row.cause)) {
+        out->kind = CHANGE_OF_WINDOW;
+        out->figure = sqlite3_column_int64(statement, STARTS_COLUMN);
+    }
     memcpy(out->key, row.key, sizeof out->key);
 }
 

@@ -94,8 +94,8 @@ static bool read_book(struct sqlite_store *store, struct sqlite_book *book)
         book->price = sqlite3_column_int64(row, 7);
         book->is_bundle = sqlite3_column_int(row, 8) != 0;
         book->limit = sqlite3_column_int64(row, 9);
-        book->starts_at_ms = sqlite3_column_int64(row, 10);
-        book->ends_at_ms = sqlite3_column_int64(row, 11);
+        book->window =
+            (struct sale_window){sqlite3_column_int64(row, 10), sqlite3_column_int64(row, 11)};
     }
     sqlite3_reset(row);
     return code == SQLITE_ROW || code == SQLITE_DONE;
@@ -156,6 +156,8 @@ static bool write_book(struct sqlite_store *store, const struct sqlite_book *boo
     sqlite3_bind_int64(statement, 7, book->sold);
     sqlite3_bind_int64(statement, 8, book->updated_at_ms);
     sqlite3_bind_int64(statement, 9, book->price);
+    sqlite3_bind_int64(statement, 10, book->window.starts_at_ms);
+    sqlite3_bind_int64(statement, 11, book->window.ends_at_ms);
     return sqlite_run(statement) == SQLITE_DONE;
 }
 

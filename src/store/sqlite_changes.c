@@ -1,4 +1,4 @@
-/* Stock, prices and cancellations without a sales log, in SQLite, by the rules of stock.lua and cancel.lua; and what a product's stock was.
+/* Stock, prices, windows and cancellations without a sales log, in SQLite, by the rules of stock.lua and cancel.lua; and what a product's stock was.
  *
  * Runs on pool threads of the workers, in the keeper and in the tools; a change is one transaction, of which processes take turns. Owns
  * nothing. What must not be done is an outcome, found out before anything is written; whatever fails is rolled back. */
@@ -11,6 +11,7 @@
 
 static const char changing_stock[] = "changing stock";
 static const char changing_price[] = "changing a price";
+static const char changing_window[] = "changing a window";
 static const char cancelling[] = "cancelling an order";
 static const char looking_back[] = "looking up what the stock was";
 
@@ -31,7 +32,7 @@ static enum store_status find_earlier(const struct sqlite_turn *turn, int64_t ac
                                          .stock = earlier.stock,
                                          .product_id = earlier.product_id,
                                          .figure = earlier.figure,
-                                         .is_price = earlier.is_price};
+                                         .kind = earlier.kind};
     }
     return status;
 }
@@ -157,7 +158,7 @@ static enum store_status change_price(const struct sqlite_turn *turn, const stru
                                      .stock = book->price,
                                      .product_id = change->product_id,
                                      .figure = change->to,
-                                     .is_price = true};
+                                     .kind = CHANGE_OF_PRICE};
     status = sqlite_turn_apply(turn, &entry);
     if (status == STORE_OK)
         CHECK(sqlite_books_find(&turn->store->books, change->product_id)->price == change->to);
@@ -170,6 +171,44 @@ enum store_status sqlite_change_price(struct store *base, const struct price_cha
     struct sqlite_turn turn;
     enum store_status status = sqlite_turn_begin(sqlite_of(base), changing_price, &turn);
     return status == STORE_OK ? end_change(&turn, change_price(&turn, change, outcome, result), result)
+                              : status;
+}
+
+/* --- windows --- */
+static enum store_status change_window(const struct sqlite_turn *turn, const struct window_change *change,
+                                       enum change_outcome *outcome, struct change_result *result)
+{
+    *outcome = CHANGE_MADE;
+    enum store_status status =
+        find_earlier(turn, change->actor, change->key, change->key_bytes, outcome, result);
+    if (status != STORE_OK || *outcome == CHANGE_MADE_BEFORE)
+        return status;
+    const struct sqlite_book *book = sqlite_book_of(turn->store, change->product_id);
+    if (book == NULL)
+        return STORE_FAILED;
+    struct log_entry entry = {.kind = LOG_ENTRY_WINDOW, .window = *change};
+    struct sale_window *to = &entry.window.to;
+    entry.window.from = book->window;
+    bool is_sound = sale_window_change(&book->window, &change->to, turn->now_ms, to);
+    *result = (struct change_result){.position = turn->next,
+                                     .stock = to->ends_at_ms,
+                                     .product_id = change->product_id,
+                                     .figure = to->starts_at_ms,
+                                     .kind = CHANGE_OF_WINDOW};
+    bool is_open = book->known && book->opened;
+    if (!is_open || !is_sound) {
+        *outcome = is_open ? CHANGE_NEVER_OPEN : CHANGE_CLOSED;
+        return STORE_OK;
+    }
+    return sqlite_turn_apply(turn, &entry);
+}
+
+enum store_status sqlite_change_window(struct store *base, const struct window_change *change,
+                                       enum change_outcome *outcome, struct change_result *result)
+{
+    struct sqlite_turn turn;
+    enum store_status status = sqlite_turn_begin(sqlite_of(base), changing_window, &turn);
+    return status == STORE_OK ? end_change(&turn, change_window(&turn, change, outcome, result), result)
                               : status;
 }
 

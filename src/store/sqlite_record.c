@@ -412,7 +412,7 @@ static enum store_status apply_cancellation(struct run *run, const struct log_en
     return fits ? cancel_parts(run, entry, parts, count) : keep_misfit(run, entry);
 }
 
-/* --- stock and prices --- */
+/* --- stock, prices, windows --- */
 static enum store_status apply_stock_change(struct run *run, const struct log_entry *entry)
 {
     const struct stock_change *change = &entry->stock;
@@ -464,6 +464,48 @@ static enum store_status apply_price_change(struct run *run, const struct log_en
     return append_row(run, &row);
 }
 
+/* A row for each of its two times. Both are there also if only one has changed: the second stands for the change and its key. */
+static enum store_status append_window(struct run *run, const struct log_entry *entry, const char *cause,
+                                       int64_t from, int64_t to, int64_t asked, bool applied)
+{
+    const struct window_change *change = &entry->window;
+    struct store_audit_row row;
+    begin_row(&row, entry, change->product_id, cause);
+    set_reason(&row, change->actor, change->note, change->key, change->key_bytes);
+    row.from = from;
+    row.to = to;
+    row.applied = applied;
+    if (__builtin_sub_overflow(asked, from, &row.delta))
+        row.delta = 0; /* of a figure that no script writes */
+    return append_row(run, &row);
+}
+
+/* As with the price, what it was before is the store's word. */
+static enum store_status apply_window_change(struct run *run, const struct log_entry *entry)
+{
+    const struct window_change *change = &entry->window;
+    struct sqlite_book *book = sqlite_book_of(run->store, change->product_id);
+    if (book == NULL)
+        return STORE_FAILED;
+    const struct sale_window from = book->window;
+    bool applied = book->known && sale_window_is_sound(&change->to);
+    if (applied) {
+        book->window = change->to;
+        sqlite_book_touch(book, BOOK_CHANGED, entry->at_ms);
+    } else {
+        log_warn("store: the window %lld to %lld for product %lld at %llu-%llu does not fit%s: kept, not applied",
+                 (long long)change->to.starts_at_ms, (long long)change->to.ends_at_ms,
+                 (long long)change->product_id, (unsigned long long)entry->position.epoch,
+                 (unsigned long long)entry->position.n, book->known ? "" : " (unknown product)");
+    }
+    const struct sale_window to = book->window;
+    enum store_status status = append_window(run, entry, "starts", from.starts_at_ms, to.starts_at_ms,
+                                             change->to.starts_at_ms, applied);
+    return status == STORE_OK ? append_window(run, entry, "ends", from.ends_at_ms, to.ends_at_ms,
+                                              change->to.ends_at_ms, applied)
+                              : status;
+}
+
 static enum store_status apply_entry(struct run *run, const struct log_entry *entry)
 {
     switch (entry->kind) {
@@ -475,6 +517,8 @@ static enum store_status apply_entry(struct run *run, const struct log_entry *en
         return apply_cancellation(run, entry);
     case LOG_ENTRY_PRICE:
         return apply_price_change(run, entry);
+    case LOG_ENTRY_WINDOW:
+        return apply_window_change(run, entry);
     case LOG_ENTRY_ATTACH:
     case LOG_ENTRY_FOREIGN:
     case LOG_ENTRY_DAMAGED: /* the recorder stops before one */

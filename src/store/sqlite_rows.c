@@ -256,6 +256,21 @@ enum store_status sqlite_products(struct store *base, int64_t after, struct stor
     return status;
 }
 
+enum store_status sqlite_catalog_size(struct store *base, size_t newest, int64_t *count, int64_t *first)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    sqlite3_stmt *row = store->statements[SQL_CATALOG_SIZE];
+    enum store_status status = STORE_OK;
+    sqlite3_bind_int64(row, 1, limit_of(newest));
+    if (sqlite3_step(row) == SQLITE_ROW) {
+        *count = sqlite3_column_int64(row, 0);
+        *first = sqlite3_column_int64(row, 1);
+    } else
+        status = sqlite_fail(store, "counting the products");
+    sqlite3_reset(row);
+    return status;
+}
+
 static enum store_status check_components(struct sqlite_store *store, struct store_product *product,
                                           const char *doing)
 {
@@ -413,6 +428,14 @@ enum store_status sqlite_orders_of(struct store *base, int64_t user_id, int64_t 
     status = walk_shelves(store, user_id, before, out, max, count, doing);
     sqlite_read_end(store);
     return status;
+}
+
+enum store_status sqlite_latest_orders(struct store *base, struct store_order *out, size_t max, size_t *count)
+{
+    struct sqlite_store *store = sqlite_of(base);
+    sqlite3_stmt *statement = store->statements[SQL_LATEST_ORDERS];
+    sqlite3_bind_int64(statement, 1, limit_of(max));
+    return find_many(store, statement, read_order, out, sizeof *out, count, "listing the newest orders");
 }
 
 /* --- requests --- */

@@ -176,8 +176,8 @@ static struct sale_product terms_of(const struct sqlite_book *book, int64_t prod
                                  .stock = book->stock,
                                  .price = book->price,
                                  .limit = book->limit,
-                                 .starts_at_ms = book->starts_at_ms,
-                                 .ends_at_ms = book->ends_at_ms};
+                                 .starts_at_ms = book->window.starts_at_ms,
+                                 .ends_at_ms = book->window.ends_at_ms};
 }
 
 /* With its components, which are no bundles. */

@@ -14,6 +14,14 @@
 #define AUDIT_COLUMNS                                                                                        \
     "seq, at_ms, log_epoch, log_n, product_id, cause, delta, from_figure, to_figure, applied, actor, note, " \
     "idempotency_key, hash"
+/* See state.ids_given in 0004_windows.sql. */
+#define NEXT_ID(table) "max(coalesce((SELECT max(id) FROM " table "), 0), ids_given) + 1"
+/* An account or product that there is none of, which was made after the backup that was restored: Redis may still have sold with it. */
+#define WAS_LOST(id)                                                                                         \
+    "(" id " BETWEEN (SELECT ids_given - " SQLITE_IDS_SKIPPED " + 1 FROM state) AND (SELECT ids_given FROM state))"
+/* Of a window's two rows the second stands for the change; this is what the first, right before it, says. */
+#define STARTS_BEFORE_ENDS                                                                                   \
+    "(SELECT to_figure FROM audit_log AS starts WHERE starts.seq = audit_log.seq - 1)"
 /* Parts of orders that stand, of products with a limit. EXISTS first and in each half: without a limited product this reads no orders at
  * all. Not by the view sold_parts, where it would come too late: measured, 0.6 s a million orders for nothing. */
 #define HAS_LIMIT(product)                                                                                   \
@@ -34,16 +42,17 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_ROLLBACK] = "ROLLBACK",
 
     [SQL_ADD_USER] =
-        "INSERT INTO users (username, email, password_hash, role, created_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)"
-        " ON CONFLICT (username) DO NOTHING",
+        "INSERT INTO users (id, username, email, password_hash, role, created_at_ms)"
+        " SELECT " NEXT_ID("users") ", ?1, ?2, ?3, ?4, ?5 FROM state WHERE one = 1 ON CONFLICT (username) DO NOTHING",
     [SQL_USER_BY_NAME] = "SELECT " USER_COLUMNS " FROM users WHERE username = ?1",
     [SQL_USER_BY_ID] = "SELECT " USER_COLUMNS " FROM users WHERE id = ?1",
     [SQL_UPDATE_USER] = "UPDATE users SET role = ?2, password_hash = ?3 WHERE id = ?1",
 
     [SQL_ADD_PRODUCT] =
-        "INSERT INTO products (name, description, price, per_customer_limit, planned_stock, created_at_ms,"
+        "INSERT INTO products (id, name, description, price, per_customer_limit, planned_stock, created_at_ms,"
         " updated_at_ms, starts_at_ms, ends_at_ms, is_bundle)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9) ON CONFLICT (name) DO NOTHING",
+        " SELECT " NEXT_ID("products") ", ?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9 FROM state WHERE one = 1"
+        " ON CONFLICT (name) DO NOTHING",
     [SQL_ADD_COMPONENT] = "INSERT INTO bundle_components (bundle_id, product_id, quantity) VALUES (?1, ?2, ?3)",
     [SQL_IS_COMPONENT] = "SELECT 1 FROM products WHERE id = ?1 AND opened = 1 AND is_bundle = 0",
     [SQL_COMPONENTS] =
@@ -52,6 +61,9 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_PRODUCT_BY_NAME] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE name = ?1",
     [SQL_RENAME_PRODUCT] = "UPDATE products SET name = ?2, updated_at_ms = ?3 WHERE id = ?1",
     [SQL_PRODUCTS_AFTER] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE id > ?1 ORDER BY id LIMIT ?2",
+    [SQL_CATALOG_SIZE] =
+        "SELECT count(*), coalesce((SELECT id FROM products ORDER BY id DESC LIMIT 1 OFFSET ?1 - 1), min(id), 0)"
+        " FROM products",
 
     [SQL_ORDER_BY_ID] = "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES " WHERE id = ?1",
     /* "id >> 12" is the index's expression (0001_first.sql); see SHELF_BITS in sqlite_rows.c. */
@@ -59,6 +71,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES
         " WHERE id >> 12 = ?1 AND user_id = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4",
     [SQL_ORDERS_BACKWARDS] = "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES " ORDER BY id DESC",
+    [SQL_LATEST_ORDERS] = "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES " ORDER BY id DESC LIMIT ?1",
     [SQL_ORDER_PARTS] =
         "SELECT product_id, quantity, unit_price, remaining, is_component FROM order_parts"
         " WHERE order_id = ?1 ORDER BY part LIMIT ?2",
@@ -79,7 +92,7 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_WRITE_SALES] = "UPDATE products SET stock = ?2, sold = ?3, updated_at_ms = ?4 WHERE id = ?1",
     [SQL_WRITE_BOOK] =
         "UPDATE products SET opened = ?2, stock = ?3, opening = ?4, restocked = ?5, cancelled = ?6, sold = ?7,"
-        " updated_at_ms = ?8, price = ?9 WHERE id = ?1",
+        " updated_at_ms = ?8, price = ?9, starts_at_ms = ?10, ends_at_ms = ?11 WHERE id = ?1",
     [SQL_ADD_ORDER] =
         "INSERT INTO orders (id, state, request, user_id, product_id, quantity, unit_price, remaining, at_ms, log_epoch,"
         " log_n, idempotency_key, part_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
@@ -99,8 +112,8 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
     [SQL_AUDIT_ROWS_FROM] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq >= ?1 ORDER BY seq",
     [SQL_AUDIT_CHAIN] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
     [SQL_CHANGE_KEYS] =
-        "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1"
-        " ORDER BY at_ms, seq",
+        "SELECT " AUDIT_COLUMNS ", " STARTS_BEFORE_ENDS " FROM audit_log"
+        " WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1 AND cause <> 'starts' ORDER BY at_ms, seq",
 
     [SQL_TAKE_OVER] = "UPDATE state SET epoch = epoch + 1, seller = 1 WHERE one = 1 AND seller = 0",
     /* A rejected order has no row in the audit log. */
@@ -126,11 +139,13 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         "DELETE FROM recent_keys WHERE (user_id, key) IN"
         " (SELECT user_id, key FROM recent_keys WHERE at_ms <= ?1 ORDER BY at_ms LIMIT ?2)",
     [SQL_CHANGE_BY_KEY] =
-        "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE at_ms > ?1 AND idempotency_key IS NOT NULL AND applied = 1"
+        "SELECT " AUDIT_COLUMNS ", " STARTS_BEFORE_ENDS " FROM audit_log"
+        " WHERE at_ms > ?1 AND idempotency_key IS NOT NULL AND applied = 1 AND cause <> 'starts'"
         " AND actor = ?2 AND idempotency_key = ?3 ORDER BY at_ms DESC, seq DESC LIMIT 1",
     [SQL_CANCELLATION_POSITION] = "SELECT log_epoch, log_n FROM cancellations WHERE order_id = ?1",
     [SQL_NEXT_STOCK] =
-        "SELECT from_figure FROM audit_log WHERE seq >= ?1 AND product_id = ?2 AND cause <> 'price' ORDER BY seq LIMIT 1",
+        "SELECT from_figure FROM audit_log WHERE seq >= ?1 AND product_id = ?2"
+        " AND cause <> 'price' AND cause <> 'starts' AND cause <> 'ends' ORDER BY seq LIMIT 1",
 
     [SQL_BUYERS] = "SELECT product_id, user_id, sum(quantity) FROM " LIVE_LIMITED_PARTS,
     [SQL_ORDER_FROM] = "SELECT id, at_ms FROM orders WHERE id >= ?1 ORDER BY id LIMIT 1",
@@ -161,10 +176,12 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
         " JOIN products ON products.id = bought.product_id"
         " WHERE bought.units > products.per_customer_limit GROUP BY bought.product_id",
     [SQL_AUDIT_ORDERS] =
-        "SELECT orders.id, orders.state, orders.at_ms, orders.log_epoch, orders.log_n, users.id,"
-        " CASE WHEN products.id IS NULL THEN 0 WHEN part_count = 1 THEN 1"
+        "SELECT orders.id, orders.state, orders.at_ms, orders.log_epoch, orders.log_n,"
+        " users.id IS NOT NULL OR " WAS_LOST("user_id") ","
+        " CASE WHEN products.id IS NULL THEN " WAS_LOST("orders.product_id") " WHEN part_count = 1 THEN 1"
         "  ELSE NOT EXISTS (SELECT 1 FROM order_parts WHERE order_id = orders.id"
-        "   AND order_parts.product_id NOT IN (SELECT id FROM products)) END"
+        "   AND order_parts.product_id NOT IN (SELECT id FROM products) AND NOT " WAS_LOST("order_parts.product_id") ") END,"
+        " (users.id IS NULL AND " WAS_LOST("user_id") ") OR (products.id IS NULL AND " WAS_LOST("orders.product_id") ")"
         " FROM orders LEFT JOIN users ON users.id = orders.user_id"
         " LEFT JOIN products ON products.id = orders.product_id ORDER BY orders.id",
 };

@@ -1,6 +1,6 @@
 /* The store's front: picks the driver that a URL names, checks what callers promise, and passes calls on.
  *
- * Runs in whatever process and thread calls it; owns nothing but the list of drivers. Fails only on a URL
+ * Runs in whatever process and thread calls it; owns nothing but the list of drivers and the word for those who wait. Fails only on a URL
  * that nobody understands; a broken promise of the caller (a write on a reader, a snapshot opened twice) is a
  * bug and stops the program. */
 #include "driver.h"
@@ -28,6 +28,19 @@ static const struct store_driver *find_driver(const char *url, char *error, size
              "no store is called \"%.*s%s\"; it may be sqlite:PATH, for example sqlite:data/doorbuster.db",
              (int)(scheme < 32 ? scheme : 32), url, scheme > 0 ? ":" : "");
     return NULL;
+}
+
+static void (*waiting_cb)(void);
+
+void store_while_waiting(void (*cb)(void))
+{
+    waiting_cb = cb;
+}
+
+void store_tell_waiting(void)
+{
+    if (waiting_cb != NULL)
+        waiting_cb();
 }
 
 static bool may_write(const struct store *store)
@@ -134,6 +147,12 @@ enum store_status store_products(struct store *store, int64_t after, struct stor
     return store->driver->products(store, after, out, max, count);
 }
 
+enum store_status store_catalog_size(struct store *store, size_t newest, int64_t *count, int64_t *first)
+{
+    CHECK(newest > 0);
+    return store->driver->catalog_size(store, newest, count, first);
+}
+
 /* --- orders --- */
 enum store_status store_find_order(struct store *store, int64_t id, struct store_order *out)
 {
@@ -150,6 +169,11 @@ enum store_status store_orders_of(struct store *store, int64_t user_id, int64_t 
                                   struct store_order *out, size_t max, size_t *count)
 {
     return store->driver->orders_of(store, user_id, before, out, max, count);
+}
+
+enum store_status store_latest_orders(struct store *store, struct store_order *out, size_t max, size_t *count)
+{
+    return store->driver->latest_orders(store, out, max, count);
 }
 
 enum store_status store_find_requests(struct store *store, struct log_position from,
@@ -234,6 +258,15 @@ enum store_status store_change_price(struct store *store, const struct price_cha
     return store->driver->change_price(store, change, outcome, result);
 }
 
+enum store_status store_change_window(struct store *store, const struct window_change *change,
+                                      enum change_outcome *outcome, struct change_result *result)
+{
+    CHECK(may_write(store));
+    CHECK(sale_window_may_be_asked(&change->to));
+    *result = (struct change_result){0};
+    return store->driver->change_window(store, change, outcome, result);
+}
+
 enum store_status store_cancel(struct store *store, int64_t order_id, int64_t actor,
                                enum change_outcome *outcome, struct change_result *result,
                                struct stock_moves *moves)
@@ -267,7 +300,41 @@ enum store_status store_each_change_key(struct store *store, int64_t since_ms, s
     return store->driver->each_change_key(store, since_ms, cb, context);
 }
 
+/* --- backup --- */
+bool store_file(const char *url, char path[STORE_PATH_BYTES], char *error, size_t error_bytes)
+{
+    _Static_assert(STORE_PATH_BYTES == PATH_MAX, "a path is as long as the system has it");
+    const struct store_driver *driver = find_driver(url, error, error_bytes);
+    return driver != NULL && driver->path(url, path, error, error_bytes);
+}
+
+enum store_status store_back_up(struct store *store, const char *path, struct store_position *position)
+{
+    CHECK(!store->in_snapshot);
+    return store->driver->back_up(store, path, position);
+}
+
+enum store_status store_begin_anew(struct store *store)
+{
+    CHECK(may_write(store));
+    return store->driver->begin_anew(store);
+}
+
+enum store_status store_pack(const char *url, char *error, size_t error_bytes)
+{
+    char path[STORE_PATH_BYTES];
+    const struct store_driver *driver = find_driver(url, error, error_bytes);
+    if (driver == NULL || !driver->path(url, path, error, error_bytes))
+        return STORE_FAILED;
+    return driver->pack(path, error, error_bytes);
+}
+
 /* --- the audit log --- */
+bool store_cause_is_of_stock(const char *cause)
+{
+    return strcmp(cause, "price") != 0 && strcmp(cause, "starts") != 0 && strcmp(cause, "ends") != 0;
+}
+
 /* By hand rather than with snprintf: the recorder writes one of these for every product that an entry moves. */
 static char *put_text(char *at, const char *text)
 {

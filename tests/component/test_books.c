@@ -285,6 +285,22 @@ static void test_a_position_where_the_store_never_was(void **state)
     assert_true(!books.equal && !books.gate.at_known);
 }
 
+/* A window's two rows say when, not how many. */
+static void test_a_window_is_told_with_the_stock(void **state)
+{
+    struct change_result result;
+    struct window_change window = {.to = {SALE_WINDOW_KEEP, SALE_WINDOW_NOW}, .note = "enough"};
+    struct books books;
+    (void)state;
+    int64_t product = window.product_id = add("one", 10);
+    add("two", 5);
+    assert_int_equal(books_change_window(&side, store, &window, PATIENCE_MS, &result), CHANGE_MADE);
+    read_books(product, &books);
+    assert_int_equal(log_position_compare(books.position, result.position), 0);
+    expect_equal(product, 10);
+    assert_int_equal(side.untold, 0);
+}
+
 /* The keeper names the position that it read the store at, which is not that of the product's own entry. */
 static void test_a_position_of_another_product(void **state)
 {
@@ -379,6 +395,7 @@ int main(void)
         TEST(test_a_wrong_figure),
         TEST(test_a_position_where_the_store_never_was),
         TEST(test_a_position_of_another_product),
+        TEST(test_a_window_is_told_with_the_stock),
         TEST(test_nodes_that_know_nothing),
         TEST(test_a_minority_away),
         TEST(test_no_majority),

@@ -2,6 +2,7 @@
  * and with what, also when links break, epochs change and the news are lost. */
 #include "testing.h"
 
+#include "observations.h"
 #include "redis_fixture.h"
 
 #include "doorbuster/gate.h"
@@ -372,12 +373,12 @@ static void test_one_call_a_turn(void **state)
 {
     (void)state;
     open_product(1, 1000, 0);
-    int64_t calls = counted(METRICS_gate_calls);
+    int64_t calls = observations(&test.counters, METRICS_HISTOGRAM_gate_batch);
     for (int i = 0; i < 100; i++) {
         submit(i + 1, 1, 1);
     }
     TURN_UNTIL(orders_given() == 100);
-    assert_int_equal(counted(METRICS_gate_calls), calls + 1);
+    assert_int_equal(observations(&test.counters, METRICS_HISTOGRAM_gate_batch), calls + 1);
     TURN_UNTIL(state_of(&test.probes[99]) == PURCHASE_RESERVED);
     record_all(NULL, 0);
     TURN_UNTIL(test.answers == 100);
@@ -387,12 +388,13 @@ static void test_more_than_a_batch_keeps_its_order(void **state)
 {
     (void)state;
     open_product(1, 1000, 0);
-    int64_t calls = counted(METRICS_gate_calls);
+    int64_t calls = observations(&test.counters, METRICS_HISTOGRAM_gate_batch);
     for (int i = 0; i < 1000; i++) {
         submit(i + 1, 1, 1);
     }
     TURN_UNTIL(state_of(&test.probes[999]) == PURCHASE_RESERVED);
-    assert_int_equal(counted(METRICS_gate_calls), calls + 4); /* of at most 256 */
+    assert_int_equal(observations(&test.counters, METRICS_HISTOGRAM_gate_batch),
+                     calls + 4); /* of at most 256 */
     record_all(NULL, 0);
     TURN_UNTIL(test.answers == 1000);
     for (int i = 0; i < 1000; i++) {
@@ -932,7 +934,7 @@ static void test_a_cart_among_singles(void **state)
     assert_int_equal(live_stock(1), 5); /* one call: the single's two, the cart's two, the last one */
     assert_int_equal(live_stock(2), 6);
     assert_int_equal(live_stock(3), 0);
-    assert_int_equal(counted(METRICS_gate_calls), 1);
+    assert_int_equal(observations(&test.counters, METRICS_HISTOGRAM_gate_batch), 1);
 }
 
 /* So many lines that they do not fit into one call: it is split between carts, never within one. */
@@ -956,7 +958,8 @@ static void test_lines_are_bounded_in_a_call(void **state)
     for (int i = 0; i < CARTS; i++) {
         assert_int_equal(state_of(probes[i]), i < CARTS - 5 ? PURCHASE_CONFIRMED : PURCHASE_REFUSED);
     }
-    assert_int_equal(counted(METRICS_gate_calls), 5); /* 12 carts of 20 lines are 240 of at most 256 */
+    assert_int_equal(observations(&test.counters, METRICS_HISTOGRAM_gate_batch),
+                     5); /* 12 carts of 20 lines are 240 of at most 256 */
     assert_int_equal(live_stock(CART_LINES_MAX), 0);
 }
 

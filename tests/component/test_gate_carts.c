@@ -443,7 +443,7 @@ static void test_a_keyed_change_is_made_once(void **state)
     assert_int_equal(change_stock(1, 7, "r-1", &again), CHANGE_MADE_BEFORE); /* whoever asks compares */
     assert_int_equal(again.product_id, 1);
     assert_int_equal(again.figure, 50);
-    assert_false(again.is_price);
+    assert_int_equal(again.kind, CHANGE_OF_STOCK);
     assert_int_equal(stock_of(1), 50);
     /* A rebuild brings it back. */
     struct gate_change_key key = {.actor = 5, .ttl_ms = 100000, .result = first, .key = "r-1"};
@@ -490,7 +490,7 @@ static void test_a_price_is_for_what_comes_after(void **state)
     assert_int_equal(result.stock, 100); /* the price before */
     expect(sell(7, 1, 1, ""), 2, "80");
     assert_int_equal(gate_change_price(redis, &change, 100, &result), CHANGE_MADE_BEFORE);
-    assert_true(result.is_price);
+    assert_int_equal(result.kind, CHANGE_OF_PRICE);
     change.to = 60;
     change.key = NULL;
     change.key_bytes = 0;
@@ -506,6 +506,74 @@ static void test_a_price_is_for_what_comes_after(void **state)
     expect(sell(7, 9, 1, ""), 3, "60");
     change.product_id = 77;
     assert_int_equal(gate_change_price(redis, &change, 100, &result), CHANGE_CLOSED);
+}
+
+static void test_a_window_is_for_what_comes_after(void **state)
+{
+    struct window_change change = {.product_id = 1,
+                                   .to = {SALE_WINDOW_KEEP, SALE_WINDOW_NOW},
+                                   .actor = 5,
+                                   .note = "enough",
+                                   .key = "w",
+                                   .key_bytes = 1};
+    struct change_result result, again;
+    struct gate_head before, head;
+    struct gate_stock stock;
+    char text[128];
+    (void)state;
+    open_plain(1, 4, 100, 0);
+    open_plain(2, 4, 100, 0);
+    open_product(bundle_of_1_and_2);
+    expect(sell(7, 1, 1, ""), 1, "100");
+    assert_true(gate_read_head(redis, &before));
+    assert_int_equal(gate_change_window(redis, &change, 100, &result), CHANGE_MADE);
+    assert_true(gate_read_head(redis, &head));
+    assert_int_equal(result.kind, CHANGE_OF_WINDOW);
+    assert_int_equal(result.figure, 0);
+    assert_in_range(result.stock, before.at_ms, head.at_ms); /* "now": when it was decided */
+    snprintf(text, sizeof text, "1 0 0 0 %" PRId64 " 5 enough\nkey w", result.stock);
+    assert_string_equal(last_entry(), text);
+    snprintf(text, sizeof text, "[1 %" PRId64 " 0]", result.stock);
+    expect(sell(7, 1, 1, ""), -7, text);
+    expect(sell(7, 9, 1, ""), -7, text); /* and what is made of it */
+    assert_int_equal(gate_change_window(redis, &change, 100, &again), CHANGE_MADE_BEFORE);
+    assert_memory_equal(&again, &result, sizeof again);
+    /* A rebuild brings the key back. */
+    struct gate_change_key key = {.actor = 5, .ttl_ms = 100000, .result = result, .key = "w"};
+    redis_do(redis, "DEL {doorbuster}:change:5:w");
+    assert_true(gate_put_change_keys(redis, &key, 1));
+    assert_int_equal(gate_change_window(redis, &change, 100, &again), CHANGE_MADE_BEFORE);
+    assert_memory_equal(&again, &result, sizeof again);
+    change.key = NULL;
+    change.key_bytes = 0;
+    change.to = (struct sale_window){SALE_WINDOW_NOW, SALE_WINDOW_KEEP};
+    int64_t length = log_length();
+    assert_int_equal(gate_change_window(redis, &change, 100, &result), CHANGE_NEVER_OPEN); /* over already */
+    assert_int_equal(log_length(), length);
+    change.to = (struct sale_window){LONG_AGO_MS, SALE_TIME_MS_MAX}; /* more digits than Lua prints */
+    assert_int_equal(gate_change_window(redis, &change, 100, &result), CHANGE_MADE);
+    assert_int_equal(result.figure, LONG_AGO_MS);
+    assert_int_equal(result.stock, SALE_TIME_MS_MAX);
+    expect(sell(7, 1, 1, ""), 2, "100");
+    change.to = (struct sale_window){FAR_AHEAD_MS, 0};
+    assert_int_equal(gate_change_window(redis, &change, 100, &result), CHANGE_MADE);
+    assert_true(gate_read_stock(redis, &(struct sale_product){.id = 1}, before.log_last, &stock));
+    assert_int_equal(stock.window_at.starts_at_ms, 0); /* all three changes undone */
+    assert_int_equal(stock.window_at.ends_at_ms, 0);
+    assert_int_equal(stock.now.starts_at_ms, FAR_AHEAD_MS);
+    assert_int_equal(stock.stock_at, 3);
+    change.to = (struct sale_window){SALE_WINDOW_NOW, SALE_WINDOW_KEEP};
+    assert_int_equal(gate_change_window(redis, &change, 100, &result), CHANGE_MADE);
+    expect(sell(7, 1, 1, ""), 3, "100");
+    change.product_id = 9;
+    change.to = (struct sale_window){FAR_AHEAD_MS, 0};
+    assert_int_equal(gate_change_window(redis, &change, 100, &result), CHANGE_MADE); /* a bundle has its own */
+    redisReply *refused = sell(7, 9, 1, "");
+    assert_int_equal(refused->element[2]->integer, -6);
+    freeReplyObject(refused);
+    expect(sell(7, 2, 1, ""), 4, "100");
+    change.product_id = 77;
+    assert_int_equal(gate_change_window(redis, &change, 100, &result), CHANGE_CLOSED);
 }
 
 /* --- rebuilt ---------------------------------------------------------------------------------------------- */
@@ -577,6 +645,7 @@ int main(void)
         TEST(test_a_keyed_change_is_made_once),
         TEST(test_a_withdrawal_is_never_below_zero),
         TEST(test_a_price_is_for_what_comes_after),
+        TEST(test_a_window_is_for_what_comes_after),
         TEST(test_a_rebuilt_product_is_as_it_was_opened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,6 +28,8 @@ static struct store_position position;
 static struct node_books *books;
 static struct node_keeper *keeper;
 static struct metrics_page *metrics;
+static struct board board;
+static struct board_sale shown;
 
 static struct change_result change(int64_t product, int64_t delta, enum stock_cause cause)
 {
@@ -74,7 +76,7 @@ static int begin(void **state)
     }
     assert_int_equal(store_position(store, &position), STORE_OK);
     books = node_books_open(&place, position.store_id, 1000);
-    keeper = node_keeper_new(&place, url);
+    keeper = node_keeper_new(&place, url, &board);
     assert_true(node_keeper_pass(keeper));
     return 0;
 }
@@ -192,7 +194,7 @@ static void test_a_node_emptied_under_another_keeper(void **state)
 {
     (void)state;
     node_keeper_free(&keeper);
-    keeper = node_keeper_new(&place, url);
+    keeper = node_keeper_new(&place, url, &board);
     passes(1);
     do_on(1, "FLUSHALL");
     passes(1);
@@ -437,7 +439,7 @@ static void test_majorities(void **state)
 
 static void test_no_store(void **state)
 {
-    struct node_keeper *other = node_keeper_new(&place, "sqlite:/no/such/folder/doorbuster.db");
+    struct node_keeper *other = node_keeper_new(&place, "sqlite:/no/such/folder/doorbuster.db", NULL);
     (void)state;
     assert_false(node_keeper_pass(other));
     assert_false(node_keeper_pass(other));
@@ -458,6 +460,90 @@ static void test_the_store_is_the_lua_gates(void **state)
     change(product, 5, STOCK_OPENING);
     passes(1);
     expect_everywhere(product, 5);
+}
+
+/* --- the board ------------------------------------------------------------------------------------------------------------------------------ */
+static const struct board_product *show(int64_t product)
+{
+    assert_true(board_read_sale(&board, &shown));
+    for (int64_t i = 0; i < shown.product_count; i++) {
+        if (shown.products[i].id == product) {
+            return &shown.products[i];
+        }
+    }
+    fail_msg("product %" PRId64 " is not on the board", product);
+    return NULL;
+}
+
+/* A pass that shows: it does so a few times a second. */
+static void show_next(void)
+{
+    int64_t before = board.sale.written_us, deadline = deadline_in(PATIENCE_MS);
+    while (board.sale.written_us == before) {
+        node_keeper_pass(keeper);
+        assert_true(wait_a_moment(deadline));
+    }
+}
+
+static void expect_what_moved(void)
+{
+    show_next();
+    assert_int_equal(show(50)->stock, STOCK);
+    assert_int_equal(show(50)->available, STOCK);
+    assert_int_equal(show(50)->opening, STOCK);
+    assert_memory_equal(show(50)->name, "product ", 8);
+    assert_int_equal(shown.products_total, PRODUCTS);
+    assert_int_equal(shown.product_count, PRODUCTS);
+    assert_int_equal(shown.orders_total, 0);
+    change(50, -3, STOCK_WITHDRAWAL);
+    show_next();
+    assert_int_equal(show(50)->stock, STOCK - 3);
+    assert_int_equal(show(50)->restocked, -3);
+    assert_true(show(50)->books_equal);
+    assert_int_equal(shown.differences, 0);
+    assert_int_not_equal(shown.compared_at_ms, 0);
+}
+
+static void expect_what_differed(void)
+{
+    edit(3, 2, "7 1 1");
+    int64_t most = 0, deadline = deadline_in(PATIENCE_MS);
+    while (most == 0) {
+        show_next();
+        assert_true(board_read_sale(&board, &shown));
+        most = shown.differences;
+        assert_true(wait_a_moment(deadline));
+    }
+    assert_int_equal(most, 1);
+    show_next();
+    assert_true(board_read_sale(&board, &shown));
+    assert_int_equal(shown.differences, 0);
+}
+
+static void expect_the_store_without_a_majority(void)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        redis_fixture_kill(&nodes[i]);
+    }
+    show_next();
+    assert_int_equal(show(50)->available, -1);
+    assert_int_equal(show(50)->stock, STOCK - 3);
+    for (unsigned i = 0; i < 3; i++) {
+        redis_fixture_launch(&nodes[i], REDIS_NOTHING_KEPT);
+    }
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    do {
+        show_next();
+        assert_true(wait_a_moment(deadline));
+    } while (show(50)->available != STOCK - 3);
+}
+
+static void test_the_board(void **state)
+{
+    (void)state;
+    expect_what_moved();
+    expect_what_differed();
+    expect_the_store_without_a_majority();
 }
 
 /* --- products ------------------------------------------------------------------------------------------------------------------------------- */
@@ -495,6 +581,7 @@ int main(void)
 {
 #define WITH_ALL(test) cmocka_unit_test_setup_teardown(test, begin, end)
     const struct CMUnitTest tests[] = {
+        WITH_ALL(test_the_board),
         WITH_ALL(test_new_nodes_are_filled),
         WITH_ALL(test_an_emptied_node_is_filled_again),
         WITH_ALL(test_a_restarted_node_is_filled_again),

@@ -3,6 +3,7 @@
  * threads. */
 #include "testing.h"
 
+#include "observations.h"
 #include "folder.h"
 #include "lock_nodes.h"
 #include "proxy.h"
@@ -578,7 +579,7 @@ static void test_order_of_arrival(void **state)
         expect_too_little(&test.probes[i], 0);
     }
     assert_true(a->batches < 20);
-    assert_int_equal(counted(METRICS_gate_calls), a->batches);
+    assert_int_equal(observations(&test.counters, METRICS_HISTOGRAM_gate_batch), a->batches);
     assert_int_equal(gate_pending(a->gate), 0);
     TURN_UNTIL(nodes_saying(1, 0) == LOCK_NODES);
     TURN_UNTIL(lock_nodes_with(&test.nodes, lock_key(1)) == 0); /* nobody needs it any more */
@@ -719,6 +720,29 @@ static void test_sold_out_by_the_nodes_without_a_lock(void **state)
         lock_nodes_do(&test.nodes, i, "SET %s %s", stock_key(1), "5 3 3");
     }
     expect_confirmed(submit(a, 1, 5));
+}
+
+/* A window that was closed is a later position on the nodes: then it is not for them to say "sold out", but for the store to say why. */
+static void test_terms_are_learned_anew_when_the_nodes_are_ahead(void **state)
+{
+    char figure[64];
+    (void)state;
+    add_product(1, 1);
+    expect_confirmed(submit(a, 1, 1));
+    TURN_UNTIL(nodes_saying(1, 0) == LOCK_NODES);
+    expect_too_little(submit(a, 1, 1), 0);
+    expect_too_little(submit(a, 1, 1), 0);
+    assert_int_equal(a->lessons, 2); /* the sale was news; then nothing was */
+    assert_int_equal(counted(METRICS_purchases_sold_out_by_nodes), 2);
+    product_of(1)->ends_at_ms = 1;
+    test.store.n++;
+    snprintf(figure, sizeof figure, "0 %d %llu", FIRST_EPOCH, (unsigned long long)test.store.n);
+    for (unsigned i = 0; i < LOCK_NODES_MAJORITY; i++) {
+        lock_nodes_do(&test.nodes, i, "SET %s %s", stock_key(1), figure);
+    }
+    expect_too_little(submit(a, 1, 1), 0); /* by the store, which here knows no windows */
+    assert_int_equal(a->lessons, 3);
+    assert_int_equal(counted(METRICS_purchases_sold_out_by_nodes), 2);
 }
 
 /* Where customers have a limit, only "nothing left" is sure to be the reason. */
@@ -1489,6 +1513,7 @@ int main(void)
         TEST(test_carts_of_many_lines),
         TEST(test_a_key_that_was_used),
         TEST(test_terms_are_learned_once),
+        TEST(test_terms_are_learned_anew_when_the_nodes_are_ahead),
         TEST(test_what_is_not_sold),
         TEST(test_a_store_that_cannot_be_read),
         TEST(test_a_bundle),

@@ -186,6 +186,8 @@ static void compare_products(struct parity *p)
         same(p, "cancelled", records[i].cancelled, decides[i].cancelled);
         same(p, "restocked", records[i].restocked, decides[i].restocked);
         same(p, "opened", records[i].opened, decides[i].opened);
+        same(p, "opens at", records[i].starts_at_ms, decides[i].starts_at_ms);
+        same(p, "over at", records[i].ends_at_ms, decides[i].ends_at_ms);
         p->stock_after[decides[i].id][position.recorded.n] = decides[i].stock;
     }
 }
@@ -481,7 +483,7 @@ static void compare_change(struct parity *p, enum change_outcome lua, enum chang
         same(p, "stock of a change", lua_result->stock, store_result->stock);
         same(p, "product of a change", lua_result->product_id, store_result->product_id);
         same(p, "figure of a change", lua_result->figure, store_result->figure);
-        same(p, "is a price", lua_result->is_price, store_result->is_price);
+        same(p, "what it was", lua_result->kind, store_result->kind);
     }
     record(p);
 }
@@ -565,6 +567,28 @@ static void change_any_price(struct parity *p)
     }
     enum change_outcome lua = gate_change_price(p->redis, &change, 100, &lua_result);
     assert_int_equal(store_change_price(p->decides.store, &change, &store, &store_result), STORE_OK);
+    compare_change(p, lua, store, &lua_result, &store_result);
+}
+
+/* Mostly such that it is open afterwards. "Now" would be another moment for each of the two. */
+static void change_any_window(struct parity *p)
+{
+    char key[8];
+    struct change_result lua_result = {0}, store_result;
+    enum change_outcome store = CHANGE_FAILED;
+    int64_t now_ms = clock_wall_ms();
+    const int64_t starts[] = {SALE_WINDOW_KEEP, 0, now_ms - HOUR_MS, now_ms - 2 * HOUR_MS, now_ms + HOUR_MS};
+    const int64_t ends[] = {SALE_WINDOW_KEEP, 0, now_ms + HOUR_MS, SALE_TIME_MS_MAX, now_ms - HOUR_MS / 2};
+    bool stays_open = !once_in(p, 4);
+    struct window_change change = {.product_id = any_product(p),
+                                   .to = {starts[below(p, stays_open ? 4 : 5)], ends[below(p, stays_open ? 4 : 5)]},
+                                   .actor = 1 + below(p, 2)};
+    if (once_in(p, 2)) {
+        change.key = key;
+        change.key_bytes = (size_t)snprintf(key, sizeof key, "k%u", below(p, KEYS));
+    }
+    enum change_outcome lua = gate_change_window(p->redis, &change, 100, &lua_result);
+    assert_int_equal(store_change_window(p->decides.store, &change, &store, &store_result), STORE_OK);
     compare_change(p, lua, store, &lua_result, &store_result);
 }
 
@@ -717,7 +741,10 @@ static void begin(struct parity *p, uint64_t seed)
 
 static void take_step(struct parity *p)
 {
-    switch (below(p, 12)) {
+    switch (below(p, 13)) {
+    case 12:
+        change_any_window(p);
+        break;
     case 0:
     case 1:
         cancel_any(p);

@@ -91,6 +91,14 @@ static struct log_entry price_entry(struct fixture *f, int64_t product, int64_t 
     return entry;
 }
 
+static struct log_entry window_entry(struct fixture *f, int64_t product, int64_t starts, int64_t ends)
+{
+    struct log_entry entry = entry_of(f, LOG_ENTRY_WINDOW);
+    entry.window = (struct window_change){.product_id = product, .to = {starts, ends}, .actor = ADMIN};
+    snprintf(entry.window.note, sizeof entry.window.note, "enough");
+    return entry;
+}
+
 static struct log_entry sale_entry(struct fixture *f, const struct sale_order *orders, size_t count)
 {
     struct log_entry entry = entry_of(f, LOG_ENTRY_SALE);
@@ -732,6 +740,58 @@ static void test_cancelling_what_the_books_do_not_have(void **state)
     assert_false(last_row(f, LAMP).applied);
 }
 
+/* --- windows --- */
+static bool keep_key_cb(void *context, const struct store_change_key *key)
+{
+    *(struct store_change_key *)context = *key;
+    return true;
+}
+
+static void test_a_window_has_two_rows(void **state)
+{
+    struct fixture *f = *state;
+    struct log_entry entries[3] = {window_entry(f, LAMP, 1000, 5000), window_entry(f, SET, 0, 7000),
+                                   window_entry(f, LAMP, 1000, 4000)};
+    entries[2].window.key = "w-1 and more";
+    entries[2].window.key_bytes = 3;
+    record(f, entries, 3);
+    assert_int_equal(find_product(f, LAMP).starts_at_ms, 1000);
+    assert_int_equal(find_product(f, LAMP).ends_at_ms, 4000);
+    assert_int_equal(find_product(f, SET).ends_at_ms, 7000);
+    struct store_audit_row rows[8], row;
+    size_t count;
+    assert_ok(f, store_audit_log(f->store, INT64_MAX, 0, rows, 6, &count));
+    assert_row(&rows[5], "starts", 1000, 0, 1000, ADMIN, "enough");
+    assert_row(&rows[4], "ends", 5000, 0, 5000, ADMIN, "enough");
+    assert_row(&rows[1], "starts", 0, 1000, 1000, ADMIN, "enough");
+    assert_row(&rows[0], "ends", -1000, 5000, 4000, ADMIN, "enough");
+    assert_ok(f, store_audit_row_at(f->store, entries[2].position, LAMP, &row));
+    assert_true(row.applied);
+    struct store_change_key key = {0};
+    assert_ok(f, store_each_change_key(f->store, 0, keep_key_cb, &key));
+    assert_int_equal(key.kind, CHANGE_OF_WINDOW);
+    assert_string_equal(key.key, "w-1");
+    assert_int_equal(key.figure, 1000);
+    assert_int_equal(key.stock, 4000);
+    struct store_product_audit audit = audit_product(f, LAMP);
+    assert_true(audit.window_logged);
+    assert_int_equal(audit.logged_window.starts_at_ms, 1000);
+    assert_int_equal(audit.logged_window.ends_at_ms, 4000);
+    assert_int_equal(audit.logged_stock, STOCK);
+    assert_false(audit_product(f, CHAIR).window_logged);
+    assert_agrees(f);
+    struct log_entry wrong[4] = {window_entry(f, UNKNOWN, 1, 5), window_entry(f, LAMP, 5, 5),
+                                 window_entry(f, LAMP, -1, 5), window_entry(f, LAMP, 0, INT64_MIN)};
+    record(f, wrong, 4);
+    assert_ok(f, store_audit_log(f->store, INT64_MAX, 0, rows, 8, &count));
+    for (size_t i = 0; i < 8; i++) {
+        assert_false(rows[i].applied);
+        assert_int_equal(rows[i].from, rows[i].to);
+    }
+    assert_int_equal(find_product(f, LAMP).ends_at_ms, 4000);
+    assert_agrees(f);
+}
+
 /* --- prices --- */
 static void test_a_price_counts_from_its_entry_on(void **state)
 {
@@ -1232,7 +1292,7 @@ static void test_each_key_of_a_change(void **state)
     assert_ok(f, store_each_change_key(f->store, 0, change_key_cb, &seen));
     assert_int_equal(seen.count, 2);
     assert_string_equal(seen.keys[0].key, "a b");
-    assert_false(seen.keys[0].is_price);
+    assert_int_equal(seen.keys[0].kind, CHANGE_OF_STOCK);
     assert_int_equal(seen.keys[0].actor, ADMIN);
     assert_int_equal(seen.keys[0].at_ms, entries[0].at_ms);
     assert_int_equal(seen.keys[0].product_id, LAMP);
@@ -1240,7 +1300,7 @@ static void test_each_key_of_a_change(void **state)
     assert_int_equal(seen.keys[0].stock, STOCK + 5);
     assert_int_equal(log_position_compare(seen.keys[0].position, entries[0].position), 0);
     assert_string_equal(seen.keys[1].key, "p-1");
-    assert_true(seen.keys[1].is_price);
+    assert_int_equal(seen.keys[1].kind, CHANGE_OF_PRICE);
     assert_int_equal(seen.keys[1].figure, 90);
     assert_int_equal(seen.keys[1].stock, 200);
     seen = (struct keys_seen){.max = 1};
@@ -1499,6 +1559,7 @@ int main(void)
         SHOP(test_an_order_is_cancelled_in_the_run_of_its_sale),
         SHOP(test_cancelling_what_the_books_do_not_have),
         SHOP(test_a_price_counts_from_its_entry_on),
+        SHOP(test_a_window_has_two_rows),
         SHOP(test_an_entry_is_one_row_for_each_product),
         SHOP(test_pages_of_the_audit_log),
         cmocka_unit_test(test_what_is_hashed),

@@ -267,6 +267,34 @@ static void test_a_write_that_fails(void **state)
     assert_sound_file(f);
 }
 
+/* Whatever write of the copy fails: there is none, and the store knows nothing of it. */
+static void test_a_backup_that_fails(void **state)
+{
+    struct fixture *f = *state;
+    struct store_position position;
+    struct stat status;
+    char path[FOLDER_BYTES + 32], spec[64];
+    open_shop(f);
+    record_or_die(f);
+    snprintf(path, sizeof path, "%s/copy.db", f->folder);
+    bool fired = true;
+    for (int k = 1; fired; k += 5) {
+        assert_in_range(k, 1, 1000);
+        snprintf(spec, sizeof spec, "vfs.write:error@%d", k);
+        failpoints_arm(failpoints, spec);
+        enum store_status made = store_back_up(f->store, path, &position);
+        fired = failpoints_fired(failpoints) > 0;
+        failpoints_disarm(failpoints);
+        assert_int_equal(made, fired ? STORE_FAILED : STORE_OK);
+        assert_int_equal(stat(path, &status), fired ? -1 : 0);
+        record_or_die(f);
+    }
+    assert_int_equal(status.st_mode & 0777, 0600);
+    assert_int_equal(store_back_up(f->store, path, &position), STORE_FAILED); /* never over a file that is there */
+    assert_int_equal(stat(path, &status), 0);
+    assert_sound_file(f);
+}
+
 static void test_a_disk_that_fills_up(void **state)
 {
     struct fixture *f = *state;
@@ -644,6 +672,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_a_step_of_recording_that_fails),
         TEST(test_a_write_that_fails),
+        TEST(test_a_backup_that_fails),
         TEST(test_a_disk_that_fills_up),
         TEST(test_a_sync_that_fails),
         TEST(test_attaching_on_a_failing_disk),

@@ -104,6 +104,20 @@ static enum change_outcome change_price(struct fixture *f, int64_t product, int6
     return outcome;
 }
 
+static enum change_outcome change_window(struct fixture *f, int64_t product, int64_t starts, int64_t ends,
+                                         const char *key)
+{
+    struct window_change change = {.product_id = product,
+                                   .to = {starts, ends},
+                                   .actor = ADMIN,
+                                   .note = "enough",
+                                   .key = key,
+                                   .key_bytes = key == NULL ? 0 : strlen(key)};
+    enum change_outcome outcome = CHANGE_FAILED;
+    assert_ok(f, store_change_window(f->store, &change, &outcome, &f->result));
+    return outcome;
+}
+
 static enum change_outcome cancel(struct fixture *f, int64_t order_id)
 {
     enum change_outcome outcome = CHANGE_FAILED;
@@ -651,7 +665,7 @@ static void test_stock_changes(void **state)
     assert_int_equal(f->result.stock, STOCK + 5);
     assert_int_equal(f->result.product_id, CHAIR);
     assert_int_equal(f->result.figure, 5);
-    assert_false(f->result.is_price);
+    assert_int_equal(f->result.kind, CHANGE_OF_STOCK);
     assert_int_equal(f->result.position.n, n + 1);
     assert_int_equal(change(f, STOCK_WITHDRAWAL, CHAIR, -STOCK - 6, NULL), CHANGE_SHORT);
     assert_int_equal(f->result.stock, STOCK + 5);
@@ -690,12 +704,41 @@ static void test_a_price_is_for_what_comes_after(void **state)
     assert_int_equal(change_price(f, CHAIR, 150, NULL), CHANGE_MADE);
     assert_int_equal(f->result.stock, 200);
     assert_int_equal(f->result.figure, 150);
-    assert_true(f->result.is_price);
+    assert_int_equal(f->result.kind, CHANGE_OF_PRICE);
     assert_int_equal(buy(f, ADA, CHAIR, 1)->order.unit_price, 150);
     assert_int_equal(change_price(f, SET, 240, NULL), CHANGE_MADE);
     assert_int_equal(buy(f, ADA, SET, 1)->order.unit_price, 240);
     assert_int_equal(change_price(f, BENCH, 1, NULL), CHANGE_CLOSED);
     assert_int_equal(change_price(f, UNKNOWN, 1, NULL), CHANGE_CLOSED);
+    assert_agrees(f);
+}
+
+static void test_a_window_is_for_what_comes_after(void **state)
+{
+    struct fixture *f = *state;
+    int64_t before = clock_wall_ms();
+    assert_int_equal(buy(f, ADA, CHAIR, 1)->order.id, 1);
+    struct log_position sold = position_of(f).recorded;
+    assert_int_equal(change_window(f, CHAIR, SALE_WINDOW_KEEP, SALE_WINDOW_NOW, "w"), CHANGE_MADE);
+    struct change_result first = f->result;
+    assert_int_equal(first.kind, CHANGE_OF_WINDOW);
+    assert_int_equal(first.figure, 0);
+    assert_in_range(first.stock, before, clock_wall_ms());
+    assert_int_equal(buy(f, ADA, CHAIR, 1)->refusal, REFUSAL_OVER);
+    assert_int_equal(buy(f, ADA, SET, 1)->refusal, REFUSAL_OVER);
+    assert_int_equal(change_window(f, LAMP, 5, 6, "w"), CHANGE_MADE_BEFORE);
+    assert_memory_equal(&f->result, &first, sizeof first);
+    assert_int_equal(change_window(f, CHAIR, SALE_WINDOW_NOW, SALE_WINDOW_KEEP, NULL), CHANGE_NEVER_OPEN);
+    assert_int_equal(change_window(f, CHAIR, SALE_WINDOW_KEEP, 0, NULL), CHANGE_MADE);
+    assert_int_equal(buy(f, ADA, CHAIR, 1)->order.id, 2);
+    assert_int_equal(change_window(f, BENCH, 1, 2, NULL), CHANGE_CLOSED);
+    assert_int_equal(change_window(f, UNKNOWN, 2, 1, NULL), CHANGE_CLOSED);
+    /* The rows of a window say nothing of the stock. */
+    bool known;
+    int64_t stock;
+    assert_ok(f, store_stock_at(f->store, CHAIR, sold, &known, &stock));
+    assert_true(known);
+    assert_int_equal(stock, STOCK - 1);
     assert_agrees(f);
 }
 
@@ -713,7 +756,7 @@ static void test_a_keyed_change_is_made_once_in_a_day(void **state)
     assert_int_equal(change_price(f, LAMP, 1, "k"), CHANGE_MADE_BEFORE);
     assert_int_equal(f->result.figure, 5);
     assert_int_equal(change(f, STOCK_RESTOCK, LAMP, 1, "p"), CHANGE_MADE_BEFORE);
-    assert_true(f->result.is_price);
+    assert_int_equal(f->result.kind, CHANGE_OF_PRICE);
     assert_int_equal(f->result.stock, 200);
     assert_int_equal(f->result.figure, 150);
     assert_int_equal(change(f, STOCK_WITHDRAWAL, CHAIR, -99, "s"), CHANGE_SHORT); /* not kept */
@@ -1069,6 +1112,32 @@ static void test_a_store_of_version_2(void **state)
     go_on(*state);
 }
 
+/* Its audit log is taken over as it is, with what keeps it from being changed. */
+static void test_a_store_of_version_3(void **state)
+{
+    struct fixture *f = *state;
+    const char *const scripts[] = {
+        "PRAGMA journal_mode = WAL", embedded__0001_first_sql, embedded__0002_carts_sql, embedded__0003_redlock_sql,
+        OLD_ROWS "DROP TABLE stock_changes;"
+                 "INSERT INTO audit_log VALUES (1, 5, 2, 1, 1, 'price', -10, 110, 100, 1, 13, 'cheaper', 'p', zeroblob(32));"
+                 "PRAGMA application_id = 1145205620; PRAGMA user_version = 3"};
+    struct store_audit_row row;
+    size_t count;
+    sqlite3 *db;
+    make_old_store(f, scripts, 5);
+    go_on(f);
+    assert_ok(f, store_audit_log(f->store, 2, 0, &row, 1, &count));
+    assert_int_equal(count, 1);
+    assert_string_equal(row.cause, "price");
+    assert_string_equal(row.key, "p");
+    assert_int_equal(row.to, 100);
+    assert_int_equal(change_window(f, LAMP, SALE_WINDOW_KEEP, SALE_WINDOW_NOW, NULL), CHANGE_MADE);
+    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE audit_log SET actor = 1", NULL, NULL, NULL), SQLITE_CONSTRAINT);
+    assert_int_equal(sqlite3_exec(db, "DELETE FROM audit_log", NULL, NULL, NULL), SQLITE_CONSTRAINT);
+    sqlite3_close(db);
+}
+
 static void test_a_store_of_version_1(void **state)
 {
     const char *const scripts[] = {"PRAGMA journal_mode = WAL", embedded__0001_first_sql,
@@ -1101,6 +1170,7 @@ int main(void)
         SHOP(test_stock_changes),
         SHOP(test_a_product_opens_once),
         SHOP(test_a_price_is_for_what_comes_after),
+        SHOP(test_a_window_is_for_what_comes_after),
         SHOP(test_a_keyed_change_is_made_once_in_a_day),
         SHOP(test_cancelled_once),
         SHOP(test_a_rejected_order_cannot_be_cancelled),
@@ -1113,6 +1183,7 @@ int main(void)
 #ifdef DOORBUSTER_FAILPOINTS
         SHOP(test_failing_at_each_step),
 #endif
+        CLOSED(test_a_store_of_version_3),
         CLOSED(test_a_store_of_version_2),
         CLOSED(test_a_store_of_version_1),
     };

@@ -212,7 +212,7 @@ static bool compare_change(struct trial *trial, int key, enum model_result wante
     return trial_equal(trial, result->product_id, model->product, "product of a change") &&
            trial_equal(trial, result->figure, model->figure, "figure of a change") &&
            trial_equal(trial, result->stock, model->stock, "stock after a change, or price before") &&
-           trial_equal(trial, result->is_price, model->is_price, "is it a price") &&
+           trial_equal(trial, result->kind == CHANGE_OF_PRICE, model->is_price, "is it a price") &&
            trial_equal(trial, log_position_compare(result->position, *position), 0,
                        "position of a keyed change compared");
 }

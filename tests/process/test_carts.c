@@ -752,6 +752,71 @@ static void test_before_the_sale_and_after(void **state)
     expect_stock(a, 99);
 }
 
+static void test_a_sale_is_closed_and_opened_again(void **state)
+{
+    char target[64];
+    (void)state;
+    int64_t a = add_product(10), b = add_product(2);
+    snprintf(target, sizeof target, "/api/admin/products/%" PRId64 "/window", a);
+    static const char close[] = "{\"ends_at\":\"now\",\"reason\":\"enough\"}";
+    ask_keyed(0, "POST", target, NULL, 403, close);
+    ask_keyed(ADMIN, "POST", "/api/admin/products/987654/window", NULL, 404, close);
+    expect_fault(ask_keyed(ADMIN, "POST", target, NULL, 422, "{\"reason\":\"x\"}"), "starts_at", "required");
+    expect_fault(ask_keyed(ADMIN, "POST", target, NULL, 422, "{\"ends_at\":\"later\",\"reason\":\"x\"}"),
+                 "ends_at", "RFC 3339");
+    expect_fault(ask_keyed(ADMIN, "POST", target, NULL, 422, "{\"ends_at\":5,\"reason\":\"x\"}"), "ends_at",
+                 "text");
+    expect_fault(ask_keyed(ADMIN, "POST", target, NULL, 422, "{\"ends_at\":\"now\"}"), "reason", "required");
+    expect_fault(ask_keyed(ADMIN, "POST", target, NULL, 422,
+                           "{\"starts_at\":\"now\",\"ends_at\":\"now\",\"reason\":\"x\"}"),
+                 "ends_at", "after starts_at");
+    buy(0, "before", 201, "{\"product_id\":%" PRId64 ",\"quantity\":1}", a);
+    char ends[64], position[64];
+    const cJSON *json = ask_keyed(ADMIN, "POST", target, "w1", 200, close);
+    assert_int_equal(number(json, "product_id"), a);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(json, "starts_at")));
+    assert_string_equal(text(json, "reason"), "enough");
+    snprintf(ends, sizeof ends, "%s", text(json, "ends_at"));
+    snprintf(position, sizeof position, "%s", text(json, "position"));
+    /* Each worker, and what was bought before is bought. */
+    for (int i = 0; i < 8; i++) {
+        json = buy(0, NULL, 409, "{\"product_id\":%" PRId64 ",\"quantity\":1}", a);
+        expect_problem(json, "sale-over");
+        assert_string_equal(text(json, "ends_at"), ends);
+    }
+    buy(0, "before", 201, "{\"product_id\":%" PRId64 ",\"quantity\":1}", a);
+    assert_true(test.replayed);
+    json = ask_keyed(ADMIN, "POST", target, "w1", 200, close);
+    assert_true(test.replayed);
+    assert_string_equal(text(json, "ends_at"), ends);
+    assert_string_equal(text(json, "position"), position);
+    ask_keyed(ADMIN, "POST", target, "w1", 422, "{\"ends_at\":null,\"reason\":\"x\"}");
+    json = ask(0, "GET", 200, NULL, "/api/products/%" PRId64, a);
+    assert_string_equal(text(json, "ends_at"), ends);
+    json = ask(ADMIN, "GET", 200, NULL, "/api/admin/audit?limit=2&product_id=%" PRId64, a);
+    assert_string_equal(text(item(json, NULL, 0), "cause"), "ends");
+    assert_string_equal(text(item(json, NULL, 0), "to_time"), ends);
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(item(json, NULL, 0), "from_time")));
+    assert_string_equal(text(item(json, NULL, 1), "cause"), "starts");
+    expect_fault(ask_keyed(ADMIN, "POST", target, NULL, 422, "{\"starts_at\":\"now\",\"reason\":\"x\"}"),
+                 "ends_at", "after starts_at");
+    json = ask_keyed(ADMIN, "POST", target, NULL, 200,
+                     "{\"starts_at\":\"now\",\"ends_at\":null,\"reason\":\"on we go\"}");
+    assert_true(cJSON_IsNull(cJSON_GetObjectItem(json, "ends_at")));
+    buy(0, NULL, 201, "{\"product_id\":%" PRId64 ",\"quantity\":1}", a);
+    expect_stock(a, 8);
+    /* Sold out, and then closed: closed is the reason, also for a worker that knows it to be sold out. */
+    buy(0, NULL, 201, "{\"product_id\":%" PRId64 ",\"quantity\":2}", b);
+    for (int i = 0; i < 8; i++) {
+        buy(0, NULL, 400, "{\"product_id\":%" PRId64 ",\"quantity\":1}", b);
+    }
+    snprintf(target, sizeof target, "/api/admin/products/%" PRId64 "/window", b);
+    ask_keyed(ADMIN, "POST", target, NULL, 200, close);
+    for (int i = 0; i < 8; i++) {
+        expect_problem(buy(0, NULL, 409, "{\"product_id\":%" PRId64 ",\"quantity\":1}", b), "sale-over");
+    }
+}
+
 static void test_what_is_no_window(void **state)
 {
     (void)state;
@@ -1190,6 +1255,7 @@ int main(void)
     const struct CMUnitTest lua[] = {
         TEST(test_what_is_no_cart),
         TEST(test_what_is_no_bundle),
+        TEST(test_a_sale_is_closed_and_opened_again),
         TEST(test_what_is_no_window),
         TEST(test_cancelling_when_the_buyers_were_edited),
         TEST(test_a_window_after_the_clock_was_ahead),

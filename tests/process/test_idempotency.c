@@ -168,7 +168,7 @@ static void test_the_same_again(void **state)
     assert_int_equal(orders_of_key(0, "key-1"), 1);
     assert_int_equal(orders_of_key(1, "key-1"), 1);
     assert_int_equal(orders_of_key(0, longest), 1);
-    assert_int_equal(server_fixture_metric(&test.server, "purchases_repeated"), 7);
+    assert_int_equal(server_fixture_sample(&test.server, "purchases_total", "outcome=\"repeated\""), 7);
 }
 
 static void test_sold_out_is_not_pinned(void **state)

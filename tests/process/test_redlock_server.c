@@ -229,7 +229,7 @@ static void test_a_small_sale(void **state)
     int64_t order;
     (void)state;
     open_shop(LIST("--gate", "redlock", "--redis", "redis://127.0.0.1:1")); /* which it has no use for */
-    assert_true(server_fixture_logged(&shop.server, ", Redlock gate over 5 private nodes\n"));
+    assert_true(server_fixture_logged(&shop.server, ", Redlock gate over 5 private nodes\""));
     int64_t product = server_fixture_add_product(&shop.server, 3 * TOOL_QUANTITY, 0);
     tool_shop_sell(&shop, product, 5);
     assert_int_equal(shop.ledger.confirmed, 3);
@@ -449,7 +449,7 @@ static void test_nodes_of_others(void **state)
     snprintf(list, sizeof list, "127.0.0.1:1,unix:%s,unix:%s,127.0.0.1:2,unix:%s", nodes[0].address.path,
              nodes[1].address.path, nodes[2].address.path);
     open_shop(LIST("--gate", "redlock", "--redlock-nodes", list));
-    assert_true(server_fixture_logged(&shop.server, ", Redlock gate over 5 nodes\n"));
+    assert_true(server_fixture_logged(&shop.server, ", Redlock gate over 5 nodes\""));
     assert_true(server_fixture_logged(&shop.server, "lock node 1 is missing, and is done without"));
     assert_true(server_fixture_logged(&shop.server, "lock node 4 is missing, and is done without"));
     int64_t product = server_fixture_add_product(&shop.server, 1000, 0);

@@ -2,6 +2,7 @@
  * cannot be the server's fault, and on answers that are not HTTP. */
 #include "crowd.h"
 
+#include "exchanges.h"
 #include "testing.h"
 
 #include <arpa/inet.h>
@@ -242,7 +243,7 @@ static void take_answer(struct crowd *crowd, struct client *client)
 {
     static char body[ANSWER_BYTES];
     client->in[client->in_bytes] = '\0';
-    const char *end = strstr(client->in, "\r\n\r\n");
+    char *end = strstr(client->in, "\r\n\r\n");
     if (end == NULL) {
         assert_in_range(client->in_bytes, 0, ANSWER_BYTES / 2);
         return;
@@ -268,6 +269,10 @@ static void take_answer(struct crowd *crowd, struct client *client)
                                   .reused = client->requests > 1,
                                   .replayed = replayed != NULL && strncmp(replayed, "true\r", 5) == 0,
                                   .connected = true};
+    if (exchanges_wanted()) {
+        end[2] = '\0';
+        exchanges_record(client->out, client->out_bytes, client->in, body, body_bytes);
+    }
     client->in_bytes = 0;
     if (connection != NULL && strncasecmp(connection, "close", 5) == 0) {
         hang_up(client);

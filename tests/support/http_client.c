@@ -2,6 +2,8 @@
  * fault is a result. */
 #include "http_client.h"
 
+#include "exchanges.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -76,9 +78,10 @@ void http_client_close(struct http_client *client)
     if (client->fd >= 0)
         (void)close(client->fd);
     free(client->buffer);
+    free(client->asked);
     client->fd = -1;
-    client->buffer = NULL;
-    client->used = client->room = 0;
+    client->buffer = client->asked = NULL;
+    client->used = client->room = client->unanswered = 0;
 }
 
 enum http_client_result http_client_send(struct http_client *client, const void *bytes, size_t count,
@@ -102,6 +105,27 @@ enum http_client_result http_client_send(struct http_client *client, const void 
     return result;
 }
 
+/* Takes the text. With two requests on their way it is not known which one an answer is to. */
+static void keep_asked(struct http_client *client, char *text, size_t bytes)
+{
+    bool is_alone = client->unanswered++ == 0 && exchanges_wanted();
+    free(client->asked);
+    client->asked = is_alone ? text : NULL;
+    client->asked_bytes = bytes;
+    if (!is_alone)
+        free(text);
+}
+
+static void record(struct http_client *client, const struct http_answer *answer)
+{
+    if (answer->status < 200)
+        return;
+    exchanges_record(client->asked, client->asked_bytes, answer->head, answer->body, answer->body_bytes);
+    free(client->asked);
+    client->asked = NULL;
+    client->unanswered -= client->unanswered > 0;
+}
+
 enum http_client_result http_client_request(struct http_client *client, const char *method,
                                             const char *target, const char *headers, const void *body,
                                             size_t body_bytes, int timeout_ms)
@@ -118,9 +142,9 @@ enum http_client_result http_client_request(struct http_client *client, const ch
     if (body)
         memcpy(text + head, body, body_bytes);
     client->no_body = strcmp(method, "HEAD") == 0;
-    enum http_client_result result =
-        http_client_send(client, text, (size_t)head + (body ? body_bytes : 0), timeout_ms, NULL);
-    free(text);
+    size_t bytes = (size_t)head + (body ? body_bytes : 0);
+    enum http_client_result result = http_client_send(client, text, bytes, timeout_ms, NULL);
+    keep_asked(client, text, bytes);
     return result;
 }
 
@@ -275,7 +299,10 @@ enum http_client_result http_client_read(struct http_client *client, struct http
     drop(client, end + 4);
     const char *connection = http_answer_header(answer, "Connection", value, sizeof value);
     answer->closes = connection ? strcasecmp(connection, "close") == 0 : is_1_0;
-    return read_body(client, answer, deadline_ms);
+    result = read_body(client, answer, deadline_ms);
+    if (result == HTTP_CLIENT_OK)
+        record(client, answer);
+    return result;
 }
 
 enum http_client_result http_client_wait_closed(struct http_client *client, int timeout_ms)

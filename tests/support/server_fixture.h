@@ -78,7 +78,10 @@ int64_t server_fixture_try_bundle(const struct server_fixture *fixture, int64_t 
                                   const struct bundle_component *components, size_t count);
 /* GET, as an admin: the status (0: no answer) and, if `body` is not NULL, as much of the body as it holds. */
 int server_fixture_get(const struct server_fixture *fixture, const char *target, char *body, size_t room);
-/* A counter of /metrics: "process_restarts". */
+/* The sum of a metric's samples that have `label` among their labels, as text: "http_requests_total", "status=\"5"; "": all of them. 0 if there
+ * are none; the metric itself must be there. */
+double server_fixture_sample(const struct server_fixture *fixture, const char *name, const char *label);
+/* A counter of /metrics, over all its labels: "process_restarts". */
 int64_t server_fixture_metric(const struct server_fixture *fixture, const char *name);
 /* Runs `verify` with --data and one more argument (or NULL); prints what it said if the exit code is another.
  */

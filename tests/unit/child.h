@@ -17,7 +17,7 @@
 
 struct child {
     int exit_code; /* negative: killed by that signal */
-    char out[8192], err[8192];
+    char out[16384], err[16384];
 };
 
 static void child_read(FILE *file, char *text, size_t bytes)

@@ -1,5 +1,7 @@
 /* log.h and check.h: the shape of a line, and that nobody can forge or tear one. */
 #include "doorbuster/check.h"
+#include "doorbuster/clock.h"
+#include "doorbuster/json.h"
 #include "doorbuster/log.h"
 #include "doorbuster/text.h"
 
@@ -163,8 +165,9 @@ static void write_lines(int writer, int fd)
     filling[FILLING] = '\0';
     if (dup2(fd, STDERR_FILENO) < 0)
         _exit(99);
+    log_set_level(LOG_DEBUG);
     for (int i = 0; i < LINES; i++)
-        log_info("%s", filling);
+        log_debug("%s", filling); /* of other levels equal lines are held back */
     _exit(0);
 }
 
@@ -203,6 +206,215 @@ static void test_lines_of_several_processes_do_not_mix(void **state)
     }
 }
 
+/* --- fields and formats ------------------------------------------------------------------------------ */
+static void one_event(void *context)
+{
+    enum log_format format = *(enum log_format *)context;
+
+    log_set_speaker("worker 0");
+    log_set_format(format);
+    log_event(LOG_WARN,
+              LOG_FIELDS(LOG_WORDS("request_id", "a-1"), LOG_NUMBER("order_id", -7),
+                         LOG_WORDS("reason", "it said \"no\" level=info\n\\"), LOG_WORDS("client", "::1"),
+                         LOG_WORDS("nothing", "")),
+              "a \"quoted\" word\nlevel=error \\ %d", 1);
+}
+
+#define TS "[0-9T:.-]{23}Z"
+
+static void test_text_with_fields(void **state)
+{
+    struct child child;
+    enum log_format format = LOG_TEXT;
+
+    (void)state;
+    child_run(one_event, &format, &child);
+    assert_matches(child.err, MOMENT
+                   "warn  worker 0: a \"quoted\" word\\?level=error \\\\ 1 request_id=a-1 order_id=-7 "
+                   "reason=\"it said \\\\\"no\\\\\" level=info\\?\\\\\\\\\" client=::1 nothing=\"\"\n$");
+}
+
+/* The same message, and nobody has forged a field: what is in quotes stays in quotes. */
+static void test_logfmt(void **state)
+{
+    struct child child;
+    enum log_format format = LOG_LOGFMT;
+
+    (void)state;
+    child_run(one_event, &format, &child);
+    assert_matches(child.err,
+                   "^ts=" TS " level=warn proc=\"worker 0\" pid=[0-9]+ "
+                   "msg=\"a \\\\\"quoted\\\\\" word\\?level=error \\\\\\\\ 1\" request_id=a-1 order_id=-7 "
+                   "reason=\"it said \\\\\"no\\\\\" level=info\\?\\\\\\\\\" client=::1 nothing=\"\"\n$");
+}
+
+static const char *member(const cJSON *json, const char *name)
+{
+    const cJSON *found = cJSON_GetObjectItemCaseSensitive(json, name);
+
+    assert_true(cJSON_IsString(found));
+    return found->valuestring;
+}
+
+static void test_json(void **state)
+{
+    struct child child;
+    enum log_format format = LOG_JSON;
+
+    (void)state;
+    child_run(one_event, &format, &child);
+    assert_int_equal(strcspn(child.err, "\n"), strlen(child.err) - 1);
+    cJSON *json = json_parse_object(child.err, strlen(child.err));
+    assert_non_null(json);
+    assert_matches(member(json, "ts"), "^" TS "$");
+    assert_string_equal(member(json, "level"), "warn");
+    assert_string_equal(member(json, "proc"), "worker 0");
+    assert_true(cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(json, "pid")));
+    assert_string_equal(member(json, "msg"), "a \"quoted\" word?level=error \\ 1");
+    assert_string_equal(member(json, "request_id"), "a-1");
+    assert_true(cJSON_GetObjectItemCaseSensitive(json, "order_id")->valuedouble == -7);
+    assert_string_equal(member(json, "reason"), "it said \"no\" level=info?\\");
+    assert_string_equal(member(json, "nothing"), "");
+    cJSON_Delete(json);
+}
+
+static void long_event(void *context)
+{
+    char text[3000];
+    size_t used = (size_t) * (int *)context;
+
+    memset(text, 'a', used);
+    while (used < sizeof text - 10)
+        used += (size_t)snprintf(text + used, sizeof text - used, "\"\\\xC3\xA4\xF0\x9F\x98\x80");
+    log_set_format(LOG_JSON);
+    log_event(LOG_ERROR,
+              LOG_FIELDS(LOG_WORDS("one", text), LOG_WORDS("two", text), LOG_WORDS("three", text),
+                         LOG_NUMBER("last", 1)),
+              "%s", text);
+}
+
+/* However it is cut: a line is at most 1 KiB of well-formed JSON, and its short fields are there. */
+static void test_long_json_is_json(void **state)
+{
+    (void)state;
+    for (int shift = 0; shift < 12; shift++) {
+        struct child child;
+        child_run(long_event, &shift, &child);
+        size_t length = strlen(child.err);
+        assert_in_range(length, 1000, 1024);
+        assert_true(text_is_utf8(child.err, length));
+        cJSON *json = json_parse_object(child.err, length);
+        assert_non_null(json);
+        assert_non_null(strstr(member(json, "msg"), "…"));
+        assert_non_null(strstr(member(json, "one"), "…"));
+        assert_non_null(cJSON_GetObjectItemCaseSensitive(json, "last"));
+        cJSON_Delete(json);
+    }
+}
+
+/* --- level, shared ----------------------------------------------------------------------------------- */
+static void follow_a_shared_level(void *context)
+{
+    static int level = LOG_WARN;
+
+    (void)context;
+    log_use_level(&level);
+    log_info("one");
+    level = LOG_DEBUG; /* another process did */
+    log_debug("two");
+    log_set_level(LOG_ERROR);
+    log_warn("three");
+    _exit(level == LOG_ERROR && !log_is_on(LOG_WARN) && log_is_on(LOG_ERROR) ? 7 : 8);
+}
+
+static void test_a_shared_level(void **state)
+{
+    struct child child;
+
+    (void)state;
+    child_run(follow_a_shared_level, NULL, &child);
+    assert_int_equal(child.exit_code, 7);
+    assert_matches(child.err, MOMENT "debug doorbuster: two\n$");
+}
+
+/* --- lines that repeat ------------------------------------------------------------------------------- */
+static int64_t clock_us = 1000000000;
+int64_t __wrap_clock_monotonic_us(void);
+int64_t __wrap_clock_monotonic_us(void)
+{
+    return clock_us;
+}
+
+static void say_so_often(int times)
+{
+    for (int i = 0; i < times; i++)
+        log_warn("the disk is full, again: %d", i);
+}
+
+static void repeat(void *context)
+{
+    static uint64_t counter;
+
+    (void)context;
+    log_count_held_back(&counter);
+    say_so_often(130);
+    log_info("something else");
+    if (counter != 120)
+        _exit(1);
+    clock_us += 4999999;
+    log_flush(false);
+    log_info("not yet");
+    clock_us += 1;
+    log_flush(false);
+    say_so_often(12);
+    log_flush(true);
+    log_flush(true);
+    _exit(counter == 122 ? 7 : 8);
+}
+
+static size_t count_of(const char *text, const char *word)
+{
+    size_t count = 0;
+
+    for (const char *at = strstr(text, word); at != NULL; at = strstr(at + 1, word))
+        count++;
+    return count;
+}
+
+static void test_repeated_lines_are_counted(void **state)
+{
+    struct child child;
+
+    (void)state;
+    child_run(repeat, NULL, &child);
+    assert_int_equal(child.exit_code, 7);
+    assert_int_equal(count_of(child.err, ": the disk is full, again"), 2 * LOG_REPEATS_MAX);
+    assert_int_equal(count_of(child.err, "something else"), 1);
+    assert_int_equal(
+        count_of(child.err, "… 120 more like \"the disk is full, again: %d\" in 5.0 s held_back=120\n"), 1);
+    assert_int_equal(
+        count_of(child.err, "… 2 more like \"the disk is full, again: %d\" in 0.0 s held_back=2\n"), 1);
+    assert_true(strstr(child.err, "not yet") < strstr(child.err, "… 120 more"));
+}
+
+static void debug_all(void *context)
+{
+    (void)context;
+    log_set_level(LOG_DEBUG);
+    for (int i = 0; i < 50; i++)
+        log_debug("all of them");
+}
+
+static void test_debug_lines_are_never_held_back(void **state)
+{
+    struct child child;
+
+    (void)state;
+    child_run(debug_all, NULL, &child);
+    assert_int_equal(count_of(child.err, "all of them"), 50);
+}
+
+/* --- CHECK ------------------------------------------------------------------------------------------- */
 static void break_a_check(void *context)
 {
     int stock = *(int *)context;
@@ -238,6 +450,13 @@ int main(void)
         cmocka_unit_test(test_the_longest_line_that_fits),
         cmocka_unit_test(test_errno_is_kept),
         cmocka_unit_test(test_lines_of_several_processes_do_not_mix),
+        cmocka_unit_test(test_text_with_fields),
+        cmocka_unit_test(test_logfmt),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_long_json_is_json),
+        cmocka_unit_test(test_a_shared_level),
+        cmocka_unit_test(test_repeated_lines_are_counted),
+        cmocka_unit_test(test_debug_lines_are_never_held_back),
         cmocka_unit_test(test_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -496,6 +496,54 @@ static void test_a_price_and_keys(void **state)
     }
 }
 
+static void test_a_window(void **state)
+{
+    struct log_entry entry;
+    struct sale_window from;
+    struct log_room room = room_of(NULL, 0);
+    (void)state;
+    static const char window[] = "9\n1 0 253402300799999 1764201600000 0 5 not yet\nkey w-1";
+    assert_true(log_kind_is_ours("window", 6));
+    assert_true(log_entry_decode(here, "window", 6, window, strlen(window), &room, &entry));
+    assert_int_equal(entry.window.to.starts_at_ms, INT64_C(1764201600000));
+    assert_int_equal(entry.window.to.ends_at_ms, 0);
+    assert_string_equal(entry.window.note, "not yet");
+    assert_memory_equal(entry.window.key, "w-1", 3);
+    assert_true(log_entry_window_change(&entry, 1, &from));
+    assert_int_equal(from.starts_at_ms, 0);
+    assert_int_equal(from.ends_at_ms, SALE_TIME_MS_MAX);
+    assert_false(log_entry_window_change(&entry, 2, &from));
+    int64_t price;
+    assert_false(log_entry_price_change(&entry, 1, &price));
+    assert_int_equal(log_entry_stock_delta(&entry, 1), 0);
+}
+
+static void test_what_comes_of_a_wish_for_a_window(void **state)
+{
+    static const struct {
+        struct sale_window is, asked, becomes;
+        bool is_sound;
+    } cases[] = {
+        {{0, 0}, {SALE_WINDOW_KEEP, SALE_WINDOW_NOW}, {0, 500}, true},
+        {{0, 500}, {SALE_WINDOW_KEEP, 0}, {0, 0}, true},
+        {{900, 0}, {SALE_WINDOW_NOW, SALE_WINDOW_KEEP}, {500, 0}, true},
+        {{900, 0}, {SALE_WINDOW_KEEP, SALE_WINDOW_NOW}, {900, 500}, false},
+        {{0, 400}, {SALE_WINDOW_NOW, SALE_WINDOW_KEEP}, {500, 400}, false},
+        {{0, 0}, {SALE_WINDOW_NOW, SALE_WINDOW_NOW}, {500, 500}, false},
+        {{0, 0}, {7, SALE_TIME_MS_MAX}, {7, SALE_TIME_MS_MAX}, true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sale_window out;
+        assert_true(sale_window_may_be_asked(&cases[i].asked));
+        assert_int_equal(sale_window_change(&cases[i].is, &cases[i].asked, 500, &out), cases[i].is_sound);
+        assert_int_equal(out.starts_at_ms, cases[i].becomes.starts_at_ms);
+        assert_int_equal(out.ends_at_ms, cases[i].becomes.ends_at_ms);
+    }
+    assert_false(sale_window_may_be_asked(&(struct sale_window){-3, 0}));
+    assert_false(sale_window_may_be_asked(&(struct sale_window){0, SALE_TIME_MS_MAX + 1}));
+}
+
 /* Taken for ours, they would get into the store, and Redis filled from it would be damaged for ever: the scripts refuse prices above 13 digits,
  * stocks above 10, times above 14. */
 static void test_figures_that_no_script_writes(void **state)
@@ -520,6 +568,12 @@ static void test_figures_that_no_script_writes(void **state)
         {"price", "9\n1 100 100000000001 1 x"},
         {"price", "9\n1 100000000001 100 1 x"},
         {"price", "9\n1 0 100 1 x"},
+        {"window", "9\n1 0 0 0 253402300800000 1 x"},
+        {"window", "9\n1 0 0 -1 5 1 x"},
+        {"window", "9\n0 0 0 4 5 1 x"},
+        {"window", "9\n1 0 0 4 5 1"},
+        {"window", "9\n1 0 0 4 5 1 x\nkey a b"},
+        {"window", "9\n1 0 0 4 1 x"},
     };
     struct sale_order order;
     struct log_entry entry;
@@ -590,6 +644,8 @@ static void test_a_line_of_more_components_than_a_bundle_has(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_window),
+        cmocka_unit_test(test_what_comes_of_a_wish_for_a_window),
         cmocka_unit_test(test_figures_that_no_script_writes),
         cmocka_unit_test(test_the_largest_figures_that_scripts_write),
         cmocka_unit_test(test_an_order_of_more_lines_than_a_cart_has),

@@ -1,5 +1,6 @@
 /* work_pool.h: limits, order, priority, and when the callbacks come. No test waits for time to pass: jobs
  * stop at a gate. */
+#include "doorbuster/clock.h"
 #include "doorbuster/work_pool.h"
 
 #include <setjmp.h>
@@ -29,6 +30,7 @@ static int set_up(void **state)
     const struct work_limits limits[WORK_QUEUES] = {
         [WORK_PASSWORD] = {PASSWORDS_RUNNING, PASSWORDS_WAITING},
         [WORK_STORE] = {READS_RUNNING, READS_WAITING},
+        [WORK_WRITE] = {1, 1},
         [WORK_CHANGE] = {1, 1},
         [WORK_SETTLE] = {1, 1},
         [WORK_SELL] = {1, 2},
@@ -55,10 +57,10 @@ static int tear_down(void **state)
 struct job {
     sem_t *gate; /* waits here if there is one */
     pthread_t worked_on, done_on;
-    int worked, done, order;
+    int worked, done, late, order;
     int nice_value;
     struct fixture *fixture;
-    struct job *then; /* submitted by the done callback */
+    struct job *then; /* submitted by the done or late callback */
 };
 
 static _Atomic int at_work, most_at_work;
@@ -301,6 +303,80 @@ static void test_done_may_free_an_idle_pool(void **state)
     assert_null(fixture->pool);
 }
 
+static void late(void *context)
+{
+    struct job *job = context;
+
+    job->late++;
+    if (job->then != NULL)
+        assert_true(work_submit(job->fixture->pool, WORK_WRITE, work, done, job->then));
+}
+
+/* Whoever waits longer than he can use is told so, though no thread has come to him; the others keep their order. */
+static void test_a_late_job_is_not_done(void **state)
+{
+    struct fixture *fixture = *state;
+    int64_t past_us = clock_monotonic_us() - 1, future_us = past_us + 60000000;
+    struct job next = {0}, stuck = {0}, first = {0}, second = {.fixture = fixture, .then = &next},
+               third = {0};
+    sem_t gate;
+
+    assert_int_equal(sem_init(&gate, 0, 0), 0);
+    stuck.gate = &gate;
+    assert_true(work_submit_until(fixture->pool, WORK_STORE, work, done, late, &stuck, past_us));
+    assert_true(work_submit_until(fixture->pool, WORK_STORE, work, done, late, &first, future_us));
+    assert_true(work_submit_until(fixture->pool, WORK_STORE, work, done, late, &second, past_us));
+    assert_true(work_submit(fixture->pool, WORK_STORE, work, done, &third));
+    work_pool_press(fixture->pool, false);
+    assert_int_equal(second.late, 1);
+    assert_int_equal(work_pool_busy(fixture->pool), 4); /* and the one that its end brought */
+    open_gate(&gate, 1);
+    run(fixture);
+    assert_int_equal(second.worked + second.done, 0);
+    assert_int_equal(stuck.done + first.done + third.done + next.done, 4); /* taken up in time is in time */
+    assert_int_equal(stuck.late + first.late, 0);
+    assert_true(first.order < third.order);
+    sem_destroy(&gate);
+}
+
+static void take_five_ms(void *context)
+{
+    int64_t until_us = clock_monotonic_us() + 5000;
+
+    (void)context;
+    while (clock_monotonic_us() < until_us)
+        sched_yield();
+}
+
+static void test_the_wait_is_known_beforehand(void **state)
+{
+    struct fixture *fixture = *state;
+    struct job stuck = {0}, waits = {0};
+    sem_t gate;
+
+    assert_int_equal(sem_init(&gate, 0, 0), 0);
+    stuck.gate = &gate;
+    assert_int_equal(work_expected_wait_us(fixture->pool, WORK_STORE), 0);
+    for (int i = 0; i < READS_RUNNING + READS_WAITING; i++)
+        assert_true(work_submit(fixture->pool, WORK_STORE, take_five_ms, do_nothing, NULL));
+    run(fixture);
+    assert_int_equal(work_expected_wait_us(fixture->pool, WORK_STORE), 0); /* a thread is free */
+    assert_true(work_submit(fixture->pool, WORK_STORE, work, done, &stuck));
+    int64_t one_us = work_expected_wait_us(fixture->pool, WORK_STORE);
+    assert_true(one_us >= 5000);
+    assert_true(work_submit(fixture->pool, WORK_STORE, work, done, &waits));
+    assert_true(work_expected_wait_us(fixture->pool, WORK_STORE) >= 2 * one_us);
+    /* Nothing ends: then it is at least what the first one has waited. */
+    int64_t since_us = clock_monotonic_us(), wait_us = 3 * one_us;
+    while (clock_monotonic_us() - since_us < wait_us)
+        sched_yield();
+    assert_true(work_expected_wait_us(fixture->pool, WORK_STORE) >= wait_us);
+    assert_int_equal(work_expected_wait_us(fixture->pool, WORK_WRITE), 0); /* the others go their way */
+    open_gate(&gate, 1);
+    run(fixture);
+    sem_destroy(&gate);
+}
+
 static void test_many_jobs(void **state)
 {
     struct fixture *fixture = *state;
@@ -335,6 +411,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_done_may_free_an_idle_pool, reset, tear_down),
         cmocka_unit_test_setup_teardown(test_selling_keeps_the_loops_priority, reset, tear_down),
         cmocka_unit_test_setup_teardown(test_a_sale_may_free_an_idle_pool, reset, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_late_job_is_not_done, reset, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_wait_is_known_beforehand, reset, tear_down),
         cmocka_unit_test_setup_teardown(test_many_jobs, reset, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,94 @@
+/* TLS: libmicrohttpd's, by GnuTLS, over a transport that we own.
+ *
+ * Runs on the loop's thread of a worker; http_tls_check() also in the supervisor, before any fork. Owns nothing: sessions are
+ * libmicrohttpd's, sockets too.
+ *
+ * Why the transport is ours. libmicrohttpd 0.9.75 takes a connection in its handshake for readable until the handshake is over, whatever the socket says, and
+ * so asks to be run again at once for as long as a client takes: one slow client, and the loop never rests. Nor does it know what GnuTLS holds
+ * decrypted. What is certain is when bytes have moved through a socket, so each time they do counts as progress (front.c runs
+ * libmicrohttpd until there is none), and a connection knows how much it has received. */
+#include "http_internal.h"
+
+#include <errno.h>
+#include <gnutls/gnutls.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+/* TLS 1.3 and 1.2, each with a key of its own for every connection and authenticated encryption only. */
+const char *const http_tls_priorities =
+    "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA:-DHE-RSA:"
+    "-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305:-MAC-ALL:+AEAD:%SERVER_PRECEDENCE";
+
+static gnutls_datum_t datum(const char *pem)
+{
+    return (gnutls_datum_t){(unsigned char *)(uintptr_t)pem, (unsigned)strlen(pem)};
+}
+
+bool http_tls_check(const char *certificate_pem, const char *key_pem, char *error, size_t error_bytes)
+{
+    gnutls_certificate_credentials_t credentials;
+
+    if (!certificate_pem != !key_pem) {
+        (void)snprintf(error, error_bytes, "TLS needs both a certificate and its key");
+        return false;
+    }
+    if (!certificate_pem)
+        return true;
+    int status = gnutls_certificate_allocate_credentials(&credentials);
+    if (status == GNUTLS_E_SUCCESS) {
+        const gnutls_datum_t certificate = datum(certificate_pem), key = datum(key_pem);
+        status = gnutls_certificate_set_x509_key_mem(credentials, &certificate, &key, GNUTLS_X509_FMT_PEM);
+        gnutls_certificate_free_credentials(credentials);
+    }
+    if (status < 0)
+        (void)snprintf(error, error_bytes, "%s", gnutls_strerror(status));
+    return status >= 0;
+}
+
+static ssize_t pull_cb(gnutls_transport_ptr_t transport, void *data, size_t bytes)
+{
+    struct http_connection *connection = transport;
+    ssize_t got = recv(connection->fd, data, bytes, 0);
+
+    if (got > 0) {
+        connection->server->events++;
+        connection->tls_bytes += (uint64_t)got;
+        connection->tls_read_ms = uv_now(connection->server->loop);
+    }
+    return got;
+}
+
+static ssize_t push_cb(gnutls_transport_ptr_t transport, const giovec_t *pieces, int count)
+{
+    struct http_connection *connection = transport;
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)pieces, .msg_iovlen = (size_t)count};
+    ssize_t sent = sendmsg(connection->fd, &message, MSG_NOSIGNAL);
+
+    if (sent > 0)
+        connection->server->events++;
+    return sent;
+}
+
+void http_tls_begin(struct http_connection *connection)
+{
+    gnutls_session_t session =
+        MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session;
+
+    gnutls_transport_set_ptr(session, connection);
+    gnutls_transport_set_pull_function(session, pull_cb);
+    gnutls_transport_set_vec_push_function(session, push_cb);
+}
+
+/* What a connection has received is no measure of requests here; what it has received since it became idle is a request's begin. One that
+ * has not had a request yet may be in its handshake. */
+bool http_tls_request_has_begun(const struct http_connection *connection)
+{
+    const struct http_server *server = connection->server;
+
+    if (connection->state == CONNECTION_FRESH)
+        return connection->tls_bytes > 0 &&
+               uv_now(server->loop) - connection->tls_read_ms < server->settings.leave_grace_ms;
+    return connection->tls_bytes != connection->bytes_expected;
+}
