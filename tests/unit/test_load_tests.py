@@ -45,7 +45,7 @@ def a_sample(second: int) -> dict:
     products = [{"id": 1, "name": "Everyday <&>", "store": 1_000_000 - 500 * second, "redis": 1_000_000 - 500 * second}]
     if second > 10:
         products.append({"id": 2, "name": "Drop", "store": max(0, 400 - 20 * second), "redis": None if second == 21 else max(0, 400 - 20 * second)})
-    return {"at": BEGAN + second, "cpu": {"server": 0.5, "redis": 0.1, "load": 0.9}, "products": products}
+    return {"at": BEGAN + second, "cpu": {"server": 0.5, "redis": 0.1, "load": 0.9, "others": 0.2}, "products": products}
 
 
 def a_result(**changes: object) -> dict:
