@@ -163,8 +163,8 @@ def rows_of_production(run: Run) -> list[Row]:
         rows.append(below(f"{what}: selling again after", seconds, RECOVERY_SECONDS_MAX, "s") if seconds is not None
                     else Row(f"{what}: selling again after", "not in this run", f"< {RECOVERY_SECONDS_MAX} s", False))
     if run.samples:
-        rows.append(Row("processors in use at most", ", ".join(f"{name} {busiest_processors(run.samples, who):.1f}" for name, who in
-                                                               (("Locust", "load"), ("server", "server"), ("Redis", "redis")))))
+        names = (("Locust", "load"), ("server", "server"), ("Redis", "redis"), ("others", "others"))
+        rows.append(Row("processors in use at most", ", ".join(f"{name} {busiest_processors(run.samples, who):.1f}" for name, who in names)))
     store = result["store"]
     rows.append(Row("verify", f"{store['checks'] - len(store['checks_failed'])} of {store['checks']} checks", "all", store["ok"]))
     return rows
