@@ -16,6 +16,7 @@ COPY CMakeLists.txt ./
 COPY cmake cmake
 COPY include include
 COPY src src
+COPY web web
 RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DDOORBUSTER_TESTS=OFF -DCMAKE_INSTALL_PREFIX=/usr/local \
  && cmake --build /build \
  && cmake --install /build --prefix /install --component programs --strip

@@ -2,15 +2,19 @@
 # The Black Friday sale, from nothing to a result table: installs what is missing, builds, starts a server of its own, lets the
 # people in, and asks the store what was sold.
 #
-#   scripts/demo.sh [-t 60s] [--scenario v1_stress|v1_basic|v2_multi|v3_redlock] [--users N] [--rate N] [--keep]
+#   scripts/demo.sh [-t 60s] [--scenario NAME] [--users N] [--rate N] [--report FILE] [--keep]
 #
-#   -t, --time      how long the people are there: 60s, 2m, 1h            default 60s
+#   -t, --time      how long the people are there: 60s, 2m, 1h            default 60s; v4_soak 10m
 #   --scenario      v1_stress: 300 people, hardly waiting, 100 units      default v1_stress
 #                   v1_basic:  100 people in no hurry, 100 units
 #                   v2_multi:  300 people with carts, ten products, two bundles, a clerk who restocks
 #                   v3_redlock: those of v1_stress at the Redlock gate; two of its five lock nodes are killed in mid-sale
-#   --users N       how many people                                       default the scenario's
-#   --rate N        how many arrive a second                              default the scenario's
+#                   v4_baseline, v4_ramp, v4_spike, v4_step, v4_soak: up to 1,000 people in this shape, while an admin restocks and puts
+#                              products on sale; in spike and soak Redis and a worker are killed in the middle
+#   --users N       how many people; of v4 at most                        default the scenario's
+#   --rate N        how many arrive a second; not for v4                  default the scenario's
+#   --report FILE   the run as a page with plots goes there, and nothing else is kept; default reports/SCENARIO-TIME/report.html, beside the
+#                   figures it was made of (scripts/report.sh makes it again)
 #   --keep          keep the data folder and the logs, and say where
 #
 # Exits 0 only if every target in the table is met. Everything runs on a free port of the loopback address and in a temporary
@@ -28,9 +32,11 @@ VERIFY_LINES_MAX=20 # of many products, only the checks that do not hold are sho
 LOCUST_EXTRA_SECONDS=120 # on top of the run: preflight, the last answers, verify
 NODES_TO_KILL=2,4        # of five, so that a majority is left
 
-duration=60s
+duration=
 scenario=v1_stress
+shape= # of v4: baseline, ramp, spike, step, soak
 gate=lua
+report=
 users=
 rate=
 keep=0
@@ -38,6 +44,7 @@ work=
 server_pid=
 locust_pid=
 outage_pid=
+watch_pid=
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n== %s\n' "$*"; }
@@ -63,7 +70,7 @@ read_options() {
     case $1 in
       -h | --help) usage && exit 0 ;;
       --keep) keep=1 && shift && continue ;;
-      -t | --time | --users | --rate | --scenario) (($# >= 2)) || refuse "$1 needs a value" ;;
+      -t | --time | --users | --rate | --scenario | --report) (($# >= 2)) || refuse "$1 needs a value" ;;
       *) refuse "unknown option $1; see scripts/demo.sh --help" ;;
     esac
     case $1 in
@@ -71,9 +78,11 @@ read_options() {
       --users) require_number "$1" "$2" && users=$2 ;;
       --rate) require_number "$1" "$2" && rate=$2 ;;
       --scenario) scenario=$2 ;;
+      --report) report=$2 ;;
     esac
     shift 2
   done
+  case $scenario in v4_soak) duration=${duration:-10m} ;; *) duration=${duration:-60s} ;; esac
   [[ $duration =~ ^([1-9][0-9]{0,4})([smh]?)$ ]] || refuse "-t $duration: must be like 60s, 2m or 1h"
   case ${BASH_REMATCH[2]} in
     m) seconds=$((BASH_REMATCH[1] * 60)) ;;
@@ -85,7 +94,11 @@ read_options() {
     v1_basic) users=${users:-100} rate=${rate:-10} ;;
     v2_multi) users=${users:-300} rate=${rate:-30} ;;
     v3_redlock) users=${users:-300} rate=${rate:-30} gate=redlock ;;
-    *) refuse "--scenario $scenario: must be v1_stress, v1_basic, v2_multi or v3_redlock" ;;
+    v4_baseline | v4_ramp | v4_spike | v4_step | v4_soak)
+      [[ -z $rate ]] || refuse "--rate does not go with $scenario, whose shape says who comes when"
+      shape=${scenario#v4_} users=${users:-0}
+      ;;
+    *) refuse "--scenario $scenario: must be v1_stress, v1_basic, v2_multi, v3_redlock or v4_baseline, _ramp, _spike, _step, _soak" ;;
   esac
 }
 
@@ -109,6 +122,7 @@ clean_up() {
   trap '' INT TERM HUP # a second Ctrl-C must not leave a server behind
   stop "$outage_pid"
   stop "$locust_pid"
+  stop "$watch_pid"
   stop "$server_pid"
   if [[ -n $work ]]; then
     if ((keep)); then
@@ -168,27 +182,52 @@ start_server() {
     sleep 0.1
   done
   grep -m 1 "ready on " "$log" | sed 's/^/  /'
+  "$PYTHON" -B "$ROOT/load_tests/report_page/machine.py" --bin "$BIN" --data "$work/data" --scenario "$scenario" --gate "$gate" \
+    --out "$work/run/machine.json"
 }
 
 set_up() {
-  step "Setting up $scenario"
+  local setup_scenario=${shape:+v4_production}
+  setup_scenario=${setup_scenario:-$scenario}
+  step "Setting up $setup_scenario"
   # For setup, which makes the account, and Locust, one of whose people restocks. Good for this run only.
   DOORBUSTER_ADMIN_PASSWORD=$("$PYTHON" -c 'import secrets; print(secrets.token_urlsafe(16))')
   export DOORBUSTER_ADMIN_PASSWORD
-  if ! "$BIN/setup" --scenario "$scenario" --data "$work/data" >"$work/logs/setup.log" 2>&1; then
+  if ! "$BIN/setup" --scenario "$setup_scenario" --data "$work/data" >"$work/logs/setup.log" 2>&1; then
     cat "$work/logs/setup.log" >&2
     fail "setup has failed"
   fi
   sed 's/^/  /' "$work/logs/setup.log"
 }
 
-# Half-way through the run two lock nodes are killed; they come back by themselves.
+# In the middle of some runs processes are killed; they come back by themselves.
 start_outage() {
-  [[ $gate == redlock ]] || return 0
-  "$PYTHON" -B "$ROOT/load_tests/v3_redlock/outage.py" --server "$server_pid" --host "http://127.0.0.1:$port" \
-    --after "$((seconds / 2))" --nodes "$NODES_TO_KILL" --progress "$work/logs/progress.log" --out "$work/logs/outages.json" \
+  local outage
+  case $scenario in
+    v3_redlock)
+      outage=("$ROOT/load_tests/v3_redlock/outage.py" --host "http://127.0.0.1:$port" --after "$((seconds / 2))" --nodes "$NODES_TO_KILL"
+        --out "$work/run/outages.json")
+      ;;
+    # When the first answers come, the shape has begun; the accounts are signed in before that.
+    v4_spike | v4_soak)
+      until [[ -s $work/run/timeline.jsonl ]] || ! is_alive "$locust_pid"; do sleep 0.1; done
+      outage=("$ROOT/load_tests/v4_production/outage.py" "$((seconds * 9 / 20))=redis" "$((seconds * 12 / 20))=worker 0")
+      ;;
+    *) return 0 ;;
+  esac
+  "$PYTHON" -B "${outage[@]}" --server "$server_pid" --events "$work/run/events.jsonl" --progress "$work/logs/progress.log" \
     >"$work/logs/outage.log" 2>&1 </dev/null 4<&- &
   outage_pid=$!
+}
+
+# Looks at the server from outside, once a second, until Locust has ended.
+start_watch() {
+  local deadline=$((SECONDS + READY_SECONDS_MAX))
+  "$PYTHON" -B "$ROOT/load_tests/common/watch.py" --host "http://127.0.0.1:$port" --server "$server_pid" --load "$work/logs/locust.pid" \
+    --out "$work/run/samples.jsonl" --events "$work/run/events.jsonl" >"$work/logs/watch.log" 2>&1 </dev/null 4<&- &
+  watch_pid=$!
+  # It signs in before the crowd does.
+  until [[ -e $work/run/samples.jsonl ]] || ! is_alive "$watch_pid" || ((SECONDS >= deadline)); do sleep 0.05; done
 }
 
 # Prints the lines of the progress file that have come since the last call.
@@ -199,15 +238,24 @@ show_progress() {
 
 run_locust() {
   local status=0 deadline=$((SECONDS + seconds + LOCUST_EXTRA_SECONDS))
-  step "Letting $users people in, $rate a second, for $duration"
+  local folder=$scenario arguments=(-u "$users" -r "$rate" -t "${seconds}s")
+  if [[ -n $shape ]]; then folder=v4_production arguments=(); fi
+  if [[ -n $shape ]]; then
+    step "Letting people in, in the shape $shape, for $duration"
+  else
+    step "Letting $users people in, $rate a second, for $duration"
+  fi
   : >"$work/logs/progress.log"
   exec 4<"$work/logs/progress.log"
-  DOORBUSTER_VERIFY=$BIN/verify DOORBUSTER_DATA=$work/data DOORBUSTER_RESULT=$work/logs/result.json \
+  start_watch
+  DOORBUSTER_VERIFY=$BIN/verify DOORBUSTER_DATA=$work/data DOORBUSTER_RESULT=$work/run/result.json \
+    DOORBUSTER_TIMELINE=$work/run/timeline.jsonl DOORBUSTER_SHAPE=$shape DOORBUSTER_SECONDS=$seconds DOORBUSTER_USERS=$users \
     DOORBUSTER_PROGRESS=$work/logs/progress.log DOORBUSTER_ACKS=$work/logs/acks.txt PYTHONDONTWRITEBYTECODE=1 \
-    setsid "$LOCUST" -f "$ROOT/load_tests/$scenario/locustfile.py" --headless --only-summary \
-    --host "http://127.0.0.1:$port" -u "$users" -r "$rate" -t "${seconds}s" \
+    setsid "$LOCUST" -f "$ROOT/load_tests/$folder/locustfile.py" --headless --only-summary \
+    --host "http://127.0.0.1:$port" "${arguments[@]}" \
     >"$work/logs/locust.log" 2>&1 </dev/null 4<&- &
   locust_pid=$!
+  printf '%s\n' "$locust_pid" >"$work/logs/locust.pid"
   start_outage
   while is_alive "$locust_pid"; do
     show_progress
@@ -224,7 +272,7 @@ run_locust() {
   show_progress
   exec 4<&-
   locust_status=$status
-  if [[ ! -s $work/logs/result.json ]]; then
+  if [[ ! -s $work/run/result.json ]]; then
     tail -n 20 "$work/logs/locust.log" >&2
     fail "Locust left no result (exit $status)"
   fi
@@ -242,11 +290,24 @@ verify_store() {
   fi
 }
 
+# A page that shows the run: kept, whatever came out.
+make_report() {
+  local folder
+  wait "$watch_pid" || true # it has ended with Locust
+  if [[ -z $report ]]; then
+    folder=$ROOT/reports/$scenario-$(date -u +%Y%m%d-%H%M%S)
+    mkdir -p "$folder"
+    cp -r -- "$work/run/." "$folder"
+    report=$folder/report.html
+  fi
+  "$ROOT/scripts/report.sh" "$work/run" -o "$report" || say "  (no report page could be made)"
+}
+
 judge() {
-  local table_status=0 outages=()
-  [[ -z $outage_pid ]] || outages=("$work/logs/outages.json")
+  local table_status=0
   step "Result"
-  "$PYTHON" -B "$ROOT/load_tests/common/result_table.py" "$work/logs/result.json" "${outages[@]}" || table_status=$?
+  "$PYTHON" -B "$ROOT/load_tests/common/result_table.py" "$work/run" || table_status=$?
+  make_report
   ((table_status == 0)) || fail "a target was missed"
   ((verify_status == 0)) || fail "verify exits $verify_status"
   ((locust_status == 0)) || fail "Locust exits $locust_status though every target is met"
@@ -258,7 +319,7 @@ main() {
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   work=$(mktemp -d "${TMPDIR:-/tmp}/doorbuster-demo.XXXXXX")
-  mkdir "$work/logs"
+  mkdir "$work/logs" "$work/run"
   install_missing
   build
   start_server

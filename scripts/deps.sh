@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing of Doorbuster's needs, all of it from the distribution's own packages.
 #
-#   scripts/deps.sh [GROUP]...      groups: build run test load bench; none: build run
+#   scripts/deps.sh [GROUP]...      groups: build run test browser load bench; none: build run
 #
 # Asks for nothing, and touches nothing if nothing is missing: then it needs neither the network nor root.
 set -euo pipefail
@@ -11,6 +11,7 @@ declare -A PACKAGES=(
            libsodium-dev libcmocka-dev"
   [run]="redis-server curl"
   [test]="redis-server redis-tools sqlite3 docker-compose prometheus systemd mandoc curl python3 python3-jsonschema"
+  [browser]="chromium chromium-driver python3-selenium"
   [load]="python3-locust"
   [bench]="wrk nginx-light redis-server redis-tools python3"
 )
@@ -41,7 +42,7 @@ find_missing() {
   local group package
   missing=()
   for group in "$@"; do
-    [[ -n ${PACKAGES[$group]:-} ]] || refuse "unknown group '$group'; there are: build run test load bench"
+    [[ -n ${PACKAGES[$group]:-} ]] || refuse "unknown group '$group'; there are: build run test browser load bench"
     for package in ${PACKAGES[$group]}; do
       is_installed "$package" || [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")
     done

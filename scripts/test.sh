@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/deps.sh build run test load
+scripts/deps.sh build run test browser load
 
 build=build-test
 jobs=$(nproc)
@@ -19,11 +19,11 @@ failed=0
 (cd "$build" && ctest --parallel "$jobs" --output-on-failure --no-tests=error --timeout 300 "$@") || failed=1
 if [ $# -eq 0 ]; then
     echo "== docker-compose.yml"
-    docker-compose config --quiet && docker-compose --profile redlock config --quiet && echo "docker-compose.yml is accepted" || failed=1
+    docker-compose config --quiet && docker-compose --profile redlock config --quiet && docker-compose --profile monitoring config --quiet && echo "docker-compose.yml is accepted" || failed=1
     echo "== the demo, shortened"
-    scripts/demo.sh -t 15s || failed=1
-    scripts/demo.sh -t 10s --scenario v2_multi || failed=1
-    scripts/demo.sh -t 15s --scenario v3_redlock || failed=1
+    scripts/demo.sh -t 15s --report "$build/report.html" || failed=1
+    scripts/demo.sh -t 10s --scenario v2_multi --report "$build/report-v2.html" || failed=1
+    scripts/demo.sh -t 15s --scenario v3_redlock --report "$build/report-v3.html" || failed=1
     echo "== no failpoint in the release build"
     "$build/bin/server" --failpoints >"$build/failpoints"
     found=0

@@ -20,8 +20,8 @@ from locust import task
 
 import report
 import shelf_report
-from people import Answer, NotReady, Person, Sale, enter, fetch, fetch_token, judge_product_fields, run, set_scene
-from report import StoreReading
+from account import NotReady, enter, fetch, fetch_token
+from people import Answer, Person, Sale, judge_product_fields, run, set_scene
 from shelf import Lines, Product, ShelfTally
 
 OURS = re.compile(r"V2 (Product|Bundle) \d+")  # names of what is on the shelf; what `setup --reset` has retired is called otherwise
@@ -38,7 +38,7 @@ RESTOCK_TRIES_MAX = 5         # until the clerk has had an answer
 
 def scenario(name: str, users: int, spawn_rate: int) -> None:
     """To be called once by a locustfile: its name, and what holds if the command line says nothing."""
-    sale = Sale(preflight, progress, close, shelf_report.faults_of, shelf_report.summary, shelf_report.as_json)
+    sale = Sale(preflight, progress, shelf_report.close, shelf_report.faults_of, shelf_report.summary, shelf_report.as_json)
     set_scene(name, sale, users, spawn_rate)
 
 
@@ -75,23 +75,6 @@ def product_of(line: dict[str, Any], stock: int) -> Product:
 def progress(tally: ShelfTally) -> str:
     return (f"carts {tally.carts_sold:,} sold, {tally.carts_refused:,} refused  cancels {tally.cancels:,}"
             f"  restocks {tally.restocks:,}")
-
-
-def close(tally: ShelfTally, acks_path: str | None) -> StoreReading:
-    """Nobody asks any more: settles what is open, reads every stock once more, and asks the store."""
-    for person in [*tally.buyers, *tally.clerks]:
-        try:
-            person.settle_at_the_end(tally.host)
-        except NotReady as error:
-            tally.unexpected("a question that was open at the end could not be settled", f"{person.username}: {error}")
-    try:
-        headers = enter(tally.host)
-        for product in tally.products.values():
-            stock = fetch(f"{tally.host}/api/products/{product.id}/stock", headers=headers)
-            product.db_stock, product.redis_stock = stock["db_stock"], stock["redis_stock"]
-    except NotReady as error:
-        tally.unexpected("the stock at the end could not be read", str(error))
-    return shelf_report.read_store(tally, acks_path)
 
 
 # --- buyers -------------------------------------------------------------------------------------------------------------------------

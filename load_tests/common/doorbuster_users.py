@@ -15,7 +15,8 @@ from typing import Any
 from locust import task
 
 import one_product_report as report
-from people import Answer, NotReady, Person, Sale, enter, fetch, judge_product_fields, run, set_scene
+from account import NotReady, enter, fetch
+from people import Answer, Person, Sale, judge_product_fields, run, set_scene
 from tally import OneProductTally
 
 REPEAT_BUYERS_ONE_IN = 10   # of those who have bought, one in ten tries again

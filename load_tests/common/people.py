@@ -7,6 +7,7 @@ Settings, from the environment:
   DOORBUSTER_DATA      the server's data folder, for verify   default ./data
   DOORBUSTER_RESULT    also write the summary here, as JSON
   DOORBUSTER_PROGRESS  also write a line here every few seconds
+  DOORBUSTER_TIMELINE  also write a line of figures here every second, as JSON (timeline.py), for the report page
   DOORBUSTER_ACKS      keep the list of confirmed orders here, as `verify --acks` reads it; else it lasts as long as the run
 """
 from __future__ import annotations
@@ -15,8 +16,6 @@ import json
 import os
 import random
 import time
-import urllib.error
-import urllib.request
 import uuid
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -28,15 +27,15 @@ from locust.contrib.fasthttp import FastHttpUser, LocustUserAgent
 from locust.exception import StopUser
 from locust.runners import STATE_INIT, STATE_STOPPED, LocalRunner
 
+from account import PASSWORD, NotReady
 from acks import Acks
 from report import StoreReading
 from tally import Tally
+from timeline import Timeline, kind_of
 
-PASSWORD = "Black-Friday-1"
 SOLD_OUT = "Insufficient stock"
 PROGRESS_SECONDS = 5
 STOP_SECONDS_MAX = 10       # how long a stopping run waits for answers that are on their way
-PREFLIGHT_SECONDS_MAX = 10
 THROTTLE_RETRIES_MAX = 30   # a person who is told 429 this often in a row goes home
 THROTTLE_PAUSE_S_MAX = 5.0
 
@@ -86,6 +85,7 @@ class Run:
         self.sale: Any = None          # a Sale
         self.tally: Any = Tally()      # from the start of a run on the sale's own
         self.acks: Acks | None = None  # likewise
+        self.timeline = Timeline(None) # likewise
         self.ready = False
         self.judged = True
         self.environment: Any = None
@@ -168,6 +168,7 @@ class Person(FastHttpUser):
             response.request_meta["response_time"] = took_ms  # Locust's own figure is cut off to whole milliseconds
             answer = read_answer(response, sent_at)
             run.tally.answered(name, took_ms)
+            run.timeline.note(kind_of(method, path, answer.status, answer.is_sold_out()), took_ms)
             fault = judge(answer)
             if fault is None:
                 response.success()
@@ -235,39 +236,6 @@ def judge_stock(product_id: int) -> Judge:
     return judge
 
 
-# --- before the run and after it --------------------------------------------------------------------------------------------------
-
-
-class NotReady(Exception):
-    pass
-
-
-def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Any:
-    request = urllib.request.Request(url, data=body, headers=headers or {})
-    try:
-        with urllib.request.urlopen(request, timeout=PREFLIGHT_SECONDS_MAX) as response:
-            return json.load(response)
-    except urllib.error.HTTPError as error:
-        raise NotReady(f"{url} answers {error.code}: {error.read(200).decode(errors='replace')}") from error
-    except (OSError, ValueError) as error:
-        raise NotReady(f"no Doorbuster answers at {url}: {error}. Is the server running? (build/bin/server; --host names it)") from error
-
-
-def fetch_token(host: str, username: str, password: str) -> dict[str, str]:
-    """The header with which this account may ask."""
-    login = fetch(f"{host}/api/auth/login", urlencode({"username": username, "password": password}).encode())
-    return {"Authorization": f"Bearer {login['access_token']}"}
-
-
-def enter(host: str) -> dict[str, str]:
-    """Registers somebody who only watches; the header with which he may ask."""
-    fetch(f"{host}/health")
-    username = f"watcher_{uuid.uuid4().hex[:16]}"
-    as_json = {"Content-Type": "application/json"}
-    fetch(f"{host}/api/auth/register", json.dumps({"username": username, "password": PASSWORD}).encode(), as_json)
-    return fetch_token(host, username, PASSWORD)
-
-
 # --- hooks --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -299,8 +267,15 @@ def on_test_start(environment: Any, **_: Any) -> None:
     except OSError as error:
         refuse_to_start(environment, f"cannot write the list of confirmed orders: {error} (DOORBUSTER_ACKS)")
         return
+    try:
+        path = os.environ.get("DOORBUSTER_TIMELINE")
+        run.timeline = Timeline(open(path, "w", encoding="utf-8") if path else None)
+    except OSError as error:
+        refuse_to_start(environment, f"cannot write a line every second: {error} (DOORBUSTER_TIMELINE)")
+        return
     run.ready = True
     run.judged = False
+    gevent.spawn(write_timeline, run.tally)
     if os.environ.get("DOORBUSTER_PROGRESS"):
         gevent.spawn(write_progress, os.environ["DOORBUSTER_PROGRESS"], run.tally)
 
@@ -320,11 +295,19 @@ def write_progress(path: str, tally: Tally) -> None:
             out.flush()
 
 
+def write_timeline(tally: Tally) -> None:
+    """Until the run is judged; whoever judges it closes the file."""
+    while not run.judged and run.tally is tally:
+        gevent.sleep(1.0 - time.time() % 1.0)
+        run.timeline.write_line(time.time(), run.environment.runner.user_count, tally.unexpected_total())
+
+
 @events.test_stop.add_listener
 def on_test_stop(environment: Any, **_: Any) -> None:
     if run.judged:
         return
     run.judged = True
+    run.timeline.close()
     reading = run.sale.read_store(run.tally, run.acks.path if run.acks else None)
     if run.acks:
         run.acks.close()

@@ -20,7 +20,8 @@ import gevent
 
 import redlock_report as report
 from doorbuster_users import DoorbusterUser, look_for_product, look_for_sale
-from people import PREFLIGHT_SECONDS_MAX, Answer, NotReady, Sale, enter, fetch, run, set_scene
+from account import PREFLIGHT_SECONDS_MAX, NotReady, enter, fetch
+from people import Answer, Sale, run, set_scene
 from redlock_tally import RedlockTally
 from report import StoreReading
 

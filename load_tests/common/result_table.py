@@ -2,16 +2,22 @@
 """Prints the result of a run as a table: what, measured, target, verdict; of several products their books first. Exit 1 if a target was
 missed.
 
-  result_table.py RESULT.json [OUTAGES.json]     the file that DOORBUSTER_RESULT named during the run; what v3_redlock/outage.py wrote
+  result_table.py RESULT.json    the file that DOORBUSTER_RESULT named during the run
+  result_table.py RUNFOLDER      what a run of scripts/demo.sh has left: result.json, and what happened to the server meanwhile
+
+A target of v4_production that is beaten by ten is marked "ok, x10".
 """
 from __future__ import annotations
 
 import json
-import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
+
+import recovery
+from events import read_lines
+from tally import Histogram
 
 REQUESTS_PER_SECOND_MIN = 100
 AVERAGE_MS_MAX = 200
@@ -19,6 +25,10 @@ P99_MS_MAX = 1000
 # Below this many people, they and their waiting times set the rate, not the server. The rate is no target in other scenarios: 100 calm
 # people make 40 requests a second, however fast the server is.
 RATE_TARGET_PEOPLE_MIN = {"v1_stress": 300, "v2_multi": 50, "v3_redlock": 300}
+# Of v4_production. Rates are those of the busiest seconds; a thousand people who wait a little make them, fewer do not.
+PRODUCTION_RATE_MIN, PRODUCTION_PEOPLE_MIN = 1000, 1000
+PRODUCTION_P50_MS_MAX, PRODUCTION_P99_MS_MAX, RECOVERY_SECONDS_MAX = 50, 200, 30
+BUSIEST_SECONDS = 3
 
 
 @dataclass
@@ -27,13 +37,40 @@ class Row:
     measured: str
     target: str = ""
     ok: bool | None = None  # None: no target, printed for the reader
+    by_ten: bool = False    # the target is beaten by ten
 
     def cells(self) -> tuple[str, ...]:
-        return self.what, self.measured, self.target, verdict(self.ok)
+        return self.what, self.measured, self.target, verdict(self.ok) + (", x10" if self.ok and self.by_ten else "")
+
+
+@dataclass
+class Run:
+    """What a run has left. Of a run without a folder there is only the result."""
+    result: dict[str, Any]
+    outages: list[dict[str, Any]] | None = None  # what v3_redlock/outage.py wrote; None: nobody killed lock nodes
+    timeline: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)  # what watch.py saw
+
+
+def read_run(path: Path) -> Run:
+    if not path.is_dir():
+        return Run(json.loads(path.read_text(encoding="utf-8")))
+    run = Run(json.loads((path / "result.json").read_text(encoding="utf-8")), None, read_lines(path / "timeline.jsonl"),
+              sorted(read_lines(path / "events.jsonl"), key=lambda event: event["at"]), read_lines(path / "samples.jsonl"))
+    if run.result["scenario"] == "v3_redlock":
+        outages = path / "outages.json"
+        run.outages = json.loads(outages.read_text(encoding="utf-8")) if outages.exists() else []
+    return run
 
 
 def verdict(ok: bool | None) -> str:
     return "" if ok is None else "ok" if ok else "MISSED"
+
+
+def below(what: str, measured: float, limit: float, unit: str) -> Row:
+    digits = 0 if unit == "s" and measured == 0 else 1
+    return Row(what, f"{measured:.{digits}f} {unit}", f"< {limit:g} {unit}", measured < limit, measured < limit / 10)
 
 
 def exactly(what: str, measured: int, wanted: int) -> Row:
@@ -98,6 +135,65 @@ def rows_of_shelf(result: dict[str, Any]) -> list[Row]:
     ]
 
 
+def rows_of_production(run: Run) -> list[Row]:
+    """Books and answers as everywhere; speed at the busiest moment, and how soon people could buy again after a kill."""
+    result = run.result
+    people, rate, steady = most_people(run.timeline), busiest_rate(run.timeline), steady_times(run)
+    rate_counts = people >= PRODUCTION_PEOPLE_MIN and not result["bend"]
+    rows = [
+        Row("people at once, at most", f"{people:,}"),
+        Row("sold", f"{result['bought']:,}"),
+        Row("told sold out", f"{result['refused_sold_out']:,}"),
+        Row("products put on sale, restocks", f"{result['drops']}, {result['restocks']}"),
+        exactly("oversold", result["oversold"], 0),
+        Row("Redis and store differ", f"{result['mismatches']} of {result['stock_readings']:,}", "0", result["mismatches"] == 0),
+        exactly("unexpected answers", result["unexpected"], 0),
+        Row("answers lost, 503 or without Redis' figure", f"{result['interrupted']:,}", "" if result["kills_expected"] else "0",
+            None if result["kills_expected"] else result["interrupted"] == 0),
+        Row(f"requests/s, busiest {BUSIEST_SECONDS} s", f"{rate:,.0f}", f">= {PRODUCTION_RATE_MIN:,}" if rate_counts else "",
+            rate >= PRODUCTION_RATE_MIN if rate_counts else None, rate >= 10 * PRODUCTION_RATE_MIN),
+        below("p50", result["p50_ms"], PRODUCTION_P50_MS_MAX, "ms"),
+    ]
+    p99 = below("p99, without the seconds after a kill" if run.events else "p99", steady, PRODUCTION_P99_MS_MAX, "ms")
+    rows.append(p99 if not result["bend"] else Row("p99, the bend included", p99.measured))
+    if result["bend"]:
+        bend = result["bend"]
+        rows.append(Row("it bends at", f"{bend['users']:,} people, {bend['rate']:,.0f}/s: {bend['why']}"))
+    for what, _, seconds in recovery.recoveries(result["sold_at"], run.events):
+        rows.append(below(f"{what}: selling again after", seconds, RECOVERY_SECONDS_MAX, "s") if seconds is not None
+                    else Row(f"{what}: selling again after", "not in this run", f"< {RECOVERY_SECONDS_MAX} s", False))
+    if run.samples:
+        names = (("Locust", "load"), ("server", "server"), ("Redis", "redis"), ("others", "others"))
+        rows.append(Row("processors in use at most", ", ".join(f"{name} {busiest_processors(run.samples, who):.1f}" for name, who in names)))
+    store = result["store"]
+    rows.append(Row("verify", f"{store['checks'] - len(store['checks_failed'])} of {store['checks']} checks", "all", store["ok"]))
+    return rows
+
+
+def most_people(timeline: list[dict[str, Any]]) -> int:
+    return max((line["users"] for line in timeline), default=0)
+
+
+def busiest_rate(timeline: list[dict[str, Any]]) -> float:
+    counts = [line["all"][0] for line in timeline]
+    return max((sum(counts[i:i + BUSIEST_SECONDS]) / BUSIEST_SECONDS for i in range(len(counts) - BUSIEST_SECONDS + 1)), default=0.0)
+
+
+def busiest_processors(samples: list[dict[str, Any]], who: str) -> float:
+    return max(line["cpu"].get(who, 0.0) for line in samples)
+
+
+def steady_times(run: Run) -> float:
+    """The p99 of all seconds in which nothing was killed and everything that was had recovered."""
+    disturbed = [(at - 1, at + 1 + (RECOVERY_SECONDS_MAX if seconds is None else seconds))
+                 for _, at, seconds in recovery.recoveries(run.result["sold_at"], run.events)]
+    times = Histogram()
+    for line in run.timeline:
+        if not any(begin <= line["at"] <= end + 1 for begin, end in disturbed):
+            times.add_buckets(line["buckets"])
+    return times.percentile_ms(99) if times.count else run.result["p99_ms"]
+
+
 def rows_of_answers(result: dict[str, Any]) -> list[Row]:
     store, rate, average, p99 = result["store"], result["requests_per_second"], result["average_ms"], result["p99_ms"]
     rate_counts = result["people"] >= RATE_TARGET_PEOPLE_MIN.get(result["scenario"], sys.maxsize)
@@ -156,26 +252,34 @@ def cells_of_product(product: dict[str, Any]) -> tuple[str, ...]:
 
 def title(result: dict[str, Any]) -> str:
     what = (f"{result['stock_at_start']} units of \"{result['product']}\"" if "product" in result
-            else f"{len(result['products'])} products, bundles among them")
-    return f"  {result['scenario']}: {result['people']} people, {what}, {result['seconds']:.0f} s, {result['requests']:,} requests"
+            else f"{len(result['products'])} products" + (", bundles among them" if any(line["is_bundle"] for line in result["products"]) else ""))
+    shape = f" {result['shape']}" if "shape" in result else ""
+    return f"  {result['scenario']}{shape}: {result['people']} people, {what}, {result['seconds']:.0f} s, {result['requests']:,} requests"
+
+
+def rows_of(run: Run) -> list[Row]:
+    result = run.result
+    if result["scenario"] == "v4_production":
+        return rows_of_production(run)
+    rows = rows_of_shelf(result) if result.get("products") else rows_of_one_product(result)
+    rows += rows_of_redlock(result) if "locks" in result else []
+    rows += rows_of_outages(result["everyday"], run.outages) if run.outages is not None else []
+    return rows + rows_of_answers(result)
+
+
+def missed_targets(run: Run) -> list[str]:
+    return ([product["name"] for product in run.result.get("products", []) if not product["ok"]] +
+            [row.what for row in rows_of(run) if row.ok is False])
 
 
 def main() -> int:
-    with open(sys.argv[1], encoding="utf-8") as source:
-        result = json.load(source)
-    outages = None
-    if len(sys.argv) > 2:
-        outages = json.loads(Path(sys.argv[2]).read_text()) if os.path.exists(sys.argv[2]) else []
-    products = result.get("products", [])
-    rows = rows_of_shelf(result) if products else rows_of_one_product(result)
-    rows += rows_of_redlock(result) if "locks" in result else []
-    rows += rows_of_outages(result["everyday"], outages) if outages is not None else []
-    rows += rows_of_answers(result)
+    run = read_run(Path(sys.argv[1]))
+    result, products = run.result, run.result.get("products", [])
     print(title(result))
     if products:
         print(render_products(products))
-    print(render_rows(rows))
-    missed = [product["name"] for product in products if not product["ok"]] + [row.what for row in rows if row.ok is False]
+    print(render_rows(rows_of(run)))
+    missed = missed_targets(run)
     if not missed and result["ok"]:
         print("  All targets met.")
         return 0

@@ -4,11 +4,29 @@ from __future__ import annotations
 from typing import Any
 
 import report
+from account import NotReady, enter, fetch
 from report import StoreReading
 from shelf import Product, ShelfTally
 
 # What `verify` counts and people were told of.
 TOLD = ("restocked", "cancelled", "sold")
+
+
+def close(tally: ShelfTally, acks_path: str | None) -> StoreReading:
+    """Nobody asks any more: settles what is open, reads every stock once more, and asks the store."""
+    for person in [*tally.buyers, *tally.clerks]:
+        try:
+            person.settle_at_the_end(tally.host)
+        except NotReady as error:
+            tally.unexpected("a question that was open at the end could not be settled", f"{person.username}: {error}")
+    try:
+        headers = enter(tally.host)
+        for product in tally.products.values():
+            stock = fetch(f"{tally.host}/api/products/{product.id}/stock", headers=headers)
+            product.db_stock, product.redis_stock = stock["db_stock"], stock["redis_stock"]
+    except NotReady as error:
+        tally.unexpected("the stock at the end could not be read", str(error))
+    return read_store(tally, acks_path)
 
 
 def read_store(tally: ShelfTally, acks_path: str | None) -> StoreReading:

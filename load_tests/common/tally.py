@@ -33,6 +33,21 @@ class Histogram:
         self.max_ms = max(self.max_ms, took_ms)
         self._buckets[int(math.log2(max(took_ms, self._SMALLEST_MS) / self._SMALLEST_MS) * self._PER_DOUBLING)] += 1
 
+    def buckets(self) -> dict[int, int]:
+        return dict(self._buckets)
+
+    def add_buckets(self, buckets: dict[str, int]) -> None:
+        """Of another histogram, as JSON has them; the total and the longest are then those of the buckets' edges."""
+        for bucket, count in buckets.items():
+            edge_ms = self._edge_ms(int(bucket))
+            self.count += count
+            self.total_ms += edge_ms * count
+            self.max_ms = max(self.max_ms, edge_ms)
+            self._buckets[int(bucket)] += count
+
+    def _edge_ms(self, bucket: int) -> float:
+        return self._SMALLEST_MS * 2 ** ((bucket + 1) / self._PER_DOUBLING)
+
     def average_ms(self) -> float:
         return self.total_ms / self.count if self.count else 0.0
 
@@ -43,7 +58,7 @@ class Histogram:
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
             if seen >= wanted:
-                return min(self._SMALLEST_MS * 2 ** ((bucket + 1) / self._PER_DOUBLING), self.max_ms)
+                return min(self._edge_ms(bucket), self.max_ms)
         return 0.0
 
     def figures(self) -> dict[str, float]:

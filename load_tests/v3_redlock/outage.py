@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Kills private lock nodes of a running server with SIGKILL, one after another, and watches them come back.
 
-  outage.py --server PID --host URL --after SECONDS [--nodes 2,4] [--progress FILE] [--out FILE]
+  outage.py --server PID --host URL --after SECONDS [--nodes 2,4] [--progress FILE] [--events FILE] [--out FILE]
 
 PID is the supervisor's: only a child of it that runs "redis-server unixsocket:…/nodeN.sock" is killed. A line for each node goes to
 `--progress` as soon as it votes again, and all times to `--out`. Exit 1 if a node was not there, or did not come back.
@@ -19,6 +19,9 @@ import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "common"))
+from events import note_event  # noqa: E402
 
 PAUSE_SECONDS = 2.0           # between two nodes: less than a restarted one keeps silent, so both are missing at once
 NODE_POLL_SECONDS = 0.02
@@ -130,6 +133,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--after", type=float, required=True, metavar="SECONDS", help="until the first node is killed")
     parser.add_argument("--nodes", default="2,4", metavar="N,N", help="which, in this order (default 2,4)")
     parser.add_argument("--progress", metavar="FILE", help="add a line here for each event")
+    parser.add_argument("--events", metavar="FILE", help="note here when a node was killed and when it voted again, for the report page")
     parser.add_argument("--out", metavar="FILE", help="write all times here, as JSON")
     return parser.parse_args()
 
@@ -148,9 +152,12 @@ def main() -> int:
             failed = True
             continue
         outages.append(outage)
+        note_event(arguments.events, f"node {node} killed", time.time() - (time.monotonic() - outage.down))
         tell(arguments.progress, outage.line())
     for outage in outages:
         wait_for_vote(arguments.host, outage)
+        if outage.votes is not None:
+            note_event(arguments.events, f"node {outage.node} votes again", time.time() - (time.monotonic() - outage.votes))
         tell(arguments.progress, outage.line_of_vote())
     if arguments.out:
         Path(arguments.out).write_text(json.dumps([asdict(outage) for outage in outages]))

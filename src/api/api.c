@@ -43,7 +43,9 @@ static const struct http_route routes[] = {
     {HTTP_POST, "/api/auth/register", "register", accounts_register},
     {HTTP_POST, "/api/auth/login", "login", accounts_login},
     {HTTP_GET, "/api/auth/me", "me", accounts_me},
-    {HTTP_GET, "/", "root", operations_root},
+    {HTTP_GET, "/", "root", pages_root},
+    {HTTP_GET, "/dashboard", "dashboard", pages_dashboard},
+    {HTTP_GET, "/assets/{name}", "asset", pages_asset},
     {HTTP_GET, "/health", "health", operations_health},
     {HTTP_GET, "/health/ready", "ready", readiness_get},
     {HTTP_GET, "/metrics", "metrics", operations_metrics},
@@ -51,10 +53,8 @@ static const struct http_route routes[] = {
     {HTTP_GET, "/api/figures", "figures", events_figures},
     {HTTP_GET, "/problems", "problems", problem_pages_list},
     {HTTP_GET, "/problems/{slug}", "problem", problem_pages_get},
-    {HTTP_GET, "/openapi.json", "openapi", docs_description},
-    {HTTP_GET, "/docs", "docs", docs_page},
-    {HTTP_GET, "/assets/docs.css", "asset", docs_style},
-    {HTTP_GET, "/assets/docs.js", "asset", docs_script},
+    {HTTP_GET, "/openapi.json", "openapi", pages_description},
+    {HTTP_GET, "/docs", "docs", pages_docs},
 };
 
 const struct http_route *api_routes(size_t *count)

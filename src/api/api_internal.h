@@ -202,17 +202,20 @@ void stock_changes_create(struct http_request *request, void *api);
 void price_changes_create(struct http_request *request, void *api);
 void window_changes_create(struct http_request *request, void *api);
 void audit_list(struct http_request *request, void *api);
+/* The shop window for browsers, operations_root() for everybody else. */
+void pages_root(struct http_request *request, void *api);
+void pages_dashboard(struct http_request *request, void *api);
+void pages_asset(struct http_request *request, void *api);
 void events_stream(struct http_request *request, void *api);
 void events_figures(struct http_request *request, void *api);
+/* Name, version and links, as JSON. */
 void operations_root(struct http_request *request, void *api);
 void operations_health(struct http_request *request, void *api);
 void readiness_get(struct http_request *request, void *api);
 void operations_metrics(struct http_request *request, void *api);
 void problem_pages_list(struct http_request *request, void *api);
 void problem_pages_get(struct http_request *request, void *api);
-void docs_description(struct http_request *request, void *api);
-void docs_page(struct http_request *request, void *api);
-void docs_style(struct http_request *request, void *api);
-void docs_script(struct http_request *request, void *api);
+void pages_docs(struct http_request *request, void *api);
+void pages_description(struct http_request *request, void *api);
 
 #endif

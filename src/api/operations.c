@@ -8,7 +8,8 @@ void operations_root(struct http_request *request, void *context)
     static const char body[] =
         "{\"service\":\"doorbuster\",\"version\":\"" DOORBUSTER_VERSION
         "\",\"links\":{\"health\":\"/health\","
-        "\"metrics\":\"/metrics\",\"products\":\"/api/products\",\"purchases\":\"/api/"
+        "\"metrics\":\"/metrics\",\"dashboard\":\"/dashboard\",\"products\":\"/api/"
+        "products\",\"purchases\":\"/api/"
         "purchases\",\"audit\":\"/api/admin/audit\",\"figures\":\"/api/figures\",\"events\":\"/api/"
         "events\",\"openapi\":\"/openapi.json\",\"docs\":\"/docs\",\"problems\":\"/problems\"}}";
     (void)context;

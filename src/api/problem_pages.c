@@ -1,6 +1,8 @@
 /* The pages behind the problem types: what an error means, what a buyer and what a developer do about it. HTML for browsers, text for others. Loop
  * thread; owns nothing. */
-#include "docs_pages.h"
+#include "api_internal.h"
+
+#include "accept.h"
 
 #include "doorbuster/check.h"
 
@@ -11,8 +13,9 @@
 #define PAGE_BYTES 8192
 #define LIST_BYTES 32768
 #define TYPE_TEXT "text/plain; charset=utf-8"
+#define TYPE_HTML "text/html; charset=utf-8"
 
-/* One for each problem: tests/component/test_description.c sees to that. */
+/* One for each problem: tests/process/test_docs.c sees to that. */
 static const struct advice {
     const char *slug, *buyer, *developer;
 } advices[] = {
@@ -68,6 +71,11 @@ static const struct advice {
     {"too-busy", "Many people are signing in just now. Wait a few seconds and try again.",
      "Repeat after the seconds in Retry-After, with some jitter. A token lasts a day: keep it instead of "
      "signing in for every request."},
+    {"too-fast",
+     "You, or others at your address, ask very often. Wait a few seconds and try again. Nothing was bought.",
+     "Repeat after the seconds in Retry-After, with the same Idempotency-Key. The headers RateLimit and "
+     "RateLimit-Policy say what is left, and "
+     "of how much: slow down before it is used up."},
     {"sale-not-open", "The sale has not begun. Come back when it opens.",
      "\"starts_at\" says when, Retry-After in how many seconds by the server's clock. Asking earlier gains "
      "nothing."},
@@ -209,18 +217,14 @@ static void put_list(struct text *text)
 /* --- handlers ----------------------------------------------------------------------------------------------------------------------------- */
 static struct text begin(struct http_request *request, size_t bytes)
 {
-    const char *accept = http_request_header(request, "Accept");
-    bool is_html = accept != NULL && strstr(accept, "text/html") != NULL;
+    bool is_html = accept_prefers_html(http_request_header(request, "Accept"));
     return (struct text){.out = http_request_alloc(request, bytes), .bytes = bytes, .is_html = is_html};
 }
 
 static void finish(struct http_request *request, const struct text *text)
 {
     http_reply_header(request, "Vary", "Accept");
-    if (text->is_html) {
-        docs_secure_page(request);
-    }
-    http_reply_bytes(request, 200, text->is_html ? DOCS_TYPE_HTML : TYPE_TEXT, text->out, text->used);
+    http_reply_bytes(request, 200, text->is_html ? TYPE_HTML : TYPE_TEXT, text->out, text->used);
 }
 
 void problem_pages_list(struct http_request *request, void *context)

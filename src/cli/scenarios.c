@@ -26,6 +26,12 @@ static const struct scenario scenarios[] = {
                   /* so that there are sales while lock nodes come and go */
                   {.name = "Black Friday Everyday", .price = 900, .stock = 1000000, .is_fixed = true}},
      .product_count = 2},
+    {.name = "v4_production",
+     .takes_limit = false,
+     .has_stock = true,
+     .products = {{.name = "Black Friday Everyday", .price = 900, .stock = 10000000, .is_fixed = true},
+                  {BLACK_FRIDAY, .stock = 100}},
+     .product_count = 2},
     {.name = "custom", .takes_limit = true, .products = {{BLACK_FRIDAY}}, .product_count = 1},
     {.name = "v2_multi",
      .has_stock = true,

@@ -29,7 +29,7 @@ struct scenario {
     struct scenario_product products[SCENARIO_PRODUCTS_MAX]; /* bundles behind what they are made of */
 };
 
-#define SCENARIO_NAMES "v1_basic, v1_stress, v2_multi, v3_redlock or custom"
+#define SCENARIO_NAMES "v1_basic, v1_stress, v2_multi, v3_redlock, v4_production or custom"
 
 /* NULL: there is none of this name. */
 const struct scenario *scenario_find(const char *name);

@@ -13,12 +13,15 @@ static struct setting options[] = {
      .help = "units of each product to sell (default: the scenario's; needed for custom)"},
     {.option = "limit",
      .value_name = "N",
-     .help = "units a customer may buy, 0 for any number (default: the scenario's); not for v2_multi"},
+     .help = "units a customer may buy, 0 for any number (default: the scenario's); not for v2_multi, "
+             "v4_production"},
     {.option = "reset", .help = "retire products that have orders, with their names, and open new ones"},
     {.option = "backup",
      .value_name = "FOLDER",
      .help = "instead: copy the store into a new file in FOLDER, checked, while the server sells"},
-    {.option = "keep", .value_name = "N", .help = "with --backup: the newest N stay, older ones go (default: all stay)"},
+    {.option = "keep",
+     .value_name = "N",
+     .help = "with --backup: the newest N stay, older ones go (default: all stay)"},
     {.option = "restore",
      .value_name = "PATH",
      .help = "instead: make a backup, or the newest one in a folder, the store of a stopped server"},
@@ -29,11 +32,13 @@ static struct setting options[] = {
 };
 static struct settings settings = {
     .program = "doorbuster-setup",
-    .summary = "makes the admin account and the scenario's products on a running server; backs its store up, restores it",
-    .epilogue =
-        "v2_multi has ten products and two bundles, the others one product. Running it again changes "
-        "nothing;\nonce a product has orders, --reset retires all of the scenario and opens new ones.\n\n"
-        "Exit codes: 0 done, 1 refused or failed, 2 a bad option or setting.",
+    .summary = "makes the admin account and the scenario's products on a running server; backs its store up, "
+               "restores it",
+    .epilogue = "v2_multi has ten products and two bundles, v3_redlock and v4_production two products, the "
+                "others one.\n"
+                "Running it again changes nothing; once a product has orders, --reset retires all of the "
+                "scenario and opens new ones.\n\n"
+                "Exit codes: 0 done, 1 refused or failed, 2 a bad option or setting.",
     .list = options,
     .count = sizeof options / sizeof options[0],
 };

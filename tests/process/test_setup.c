@@ -296,6 +296,17 @@ static void test_setup_of_redlock(void **state)
     assert_int_equal(everyday.per_customer_limit, 0);
 }
 
+/* One that sells out, and one that does not, whatever --stock says. */
+static void test_setup_of_production(void **state)
+{
+    (void)state;
+    expect_tool("setup", LIST("--scenario", "v4_production", "--stock", "5"), 0, "admin_v4_production");
+    assert_int_equal(find_product(PRODUCT).stock, 5);
+    assert_int_equal(find_product(PRODUCT).per_customer_limit, 0);
+    assert_int_equal(find_product("Black Friday Everyday").stock, 10000000);
+    expect_tool("setup", LIST("--scenario", "v4_production", "--limit", "2"), 2, "--limit does not go with");
+}
+
 static void test_setup_without_a_server(void **state)
 {
     (void)state;
@@ -335,6 +346,7 @@ int main(void)
         TEST(test_setup_refusals),
         TEST(test_setup_at_the_wrong_gate),
         TEST(test_setup_of_redlock),
+        TEST(test_setup_of_production),
         TEST(test_setup_without_a_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

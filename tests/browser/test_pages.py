@@ -1,0 +1,368 @@
+#!/usr/bin/python3
+"""The shop window and the dashboard in headless Chromium, on a real server.
+
+   tests/browser/test_pages.py [TestPages.test_NAME]      $DOORBUSTER_BIN: the built programs, else build-test/bin"""
+
+import datetime
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.dont_write_bytecode = True
+
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+from browser import Browser  # noqa: E402
+from sale import ADMIN, PASSWORD, Sale, wait_for  # noqa: E402
+
+BROWSER_HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+def card(product):
+    return f"[data-product='{product}']"
+
+
+class TestPages(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.sale = Sale(stock=3, limit=1)
+        cls.addClassCleanup(cls.sale.end)
+        cls.browser = Browser(cls.sale.url)
+        cls.addClassCleanup(cls.browser.end)
+
+    def setUp(self):
+        self.browser.look(1280, 800, "light")
+        self.browser.forget_everything()
+
+    def tearDown(self):
+        self.assertEqual(self.browser.gather_problems(), [])
+
+    # --- steps ---
+    def open_shop(self, product):
+        self.browser.open("/")
+        self.browser.element(card(product))
+
+    def sign_in(self, username):
+        """In the dialog that is open, with the password of the tests."""
+        self.browser.type("dialog [name=username]", username)
+        self.browser.type("dialog [name=password]", PASSWORD)
+        self.browser.click("dialog [type=submit]")
+        self.browser.wait_text("#account", username)
+
+    def shop_as(self, username, product):
+        """The shop window, somebody signed in."""
+        self.sale.token(username)
+        self.open_shop(product)
+        self.browser.click_button("#account", "Sign in")
+        self.sign_in(username)
+
+    def dashboard_as_admin(self):
+        self.browser.open("/dashboard")
+        self.browser.click_button("#account", "Sign in")
+        self.sign_in(ADMIN)
+
+    def ask_for_change(self, product, label, reason, **fields):
+        """On the dashboard, up to the sentence that says what will happen."""
+        self.browser.click_button(card(product), label)
+        for name, value in fields.items():
+            self.browser.type(f"dialog [name={name}]", value)
+        self.browser.type("dialog [name=reason]", reason)
+        self.browser.click_button("dialog", "Continue")
+
+    def press_buy(self, product):
+        self.browser.click(f"{card(product)} .buy")
+
+    def outcome(self, product, part):
+        self.browser.wait_text(f"{card(product)} .outcome", part)
+
+    def intent(self, product):
+        """What the page remembers of an order that is not answered for good; None: nothing."""
+        return self.browser.run("return (JSON.parse(sessionStorage.getItem('doorbuster.intents')) || {})[arguments[0]];", product)
+
+    # --- the shop window ---
+    def test_a_new_customer_buys_and_cancels(self):
+        """Registers in the dialog; the purchase goes on by itself. Then the limit, my orders, and back on sale."""
+        browser, product = self.browser, self.sale.product
+        self.open_shop(product)
+        browser.wait_text(f"{card(product)} .stock", "3 of 3 left")
+        browser.wait_text(f"{card(product)} .price", "$499.00")
+        self.press_buy(product)
+        browser.click_button("dialog", "New here? Make an account")
+        browser.type("dialog [name=username]", "newcomer")
+        browser.type("dialog [name=password]", PASSWORD)
+        browser.type("dialog [name=again]", PASSWORD + "!")
+        browser.click("dialog [type=submit]")
+        browser.wait_text("dialog .message", "passwords differ")
+        browser.type("dialog [name=again]", PASSWORD)
+        browser.click("dialog [type=submit]")
+        self.outcome(product, "Bought! Order ")
+        browser.wait_text(f"{card(product)} .stock", "2 of 3 left")
+        browser.wait_text("#orders-list", "Black Friday Limited Edition")
+        self.press_buy(product)
+        self.outcome(product, "Limit reached")
+        browser.click_button("#orders-list", "Cancel")
+        browser.wait_text("dialog", "go back on sale at once")
+        self.assertEqual(browser.audit(), [])
+        browser.click_button("dialog", "Cancel the order")
+        browser.wait_text("#orders-list", "cancelled")
+        browser.wait_text(f"{card(product)} .stock", "3 of 3 left")
+
+    def test_a_wrong_password_is_said(self):
+        browser = self.browser
+        self.sale.token("forgetful")
+        self.open_shop(self.sale.product)
+        browser.click_button("#account", "Sign in")
+        browser.type("dialog [name=username]", "forgetful")
+        browser.type("dialog [name=password]", "something else")
+        browser.click("dialog [type=submit]")
+        browser.wait_text("dialog .message", "The user name or the password is wrong.")
+
+    def test_sold_out_behind_old_figures(self):
+        """No stream, so the page asks again and again; then no figures at all, and the last unit goes meanwhile."""
+        product = self.sale.add_product("The last one", 2)
+        browser = self.browser
+        browser.block("*/api/events*")
+        self.shop_as("too_late", product)
+        browser.wait_text("#link-state", "every few seconds")
+        browser.wait_text(f"{card(product)} .stock", "2 of 2 left")
+        browser.block("*/api/events*", "*/api/figures*")
+        self.sale.buy("somebody", product)
+        browser.type(f"{card(product)} [name=quantity]", "2")
+        self.press_buy(product)
+        self.outcome(product, "Only 1 left")
+        self.sale.buy("somebody", product)
+        browser.type(f"{card(product)} [name=quantity]", "1")
+        self.press_buy(product)
+        self.outcome(product, "Sold out")
+        browser.wait_text("#link-state", "No news")
+        browser.block()
+        browser.wait_text(f"{card(product)} .tag", "Sold out")
+        self.assertEqual(self.sale.orders_of(product), 2)
+
+    def test_the_countdown_is_the_servers(self):
+        """A visitor whose clock is an hour fast waits as long as everybody."""
+        starts_at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=4)
+        product = self.sale.add_product("Opens in a moment", 5, starts_at=starts_at.isoformat())
+        browser = self.browser
+        script = browser.cdp("Page.addScriptToEvaluateOnNewDocument", source="const realNow = Date.now; Date.now = () => realNow() + 3600000;")
+        try:
+            self.open_shop(product)
+            browser.wait_text(f"{card(product)} .clock", "Opens in 00:00:0")
+            self.assertEqual(browser.text(f"{card(product)} .buy"), "Not open yet")
+            self.press_buy(product)
+            self.outcome(product, "Not open yet")
+            browser.wait_text(f"{card(product)} .buy", "Buy")
+            self.assertGreater(datetime.datetime.now(datetime.timezone.utc), starts_at - datetime.timedelta(seconds=1))
+        finally:
+            browser.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
+
+    def test_a_lost_answer_is_no_second_order(self):
+        """The order is made, the answer is lost on its way: the page asks again with the same key."""
+        product = self.sale.add_product("Bought once", 9)
+        browser = self.browser
+        self.shop_as("unlucky", product)
+        browser.run("""const real = window.fetch;
+            window.fetch = async (path, options) => {
+              const answer = await real(path, options);
+              if (path !== '/api/purchases') return answer;
+              window.fetch = real;
+              throw new TypeError('lost');
+            };""")
+        self.press_buy(product)
+        self.outcome(product, "Your first try had come through; nothing was bought twice.")
+        self.assertEqual(self.sale.orders_of(product), 1)
+
+    def test_a_reload_goes_on(self):
+        """The order does not get through, the page is loaded anew: it goes on by itself, with the same key."""
+        product = self.sale.add_product("Patience", 9)
+        browser = self.browser
+        self.shop_as("patient", product)
+        browser.block("*/api/purchases")
+        self.press_buy(product)
+        self.outcome(product, "Connection in doubt")
+        key = self.intent(product)["key"]
+        self.open_shop(product)
+        self.outcome(product, "Connection in doubt")
+        self.assertEqual(self.intent(product)["key"], key)
+        browser.click_button(card(product), "Stop trying")
+        self.outcome(product, "press Buy once more, which can never buy twice")
+        browser.block()
+        self.open_shop(product)  # who has stopped does not go on by loading the page
+        self.assertEqual(self.intent(product)["key"], key)
+        self.press_buy(product)
+        self.outcome(product, "Bought!")
+        self.assertIsNone(self.intent(product))
+        self.assertEqual(self.sale.orders_of(product), 1)
+
+    def test_redis_restarts_in_between(self):
+        """kill -9 of the private Redis: whoever buys at that moment waits and gets it."""
+        product = self.sale.add_product("Through thick and thin", 9)
+        browser = self.browser
+        self.shop_as("steadfast", product)
+        self.press_buy(product)
+        self.outcome(product, "Bought!")
+        first = browser.text(f"{card(product)} .outcome-title")
+        self.sale.kill_redis()
+        self.press_buy(product)
+        wait_for(lambda: "Bought!" in browser.text(f"{card(product)} .outcome-title") and browser.text(f"{card(product)} .outcome-title") != first,
+                 lambda: f"the second order; it says {browser.text(card(product))!r}", 60)
+        self.assertEqual(self.sale.orders_of(product), 2)
+        self.sale.verify()
+
+    def test_with_the_keyboard_alone(self):
+        product = self.sale.add_product("No mouse", 9, per_customer_limit=1)
+        browser = self.browser
+        self.sale.token("typist")
+        self.open_shop(product)
+        for _ in range(60):
+            browser.keys(Keys.TAB)
+            if browser.run("return document.activeElement.matches(arguments[0]);", f"{card(product)} .buy"):
+                break
+        self.assertTrue(browser.run("return document.activeElement.matches(arguments[0] + ':focus-visible');", f"{card(product)} .buy"))
+        self.assertNotEqual(browser.run("return getComputedStyle(document.activeElement).outlineStyle;"), "none")
+        browser.keys(Keys.ENTER)
+        wait_for(lambda: browser.run("return document.activeElement.name === 'username';"), "the focus in the dialog")
+        browser.keys("typist", Keys.TAB, PASSWORD, Keys.ENTER)
+        self.outcome(product, "Bought!")
+        self.assertTrue(browser.run("return document.activeElement.matches(arguments[0]);", f"{card(product)} .buy"))
+        self.assertEqual(browser.run("return document.querySelector(arguments[0]).getAttribute('aria-live');", f"{card(product)} .outcome"), "assertive")
+
+    # --- the dashboard ---
+    def test_a_restock_is_seen_live(self):
+        """Sold out in the shop; an admin restocks on the dashboard; both pages show it without a reload."""
+        product = self.sale.add_product("Comes back", 1)
+        browser = self.browser
+        self.sale.buy("first", product)
+        self.open_shop(product)
+        browser.wait_text(f"{card(product)} .tag", "Sold out")
+        shop = browser.driver.current_window_handle
+        browser.driver.switch_to.new_window("window")
+        try:
+            self.dashboard_as_admin()
+            browser.wait_text(f"{card(product)} .tag", "sold out")
+            self.ask_for_change(product, "Restock", "a pallet arrived", units="5")
+            browser.wait_text("dialog", "5 units of “Comes back” go on sale at once")
+            browser.click_button("dialog", "Add 5")
+            browser.wait_text(f"{card(product)} .stock-left", "5 of 6 left")
+            browser.wait_text("#audit-rows", "a pallet arrived")
+            browser.wait_text("#books-state", "Equal")
+            self.assertTrue(browser.run("return document.querySelector(arguments[0] + ' path.stock').getAttribute('d').length > 0;", card(product)))
+            self.ask_for_change(product, "Withdraw", "too many", units="50")
+            browser.click_button("dialog", "Withdraw 50")
+            browser.wait_text("dialog .message", "50 to be withdrawn, 5 available.")
+            browser.driver.close()
+        finally:
+            browser.driver.switch_to.window(shop)
+        browser.wait_text(f"{card(product)} .tag", "On sale")
+        browser.wait_text(f"{card(product)} .stock", "5 of 6 left")
+
+    def test_an_admin_makes_a_product(self):
+        browser = self.browser
+        self.dashboard_as_admin()
+        browser.click("#create-product")
+        browser.type("dialog [name=name]", "Made by hand <b>")
+        browser.type("dialog [name=price]", "12.50")
+        browser.type("dialog [name=stock]", "7")
+        browser.click_button("dialog", "Continue")
+        browser.wait_text("dialog", "“Made by hand <b>” goes on sale at once: 7 units at $12.50")
+        self.assertEqual(browser.audit(), [])
+        browser.click_button("dialog", "Make the product")
+        browser.wait_text("#products", "Made by hand <b>")
+        made = self.sale.call("GET", "/api/products", as_user=ADMIN)[-1]
+        self.assertEqual((made["name"], made["price"], made["stock"]), ("Made by hand <b>", 1250, 7))
+        self.ask_for_change(made["id"], "Price", "midnight", price="9.99")
+        browser.click_button("dialog", "Change the price")
+        browser.wait_text(card(made["id"]), "$9.99")
+
+    def test_an_admin_closes_and_opens_a_sale(self):
+        """Closed now, in the shop too; times that make no sense are not even asked for; opened again."""
+        product = self.sale.add_product("Now and then", 5)
+        browser = self.browser
+        self.dashboard_as_admin()
+        browser.wait_text(f"{card(product)} .tag", "open")
+        browser.click_button(card(product), "Open or close")
+        browser.click("dialog [value=close]")
+        browser.type("dialog [name=reason]", "lunch")
+        browser.click_button("dialog", "Continue")
+        browser.wait_text("dialog", "The sale of “Now and then” closes now. Nobody can buy any more")
+        browser.click_button("dialog", "Close the sale")
+        browser.wait_text(f"{card(product)} .tag", "closed")
+        browser.wait_text("#audit-rows", "lunch")
+        browser.wait_text("#audit-rows", "none → ")
+        status, answer = self.sale.try_call("POST", "/api/purchases", {"product_id": product, "quantity": 1}, as_user="somebody")
+        self.assertEqual((status, answer["type"]), (409, "/problems/sale-over"))
+        browser.click_button(card(product), "Open or close")
+        browser.run("""document.querySelector('dialog [name=starts]').value = '2031-01-02T10:00:00';
+            document.querySelector('dialog [name=ends]').value = '2031-01-02T09:00:00';""")
+        browser.type("dialog [name=reason]", "wrong way round")
+        browser.click_button("dialog", "Continue")
+        browser.wait_text("dialog .message", "The sale must end after it begins.")
+        browser.click("dialog [value=open]")
+        browser.click_button("dialog", "Continue")
+        browser.click_button("dialog", "Open the sale")
+        browser.wait_text(f"{card(product)} .tag", "open")
+        self.sale.buy("somebody", product)
+
+    def test_a_buyer_is_no_admin(self):
+        browser = self.browser
+        self.sale.token("curious")
+        browser.open("/dashboard")
+        browser.click_button("#account", "Sign in")
+        browser.type("dialog [name=username]", "curious")
+        browser.type("dialog [name=password]", PASSWORD)
+        browser.click("dialog [type=submit]")
+        browser.wait_text("dialog .message", "curious is not an admin")
+        self.assertEqual(browser.text("#audit"), "")
+
+    def test_pages_that_were_left_hold_no_connection(self):
+        """A browser opens six connections to a server, and keeps pages for its "back" button."""
+        for _ in range(5):
+            for path in ("/", "/dashboard"):
+                self.browser.open(path)
+                self.browser.element(card(self.sale.product))
+
+    def test_silence_is_said(self):
+        browser = self.browser
+        browser.open("/dashboard")
+        browser.wait_text("#link-text", "Live")
+        browser.wait_gone("#banner")
+        browser.block("*/api/events*", "*/api/figures*")
+        browser.driver.refresh()
+        browser.wait_text("#banner", "No news from the server")
+        self.assertIn("⚠", browser.driver.title)
+        browser.block()
+        browser.wait_gone("#banner")
+        self.assertNotEqual(browser.text("#link-text"), "No news")
+
+    # --- both ---
+    def test_everybody_can_use_them(self):
+        """Contrast, names, headings, sizes: light and dark, on a phone and on a desk. And nothing moves once it is there."""
+        browser, product = self.browser, self.sale.product
+        for width, height, scheme in ((1280, 800, "light"), (360, 740, "dark"), (360, 740, "light"), (1280, 800, "dark")):
+            browser.look(width, height, scheme)
+            for path, ready in (("/", card(product)), ("/dashboard", card(product))):
+                with self.subTest(path=path, width=width, scheme=scheme):
+                    browser.open(path)
+                    browser.element(ready)
+                    self.assertEqual(browser.audit(), [])
+                    browser.click_button("#account", "Sign in")
+                    self.assertEqual(browser.audit(), [])
+                    browser.keys(Keys.ESCAPE)
+                    browser.wait_gone("dialog")
+                    moved = browser.run("""return new Promise((done) => new PerformanceObserver((list) => done(
+                        list.getEntries().reduce((sum, entry) => sum + entry.value, 0))).observe({ type: 'layout-shift', buffered: true })
+                        || setTimeout(() => done(0), 100));""")
+                    self.assertLess(moved, 0.1)
+
+    def test_other_clients_get_json(self):
+        for accept in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
+            status, answer = self.sale.try_call("GET", "/", headers=accept)
+            self.assertEqual((status, answer["service"]), (200, "doorbuster"))
+        status, answer = self.sale.try_call("GET", "/", headers={"Accept": BROWSER_HTML})
+        self.assertEqual(status, 200)
+        self.assertIn("<!doctype html>", answer)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,80 @@
+// What is wrong, in words that say what to do. Pure: figures in, sentences out.
+
+import { formatSeconds, plural } from './dom.js';
+
+const RECORDER_SILENT_SECONDS = 2;
+const LAG_SECONDS = 1;
+const START_MS = 5000; // a process that is younger than this may still be on its way
+
+// Coarse: the banner is read aloud whenever its words change.
+const forHowLong = (seconds) => (seconds < 10 ? 'some seconds' : formatSeconds(10 * Math.floor(seconds / 10)));
+
+function ofBooks({ books, products }) {
+  if (books.equal) return [];
+  const names = products.filter((product) => product.books_equal === false).map((product) => `“${product.name}”`).join(', ');
+  return [{
+    title: `The books differ${books.differences ? ` in ${plural(books.differences, 'product', 'products')}` : ''}.`,
+    text: `${names ? `Look at ${names}. ` : ''}The recorder heals what was edited in Redis by itself, within a second or two. If this stays, close the sale and run doorbuster-verify: it names each difference.`,
+  }];
+}
+
+function ofRecorder({ recorder }) {
+  if (!recorder.up || recorder.silent_seconds > RECORDER_SILENT_SECONDS) {
+    return [{
+      title: `The ${recorder.name} gives no sign of life for ${forHowLong(recorder.silent_seconds)}.`,
+      text: 'It is started again by itself, and buyers wait meanwhile. If it does not come back within half a minute, look at the server’s log for why: a full disk, a store that cannot be opened, a Redis that cannot be reached.',
+    }];
+  }
+  if (recorder.lag_seconds > LAG_SECONDS) {
+    return [{
+      minor: true,
+      title: `The ${recorder.name} is behind by ${forHowLong(recorder.lag_seconds)}.`,
+      text: 'Buyers wait longer for their answer. Look at how busy the disk is.',
+    }];
+  }
+  return [];
+}
+
+function ofGate({ products }) {
+  const dark = products.filter((product) => product.opened && product.available === null);
+  return dark.length === 0 ? [] : [{
+    title: 'The live stock cannot be read.',
+    text: 'Redis does not answer, so nothing can be sold now. A private Redis is started again by itself; look after one of your own. What was sold is safe in the store.',
+  }];
+}
+
+function ofProcesses({ processes, at }) {
+  const isStarting = (process) => process.started_at && Date.parse(at) - Date.parse(process.started_at) < START_MS;
+  const down = processes.filter((process) => !process.up && !isStarting(process)).map((process) => process.name);
+  return down.length === 0 ? [] : [{
+    minor: true,
+    title: `Not up: ${down.join(', ')}.`,
+    text: 'The supervisor starts it again by itself. If it keeps falling, look at the server’s log for its last lines.',
+  }];
+}
+
+function ofBreakers({ breakers }) {
+  return breakers.filter((breaker) => breaker.state !== 'closed').map((breaker) => ({
+    minor: breaker.state !== 'open',
+    title: `The breaker of ${breaker.name} is ${breaker.state}.`,
+    text: breaker.state === 'open'
+      ? `${breaker.name} failed too often, so it is left alone for a moment and buyers are asked to come back. Look after ${breaker.name}; the breaker closes by itself.`
+      : `${breaker.name} is being tried again. Nothing to do.`,
+  }));
+}
+
+function ofStream(state, silentSeconds) {
+  return state !== 'silent' ? [] : [{
+    title: `No news from the server for ${forHowLong(silentSeconds)}.`,
+    text: 'All figures on this page are old. Check that doorbuster-server runs and that this computer reaches it. This page goes on by itself.',
+  }];
+}
+
+// Worst first. figures: null before the first ones.
+export function findTroubles(figures, state, silentSeconds) {
+  const found = ofStream(state, silentSeconds);
+  if (found.length === 0 && figures) {
+    for (const look of [ofBooks, ofGate, ofRecorder, ofProcesses, ofBreakers]) found.push(...look(figures));
+  }
+  return found.sort((a, b) => Boolean(a.minor) - Boolean(b.minor));
+}
