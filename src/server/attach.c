@@ -312,8 +312,7 @@ static bool same_books(const struct store_product *product, const struct gate_st
     return (product->component_count > 0 || gate->stock_at == product->stock) &&
            gate->price_at == product->price && now->limit == product->per_customer_limit &&
            gate->window_at.starts_at_ms == product->starts_at_ms &&
-           gate->window_at.ends_at_ms == product->ends_at_ms &&
-           same_components(now, product);
+           gate->window_at.ends_at_ms == product->ends_at_ms && same_components(now, product);
 }
 
 /* `closed`: the gate is, and the log is drained: what Redis has now must be what the store has. */
