@@ -174,6 +174,11 @@ def most_people(timeline: list[dict[str, Any]]) -> int:
     return max((line["users"] for line in timeline), default=0)
 
 
+def orders_confirmed(result: dict[str, Any]) -> int:
+    """As people were told, whatever the scenario sells."""
+    return sum(result.get(figure, 0) for figure in ("bought", "carts_sold", "singles_sold")) + result.get("everyday", {}).get("sold", 0)
+
+
 def busiest_rate(timeline: list[dict[str, Any]]) -> float:
     counts = [line["all"][0] for line in timeline]
     return max((sum(counts[i:i + BUSIEST_SECONDS]) / BUSIEST_SECONDS for i in range(len(counts) - BUSIEST_SECONDS + 1)), default=0.0)

@@ -77,7 +77,7 @@ def tiles(run: RunRead) -> str:
     figures = [(f"{result_table.busiest_rate(run.run.timeline):,.0f}/s", f"requests, best {result_table.BUSIEST_SECONDS} s"),
                (f"{number(found['p50_ms'])} ms", "p50 of all answers"), (f"{number(found['p99_ms'])} ms", "p99 of all answers"),
                (f"{result_table.most_people(run.run.timeline):,}", "people at once"),
-               (f"{sum(line['kinds'].get('confirmed', 0) for line in run.run.timeline):,}", "orders confirmed"),
+               (f"{result_table.orders_confirmed(found):,}", "orders confirmed"),
                (f"{found['oversold']}", "oversold"), (f"{found['mismatches']}", f"of {found['stock_readings']:,} looks: the books differed")]
     return '<div class="tiles">' + "".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in figures) + "</div>"
 

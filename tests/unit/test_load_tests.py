@@ -178,6 +178,7 @@ class TestPage(unittest.TestCase):
         self.assertNotIn("script", found.seen)
         for words in ("All targets met", "redis killed", "Everyday &lt;&amp;&gt;", "2 x &lt;fast&gt;", "ok, x10", "prefers-color-scheme: dark"):
             self.assertIn(words, text)
+        self.assertIn("<b>19,000</b><span>orders confirmed", text)
         self.assertNotIn("http", text)
         self.assertNotIn("<&>", text)
 
