@@ -2,7 +2,7 @@
 
 import { onChanged } from './admin.js';
 import { call, Problem } from './calls.js';
-import { byId, formatCount, formatDate, h, setText } from './dom.js';
+import { byId, formatCount, formatDate, formatPrice, h, setText } from './dom.js';
 import { session } from './session.js';
 import { productName } from './stock_cards.js';
 
@@ -14,17 +14,25 @@ const more = byId('audit-more');
 const chosen = byId('audit-product');
 let oldest = null;
 
-const signed = (value) => (value > 0 ? `+${formatCount(value)}` : formatCount(value));
+const signed = (value, format) => (value > 0 ? `+${format(value)}` : format(value));
+const timeOrNone = (at) => (at ? formatDate(at) : 'none');
+
+// Units, prices or times, by what was changed. A bundle's stock goes from nothing to nothing.
+function figuresOf({ cause, delta, from, to, from_time: fromTime, to_time: toTime }) {
+  if (fromTime !== undefined) return ['', timeOrNone(fromTime), timeOrNone(toTime)];
+  const format = cause === 'price' ? formatPrice : formatCount;
+  return [delta ? signed(delta, format) : '', ...(from === null ? ['', ''] : [format(from), format(to)])];
+}
 
 function row(entry) {
-  const fromTo = entry.from === null || entry.from === undefined ? '' : `${formatCount(entry.from)} → ${formatCount(entry.to)}`;
+  const [change, from, to] = figuresOf(entry);
   return h('tr', {},
     h('td', {}, String(entry.seq)),
     h('td', {}, formatDate(entry.at)),
     h('td', {}, productName(entry.product_id)),
     h('td', {}, entry.applied ? entry.cause : `${entry.cause}, not applied`),
-    h('td', { class: 'nowrap' }, entry.delta ? signed(entry.delta) : ''),
-    h('td', { class: 'nowrap' }, fromTo),
+    h('td', { class: 'nowrap' }, change),
+    h('td', {}, from === '' ? '' : `${from} → ${to}`),
     h('td', {}, entry.actor === null ? 'the server' : `account ${entry.actor}`),
     h('td', {}, entry.reason || ''));
 }

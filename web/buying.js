@@ -4,41 +4,44 @@
 // connection, a 503, a reload: the same call goes out again with the same key, and the server answers with the first order if there is one.
 //
 //   intended --signed in--> sent --answered for good--> (gone)
-//                            |  ^
-//                            +--+ no answer, 429, 503, still being recorded: again, same key
+//                           |  ^
+//                           |  +-- no answer, 429, 503, still being recorded: again, same key
+//                           +--stopped by the buyer--> stopped --Buy pressed again--> sent, same key
+//
+// One of each product at a time.
 
-import { call, isDoubtful, newKey, patiently, Problem } from './calls.js';
+import { call, mayPass, newKey, patiently, Problem } from './calls.js';
 import { formatCount, formatDate, formatPrice, h, plural } from './dom.js';
 import { session } from './session.js';
 
-const NAME = 'doorbuster.intent';
+const NAME = 'doorbuster.intents';
 
-function readIntent() {
+// By product id.
+function readIntents() {
   try {
-    return JSON.parse(sessionStorage.getItem(NAME));
+    return JSON.parse(sessionStorage.getItem(NAME)) || {};
   } catch {
-    return null;
+    return {};
   }
 }
 
 function keep(intent) {
-  if (intent) sessionStorage.setItem(NAME, JSON.stringify(intent));
-  else sessionStorage.removeItem(NAME);
+  sessionStorage.setItem(NAME, JSON.stringify({ ...readIntents(), [intent.productId]: intent }));
 }
 
-// What the last visit to this page left unanswered, or null.
-export const pendingIntent = readIntent;
+export function forget({ productId }) {
+  const { [productId]: gone, ...others } = readIntents();
+  sessionStorage.setItem(NAME, JSON.stringify(others));
+}
+
+// What the last visit to this page had sent and got no answer to.
+export const pendingIntents = () => Object.values(readIntents()).filter((intent) => intent.buyer !== null && !intent.stopped);
 
 // The unanswered intent if it is the same, else a new one.
 export function intend(productId, quantity) {
-  const kept = readIntent();
-  if (kept && kept.productId === productId && kept.quantity === quantity) return kept;
-  const intent = { key: newKey(), productId, quantity, name: null, buyer: null };
-  keep(intent);
-  return intent;
+  const kept = readIntents()[productId];
+  return kept && kept.quantity === quantity ? kept : { key: newKey(), productId, quantity, buyer: null, stopped: false };
 }
-
-export const forgetIntent = () => keep(null);
 
 // --- what the buyer is told: { kind, title, text } ---
 const ordersLink = () => h('a', { href: '#orders' }, 'See my orders');
@@ -100,16 +103,20 @@ export async function carryOut(intent, tell, signal) {
   if (!session.token) return null;
   if (intent.buyer !== null && intent.buyer !== session.username) intent.key = newKey(); // keys are an account's
   intent.buyer = session.username;
+  intent.stopped = false;
   keep(intent);
   const attempt = () => call('POST', '/api/purchases', { json: { product_id: intent.productId, quantity: intent.quantity }, key: intent.key });
   try {
     const answer = await patiently(attempt, (error, seconds) => tell({ kind: 'wait', seconds, ...waiting(error) }), signal);
-    forgetIntent();
+    forget(intent);
     return bought(answer);
   } catch (error) {
     if (error instanceof Problem && error.status === 401) return null;
-    if (isDoubtful(error)) return leftInDoubt();
-    forgetIntent();
+    if (mayPass(error)) { // then it was stopped
+      keep({ ...intent, stopped: true });
+      return leftInDoubt();
+    }
+    forget(intent);
     return refused(error);
   }
 }

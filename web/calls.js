@@ -83,8 +83,6 @@ export function mayPass(error) {
   return error.slug === 'sale-not-open' && error.retryAfterSeconds <= OPENING_WAIT_SECONDS_MAX;
 }
 
-export const isDoubtful = (error) => error instanceof Unanswered || (error instanceof Problem && error.status >= 500);
-
 // What the server asked for, and never all visitors at the same moment.
 function pauseMs(error, tries) {
   const asked = (error.retryAfterSeconds || 0) * 1000;

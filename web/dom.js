@@ -51,7 +51,7 @@ export function formatRate(rate) {
 
 export function formatMilliseconds(milliseconds) {
   if (milliseconds === null || milliseconds === undefined) return '–';
-  return milliseconds >= 100 ? formatCount(Math.round(milliseconds)) : milliseconds.toFixed(1);
+  return milliseconds >= 100 ? formatCount(Math.round(milliseconds)) : milliseconds.toFixed(milliseconds < 1 ? 2 : 1);
 }
 
 export function formatSeconds(seconds) {

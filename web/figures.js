@@ -52,7 +52,8 @@ class Watcher {
 
   // 'connecting', 'live', 'polling' or 'silent'
   get state() {
-    if (this.silentSeconds * 1000 > SILENT_MS + (this.#streamed ? 0 : POLL_MS)) return this.#everHeard || this.#pollFailures > 0 ? 'silent' : 'connecting';
+    const patienceMs = SILENT_MS + (this.#everHeard && !this.#streamed ? POLL_MS : 0);
+    if (this.silentSeconds * 1000 > patienceMs && (this.#everHeard || this.#pollFailures > 0)) return 'silent';
     if (!this.#everHeard) return 'connecting';
     return this.#streamed ? 'live' : 'polling';
   }

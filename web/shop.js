@@ -1,7 +1,7 @@
 // The shop window: what is on sale, when it opens, what is left, and a button to buy it.
 
 import { showAccount, signIn } from './account.js';
-import { carryOut, forgetIntent, intend, pendingIntent } from './buying.js';
+import { carryOut, intend, pendingIntents } from './buying.js';
 import { announce, byId, formatCount, formatCountdown, formatDate, formatPrice, h, setAttribute, setText } from './dom.js';
 import { serverClock, watchFigures } from './figures.js';
 import { showOrders, startOrders } from './orders.js';
@@ -183,10 +183,7 @@ class Card {
 
   async #askWho() {
     const signedIn = await signIn({ why: `To buy ${this.#product.name}, tell us who you are. The purchase goes on by itself.` });
-    if (!signedIn) {
-      forgetIntent();
-      this.tell({ kind: 'wait', title: 'Nothing was bought', text: 'You have not signed in.' });
-    }
+    if (!signedIn) this.tell({ kind: 'wait', title: 'Not sent', text: 'You have not signed in.' });
     return signedIn;
   }
 }
@@ -219,18 +216,16 @@ function showProducts(figures) {
 
 // What a reload or a closed lid left unanswered goes on, with the same key.
 let resumed = false;
-async function resume() {
-  const intent = pendingIntent();
+function resume() {
   if (resumed) return;
   resumed = true;
-  if (!intent || intent.buyer === null) {
-    forgetIntent();
-  } else if (cards.has(intent.productId)) {
-    cards.get(intent.productId).buy(intent);
-  } else {
-    const tell = ({ title }) => setText(notice, `Product ${intent.productId}: ${title}`);
-    const told = await carryOut(intent, tell, new AbortController().signal);
-    if (told) tell(told);
+  for (const intent of pendingIntents()) {
+    if (cards.has(intent.productId)) {
+      cards.get(intent.productId).buy(intent);
+    } else {
+      const tell = ({ title }) => setText(notice, `Product ${intent.productId}: ${title}`);
+      carryOut(intent, tell, new AbortController().signal).then((told) => told && tell(told));
+    }
   }
 }
 

@@ -14,8 +14,7 @@ from sale import wait_for
 FLAGS = """--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update
            --disable-sync --disable-dev-shm-usage --disable-extensions --lang=en-US""".split()
 AUDIT = (pathlib.Path(__file__).parent / "audit.js").read_text()
-NAMED_ROLES = {"button", "link", "textbox", "spinbutton", "combobox", "checkbox", "radio", "image", "meter", "dialog", "alertdialog", "region", "group",
-               "article", "navigation"}
+NAMED_ROLES = {"button", "link", "textbox", "spinbutton", "combobox", "checkbox", "radio", "image", "meter", "dialog", "alertdialog", "region", "article"}
 INNER_SCHEMES = ("data:", "blob:", "about:", "chrome:", "chrome-error:", "devtools:")
 
 
@@ -99,9 +98,7 @@ class Browser:
         """What is wrong with the page for those who see little or nothing, and for those on a small screen."""
         nodes = self.cdp("Accessibility.getFullAXTree")["nodes"]
         nameless = [f"a {node['role']['value']} has no name" for node in nodes
-                    if not node["ignored"] and node.get("role", {}).get("value") in NAMED_ROLES and not node.get("name", {}).get("value", "").strip()
-                    # a group or article need not have one; ours that have a role of their own do
-                    and node["role"]["value"] != "group"]
+                    if not node["ignored"] and node.get("role", {}).get("value") in NAMED_ROLES and not node.get("name", {}).get("value", "").strip()]
         return nameless + self.run(AUDIT + "return audit();")
 
     def gather_problems(self):
