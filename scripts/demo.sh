@@ -211,7 +211,7 @@ start_outage() {
     # When the first answers come, the shape has begun; the accounts are signed in before that.
     v4_spike | v4_soak)
       until [[ -s $work/run/timeline.jsonl ]] || ! is_alive "$locust_pid"; do sleep 0.1; done
-      outage=("$ROOT/load_tests/v4_production/outage.py" "$((seconds * 2 / 5))=redis" "$((seconds * 3 / 5))=worker 0")
+      outage=("$ROOT/load_tests/v4_production/outage.py" "$((seconds * 9 / 20))=redis" "$((seconds * 12 / 20))=worker 0")
       ;;
     *) return 0 ;;
   esac

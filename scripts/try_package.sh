@@ -39,7 +39,7 @@ sell() {
     expect "$work/verify" "All hold: 1 orders"
     kill -TERM "$server"
     wait "$server" || fail "the server ended with $?"
-    expect "$work/log" "supervisor: stopped"
+    expect "$work/log" 'msg="stopped"'
 }
 
 buy() {

@@ -50,12 +50,12 @@ struct gate_stock {
     int64_t available; /* live; of a bundle: what its components allow */
     int64_t stock_at;  /* at the position asked for; likewise */
     int64_t components_at
-        [BUNDLE_COMPONENTS_MAX]; /* of a bundle: its components' own figures there, in the order asked for */
-    int64_t in_flight;           /* units sold in entries after it */
-    struct sale_product now;     /* live */
-    int64_t price_at;            /* at the position asked for */
+        [BUNDLE_COMPONENTS_MAX];  /* of a bundle: its components' own figures there, in the order asked for */
+    int64_t in_flight;            /* units sold in entries after it */
+    struct sale_product now;      /* live */
+    int64_t price_at;             /* at the position asked for */
     struct sale_window window_at; /* likewise */
-    bool sold_out;               /* a sold-out answer was given since the last restock */
+    bool sold_out;                /* a sold-out answer was given since the last restock */
     int64_t sold_out_order, sold_out_at_ms; /* the last order before it, and when */
 };
 /* `product` says which product, and what it is made of if it is a bundle: the components are read in the same step. */

@@ -25,7 +25,7 @@
     X(recorder_cancellations, "orders cancelled")                                                            \
     X(recorder_stock_changes, "openings, restocks, withdrawals, healings and price changes recorded")        \
     X(recorder_attaches, "attaches of the recorder to Redis")                                                \
-    X(recorder_rebuilds, "of these, with Redis rebuilt from the store")                                      \
+    X(recorder_rebuilds, "attaches of the recorder that filled Redis anew from the store")                   \
     X(recorder_rejected, "orders that did not fit the store")                                                \
     X(recorder_store_failures, "times the store could not record and the gate was closed")                   \
     X(recorder_healed, "products whose figure in Redis was put right")                                       \

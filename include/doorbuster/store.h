@@ -268,11 +268,11 @@ struct store_audit_row {
     int64_t product_id;
     char cause
         [STORE_AUDIT_CAUSE_BYTES]; /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price", "starts", "ends" */
-    int64_t delta;                 /* units, negative for sales; of the others: to - from */
+    int64_t delta; /* units, negative for sales; of the others: to - from */
     /* Stock before and after, of a bundle 0; or price; or one of the window's times, in ms, 0: none. Equal if it was not applied. */
     int64_t from, to;
-    bool applied;     /* false: it did not fit and changed nothing */
-    int64_t actor;    /* user id; 0: the system, or several buyers, whose orders the note names */
+    bool applied;  /* false: it did not fit and changed nothing */
+    int64_t actor; /* user id; 0: the system, or several buyers, whose orders the note names */
     char note[SALES_LOG_NOTE_BYTES];         /* why: "orders 42 to 97", "order 44", an admin's reason */
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1]; /* the actor's idempotency key, "" if none; not of sales */
     unsigned char hash[STORE_AUDIT_HASH_BYTES];
@@ -326,20 +326,20 @@ enum store_status store_pack(const char *url, char *error, size_t error_bytes);
 enum store_status store_snapshot_begin(struct store *store);
 void store_snapshot_end(struct store *store);
 
-struct store_product_audit {      /* of one product */
-    int64_t order_count;          /* orders with it among their parts: confirmed ones and cancelled ones */
-    int64_t order_units;          /* SUM(quantity) over these parts */
-    int64_t cancelled_units;      /* of these, in cancelled orders */
-    int64_t component_units;      /* of these, taken by bundles */
-    int64_t bundled_units;        /* what the bundles in orders are made of: it must be so many */
-    int64_t opening_units;        /* SUM(delta) of its `opening` rows in the audit log */
-    int64_t restock_units;        /* of `restock`, `withdrawal` and `healing` */
-    int64_t logged_stock;         /* its stock, worked out from the audit log alone */
-    int64_t logged_price;         /* after the last price change in the audit log; 0: none */
-    bool window_logged;           /* there is a change of its window in the audit log */
+struct store_product_audit { /* of one product */
+    int64_t order_count;     /* orders with it among their parts: confirmed ones and cancelled ones */
+    int64_t order_units;     /* SUM(quantity) over these parts */
+    int64_t cancelled_units; /* of these, in cancelled orders */
+    int64_t component_units; /* of these, taken by bundles */
+    int64_t bundled_units;   /* what the bundles in orders are made of: it must be so many */
+    int64_t opening_units;   /* SUM(delta) of its `opening` rows in the audit log */
+    int64_t restock_units;   /* of `restock`, `withdrawal` and `healing` */
+    int64_t logged_stock;    /* its stock, worked out from the audit log alone */
+    int64_t logged_price;    /* after the last price change in the audit log; 0: none */
+    bool window_logged;      /* there is a change of its window in the audit log */
     struct sale_window logged_window; /* then: after the last one */
-    int64_t over_limit_customers; /* customers whose live orders hold more than the limit */
-    int64_t last_order_id;        /* of orders with it, 0: none */
+    int64_t over_limit_customers;     /* customers whose live orders hold more than the limit */
+    int64_t last_order_id;            /* of orders with it, 0: none */
     int64_t last_order_at_ms;
 };
 /* The first call of a snapshot reads every order (0.2 s a million, 1 s if products have limits) and of the audit log what store_audit_chain has
@@ -358,7 +358,8 @@ struct store_orders_audit { /* over all orders, confirmed and rejected; one pass
     int64_t beyond_position;    /* orders whose log position is after the store's recorded position */
     int64_t unknown_user;       /* orders of a user that does not exist */
     int64_t unknown_product;
-    int64_t lost; /* neither, but of a user or product that was made after the backup that was restored; see store_begin_anew() */
+    int64_t
+        lost; /* neither, but of a user or product that was made after the backup that was restored; see store_begin_anew() */
 };
 enum store_status store_audit_orders(struct store *store, struct store_orders_audit *out);
 

@@ -49,7 +49,7 @@ def scenario(chosen: Any) -> None:
     """To be called once by a locustfile: the shape that was chosen."""
     global shape
     shape = chosen
-    shape.look = lambda: run.tally if isinstance(run.tally, ProductionTally) else None
+    shape.look = lambda: run.tally if run.ready else None
     sale = Sale(preflight, progress, shelf_report.close, production.faults_of, production.summary, production.as_json)
     set_scene(SCENARIO, sale, None, None)  # the shape says how many
 
@@ -70,7 +70,7 @@ def preflight(host: str) -> ProductionTally:
     if not os.environ.get("DOORBUSTER_ADMIN_PASSWORD"):
         raise NotReady("DOORBUSTER_ADMIN_PASSWORD is not set: the admin needs it, the same that setup was given")
     tokens[:] = Pool(ACCOUNTS_AT_ONCE).map(lambda _: enter(host)["Authorization"], range(ACCOUNTS))
-    # The accounts were there before the sale. Locust's clock has run meanwhile, and a shape that had moved on would be started a second time.
+    # The accounts were there before the sale, and Locust's clock has run meanwhile.
     tally.started_at = time.monotonic()
     shape.reset_time()
     return tally

@@ -1,8 +1,9 @@
 """How long it took, after a process was killed, until people could buy again: from the sales that they were told of, tenth by tenth of a second.
 Pure arithmetic, no I/O.
 
-Recovered is the first moment from which on the next 0.3 s and the next whole second both have 90 % of the sales a second that there were before
-the kill: the stream is back, and stays. A kill that nobody noticed took 0 s."""
+Recovered is the first moment from which on the next 0.3 s and the next whole second both have 90 % of the sales that there were in the two seconds
+before the kill, or, where those came unevenly, what they had at their weakest, but never less than half: the stream is back, and stays. A kill that nobody
+noticed took 0 s."""
 from __future__ import annotations
 
 import math
@@ -12,7 +13,7 @@ BEFORE_TENTHS = 20            # what "before" is
 WINDOWS_TENTHS = (3, 10)
 ENOUGH = 0.9
 BURST = 1.5                   # times the rate before: more in a tenth of a second is what was put off, made good at once, and does not count
-NOISE_DEVIATIONS = 2.0        # of few sales there are fewer than 90 % just by chance
+AT_LEAST = 0.5
 
 
 def recovery_seconds(sold_at: dict[int, int], killed_at: float) -> float | None:
@@ -22,8 +23,9 @@ def recovery_seconds(sold_at: dict[int, int], killed_at: float) -> float | None:
     if rate == 0:
         return None
     capped = {tenth: min(count, math.ceil(rate * BURST)) for tenth, count in sold_at.items()}
+    enough = {length: enough_sales(capped, killed, length, rate) for length in WINDOWS_TENTHS}
     for tenth in range(killed, max(sold_at) - max(WINDOWS_TENTHS) + 2):
-        if all(sales(capped, tenth, length) >= enough(rate * length) for length in WINDOWS_TENTHS):
+        if all(sales(capped, tenth, length) >= enough[length] for length in WINDOWS_TENTHS):
             return max(0.0, tenth / 10 - killed_at)
     return None
 
@@ -32,8 +34,9 @@ def sales(sold_at: dict[int, int], first: int, length: int) -> int:
     return sum(sold_at.get(tenth, 0) for tenth in range(first, first + length))
 
 
-def enough(expected: float) -> float:
-    return max(min(expected * ENOUGH, expected - NOISE_DEVIATIONS * expected ** 0.5), expected / 2)
+def enough_sales(sold_at: dict[int, int], killed: int, length: int, rate: float) -> float:
+    weakest = min(sales(sold_at, first, length) for first in range(killed - BEFORE_TENTHS, killed - length + 1))
+    return max(min(rate * length * ENOUGH, weakest), rate * length * AT_LEAST)
 
 
 def recoveries(sold_at: dict[str, int], events: list[dict[str, Any]]) -> list[tuple[str, float, float | None]]:

@@ -163,8 +163,8 @@ def rows_of_production(run: Run) -> list[Row]:
         rows.append(below(f"{what}: selling again after", seconds, RECOVERY_SECONDS_MAX, "s") if seconds is not None
                     else Row(f"{what}: selling again after", "not in this run", f"< {RECOVERY_SECONDS_MAX} s", False))
     if run.samples:
-        rows.append(Row("processors in use at most", ", ".join(f"{name} {busiest_processors(run.samples, who):.1f}" for name, who in
-                                                               (("Locust", "load"), ("server", "server"), ("Redis", "redis")))))
+        names = (("Locust", "load"), ("server", "server"), ("Redis", "redis"), ("others", "others"))
+        rows.append(Row("processors in use at most", ", ".join(f"{name} {busiest_processors(run.samples, who):.1f}" for name, who in names)))
     store = result["store"]
     rows.append(Row("verify", f"{store['checks'] - len(store['checks_failed'])} of {store['checks']} checks", "all", store["ok"]))
     return rows
@@ -172,6 +172,11 @@ def rows_of_production(run: Run) -> list[Row]:
 
 def most_people(timeline: list[dict[str, Any]]) -> int:
     return max((line["users"] for line in timeline), default=0)
+
+
+def orders_confirmed(result: dict[str, Any]) -> int:
+    """As people were told, whatever the scenario sells."""
+    return sum(result.get(figure, 0) for figure in ("bought", "carts_sold", "singles_sold")) + result.get("everyday", {}).get("sold", 0)
 
 
 def busiest_rate(timeline: list[dict[str, Any]]) -> float:

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Watches a running server from outside, once a second, until the load generator has ended: the stock of every product by the store and by Redis,
-and how much processor time the server, its Redis and the load generator take. A JSON object a line, for the report.
+and how much processor time the server, its Redis, the load generator and everything else on the machine take. A JSON object a line, for the report.
 
   watch.py --host URL --server PID --load FILE --out FILE [--events FILE]
 
@@ -8,7 +8,7 @@ and how much processor time the server, its Redis and the load generator take. A
   --load    the load generator's process id will be in this file: it is started when OUT is there, so that this has signed in before the crowd
   --events  note here, too, which of the server's processes were started anew
 
-A line: {"at": …, "products": [{"id", "name", "store", "redis"}, …], "cpu": {"server": 0.8, "redis": 0.1, "load": 0.9}}; "redis" is null while
+A line: {"at": …, "products": [{"id", "name", "store", "redis"}, …], "cpu": {"server": 0.8, "redis": 0.1, "load": 0.9, "others": 0.0}}; "redis" is null while
 it cannot be asked.
 """
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Machine:
         self.server, self.load = server, load
         self.before: dict[int, float] = {}
         self.at = 0.0
+        self.busy = 0.0
         self.titles: dict[str, int] = {}
 
     def look(self) -> dict[str, float]:
@@ -81,8 +82,9 @@ class Machine:
             except OSError:
                 continue  # it has just ended
             used[who] += max(0.0, seconds[pid] - self.before.get(pid, seconds[pid]))
-        passed = now - self.at
-        self.before, self.at = seconds, now
+        passed, busy = now - self.at, busy_seconds()
+        used["others"] = max(0.0, busy - self.busy - sum(used.values()))
+        self.before, self.at, self.busy = seconds, now, busy
         return {who: round(value / passed, 3) for who, value in used.items()}
 
     def started_anew(self) -> list[str]:
@@ -91,6 +93,12 @@ class Machine:
         anew = [title for title, pid in titles.items() if self.titles.get(title, pid) != pid]
         self.titles.update(titles)
         return anew
+
+
+def busy_seconds() -> float:
+    """Processor time that anybody on this machine has had."""
+    user, nice, system, _, _, interrupts, soft = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + interrupts + soft) / processes.TICKS_PER_SECOND
 
 
 def name_of(command_line: str) -> str:

@@ -45,7 +45,7 @@ td, th { padding:4px 14px 4px 0; border-bottom:1px solid var(--rule); text-align
 """
 COLOURS = {"confirmed": "green", "sold-out": "orange", "refused": "pink", "changed": "teal", "signed-in": "grey", "looked": "sky",
            "unavailable": "red", "p50": "blue", "p95": "orange", "p99": "red", "users": "blue", "server": "green", "redis": "red",
-           "load": "grey", "store": "blue"}
+           "load": "grey", "others": "pink", "store": "blue"}
 
 
 def render(run: RunRead) -> str:
@@ -77,7 +77,7 @@ def tiles(run: RunRead) -> str:
     figures = [(f"{result_table.busiest_rate(run.run.timeline):,.0f}/s", f"requests, best {result_table.BUSIEST_SECONDS} s"),
                (f"{number(found['p50_ms'])} ms", "p50 of all answers"), (f"{number(found['p99_ms'])} ms", "p99 of all answers"),
                (f"{result_table.most_people(run.run.timeline):,}", "people at once"),
-               (f"{sum(line['kinds'].get('confirmed', 0) for line in run.run.timeline):,}", "orders confirmed"),
+               (f"{result_table.orders_confirmed(found):,}", "orders confirmed"),
                (f"{found['oversold']}", "oversold"), (f"{found['mismatches']}", f"of {found['stock_readings']:,} looks: the books differed")]
     return '<div class="tiles">' + "".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in figures) + "</div>"
 

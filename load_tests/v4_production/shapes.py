@@ -26,10 +26,11 @@ class Shape(LoadTestShape):
         super().__init__()
         self.users = users or self.users_default
         self.seconds = seconds or self.seconds_default
-        self.look: Callable[[], Any] = lambda: None  # at the run's tally; set by the locustfile
+        self.look: Callable[[], Any] = lambda: None  # at the run's tally; None as long as the run is being prepared
 
     def tick(self) -> tuple[int, float] | None:
-        passed = self.get_run_time() / self.seconds
+        """Locust begins to ask before the run is prepared, and prepares it once more if the answer has changed meanwhile."""
+        passed = self.get_run_time() / self.seconds if self.look() else 0.0
         return None if passed >= 1 else (max(self.people(passed), 2), ARRIVALS_PER_SECOND)
 
     def people(self, passed: float) -> int:
@@ -58,7 +59,7 @@ class Spike(Shape):
     kills = True
 
     def people(self, passed: float) -> int:
-        return self.users if 0.15 <= passed < 0.8 else 10
+        return self.users if 0.1 <= passed < 0.85 else 10
 
 
 class Step(Shape):
@@ -75,7 +76,7 @@ class Step(Shape):
     def tick(self) -> tuple[int, float] | None:
         tally = self.look()
         if tally is None:
-            return self._people_of(0), ARRIVALS_PER_SECOND  # the run has not begun: people are not let in yet
+            return self._people_of(0), ARRIVALS_PER_SECOND  # as in Shape
         level = int(self.get_run_time() / self.seconds * len(LEVELS))
         if level != self._level:
             self._note_end_of_level(tally)

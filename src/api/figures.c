@@ -247,7 +247,8 @@ static void add_breakers(cJSON *json, const struct metrics_page *page)
         enum metrics_gauge gauge;
     } breakers[] = {{"redis", METRICS_GAUGE_breaker_redis},
                     {"record", METRICS_GAUGE_breaker_record},
-                    {"store", METRICS_GAUGE_breaker_store}};
+                    {"store", METRICS_GAUGE_breaker_store},
+                    {"books", METRICS_GAUGE_breaker_books}};
     static const char *const states[] = {"closed", "half-open", "open"};
     cJSON *list = cJSON_AddArrayToObject(json, "breakers");
     for (size_t i = 0; i < sizeof breakers / sizeof breakers[0]; i++) {

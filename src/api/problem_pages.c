@@ -15,7 +15,7 @@
 #define TYPE_TEXT "text/plain; charset=utf-8"
 #define TYPE_HTML "text/html; charset=utf-8"
 
-/* One for each problem: tests/component/test_description.c sees to that. */
+/* One for each problem: tests/process/test_docs.c sees to that. */
 static const struct advice {
     const char *slug, *buyer, *developer;
 } advices[] = {
@@ -71,6 +71,11 @@ static const struct advice {
     {"too-busy", "Many people are signing in just now. Wait a few seconds and try again.",
      "Repeat after the seconds in Retry-After, with some jitter. A token lasts a day: keep it instead of "
      "signing in for every request."},
+    {"too-fast",
+     "You, or others at your address, ask very often. Wait a few seconds and try again. Nothing was bought.",
+     "Repeat after the seconds in Retry-After, with the same Idempotency-Key. The headers RateLimit and "
+     "RateLimit-Policy say what is left, and "
+     "of how much: slow down before it is used up."},
     {"sale-not-open", "The sale has not begun. Come back when it opens.",
      "\"starts_at\" says when, Retry-After in how many seconds by the server's clock. Asking earlier gains "
      "nothing."},

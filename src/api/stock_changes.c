@@ -278,8 +278,9 @@ static void change_reply(struct job *job)
                            "A product holds at most %" PRId64 " units.", PRODUCT_STOCK_MAX);
         break;
     case FOUND_NEVER_OPEN:
-        validation_add(&validation, "ends_at",
-                       "must be after starts_at; what the request leaves out stays as it is, null takes it away");
+        validation_add(
+            &validation, "ends_at",
+            "must be after starts_at; what the request leaves out stays as it is, null takes it away");
         validation_failed(&validation, job->request);
     }
 }

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -106,9 +107,11 @@ static bool check_copy(struct backup *backup, const char *path)
     if (store_open(&store, url, STORE_READER, error, sizeof error) != STORE_OK) {
         return complain("checking it", error);
     }
-    bool ok = (store_audit_chain(store, &chain) == STORE_OK && store_position(store, &position) == STORE_OK) ||
-              complain("checking it", store_error(store));
-    backup->chain_is_broken = (chain.first_gap | chain.first_forged | chain.first_off | chain.first_backwards) != 0;
+    bool ok =
+        (store_audit_chain(store, &chain) == STORE_OK && store_position(store, &position) == STORE_OK) ||
+        complain("checking it", store_error(store));
+    backup->chain_is_broken =
+        (chain.first_gap | chain.first_forged | chain.first_off | chain.first_backwards) != 0;
     if (ok && (log_position_compare(position.recorded, backup->position.recorded) != 0 ||
                position.last_order_id != backup->position.last_order_id)) {
         ok = complain("checking it", "it does not stand where it was made");
@@ -182,10 +185,10 @@ int backup_run(const struct settings *settings)
     struct store *store = NULL;
     char error[512];
     struct backup backup = {.folder = settings_get(settings, "backup"), .folder_fd = -1, .lock_fd = -1};
-    int keep = settings_get(settings, "keep") != NULL ? (int)settings_get_integer(settings, "keep", 1, KEEP_MAX) : 0;
+    int keep =
+        settings_get(settings, "keep") != NULL ? (int)settings_get_integer(settings, "keep", 1, KEEP_MAX) : 0;
     cli_read_place(settings, &place);
-    if (nice(NICE_BY) == -1) { /* then it competes as an equal */
-    }
+    setpriority(PRIO_PROCESS, 0, NICE_BY);
     bool ok = open_folder(&backup);
     if (ok && store_open(&store, place.store_url, STORE_READER, error, sizeof error) != STORE_OK) {
         ok = complain("opening the store", error);
@@ -197,8 +200,10 @@ int backup_run(const struct settings *settings)
     if (ok) {
         report(&backup);
     }
-    if (ok && backup.chain_is_broken) { /* better such a backup than none; but none that was good goes for it */
-        ok = complain("the audit log's chain is broken, in the store as in this backup", "`verify` says where");
+    if (ok &&
+        backup.chain_is_broken) { /* better such a backup than none; but none that was good goes for it */
+        ok = complain("the audit log's chain is broken, in the store as in this backup",
+                      "`verify` says where");
     }
     if (ok && keep > 0) {
         remove_older(&backup, keep);

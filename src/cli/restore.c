@@ -63,13 +63,15 @@ static bool find_backup(struct restore *restore, const char *path)
     }
     int count = scandir(path, &names, is_backup_entry, alphasort);
     if (count > 0) {
-        snprintf(restore->from, sizeof restore->from, "%.*s/%s", PATH_MAX - 1, path, names[count - 1]->d_name);
+        snprintf(restore->from, sizeof restore->from, "%.*s/%s", PATH_MAX - 1, path,
+                 names[count - 1]->d_name);
     }
     for (int i = 0; i < count; i++) {
         free(names[i]);
     }
     free(names);
-    return count > 0 || complain(path, "there is no backup in this folder (" CLI_BACKUP_PREFIX "*" CLI_BACKUP_SUFFIX ")");
+    return count > 0 ||
+           complain(path, "there is no backup in this folder (" CLI_BACKUP_PREFIX "*" CLI_BACKUP_SUFFIX ")");
 }
 
 /* Every process of a server holds it, also those that a dead supervisor has left. */
@@ -118,7 +120,7 @@ static void remove_half(const struct restore *restore)
 
 static bool copy_backup(const struct restore *restore)
 {
-    struct stat folder; /* its owner is the server's: we may be root */
+    struct stat folder;   /* its owner is the server's: we may be root */
     remove_half(restore); /* of a restore that was killed */
     int from = open(restore->from, O_RDONLY | O_CLOEXEC);
     if (from < 0) {
@@ -253,7 +255,8 @@ static void report(const struct restore *restore)
     char position[SALES_LOG_POSITION_BYTES];
     log_position_format(restore->position.recorded, position);
     printf("restored  %s from %s, at log position %s: %" PRId64 " orders\n"
-           "sessions  all have ended: the next start makes a new secret key. A server that is given its key in JWT_SECRET_KEY\n"
+           "sessions  all have ended: the next start makes a new secret key. A server that is given its key "
+           "in JWT_SECRET_KEY\n"
            "          must be given another one: old tokens name accounts that may be gone\n"
            "next      start the server on this data folder, then verify\n",
            restore->to, restore->from, position, restore->position.last_order_id);

@@ -376,7 +376,8 @@ static int seed(const struct settings *settings)
 
 int setup_run(const struct settings *settings)
 {
-    bool backup = settings_get(settings, "backup") != NULL, restore = settings_get(settings, "restore") != NULL;
+    bool backup = settings_get(settings, "backup") != NULL,
+         restore = settings_get(settings, "restore") != NULL;
     if (backup && restore) {
         process_refuse(settings->program, "--backup and --restore are two commands");
     }

@@ -88,16 +88,15 @@ static void check_audit_log(struct audit *audit, const struct store_product *pro
                  "product %" PRId64 ": the audit log adds up to stock %" PRId64 " and price %" PRId64
                  ", the book says %" PRId64 " and %" PRId64,
                  product->id, sums->logged_stock, price, product->stock, product->price);
-    const struct sale_window logged =
-        sums->window_logged ? sums->logged_window
-                            : (struct sale_window){product->starts_at_ms, product->ends_at_ms};
-    audit_report(audit, "window from the audit log",
-                 audit_holds(logged.starts_at_ms == product->starts_at_ms &&
-                             logged.ends_at_ms == product->ends_at_ms),
-                 "product %" PRId64 ": by the audit log on sale from %" PRId64 " to %" PRId64
-                 " ms (0: no such time), the book says %" PRId64 " to %" PRId64,
-                 product->id, logged.starts_at_ms, logged.ends_at_ms, product->starts_at_ms,
-                 product->ends_at_ms);
+    const struct sale_window logged = sums->window_logged
+                                          ? sums->logged_window
+                                          : (struct sale_window){product->starts_at_ms, product->ends_at_ms};
+    audit_report(
+        audit, "window from the audit log",
+        audit_holds(logged.starts_at_ms == product->starts_at_ms && logged.ends_at_ms == product->ends_at_ms),
+        "product %" PRId64 ": by the audit log on sale from %" PRId64 " to %" PRId64
+        " ms (0: no such time), the book says %" PRId64 " to %" PRId64,
+        product->id, logged.starts_at_ms, logged.ends_at_ms, product->starts_at_ms, product->ends_at_ms);
 }
 
 static void check_first_come(struct audit *audit, const struct store_product *product,

@@ -98,7 +98,7 @@ void gate_watch(struct gate *gate, int64_t now_us, const char *away, int64_t wai
     bool record_is_lost =
         gate->record.state == BREAKER_OPEN && now_us - gate->record.since_us > GATE_PATIENCE_US;
     watch_redis(gate, now_us, away);
-    gate->admission.is_closed = gate->redis.state == BREAKER_OPEN || record_is_lost || wait_us > WAIT_MAX_US;
+    gate->admission.is_closed = record_is_lost || wait_us > WAIT_MAX_US;
     gate->admission.wait_ms = wait_us > WAIT_MAX_US ? wait_us / 1000 : RETRY_MS;
 }
 
@@ -107,7 +107,8 @@ bool gate_admits(struct gate *gate)
     if (gate->admission.is_closed || gate->pending >= GATE_PENDING_MAX) {
         return false;
     }
-    return gate->redis.state != BREAKER_HALF_OPEN || gate->admission.probes++ < PROBES_MAX;
+    return gate->redis.state == BREAKER_CLOSED ||
+           (gate->redis.state == BREAKER_HALF_OPEN && gate->admission.probes++ < PROBES_MAX);
 }
 
 size_t gate_breakers(struct gate *gate, struct breaker *out[GATE_BREAKERS])

@@ -74,7 +74,8 @@ void terms_learn(struct terms *terms, const struct sale_product *product, struct
         return;
     }
     struct slot *slot = make_room(terms), **bucket = bucket_of(terms, product->id);
-    *slot = (struct slot){.entry = {.product = *product, .learned_at = at, .seen_stock = INT64_MAX}, .next = *bucket};
+    *slot = (struct slot){.entry = {.product = *product, .learned_at = at, .seen_stock = INT64_MAX},
+                          .next = *bucket};
     *bucket = slot;
 }
 

@@ -12,10 +12,10 @@
 struct terms;
 
 struct terms_entry {
-    struct sale_product product; /* but for the stock */
+    struct sale_product product;    /* but for the stock */
     struct log_position learned_at; /* the store was there, or further */
-    bool is_outdated;            /* to be learned anew before anything is decided by it */
-    int64_t seen_stock;          /* the last figure seen; INT64_MAX: none */
+    bool is_outdated;               /* to be learned anew before anything is decided by it */
+    int64_t seen_stock;             /* the last figure seen; INT64_MAX: none */
 };
 
 struct terms *terms_new(void);

@@ -73,7 +73,7 @@ static bool must_close(const struct http_request *request)
 
 void http_reply_prebuilt(struct http_request *request, const struct http_response *response)
 {
-    if (request->id || request->reply_header_count > 0 ||
+    if (request->id || request->reply_header_count > 0 || log_is_on(LOG_DEBUG) || /* its line has an id */
         (request->origin_count > 0 && request->server->settings.cors_origins)) {
         http_reply_bytes(request, response->status, response->content_type,
                          http_arena_copy(request, response->body, response->bytes), response->bytes);

@@ -266,9 +266,10 @@ static bool decode_window(struct cursor *cursor, struct log_entry *out)
 {
     struct window_change *change = &out->window;
     out->kind = LOG_ENTRY_WINDOW;
-    return take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) && take_window(cursor, &change->from) &&
-           take_window(cursor, &change->to) && take_number(cursor, ' ', 0, INT64_MAX, &change->actor) &&
-           take_note(cursor, change->note) && take_key_line(cursor, &change->key, &change->key_bytes);
+    return take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) &&
+           take_window(cursor, &change->from) && take_window(cursor, &change->to) &&
+           take_number(cursor, ' ', 0, INT64_MAX, &change->actor) && take_note(cursor, change->note) &&
+           take_key_line(cursor, &change->key, &change->key_bytes);
 }
 
 /* No time: a worker writes it without a script, and only Redis's clock counts along the log. */

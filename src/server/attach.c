@@ -314,11 +314,10 @@ static bool same_books(const struct store_product *product, const struct gate_st
     return (product->component_count > 0 || gate->stock_at == product->stock) &&
            gate->price_at == product->price && now->limit == product->per_customer_limit &&
            gate->window_at.starts_at_ms == product->starts_at_ms &&
-           gate->window_at.ends_at_ms == product->ends_at_ms &&
-           same_components(now, product);
+           gate->window_at.ends_at_ms == product->ends_at_ms && same_components(now, product);
 }
 
-/* `closed`: the gate is, and the log is drained: what Redis has now must be what the store has. */
+/* `closed`: the gate is, and the log is drained: what Redis has now must be what the store has. False: the books differ. */
 static bool judge_product(struct recorder *recorder, const struct store_product *product,
                           const struct gate_stock *gate, bool closed)
 {
@@ -326,7 +325,9 @@ static bool judge_product(struct recorder *recorder, const struct store_product 
     if (!closed && !gate->at_known) { /* our own position: there must be a log that goes on from it */
         log_warn("the log at the store's position is gone: attaching again");
         recorder->attach_wanted = true;
-    } else if (!equal) {
+        return true; /* nobody can say */
+    }
+    if (!equal) {
         note_difference(recorder, product, gate);
     }
     return equal;

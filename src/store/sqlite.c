@@ -202,7 +202,7 @@ enum store_status sqlite_make_log_sound(struct sqlite_store *store)
             return sqlite_refuse(
                 store,
                 "emptying the write-ahead log of %s failed: for %d s others were using it; a "
-                "long audit (`verify`) or another program that reads the file must end first",
+                "backup, a long audit (`verify`) or another program that reads the file must end first",
                 store->path, EMPTYING_WAIT_MS / 1000);
         if (code == SQLITE_BUSY)
             sleep_us(EMPTYING_TRY_MS * 1000);

@@ -194,7 +194,9 @@ static void note_first(int64_t *first, bool is_fault, int64_t seq)
 
 static struct sqlite_term *term_of(struct sqlite_tally *tally, const char *cause)
 {
-    return strcmp(cause, "price") == 0 ? &tally->price : strcmp(cause, "starts") == 0 ? &tally->starts : &tally->ends;
+    return strcmp(cause, "price") == 0    ? &tally->price
+           : strcmp(cause, "starts") == 0 ? &tally->starts
+                                          : &tally->ends;
 }
 
 /* Do the row's figures follow on those that the product had after its row before? Then the product has the row's. */

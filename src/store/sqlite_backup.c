@@ -34,16 +34,19 @@ struct copy {
 
 static enum store_status copy_failed(const struct copy *copy, const char *why)
 {
-    return sqlite_refuse(copy->store, "backing up %.200s to %.200s failed: %s", copy->store->path, copy->path, why);
+    return sqlite_refuse(copy->store, "backing up %.200s to %.200s failed: %s", copy->store->path, copy->path,
+                         why);
 }
 
 static enum store_status open_copy(struct copy *copy, const char *settings)
 {
-    int code = sqlite3_open_v2(copy->path, &copy->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, faulty_vfs_name());
+    int code = sqlite3_open_v2(copy->path, &copy->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
+                               faulty_vfs_name());
     if (code == SQLITE_OK)
         code = sqlite3_exec(copy->db, settings, NULL, NULL, NULL);
-    return code == SQLITE_OK ? STORE_OK
-                             : copy_failed(copy, copy->db != NULL ? sqlite3_errmsg(copy->db) : "out of memory");
+    return code == SQLITE_OK
+               ? STORE_OK
+               : copy_failed(copy, copy->db != NULL ? sqlite3_errmsg(copy->db) : "out of memory");
 }
 
 static enum store_status close_copy(struct copy *copy)
@@ -80,7 +83,8 @@ static enum store_status copy_pages(struct copy *copy)
 /* The cache is small, so that each step's pages are written in it. */
 static enum store_status make_copy(struct copy *copy)
 {
-    enum store_status status = open_copy(copy, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = 50");
+    enum store_status status =
+        open_copy(copy, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = 50");
     if (status == STORE_OK)
         status = copy_pages(copy);
     if (status != STORE_OK) {
@@ -96,7 +100,8 @@ static bool is_sound(sqlite3 *db)
     sqlite3_stmt *row;
     bool sound = false;
     if (sqlite3_prepare_v2(db, "PRAGMA integrity_check(1)", -1, &row, NULL) == SQLITE_OK)
-        sound = sqlite3_step(row) == SQLITE_ROW && strcmp((const char *)sqlite3_column_text(row, 0), "ok") == 0;
+        sound =
+            sqlite3_step(row) == SQLITE_ROW && strcmp((const char *)sqlite3_column_text(row, 0), "ok") == 0;
     sqlite3_finalize(row);
     return sound;
 }
@@ -147,7 +152,8 @@ enum store_status sqlite_begin_anew(struct store *base)
     if (sqlite3_exec(store->db,
                      "UPDATE state SET epoch = epoch + " EPOCHS_SKIPPED
                      ", store_id = CASE seller WHEN 1 THEN random() ELSE store_id END"
-                     ", ids_given = " SQLITE_IDS_SKIPPED " + max(ids_given, (SELECT coalesce(max(id), 0) FROM users),"
+                     ", ids_given = " SQLITE_IDS_SKIPPED
+                     " + max(ids_given, (SELECT coalesce(max(id), 0) FROM users),"
                      " (SELECT coalesce(max(id), 0) FROM products)) WHERE one = 1",
                      NULL, NULL, NULL) != SQLITE_OK)
         status = sqlite_fail(store, doing);
@@ -161,7 +167,10 @@ enum store_status sqlite_pack(const char *path, char *error, size_t error_bytes)
     int code = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_exec(db, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL);
-    snprintf(error, error_bytes, "%s: %s", path, code == SQLITE_OK ? "" : db == NULL ? "out of memory" : sqlite3_errmsg(db));
+    snprintf(error, error_bytes, "%s: %s", path,
+             code == SQLITE_OK ? ""
+             : db == NULL      ? "out of memory"
+                               : sqlite3_errmsg(db));
     sqlite3_close(db);
     return code == SQLITE_OK ? STORE_OK : (code & 0xff) == SQLITE_BUSY ? STORE_FENCED : STORE_FAILED;
 }

@@ -94,8 +94,7 @@ static bool read_book(struct sqlite_store *store, struct sqlite_book *book)
         book->price = sqlite3_column_int64(row, 7);
         book->is_bundle = sqlite3_column_int(row, 8) != 0;
         book->limit = sqlite3_column_int64(row, 9);
-        book->window =
-            (struct sale_window){sqlite3_column_int64(row, 10), sqlite3_column_int64(row, 11)};
+        book->window = (struct sale_window){sqlite3_column_int64(row, 10), sqlite3_column_int64(row, 11)};
     }
     sqlite3_reset(row);
     return code == SQLITE_ROW || code == SQLITE_DONE;

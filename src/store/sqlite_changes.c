@@ -37,6 +37,28 @@ static enum store_status find_earlier(const struct sqlite_turn *turn, int64_t ac
     return status;
 }
 
+/* Whose book is to be changed, and by whom. */
+struct change_request {
+    int64_t product_id, actor;
+    const char *key;
+    size_t key_bytes;
+};
+
+/* The book; *book is NULL if there is nothing to do: the actor's key has done something before, which is the outcome. */
+static enum store_status open_book(const struct sqlite_turn *turn, const struct change_request *request,
+                                   enum change_outcome *outcome, struct change_result *result,
+                                   const struct sqlite_book **book)
+{
+    *outcome = CHANGE_MADE;
+    *book = NULL;
+    enum store_status status =
+        find_earlier(turn, request->actor, request->key, request->key_bytes, outcome, result);
+    if (status != STORE_OK || *outcome == CHANGE_MADE_BEFORE)
+        return status;
+    *book = sqlite_book_of(turn->store, request->product_id);
+    return *book == NULL ? STORE_FAILED : STORE_OK;
+}
+
 /* What was not written has no result. */
 static enum store_status end_change(const struct sqlite_turn *turn, enum store_status status,
                                     struct change_result *result)
@@ -109,14 +131,11 @@ static enum store_status apply_stock(const struct sqlite_turn *turn, const struc
 static enum store_status change_stock(const struct sqlite_turn *turn, const struct stock_change *change,
                                       enum change_outcome *outcome, struct change_result *result)
 {
-    *outcome = CHANGE_MADE;
-    enum store_status status =
-        find_earlier(turn, change->actor, change->key, change->key_bytes, outcome, result);
-    if (status != STORE_OK || *outcome == CHANGE_MADE_BEFORE)
-        return status;
-    const struct sqlite_book *book = sqlite_book_of(turn->store, change->product_id);
+    const struct change_request request = {change->product_id, change->actor, change->key, change->key_bytes};
+    const struct sqlite_book *book;
+    enum store_status status = open_book(turn, &request, outcome, result, &book);
     if (book == NULL)
-        return STORE_FAILED;
+        return status;
     *outcome = judge(book, change);
     result->stock = book->stock;
     result->product_id = change->product_id;
@@ -140,14 +159,11 @@ enum store_status sqlite_change_stock(struct store *base, const struct stock_cha
 static enum store_status change_price(const struct sqlite_turn *turn, const struct price_change *change,
                                       enum change_outcome *outcome, struct change_result *result)
 {
-    *outcome = CHANGE_MADE;
-    enum store_status status =
-        find_earlier(turn, change->actor, change->key, change->key_bytes, outcome, result);
-    if (status != STORE_OK || *outcome == CHANGE_MADE_BEFORE)
-        return status;
-    const struct sqlite_book *book = sqlite_book_of(turn->store, change->product_id);
+    const struct change_request request = {change->product_id, change->actor, change->key, change->key_bytes};
+    const struct sqlite_book *book;
+    enum store_status status = open_book(turn, &request, outcome, result, &book);
     if (book == NULL)
-        return STORE_FAILED;
+        return status;
     if (!book->known || !book->opened) {
         *outcome = CHANGE_CLOSED;
         return STORE_OK;
@@ -178,14 +194,11 @@ enum store_status sqlite_change_price(struct store *base, const struct price_cha
 static enum store_status change_window(const struct sqlite_turn *turn, const struct window_change *change,
                                        enum change_outcome *outcome, struct change_result *result)
 {
-    *outcome = CHANGE_MADE;
-    enum store_status status =
-        find_earlier(turn, change->actor, change->key, change->key_bytes, outcome, result);
-    if (status != STORE_OK || *outcome == CHANGE_MADE_BEFORE)
-        return status;
-    const struct sqlite_book *book = sqlite_book_of(turn->store, change->product_id);
+    const struct change_request request = {change->product_id, change->actor, change->key, change->key_bytes};
+    const struct sqlite_book *book;
+    enum store_status status = open_book(turn, &request, outcome, result, &book);
     if (book == NULL)
-        return STORE_FAILED;
+        return status;
     struct log_entry entry = {.kind = LOG_ENTRY_WINDOW, .window = *change};
     struct sale_window *to = &entry.window.to;
     entry.window.from = book->window;

@@ -493,10 +493,11 @@ static enum store_status apply_window_change(struct run *run, const struct log_e
         book->window = change->to;
         sqlite_book_touch(book, BOOK_CHANGED, entry->at_ms);
     } else {
-        log_warn("store: the window %lld to %lld for product %lld at %llu-%llu does not fit%s: kept, not applied",
-                 (long long)change->to.starts_at_ms, (long long)change->to.ends_at_ms,
-                 (long long)change->product_id, (unsigned long long)entry->position.epoch,
-                 (unsigned long long)entry->position.n, book->known ? "" : " (unknown product)");
+        log_warn(
+            "store: the window %lld to %lld for product %lld at %llu-%llu does not fit%s: kept, not applied",
+            (long long)change->to.starts_at_ms, (long long)change->to.ends_at_ms,
+            (long long)change->product_id, (unsigned long long)entry->position.epoch,
+            (unsigned long long)entry->position.n, book->known ? "" : " (unknown product)");
     }
     const struct sale_window to = book->window;
     enum store_status status = append_window(run, entry, "starts", from.starts_at_ms, to.starts_at_ms,

@@ -18,10 +18,10 @@
 #define NEXT_ID(table) "max(coalesce((SELECT max(id) FROM " table "), 0), ids_given) + 1"
 /* An account or product that there is none of, which was made after the backup that was restored: Redis may still have sold with it. */
 #define WAS_LOST(id)                                                                                         \
-    "(" id " BETWEEN (SELECT ids_given - " SQLITE_IDS_SKIPPED " + 1 FROM state) AND (SELECT ids_given FROM state))"
+    "(" id " BETWEEN (SELECT ids_given - " SQLITE_IDS_SKIPPED                                                \
+    " + 1 FROM state) AND (SELECT ids_given FROM state))"
 /* Of a window's two rows the second stands for the change; this is what the first, right before it, says. */
-#define STARTS_BEFORE_ENDS                                                                                   \
-    "(SELECT to_figure FROM audit_log AS starts WHERE starts.seq = audit_log.seq - 1)"
+#define STARTS_BEFORE_ENDS "(SELECT to_figure FROM audit_log AS starts WHERE starts.seq = audit_log.seq - 1)"
 /* Parts of orders that stand, of products with a limit. EXISTS first and in each half: without a limited product this reads no orders at
  * all. Not by the view sold_parts, where it would come too late: measured, 0.6 s a million orders for nothing. */
 #define HAS_LIMIT(product)                                                                                   \

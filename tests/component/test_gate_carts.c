@@ -567,7 +567,8 @@ static void test_a_window_is_for_what_comes_after(void **state)
     expect(sell(7, 1, 1, ""), 3, "100");
     change.product_id = 9;
     change.to = (struct sale_window){FAR_AHEAD_MS, 0};
-    assert_int_equal(gate_change_window(redis, &change, 100, &result), CHANGE_MADE); /* a bundle has its own */
+    assert_int_equal(gate_change_window(redis, &change, 100, &result),
+                     CHANGE_MADE); /* a bundle has its own */
     redisReply *refused = sell(7, 9, 1, "");
     assert_int_equal(refused->element[2]->integer, -6);
     freeReplyObject(refused);

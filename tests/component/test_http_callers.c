@@ -3,6 +3,8 @@
 #include "http_fixture.h"
 #include "testing.h"
 
+#include "doorbuster/log.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +99,23 @@ static void test_refused_heads_have_an_id(void **state)
     expect_answer_header(&answer, "X-Request-Id", "mine");
     expect_answer_header(&answer, "Content-Type", "application/problem+json");
     expect_answer_header(&answer, "Cache-Control", "no-store");
+    http_answer_free(&answer);
+    http_fixture_stop(&fixture);
+}
+
+/* At debug each answer has a line with its id, the prebuilt ones too. */
+static void test_a_logged_id_comes_back(void **state)
+{
+    struct http_fixture fixture;
+    struct http_answer answer;
+    char id[128] = "";
+    (void)state;
+    log_set_level(LOG_DEBUG);
+    http_fixture_start(&fixture, &(struct http_settings){0});
+    log_set_level(LOG_INFO);
+    http_fixture_call(&fixture, "POST", "/prebuilt", NULL, &answer);
+    assert_non_null(http_answer_header(&answer, "X-Request-Id", id, sizeof id));
+    assert_int_equal(strspn(id, "0123456789abcdef"), 16);
     http_answer_free(&answer);
     http_fixture_stop(&fixture);
 }
@@ -327,11 +346,17 @@ static void test_preflights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_good_id_comes_back),     cmocka_unit_test(test_a_bad_id_is_replaced),
-        cmocka_unit_test(test_refused_heads_have_an_id), cmocka_unit_test(test_nobody_is_believed_by_default),
-        cmocka_unit_test(test_behind_trusted_proxies),   cmocka_unit_test(test_bad_settings_are_named),
-        cmocka_unit_test(test_what_a_page_may_do),       cmocka_unit_test(test_cors_is_closed),
-        cmocka_unit_test(test_cors_for_a_list),          cmocka_unit_test(test_preflights),
+        cmocka_unit_test(test_a_good_id_comes_back),
+        cmocka_unit_test(test_a_bad_id_is_replaced),
+        cmocka_unit_test(test_refused_heads_have_an_id),
+        cmocka_unit_test(test_a_logged_id_comes_back),
+        cmocka_unit_test(test_nobody_is_believed_by_default),
+        cmocka_unit_test(test_behind_trusted_proxies),
+        cmocka_unit_test(test_bad_settings_are_named),
+        cmocka_unit_test(test_what_a_page_may_do),
+        cmocka_unit_test(test_cors_is_closed),
+        cmocka_unit_test(test_cors_for_a_list),
+        cmocka_unit_test(test_preflights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

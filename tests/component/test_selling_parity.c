@@ -580,9 +580,10 @@ static void change_any_window(struct parity *p)
     const int64_t starts[] = {SALE_WINDOW_KEEP, 0, now_ms - HOUR_MS, now_ms - 2 * HOUR_MS, now_ms + HOUR_MS};
     const int64_t ends[] = {SALE_WINDOW_KEEP, 0, now_ms + HOUR_MS, SALE_TIME_MS_MAX, now_ms - HOUR_MS / 2};
     bool stays_open = !once_in(p, 4);
-    struct window_change change = {.product_id = any_product(p),
-                                   .to = {starts[below(p, stays_open ? 4 : 5)], ends[below(p, stays_open ? 4 : 5)]},
-                                   .actor = 1 + below(p, 2)};
+    struct window_change change = {
+        .product_id = any_product(p),
+        .to = {starts[below(p, stays_open ? 4 : 5)], ends[below(p, stays_open ? 4 : 5)]},
+        .actor = 1 + below(p, 2)};
     if (once_in(p, 2)) {
         change.key = key;
         change.key_bytes = (size_t)snprintf(key, sizeof key, "k%u", below(p, KEYS));

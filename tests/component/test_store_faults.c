@@ -290,7 +290,8 @@ static void test_a_backup_that_fails(void **state)
         record_or_die(f);
     }
     assert_int_equal(status.st_mode & 0777, 0600);
-    assert_int_equal(store_back_up(f->store, path, &position), STORE_FAILED); /* never over a file that is there */
+    assert_int_equal(store_back_up(f->store, path, &position),
+                     STORE_FAILED); /* never over a file that is there */
     assert_int_equal(stat(path, &status), 0);
     assert_sound_file(f);
 }

@@ -1116,11 +1116,12 @@ static void test_a_store_of_version_2(void **state)
 static void test_a_store_of_version_3(void **state)
 {
     struct fixture *f = *state;
-    const char *const scripts[] = {
-        "PRAGMA journal_mode = WAL", embedded__0001_first_sql, embedded__0002_carts_sql, embedded__0003_redlock_sql,
-        OLD_ROWS "DROP TABLE stock_changes;"
-                 "INSERT INTO audit_log VALUES (1, 5, 2, 1, 1, 'price', -10, 110, 100, 1, 13, 'cheaper', 'p', zeroblob(32));"
-                 "PRAGMA application_id = 1145205620; PRAGMA user_version = 3"};
+    const char *const scripts[] = {"PRAGMA journal_mode = WAL", embedded__0001_first_sql,
+                                   embedded__0002_carts_sql, embedded__0003_redlock_sql,
+                                   OLD_ROWS "DROP TABLE stock_changes;"
+                                            "INSERT INTO audit_log VALUES (1, 5, 2, 1, 1, 'price', -10, 110, "
+                                            "100, 1, 13, 'cheaper', 'p', zeroblob(32));"
+                                            "PRAGMA application_id = 1145205620; PRAGMA user_version = 3"};
     struct store_audit_row row;
     size_t count;
     sqlite3 *db;

@@ -388,17 +388,29 @@ static void test_administration(void **state)
     snprintf(target, sizeof target, "/api/admin/products/%" PRId64 "/price", product);
     expect(200, "POST", target, json_of(test.admin), "{\"price\":3,\"reason\":\"cheaper\"}");
     snprintf(target, sizeof target, "/api/admin/products/%" PRId64 "/window", product);
-    if (ask("POST", target, NULL, NULL) != 404) {
-        expect(200, "POST", target, json_of(test.admin),
-               "{\"starts_at\":\"now\",\"ends_at\":\"2199-01-01T00:00:00Z\",\"reason\":\"doors\"}");
-        expect(200, "POST", target, json_of(test.admin), "{\"ends_at\":null,\"reason\":\"for ever\"}");
-    }
+    expect(200, "POST", target, json_of(test.admin),
+           "{\"starts_at\":\"now\",\"ends_at\":\"2199-01-01T00:00:00Z\",\"reason\":\"doors\"}");
+    expect(200, "POST", target, json_of(test.admin), "{\"ends_at\":null,\"reason\":\"for ever\"}");
     expect(409, "POST", "/api/products", json_of(test.admin),
            "{\"name\":\"the first\",\"price\":5,\"stock\":5}");
     expect(200, "GET", "/api/admin/audit", test.admin, NULL);
     snprintf(target, sizeof target, "/api/purchases/%s", test.id);
     expect(200, "DELETE", target, test.admin, NULL);
     expect(200, "DELETE", target, test.admin, NULL);
+}
+
+/* The other servers of the tests have no limits. */
+static void test_too_fast(void **state)
+{
+    static const char *const limits[] = {"--rate-limits", "on", "--rate-account", "1/min:1", NULL};
+    (void)state;
+    http_client_close(&test.client);
+    server_fixture_stop(&test.server);
+    server_fixture_start(&test.server, 1, limits, NULL);
+    test.client = (struct http_client){.fd = -1, .host = "127.0.0.1", .port = test.server.port};
+    expect(200, "GET", "/api/auth/me", test.admin, NULL);
+    expect(429, "GET", "/api/auth/me", test.admin, NULL);
+    expect(429, "POST", "/api/purchases", json_of(test.admin), order_of(1, 1));
 }
 
 static void test_it_stops(void **state)
@@ -457,6 +469,7 @@ int main(void)
         cmocka_unit_test(test_accounts),
         cmocka_unit_test(test_buying),
         cmocka_unit_test(test_administration),
+        cmocka_unit_test(test_too_fast),
         cmocka_unit_test(test_it_stops),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -101,7 +101,8 @@ static void begin(const char *redis_url)
 
 static void start_again(void)
 {
-    server_fixture_start(&sale.server, 2, sale.redis_url != NULL ? LIST("--redis", sale.redis_url) : NULL, NULL);
+    server_fixture_start(&sale.server, 2, sale.redis_url != NULL ? LIST("--redis", sale.redis_url) : NULL,
+                         NULL);
 }
 
 /* The old run is over: what its buyers were told is judged by the store as it was. */
@@ -149,9 +150,11 @@ static void test_everything_is_destroyed(void **state)
     back_up(NULL, NULL);
     size_t before = sale.ledger.confirmed;
     int64_t began_us = now_us(), last = back_up("--keep", "1");
-    print_message("[  FIGURE  ] %" PRId64 " orders backed up in %.2f s beside %zu purchases; the slowest of 300 ms before took "
+    print_message("[  FIGURE  ] %" PRId64
+                  " orders backed up in %.2f s beside %zu purchases; the slowest of 300 ms before took "
                   "%.0f ms\n",
-                  last, (double)(now_us() - began_us) / 1e6, sale.ledger.confirmed - before, (double)calm_us / 1e3);
+                  last, (double)(now_us() - began_us) / 1e6, sale.ledger.confirmed - before,
+                  (double)calm_us / 1e3);
     assert_true(sale.ledger.confirmed > before); /* it sold on */
     assert_int_equal(sale.ledger.unavailable + sale.ledger.broken, 0);
     assert_int_equal(count_files("backups/doorbuster-*.db"), 1);
@@ -208,7 +211,8 @@ static void test_what_is_refused(void **state)
     write_file(path, "nothing of the kind");
     tool_expect(&sale.server, "setup", LIST("--restore", folder, "--replace"), 1, "21000101");
     assert_int_equal(remove(path), 0);
-    assert_int_equal(count_files("data/*.before-*") + count_files("data/*.restoring*"), count_files("data/secret.key.before-*"));
+    assert_int_equal(count_files("data/*.before-*") + count_files("data/*.restoring*"),
+                     count_files("data/secret.key.before-*"));
     tool_expect(&sale.server, "setup", LIST("--backup", folder, "--restore", folder), 2, "two commands");
     tool_expect(&sale.server, "setup", LIST("--keep", "3"), 2, "--backup");
     tool_expect(&sale.server, "setup", LIST("--backup", folder, "--keep", "0"), 2, "--keep");
@@ -238,9 +242,11 @@ static int ask(int64_t user, enum user_role role, const char *target, const char
     struct http_client client = {.fd = -1};
     struct http_answer answer;
     server_fixture_token(&sale.server, user, role, token);
-    snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n", token);
+    snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n",
+             token);
     assert_int_equal(http_client_open(&client, "127.0.0.1", sale.server.port, TOOL_MS), HTTP_CLIENT_OK);
-    assert_int_equal(http_client_call(&client, "POST", target, headers, body, &answer, TOOL_MS), HTTP_CLIENT_OK);
+    assert_int_equal(http_client_call(&client, "POST", target, headers, body, &answer, TOOL_MS),
+                     HTTP_CLIENT_OK);
     int status = answer.status;
     http_answer_free(&answer);
     http_client_close(&client);
@@ -281,7 +287,8 @@ static void test_beside_a_redis_that_goes_on(void **state)
     sell_on("after the first restore");
     /* An account, a product and a window that the backup does not have: the orders of the account are kept, the product is not on sale. */
     last = back_up(NULL, NULL);
-    int64_t user = server_fixture_add_users(&sale.server, 1), product = server_fixture_add_product(&sale.server, 5, 0);
+    int64_t user = server_fixture_add_users(&sale.server, 1),
+            product = server_fixture_add_product(&sale.server, 5, 0);
     assert_int_equal(buy_as(user, sale.products[0]), 201);
     assert_int_equal(buy_as(user, product), 201);
     char target[96];
@@ -317,7 +324,8 @@ static void test_beside_nodes_that_know_more(void **state)
     }
     lock_nodes_start(&nodes);
     for (unsigned i = 0; i < LOCK_NODES; i++) {
-        at += snprintf(at, (size_t)(list + sizeof list - at), "%sunix:%s", i > 0 ? "," : "", nodes.addresses[i].path);
+        at += snprintf(at, (size_t)(list + sizeof list - at), "%sunix:%s", i > 0 ? "," : "",
+                       nodes.addresses[i].path);
     }
     setenv("REDIS_NODES", list, 1);
     begin(NULL);
@@ -332,7 +340,8 @@ static void test_beside_nodes_that_know_more(void **state)
     tool_expect(&sale.server, "setup", LIST("--restore", folder, "--replace"), 0, "restored");
     forget_what_was_promised();
     start_again();
-    for (size_t i = 1; i <= 5; i++) { /* at once, and no more than there are; an old connection is found broken once */
+    for (size_t i = 1; i <= 5;
+         i++) { /* at once, and no more than there are; an old connection is found broken once */
         int status = sale_fixture_buy(&sale, i, product, 1);
         assert_int_equal(status == CROWD_BROKEN ? sale_fixture_buy(&sale, i, product, 1) : status, 201);
     }

@@ -159,6 +159,47 @@ static void test_redis_stops_for_six_seconds(void **state)
     sale_fixture_end_sale(&sale, 0);
 }
 
+/* Three of five lock nodes. */
+static void test_no_majority_for_long(void **state)
+{
+    enum { NODES = 5, STOPPED = 3 };
+    char body[64], breaker[32], reason[256];
+    pid_t nodes[NODES];
+    struct heard heard;
+    (void)state;
+    sale_fixture_begin(&sale, 1, BUYERS, NULL, NULL);
+    int64_t product = sale_fixture_add_product(&sale, 1000, 0);
+    snprintf(body, sizeof body, "{\"product_id\":%lld,\"quantity\":1}", (long long)product);
+    assert_int_equal(sale_fixture_buy(&sale, 0, product, 1), 201);
+    assert_int_equal(server_fixture_find(&sale.server, REDIS, nodes, NODES), NODES);
+    for (size_t i = 0; i < STOPPED; i++) {
+        assert_int_equal(kill(nodes[i], SIGSTOP), 0);
+    }
+    sale_fixture_ask(&sale, 1, product, 1);
+    int64_t deadline = deadline_in(CALL_MS);
+    do {
+        state_of("breaker redis", breaker, reason);
+        assert_true(wait_a_moment(deadline));
+    } while (strcmp(breaker, "open") != 0);
+    assert_non_null(strstr(reason, "no majority"));
+    assert_true(sale.buyers[1].waits);
+    heard = call("POST", "/api/purchases", sale.buyers[2].token, body);
+    assert_int_equal(heard.status, 503);
+    assert_non_null(strstr(heard.detail, "was not tried"));
+    assert_true(strtol(heard.retry_after, NULL, 10) >= 1);
+    for (size_t i = 0; i < STOPPED; i++) {
+        assert_int_equal(kill(nodes[i], SIGCONT), 0);
+    }
+    int64_t since_us = now_us();
+    while (sale_fixture_buy(&sale, 3, product, 1) != 201) {
+        assert_true(wait_a_moment(since_us + 5000000));
+    }
+    print_message("sold again after %lld ms\n", (long long)(now_us() - since_us) / 1000);
+    expect_state("breaker redis", "closed");
+    sale_fixture_await_answer(&sale, 1);
+    sale_fixture_end_sale(&sale, 0);
+}
+
 #ifdef DOORBUSTER_FAILPOINTS
 static struct failpoint_page *failpoints;
 
@@ -209,6 +250,9 @@ static int teardown(void **state)
 
 int main(void)
 {
+    const struct CMUnitTest redlock_tests[] = {
+        cmocka_unit_test_teardown(test_no_majority_for_long, teardown),
+    };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_redis_stops_for_six_seconds, teardown),
 #ifdef DOORBUSTER_FAILPOINTS
@@ -216,5 +260,6 @@ int main(void)
 #endif
     };
     signal(SIGPIPE, SIG_IGN);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return gate_is_redlock() ? cmocka_run_group_tests(redlock_tests, NULL, NULL)
+                             : cmocka_run_group_tests(tests, NULL, NULL);
 }

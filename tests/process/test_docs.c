@@ -125,7 +125,7 @@ static void test_each_problem_has_its_page(void **state)
         const cJSON *properties = cJSON_GetObjectItem(schema, "properties"),
                     *type = cJSON_GetObjectItem(cJSON_GetObjectItem(properties, "type"), "const"),
                     *title = cJSON_GetObjectItem(cJSON_GetObjectItem(properties, "title"), "const");
-        if (type == NULL || title == NULL || strcmp(type->valuestring, "/problems/rate-limited") == 0) {
+        if (type == NULL || title == NULL) {
             continue;
         }
         assert_non_null(strstr(list.body, type->valuestring));

@@ -171,6 +171,19 @@ static void test_nonsense_for_a_stock(void **state)
     end_selling();
 }
 
+/* Closed, put off, and what is no time: the store's window comes back. */
+static void test_nonsense_for_a_window(void **state)
+{
+    static const char *const edits[][2] = {
+        {"ends", "1"}, {"starts", "4102444800000"}, {"ends", "soon"}, {"starts", "-5"}};
+    (void)state;
+    begin_selling();
+    for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
+        edit_figure(sale.products[i % 2], edits[i][0], edits[i][1], 0, 0);
+    }
+    end_selling();
+}
+
 static void test_nonsense_for_a_limit(void **state)
 {
     static const char *const limits[] = {"1e20", "-1", "abc"};
@@ -590,6 +603,7 @@ int main(void)
         TEST(test_last_units_in_a_deleted_log),
         TEST(test_nonsense_for_a_price),
         TEST(test_nonsense_for_a_stock),
+        TEST(test_nonsense_for_a_window),
         TEST(test_nonsense_for_a_limit),
         TEST(test_nonsense_for_the_order_counter),
         TEST(test_nonsense_for_the_clock),

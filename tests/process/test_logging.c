@@ -169,9 +169,12 @@ static void test_the_level_changes_for_all(void **state)
     assert_int_equal(kill(server.pid, SIGUSR1), 0);
     await_logged("level=debug proc=\"supervisor\"");
     await_logged("the log level is debug now, it was info");
-    assert_int_equal(server_fixture_get(&server, "/health", NULL, 0), 200);
+    char body[256];
+    assert_int_equal(call("GET", "/health", "X-Request-Id: night-shift.17\r\n", NULL, body, sizeof body),
+                     200);
     await_logged("level=debug proc=\"worker 0\"");
     await_logged("msg=\"GET health answered 200\" method=GET route=health status=200 took_us=");
+    await_logged(" request_id=night-shift.17 client=127.0.0.1\n");
     assert_int_equal(kill(server.pid, SIGUSR2), 0);
     await_logged("the log level is info now, it was debug");
     for (int i = 0; i < 2; i++) { /* beyond warn there is error, and then nothing */

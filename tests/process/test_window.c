@@ -31,7 +31,8 @@ static int64_t change_window(int64_t product, const char *body, int64_t *ends_at
     const char *text = NULL;
     int64_t deadline = deadline_in(ANSWER_MS);
     snprintf(target, sizeof target, "/api/admin/products/%" PRId64 "/window", product);
-    snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n", admin);
+    snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n",
+             admin);
     assert_int_equal(http_client_open(&client, "127.0.0.1", sale.server.port, ANSWER_MS), HTTP_CLIENT_OK);
     assert_int_equal(http_client_request(&client, "POST", target, headers, body, strlen(body), ANSWER_MS),
                      HTTP_CLIENT_OK);
@@ -60,8 +61,9 @@ static int64_t last_order_ms(void)
 {
     sqlite3 *db;
     sqlite3_stmt *row;
-    assert_int_equal(sqlite3_open_v2(sale.server.store_url + strlen("sqlite:"), &db, SQLITE_OPEN_READONLY, NULL),
-                     SQLITE_OK);
+    assert_int_equal(
+        sqlite3_open_v2(sale.server.store_url + strlen("sqlite:"), &db, SQLITE_OPEN_READONLY, NULL),
+        SQLITE_OK);
     assert_int_equal(sqlite3_prepare_v2(db, "SELECT max(at_ms) FROM orders", -1, &row, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_step(row), SQLITE_ROW);
     int64_t at_ms = sqlite3_column_int64(row, 0);

@@ -65,9 +65,10 @@ static void print_log(const struct server_fixture *fixture)
 
 static bool read_port(struct server_fixture *fixture)
 {
-    static const char mark[] = "ready on http://127.0.0.1:";
+    static const char mark[] = "://127.0.0.1:";
     char *log = read_log(fixture);
-    const char *at = strstr(log, mark);
+    const char *at = strstr(log, "ready on http");
+    at = at != NULL ? strstr(at, mark) : NULL;
     bool ready = at != NULL && strchr(at, '\n') != NULL;
     fixture->port = ready ? (uint16_t)strtoul(at + strlen(mark), NULL, 10) : 0;
     free(log);

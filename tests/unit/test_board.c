@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,6 +67,9 @@ static pid_t start_writer(struct board *board)
 {
     pid_t pid = fork();
     assert_true(pid >= 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* with a test that failed */
+    }
     for (int64_t number = 1; pid == 0; number++) {
         fill(number);
         board_write_sale(board, &sale);

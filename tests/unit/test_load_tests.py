@@ -45,7 +45,7 @@ def a_sample(second: int) -> dict:
     products = [{"id": 1, "name": "Everyday <&>", "store": 1_000_000 - 500 * second, "redis": 1_000_000 - 500 * second}]
     if second > 10:
         products.append({"id": 2, "name": "Drop", "store": max(0, 400 - 20 * second), "redis": None if second == 21 else max(0, 400 - 20 * second)})
-    return {"at": BEGAN + second, "cpu": {"server": 0.5, "redis": 0.1, "load": 0.9}, "products": products}
+    return {"at": BEGAN + second, "cpu": {"server": 0.5, "redis": 0.1, "load": 0.9, "others": 0.2}, "products": products}
 
 
 def a_result(**changes: object) -> dict:
@@ -107,6 +107,10 @@ class TestRecovery(unittest.TestCase):
 
     def test_kill_that_nobody_noticed(self) -> None:
         self.assertEqual(recovery.recovery_seconds({tenth: 50 for tenth in range(400)}, 20.0), 0.0)
+
+    def test_sales_that_came_unevenly_before(self) -> None:
+        sold_at = {tenth: 30 if tenth % 10 < 3 else 60 for tenth in range(400) if not 200 <= tenth < 210}
+        self.assertAlmostEqual(recovery.recovery_seconds(sold_at, 20.0), 1.0)
 
     def test_never_back(self) -> None:
         self.assertIsNone(recovery.recovery_seconds({tenth: 50 if tenth < 200 else 20 for tenth in range(400)}, 20.0))
@@ -174,6 +178,7 @@ class TestPage(unittest.TestCase):
         self.assertNotIn("script", found.seen)
         for words in ("All targets met", "redis killed", "Everyday &lt;&amp;&gt;", "2 x &lt;fast&gt;", "ok, x10", "prefers-color-scheme: dark"):
             self.assertIn(words, text)
+        self.assertIn("<b>19,000</b><span>orders confirmed", text)
         self.assertNotIn("http", text)
         self.assertNotIn("<&>", text)
 

@@ -158,6 +158,35 @@ static void test_the_text_is_in_order(void **state)
     free(text);
 }
 
+/* Whoever adds a metric says in docs/metrics.md what it means. */
+static void test_every_metric_is_described(void **state)
+{
+    struct metrics_page *page = metrics_page_new();
+    static char page_of_docs[65536];
+    char *rest = NULL;
+    (void)state;
+    FILE *file = fopen(METRICS_PAGE, "r");
+    assert_non_null(file);
+    size_t bytes = fread(page_of_docs, 1, sizeof page_of_docs - 1, file);
+    assert_in_range(bytes, 1, sizeof page_of_docs - 2);
+    fclose(file);
+    page->board.sale = (struct board_sale){.written_us = 1, .compared_at_ms = 1};
+    metrics_use_slot(&page->workers[0]);
+    metrics_set(METRICS_GAUGE_lock_nodes, 5);
+    char *text = text_of(page);
+    for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+        char name[128], plain[132], labelled[132];
+        if (sscanf(line, "# HELP doorbuster_%127[a-z0-9_] ", name) == 1) {
+            snprintf(plain, sizeof plain, "`%s`", name);
+            snprintf(labelled, sizeof labelled, "`%s{", name);
+            if (strstr(page_of_docs, plain) == NULL && strstr(page_of_docs, labelled) == NULL) {
+                fail_msg("%s is not in docs/metrics.md", name);
+            }
+        }
+    }
+    free(text);
+}
+
 static void test_answers_by_route_and_status(void **state)
 {
     struct metrics_page *page = metrics_page_new();
@@ -375,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_two_in_one_slot),
         cmocka_unit_test(test_counters_as_text),
         cmocka_unit_test(test_the_text_is_in_order),
+        cmocka_unit_test(test_every_metric_is_described),
         cmocka_unit_test(test_answers_by_route_and_status),
         cmocka_unit_test(test_histograms),
         cmocka_unit_test(test_quantiles),

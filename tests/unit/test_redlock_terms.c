@@ -5,7 +5,8 @@
 
 static void learn(struct terms *terms, int64_t id, int64_t limit)
 {
-    terms_learn(terms, &(struct sale_product){.id = id, .limit = limit}, (struct log_position){7, (uint64_t)id});
+    terms_learn(terms, &(struct sale_product){.id = id, .limit = limit},
+                (struct log_position){7, (uint64_t)id});
 }
 
 static void test_known_and_unknown(void **state)

@@ -274,7 +274,8 @@ static void test_changes_of_stock(void **state)
         {"5\n1 100 100 opening 0 opening stock", {1, 100, 100, STOCK_OPENING, 0, "opening stock", NULL, 0}},
         {"5\n1 0 0 opening 0 ", {1, 0, 0, STOCK_OPENING, 0, "", NULL, 0}},
         {"5\n9007199254740991 -40 2 withdrawal 1001 \xed\x95\x9c\xea\xb5\xad  two spaces ",
-         {9007199254740991, -40, 2, STOCK_WITHDRAWAL, 1001, "\xed\x95\x9c\xea\xb5\xad  two spaces ", NULL, 0}},
+         {9007199254740991, -40, 2, STOCK_WITHDRAWAL, 1001, "\xed\x95\x9c\xea\xb5\xad  two spaces ", NULL,
+          0}},
         {"5\n2 7 -1 restock 3 restock", {2, 7, -1, STOCK_RESTOCK, 3, "restock", NULL, 0}},
     };
     struct log_entry entry;
@@ -397,14 +398,17 @@ static void test_a_cart(void **state)
 
 static void test_carts_that_are_none(void **state)
 {
-    static const char *const bad[] = {
-        "9\n+ 9 1 19900 12",                           /* behind nothing */
-        "9\n44 8 1 1 2 4 55\n+",                       /* cut off */
-        "9\n44 8 1 1 2 4 55\n+ ",  "9\n44 8 1 1 2 4 55\n+ 9 1 19900", "9\n44 8 1 1 2 4 55\n- 9 1",
-        "9\n44 8 1 1 2 4 55\n- 9 1 1 1",               /* a component has no price */
-        "9\n44 8 1 1 2 4 55\n+ 9 0 19900 12",          /* no units */
-        "9\n44 8 1 1 2 4 55\n- 9 -1 12",   "9\n44 8 1 1 2 4 55\n+9 1 19900 12",
-        "9\n44 8 1 1 2 4 55\n* 9 1 19900 12", "9\n44 8 1 1 2 4 55\n+ 9 1 19900 12 key"};
+    static const char *const bad[] = {"9\n+ 9 1 19900 12",     /* behind nothing */
+                                      "9\n44 8 1 1 2 4 55\n+", /* cut off */
+                                      "9\n44 8 1 1 2 4 55\n+ ",
+                                      "9\n44 8 1 1 2 4 55\n+ 9 1 19900",
+                                      "9\n44 8 1 1 2 4 55\n- 9 1",
+                                      "9\n44 8 1 1 2 4 55\n- 9 1 1 1",      /* a component has no price */
+                                      "9\n44 8 1 1 2 4 55\n+ 9 0 19900 12", /* no units */
+                                      "9\n44 8 1 1 2 4 55\n- 9 -1 12",
+                                      "9\n44 8 1 1 2 4 55\n+9 1 19900 12",
+                                      "9\n44 8 1 1 2 4 55\n* 9 1 19900 12",
+                                      "9\n44 8 1 1 2 4 55\n+ 9 1 19900 12 key"};
     struct sale_order orders[4];
     struct log_entry entry;
     (void)state;
@@ -443,8 +447,9 @@ static void test_bounds_of_parts(void **state)
 static void test_a_cancellation(void **state)
 {
     static const char payload[] = "9\n44 1003 5\n1 2 57\n9 1 13\n2 1 41";
-    static const char *const bad[] = {"9\n44 1003 5", "9\n44 1003 5\n", "9\n44 1003\n1 2 57", "9\n0 1003 5\n1 2 57",
-                                      "9\n44 1003 5\n1 0 57", "9\n44 1003 5\n1 2", "9\n44 1003 5\n1 2 57 8"};
+    static const char *const bad[] = {"9\n44 1003 5",          "9\n44 1003 5\n",       "9\n44 1003\n1 2 57",
+                                      "9\n0 1003 5\n1 2 57",   "9\n44 1003 5\n1 0 57", "9\n44 1003 5\n1 2",
+                                      "9\n44 1003 5\n1 2 57 8"};
     struct log_entry entry;
     (void)state;
     struct log_room room = room_of(NULL, 0);
@@ -467,9 +472,10 @@ static void test_a_cancellation(void **state)
 
 static void test_a_price_and_keys(void **state)
 {
-    static const char *const bad[] = {"9\n1 5 0 7 x", "9\n1 0 5 7 x", "9\n1 5 6 7", "9\n1 5 6 7 x\nkey",
-                                      "9\n1 5 6 7 x\nkey ", "9\n1 5 6 7 x\nkey a b", "9\n1 5 6 7 x\nkey a\nb",
-                                      "9\n1 5 6 7 x\nclef a"};
+    static const char *const bad[] = {
+        "9\n1 5 0 7 x",           "9\n1 0 5 7 x",        "9\n1 5 6 7",
+        "9\n1 5 6 7 x\nkey",      "9\n1 5 6 7 x\nkey ",  "9\n1 5 6 7 x\nkey a b",
+        "9\n1 5 6 7 x\nkey a\nb", "9\n1 5 6 7 x\nclef a"};
     struct log_entry entry;
     int64_t from = 0;
     (void)state;
