@@ -103,6 +103,7 @@ class Card {
     if (this.#state !== null) announce(`${this.#product.name}: ${labels[state][0].toLowerCase()}.`);
     this.#state = state;
     this.element.dataset.state = state;
+    if (this.outcome.dataset.until) this.#clearOutcome();
     setText(this.tag, labels[state][0]);
     this.tag.className = `tag ${state}`;
     this.#showButton();
@@ -134,7 +135,16 @@ class Card {
     setText(this.button, this.#buying ? 'Buying …' : labels[this.#state][1]);
   }
 
+  // "Not open yet" is true only until it opens.
+  #clearOutcome() {
+    this.outcome.replaceChildren();
+    this.outcome.className = 'outcome';
+    delete this.outcome.dataset.until;
+    delete this.outcome.dataset.said;
+  }
+
   tell({ kind, title, text, seconds }) {
+    delete this.outcome.dataset.until;
     const said = `${kind} ${title}`;
     if (kind !== 'wait' || seconds === undefined || this.outcome.dataset.said !== said) {
       const body = h('p', {}, ...[text].flat());
@@ -153,6 +163,7 @@ class Card {
     if (this.#state !== 'open') {
       const words = { upcoming: `Not before the countdown is at zero.`, over: 'It is too late for this one.', soldout: 'If units come back, this page shows it at once.' };
       this.tell({ kind: this.#state === 'upcoming' ? 'wait' : 'bad', title: labels[this.#state][1], text: words[this.#state] });
+      this.outcome.dataset.until = 'change';
       return;
     }
     if (!this.quantity.checkValidity()) {

@@ -152,6 +152,7 @@ class TestPages(unittest.TestCase):
             self.press_buy(product)
             self.outcome(product, "Not open yet")
             browser.wait_text(f"{card(product)} .buy", "Buy")
+            self.assertEqual(browser.text(f"{card(product)} .outcome"), "")
             self.assertGreater(datetime.datetime.now(datetime.timezone.utc), starts_at - datetime.timedelta(seconds=1))
         finally:
             browser.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
