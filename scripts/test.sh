@@ -16,7 +16,8 @@ rm -f "$build.configure.log"
 cmake --build "$build" --parallel "$jobs"
 
 failed=0
-(cd "$build" && ctest --parallel "$jobs" --output-on-failure --no-tests=error --timeout 300 "$@") || failed=1
+# Most tests wait more than they work.
+(cd "$build" && ctest --parallel $((2 * jobs)) --output-on-failure --no-tests=error --timeout 300 "$@") || failed=1
 if [ $# -eq 0 ]; then
     echo "== docker-compose.yml"
     docker-compose config --quiet && docker-compose --profile redlock config --quiet && docker-compose --profile monitoring config --quiet && echo "docker-compose.yml is accepted" || failed=1

@@ -19,7 +19,7 @@
 #define STORE_ROUNDS 48
 #define BLOCK_SEEDS (UINT64_C(1) << 40)
 #define SERVER_SEEDS (UINT64_C(1) << 41)
-#define SHORT_SWEEP_STEP 2 /* --sweep=short: every other one */
+#define SHORT_SWEEP_STEP 4 /* --sweep=short: of each point one action, another one each time */
 
 struct chaos_options options = {.rounds = ROUNDS_USUAL,
                                 .workers = 2,
@@ -78,7 +78,7 @@ static const char usage[] =
     "gate)\n"
     "  --workers N     of each server (2)\n"
     "  --servers N     in the mode nodes: 1, or 2 on one store (now this, now that)\n"
-    "  --sweep[=short] every failpoint with every action; short: every other one\n"
+    "  --sweep[=short] every failpoint with every action; short: with one action each\n"
     "  --no-keys       no Idempotency-Key, neither of buyers nor of admins\n"
     "  --folder DIR    for what is kept; without it a temporary one\n"
     "  --keep          keep it after a run without a violation\n"
@@ -355,7 +355,7 @@ static void random_rounds(void)
     }
 }
 
-/* Of each point every action, or in the short sweep every other one: kill or pause, next point stop or error. */
+/* Of each point every action, or in the short sweep one: of the next point the next. */
 static void sweep_mode(enum chaos_mode mode, unsigned *number_of_round)
 {
     for (size_t i = 0; i < sweep_count() && !interrupted; i++) {
