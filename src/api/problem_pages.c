@@ -206,7 +206,8 @@ static void put_list(struct text *text)
     const struct http_problem *problem;
     if (text->is_html) {
         begin_html(text, "Problems");
-        put(text, "<p>What goes wrong has a type, and each type a page.</p>\n<table>\n");
+        put(text, "<p>What goes wrong has a type, and each type a "
+                  "page.</p>\n<table>\n<tr><th>Status</th><th>Type</th><th>What it means</th></tr>\n");
     }
     for (size_t i = 0; (problem = problem_at(i)) != NULL; i++) {
         put_row(text, problem);
