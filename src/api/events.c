@@ -33,10 +33,10 @@ void events_use_server(struct events *events, struct http_server *server)
     events->channel = http_channel_new(server, "text/event-stream", STREAMS_MAX);
 }
 
-static char *print(struct events *events)
+static char *print(struct events *events, bool with_history)
 {
     const struct api_settings *settings = &events->api->settings;
-    char *text = figures_print(&events->figures, settings->metrics, settings->place);
+    char *text = figures_print(&events->figures, settings->metrics, settings->place, with_history);
     CHECK(text != NULL);
     return text;
 }
@@ -44,7 +44,7 @@ static char *print(struct events *events)
 static void send_frame(struct events *events)
 {
     static const char head[] = RETRY_LINE "event: figures\ndata: ", tail[] = "\n\n";
-    char *text = print(events);
+    char *text = print(events, false);
     size_t bytes = strlen(text), head_bytes = sizeof head - 1, tail_bytes = sizeof tail - 1;
     char *frame = malloc(head_bytes + bytes + tail_bytes);
     CHECK(frame != NULL);
@@ -111,7 +111,7 @@ void events_figures(struct http_request *request, void *context)
         if (events->figures.count == 0) {
             figures_sample(&events->figures, events->api->settings.metrics);
         }
-        char *text = print(events);
+        char *text = print(events, true);
         events->response = http_response_new(200, HTTP_TYPE_JSON, text, strlen(text));
         cJSON_free(text);
     }

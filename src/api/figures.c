@@ -35,15 +35,6 @@ static void take_sample(const struct metrics_page *page, struct figures_sample *
     }
 }
 
-void figures_sample(struct figures *figures, const struct metrics_page *page)
-{
-    figures->newest = (figures->newest + 1) % FIGURES_SAMPLES;
-    take_sample(page, &figures->samples[figures->newest]);
-    if (figures->count < FIGURES_SAMPLES) {
-        figures->count++;
-    }
-}
-
 /* The sample so many before the newest, or the oldest there is. */
 static const struct figures_sample *sample_before(const struct figures *figures, size_t back)
 {
@@ -56,6 +47,50 @@ static uint64_t refused(const struct figures_sample *sample)
 {
     return sample->counters[METRICS_purchases_sold_out] + sample->counters[METRICS_purchases_over_limit] +
            sample->counters[METRICS_purchases_closed] + sample->counters[METRICS_purchases_not_on_sale];
+}
+
+static double rate(const struct figures_sample *now, const struct figures_sample *then, uint64_t amount)
+{
+    return now->at_us > then->at_us ? (double)amount * 1e6 / (double)(now->at_us - then->at_us) : 0;
+}
+
+static double rate_of(const struct figures_sample *now, const struct figures_sample *then,
+                      enum metrics_counter counter)
+{
+    return rate(now, then, now->counters[counter] - then->counters[counter]);
+}
+
+static double quantile_us(const struct figures_sample *now, const struct figures_sample *then, double share)
+{
+    struct metrics_buckets took = now->took;
+    for (size_t i = 0; i < METRICS_BUCKETS_MAX; i++) {
+        took.counts[i] -= then->took.counts[i];
+    }
+    return metrics_quantile_us(&took, share);
+}
+
+static void note_point(struct figures *figures)
+{
+    const struct figures_sample *now = sample_before(figures, 0),
+                                *then = sample_before(figures, FIGURES_POINT_SAMPLES);
+    figures->points[figures->point_count++ % FIGURES_POINTS] =
+        (struct figures_point){.at_ms = clock_wall_ms(),
+                               .confirmed = rate_of(now, then, METRICS_purchases_confirmed),
+                               .refused = rate(now, then, refused(now) - refused(then)),
+                               .unavailable = rate_of(now, then, METRICS_purchases_unavailable),
+                               .p99_us = quantile_us(now, then, 0.99)};
+}
+
+void figures_sample(struct figures *figures, const struct metrics_page *page)
+{
+    figures->newest = (figures->newest + 1) % FIGURES_SAMPLES;
+    take_sample(page, &figures->samples[figures->newest]);
+    if (figures->count < FIGURES_SAMPLES) {
+        figures->count++;
+    }
+    if (++figures->taken % FIGURES_POINT_SAMPLES == 0) {
+        note_point(figures);
+    }
 }
 
 /* --- JSON --------------------------------------------------------------------------------------------------------------------------------- */
@@ -84,18 +119,11 @@ static void add_rates(cJSON *json, const struct figures *figures)
 {
     const struct figures_sample *now = sample_before(figures, 0),
                                 *then = sample_before(figures, RATE_SAMPLES);
-    double seconds = (double)(now->at_us - then->at_us) / 1e6;
-    double scale = seconds > 0 ? 1 / seconds : 0;
     cJSON *rates = cJSON_AddObjectToObject(json, "rates");
-    add_rounded(rates, "requests",
-                scale * (double)(now->counters[METRICS_requests] - then->counters[METRICS_requests]));
-    add_rounded(rates, "confirmed",
-                scale * (double)(now->counters[METRICS_purchases_confirmed] -
-                                 then->counters[METRICS_purchases_confirmed]));
-    add_rounded(rates, "refused", scale * (double)(refused(now) - refused(then)));
-    add_rounded(rates, "unavailable",
-                scale * (double)(now->counters[METRICS_purchases_unavailable] -
-                                 then->counters[METRICS_purchases_unavailable]));
+    add_rounded(rates, "requests", rate_of(now, then, METRICS_requests));
+    add_rounded(rates, "confirmed", rate_of(now, then, METRICS_purchases_confirmed));
+    add_rounded(rates, "refused", rate(now, then, refused(now) - refused(then)));
+    add_rounded(rates, "unavailable", rate_of(now, then, METRICS_purchases_unavailable));
 }
 
 static void add_totals(cJSON *json, const struct figures *figures)
@@ -116,10 +144,8 @@ static void add_totals(cJSON *json, const struct figures *figures)
                (double)(now->counters[METRICS_recorder_healed] + now->counters[METRICS_nodes_healed]));
 }
 
-static void add_quantile(cJSON *json, const char *name, const struct metrics_buckets *buckets,
-                         double quantile)
+static void add_milliseconds(cJSON *json, const char *name, double took_us)
 {
-    double took_us = metrics_quantile_us(buckets, quantile);
     if (took_us < 0) {
         cJSON_AddNullToObject(json, name);
     } else {
@@ -129,14 +155,27 @@ static void add_quantile(cJSON *json, const char *name, const struct metrics_buc
 
 static void add_latency(cJSON *json, const struct figures *figures)
 {
-    struct metrics_buckets took = sample_before(figures, 0)->took;
-    const struct metrics_buckets *then = &sample_before(figures, FIGURES_SAMPLES)->took;
+    const struct figures_sample *now = sample_before(figures, 0),
+                                *then = sample_before(figures, FIGURES_SAMPLES);
     cJSON *latency = cJSON_AddObjectToObject(json, "latency_ms");
-    for (size_t i = 0; i < METRICS_BUCKETS_MAX; i++) {
-        took.counts[i] -= then->counts[i];
+    add_milliseconds(latency, "p50", quantile_us(now, then, 0.5));
+    add_milliseconds(latency, "p99", quantile_us(now, then, 0.99));
+}
+
+static void add_history(cJSON *json, const struct figures *figures)
+{
+    cJSON *history = cJSON_AddArrayToObject(json, "history");
+    size_t from = figures->point_count > FIGURES_POINTS ? figures->point_count - FIGURES_POINTS : 0;
+    for (size_t i = from; i < figures->point_count; i++) {
+        const struct figures_point *point = &figures->points[i % FIGURES_POINTS];
+        cJSON *one = cJSON_CreateObject();
+        add_time(one, "at", point->at_ms);
+        add_rounded(one, "confirmed", point->confirmed);
+        add_rounded(one, "refused", point->refused);
+        add_rounded(one, "unavailable", point->unavailable);
+        add_milliseconds(one, "p99_ms", point->p99_us);
+        cJSON_AddItemToArray(history, one);
     }
-    add_quantile(latency, "p50", &took, 0.5);
-    add_quantile(latency, "p99", &took, 0.99);
 }
 
 static cJSON *product_json(const struct board_product *product)
@@ -271,7 +310,8 @@ static void look_at_board(struct figures *figures, const struct board *board)
     }
 }
 
-char *figures_print(struct figures *figures, const struct metrics_page *page, const struct gate_place *place)
+char *figures_print(struct figures *figures, const struct metrics_page *page, const struct gate_place *place,
+                    bool with_history)
 {
     int64_t now_us = clock_monotonic_us(), now_ms = clock_wall_ms();
     cJSON *json = cJSON_CreateObject();
@@ -288,6 +328,9 @@ char *figures_print(struct figures *figures, const struct metrics_page *page, co
     add_recorder(json, &figures->sale, place->kind == GATE_REDLOCK ? "keeper" : "recorder", now_us);
     add_processes(json, &figures->processes);
     add_breakers(json, page);
+    if (with_history) {
+        add_history(json, figures);
+    }
     char *text = cJSON_PrintUnformatted(json);
     cJSON_Delete(json);
     return text;

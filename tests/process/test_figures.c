@@ -103,6 +103,25 @@ static void test_they_show_what_was_sold(void **state)
     cJSON_Delete(json);
 }
 
+/* Whoever begins to look sees what was before. */
+static void test_they_have_a_past(void **state)
+{
+    int64_t deadline = deadline_in(FOLLOWS_MS);
+    double sold = 0;
+    (void)state;
+    while (sold == 0) {
+        cJSON *json = figures();
+        const cJSON *point;
+        cJSON_ArrayForEach(point, member(json, "history"))
+        {
+            sold += member(point, "confirmed")->valuedouble;
+            assert_true(cJSON_IsString(member(point, "at")));
+        }
+        cJSON_Delete(json);
+        assert_true(sold > 0 || wait_a_moment(deadline));
+    }
+}
+
 static void test_they_follow_a_restock(void **state)
 {
     (void)state;
@@ -185,7 +204,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_they_show_what_was_sold), cmocka_unit_test(test_they_follow_a_restock),
+        cmocka_unit_test(test_they_show_what_was_sold),
+        cmocka_unit_test(test_they_have_a_past), cmocka_unit_test(test_they_follow_a_restock),
         cmocka_unit_test(test_the_stream_goes_on),      cmocka_unit_test(test_a_silent_bookkeeper_is_not_up),
         cmocka_unit_test(test_it_stops_under_a_stream),
     };
