@@ -49,6 +49,7 @@
 #define EMPTYING_WAIT_MS 5000
 #define EMPTYING_TRY_MS 50
 #define EMPTYING_PAUSE_MS 10
+#define STEPS_A_SIGN 200000 /* of SQLite's machine between two signs of life: some 10 ms */
 #define WRITER_CACHE_KIB 32768
 /* A checkpoint holds buyers up. Measured at 100 orders a commit: with 1000 pages 5 ms, often; with 4000 7 ms;
  * with 16,000 12 to 40 ms and no more orders a second. */
@@ -451,6 +452,14 @@ static enum store_status prepare_statements(struct sqlite_store *store)
     return STORE_OK;
 }
 
+/* One statement may take long: a rebuild adds up all that the buyers of limited products have, over all orders, before its first row. */
+static int still_at_work_cb(void *context)
+{
+    (void)context;
+    store_tell_waiting();
+    return 0; /* go on */
+}
+
 static enum store_status open_handle(struct sqlite_store *store, int flags)
 {
     /* NOMUTEX: one thread at a time is the caller's promise. */
@@ -462,6 +471,7 @@ static enum store_status open_handle(struct sqlite_store *store, int flags)
         return sqlite_fail(store, "opening the database");
     sqlite3_extended_result_codes(store->db, 1);
     sqlite3_busy_timeout(store->db, BUSY_TIMEOUT_MS);
+    sqlite3_progress_handler(store->db, STEPS_A_SIGN, still_at_work_cb, NULL);
     sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(store->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
     return STORE_OK;

@@ -296,6 +296,28 @@ static void test_a_backup_that_fails(void **state)
     assert_sound_file(f);
 }
 
+static unsigned signs_of_life;
+
+static void give_sign_cb(void)
+{
+    signs_of_life++;
+}
+
+/* Not only while it waits for its turn. Each statement counts its own steps, over all its runs. */
+static void test_a_long_statement_gives_signs_of_life(void **state)
+{
+    struct fixture *f = *state;
+    struct store_orders_audit audit;
+    open_shop(f);
+    for (int i = 0; i < 5; i++)
+        record_or_die(f);
+    store_while_waiting(give_sign_cb);
+    for (int i = 0; i < 1000 && signs_of_life == 0; i++)
+        assert_int_equal(store_audit_orders(f->store, &audit), STORE_OK);
+    store_while_waiting(NULL);
+    assert_int_equal(signs_of_life, 1);
+}
+
 static void back_up_when_told(const struct fixture *f, int begin_fd)
 {
     struct store *store;
@@ -721,6 +743,7 @@ int main(void)
         TEST(test_a_write_that_fails),
         TEST(test_a_backup_that_fails),
         TEST(test_a_writer_does_not_wait_for_a_backup),
+        TEST(test_a_long_statement_gives_signs_of_life),
         TEST(test_a_disk_that_fills_up),
         TEST(test_a_sync_that_fails),
         TEST(test_attaching_on_a_failing_disk),
