@@ -134,7 +134,7 @@ struct http_channel *http_channel_new(struct http_server *server, const char *co
                                       size_t streams_max);
 /* 200, and from now on the channel's frames, the last one at once. False: there are streams_max already, nothing was replied. */
 bool http_reply_channel(struct http_request *request, struct http_channel *channel);
-/* Copied. To all streams. */
+/* Copied. To all streams; to none once the channel is closed. */
 void http_channel_send(struct http_channel *channel, const char *frame, size_t bytes);
 size_t http_channel_streams(const struct http_channel *channel);
 /* Ends all streams, once what they hold is sent; none is taken any more. Free it after the server. */

@@ -98,8 +98,8 @@ struct store_position {
 
 struct store;
 
-/* `cb` is called again and again, on the caller's thread, while a call waits for its turn at the store, so that a process can say that it waits and does not
- * hang. For processes of one thread; at their start. NULL: nobody wants to know. */
+/* `cb` is called again and again, on the caller's thread, while a call waits for its turn at the store, or works for long on one statement, so that a process
+ * can say that it does not hang. For processes of one thread; at their start. NULL: nobody wants to know. */
 void store_while_waiting(void (*cb)(void));
 
 /* Opens the store named by `url`: "sqlite:PATH". A STORE_WRITER creates and upgrades the schema; a STORE_READER of a store that does

@@ -50,8 +50,14 @@ static void answer_cb(struct gate_purchase *purchase, void *context)
         if (purchase->purchase.turned_away) {
             api_reply_later(
                 buying->request, PROBLEM_UNAVAILABLE, purchase->purchase.wait_ms,
-                "Purchases cannot be taken in time just now, and this one was not tried; try again "
-                "after the seconds in Retry-After.");
+                purchase->purchase.order.key != NULL
+                    ? "Purchases cannot be taken in time just now, and this request was not tried; an "
+                      "earlier one with "
+                      "this Idempotency-Key may have been: repeat it, with the same key, after the seconds "
+                      "in "
+                      "Retry-After."
+                    : "Purchases cannot be taken in time just now, and this one was not tried; try again "
+                      "after the seconds in Retry-After.");
             return;
         }
         api_reply_unavailable(

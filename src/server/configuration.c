@@ -211,14 +211,36 @@ static void read_store(struct server_configuration *configuration)
     if (!store_url_is_valid(configuration->store_url, error, sizeof error)) {
         process_refuse(PROGRAM, "%s", error);
     }
-    /* Makes it and brings its schema up to date; closed again before the first fork. */
-    struct store *store;
-    if (store_open(&store, configuration->store_url, STORE_WRITER, error, sizeof error) != STORE_OK) {
-        process_refuse(PROGRAM, "%s", error);
-    }
-    store_close(&store);
 }
 
+void configuration_read(struct server_configuration *configuration, int argc, char **argv)
+{
+    *configuration = (struct server_configuration){0};
+    settings_read(&settings, argc, argv);
+    read_log(configuration);
+    CHECK(sodium_init() >= 0);
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    read_listen(configuration);
+    configuration->workers =
+        settings_get(&settings, "workers") != NULL
+            ? (unsigned)settings_get_integer(&settings, "workers", 1, METRICS_WORKERS_MAX)
+            : (unsigned)(processors < 1                     ? 1
+                         : processors > METRICS_WORKERS_MAX ? METRICS_WORKERS_MAX
+                                                            : processors);
+    configuration->hang_timeout_us =
+        settings_get_integer(&settings, "hang-timeout", 0, HANG_TIMEOUT_MAX_S) * 1000000;
+    configuration->dev_open_admin = settings_get(&settings, "dev-open-admin") != NULL;
+    if (configuration->dev_open_admin && !configuration->listen_is_loopback) {
+        process_refuse(PROGRAM, "--dev-open-admin makes everyone an admin; it needs --listen on a loopback "
+                                "address, such as 127.0.0.1:8080");
+    }
+    read_data_dir(configuration);
+    configuration_read_http(&settings, configuration);
+    configuration_read_gate(&settings, configuration);
+    read_store(configuration);
+}
+
+/* --- with the data folder's lock held ------------------------------------------------------------------------------------------------ */
 static void make_secret_file(const char *path, unsigned char secret[SECRET_FILE_BYTES])
 {
     randombytes_buf(secret, SECRET_FILE_BYTES);
@@ -259,35 +281,7 @@ static void read_secret(struct server_configuration *configuration)
     close(fd);
 }
 
-void configuration_read(struct server_configuration *configuration, int argc, char **argv)
-{
-    *configuration = (struct server_configuration){0};
-    settings_read(&settings, argc, argv);
-    read_log(configuration);
-    CHECK(sodium_init() >= 0);
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    read_listen(configuration);
-    configuration->workers =
-        settings_get(&settings, "workers") != NULL
-            ? (unsigned)settings_get_integer(&settings, "workers", 1, METRICS_WORKERS_MAX)
-            : (unsigned)(processors < 1                     ? 1
-                         : processors > METRICS_WORKERS_MAX ? METRICS_WORKERS_MAX
-                                                            : processors);
-    configuration->hang_timeout_us =
-        settings_get_integer(&settings, "hang-timeout", 0, HANG_TIMEOUT_MAX_S) * 1000000;
-    configuration->dev_open_admin = settings_get(&settings, "dev-open-admin") != NULL;
-    if (configuration->dev_open_admin && !configuration->listen_is_loopback) {
-        process_refuse(PROGRAM, "--dev-open-admin makes everyone an admin; it needs --listen on a loopback "
-                                "address, such as 127.0.0.1:8080");
-    }
-    read_data_dir(configuration);
-    configuration_read_http(&settings, configuration);
-    configuration_read_gate(&settings, configuration);
-    read_secret(configuration);
-    read_store(configuration);
-}
-
-/* --- with the data folder's lock held ------------------------------------------------------------------------------------------------ */
+/* Makes it and brings its schema up to date; closed again before the first fork. */
 static void claim_store(struct server_configuration *configuration)
 {
     char error[512];
@@ -349,6 +343,7 @@ static void claim_id(struct server_configuration *configuration)
 
 void configuration_claim(struct server_configuration *configuration)
 {
+    read_secret(configuration);
     claim_store(configuration);
     claim_id(configuration);
 }

@@ -29,7 +29,7 @@ struct server_configuration {
     struct gate_place place;
     bool dev_open_admin;
     enum log_level log_level; /* at start; then the shared page has it */
-    int64_t hang_timeout_us; /* a process that is silent for so long is taken for dead; 0: never */
+    int64_t hang_timeout_us;  /* a process that is silent for so long is taken for dead; 0: never */
     struct server_tls tls;
     const char *cors_origins, *trusted_proxies; /* may be NULL */
     bool has_limits;
@@ -41,11 +41,11 @@ struct server_configuration {
     struct gate_holder holder; /* without the dead: see server_shared */
 };
 
-/* Reads options and environment, makes the data folder and the secret key, checks what can be checked; exits with 2 and one line if
- * something is wrong. */
+/* Reads options and environment, makes the data folder, checks what can be checked; exits with 2 and one line if something is wrong. Touches nothing
+ * in the folder: it may be another's. */
 void configuration_read(struct server_configuration *configuration, int argc, char **argv);
-/* What only the owner of the data folder may do, so with its lock held: makes the store this gate's, and reads or makes the server's id. Exits as
- * above. */
+/* What only the owner of the data folder may do, so with its lock held: reads or makes the secret key, the store (which becomes this gate's) and
+ * the server's id. Exits as above. */
 void configuration_claim(struct server_configuration *configuration);
 /* Reads certificate and key, if there is TLS. False: they are bad, `error` says why, and those that were read before are kept. */
 bool configuration_read_tls(struct server_configuration *configuration, char *error, size_t error_bytes);

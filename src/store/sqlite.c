@@ -48,6 +48,8 @@
 /* For readers, before the log can be emptied; in tries, so that others can write in between. */
 #define EMPTYING_WAIT_MS 5000
 #define EMPTYING_TRY_MS 50
+#define EMPTYING_PAUSE_MS 10
+#define STEPS_A_SIGN 200000 /* of SQLite's machine between two signs of life: some 10 ms */
 #define WRITER_CACHE_KIB 32768
 /* A checkpoint holds buyers up. Measured at 100 orders a commit: with 1000 pages 5 ms, often; with 4000 7 ms;
  * with 16,000 12 to 40 ms and no more orders a second. */
@@ -175,6 +177,29 @@ static void checkpoint_if_due(struct sqlite_store *store)
     store->checkpoint_pages = store->wal_pages + CHECKPOINT_PAGES;
 }
 
+/* That somebody waits for readers is a lock on a byte of the lock file, which has nothing to do with turns (flock) and, like those, ends with its
+ * holder. Several may hold it. */
+static void want_log(struct sqlite_store *store, bool wanted)
+{
+    struct flock byte = {.l_type = wanted ? F_RDLCK : F_UNLCK, .l_whence = SEEK_SET, .l_len = 1};
+    if (fcntl(store->lock_fd, F_OFD_SETLK, &byte) != 0)
+        log_warn("store: locking a byte of %s" LOCK_SUFFIX " failed: %s; long readers will not give way",
+                 store->path, strerror(errno));
+}
+
+int sqlite_look_at_lock(const struct sqlite_store *store)
+{
+    char path[PATH_MAX + sizeof LOCK_SUFFIX];
+    snprintf(path, sizeof path, "%s" LOCK_SUFFIX, store->path);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+bool sqlite_log_is_wanted(int lock_fd)
+{
+    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+    return lock_fd >= 0 && fcntl(lock_fd, F_OFD_GETLK, &byte) == 0 && byte.l_type != F_UNLCK;
+}
+
 /* SQLITE_BUSY: a reader still needs the log. */
 static int try_to_empty_log(struct sqlite_store *store)
 {
@@ -184,7 +209,7 @@ static int try_to_empty_log(struct sqlite_store *store)
     return code & 0xff;
 }
 
-enum store_status sqlite_make_log_sound(struct sqlite_store *store)
+static enum store_status empty_log(struct sqlite_store *store)
 {
     int64_t deadline_us = clock_monotonic_us() + (int64_t)EMPTYING_WAIT_MS * 1000;
     while (!store->log_is_sound) {
@@ -202,12 +227,23 @@ enum store_status sqlite_make_log_sound(struct sqlite_store *store)
             return sqlite_refuse(
                 store,
                 "emptying the write-ahead log of %s failed: for %d s others were using it; a "
-                "backup, a long audit (`verify`) or another program that reads the file must end first",
+                "long audit (`verify`) or another program that reads the file must end first",
                 store->path, EMPTYING_WAIT_MS / 1000);
-        if (code == SQLITE_BUSY)
-            sleep_us(EMPTYING_TRY_MS * 1000);
+        if (code == SQLITE_BUSY) {
+            want_log(store, true);
+            sleep_us(EMPTYING_PAUSE_MS * 1000);
+        }
     }
     return STORE_OK;
+}
+
+enum store_status sqlite_make_log_sound(struct sqlite_store *store)
+{
+    if (store->log_is_sound)
+        return STORE_OK;
+    enum store_status status = empty_log(store);
+    want_log(store, false);
+    return status;
 }
 
 /* --- transactions --- */
@@ -416,6 +452,14 @@ static enum store_status prepare_statements(struct sqlite_store *store)
     return STORE_OK;
 }
 
+/* One statement may take long: a rebuild adds up all that the buyers of limited products have, over all orders, before its first row. */
+static int still_at_work_cb(void *context)
+{
+    (void)context;
+    store_tell_waiting();
+    return 0; /* go on */
+}
+
 static enum store_status open_handle(struct sqlite_store *store, int flags)
 {
     /* NOMUTEX: one thread at a time is the caller's promise. */
@@ -427,6 +471,7 @@ static enum store_status open_handle(struct sqlite_store *store, int flags)
         return sqlite_fail(store, "opening the database");
     sqlite3_extended_result_codes(store->db, 1);
     sqlite3_busy_timeout(store->db, BUSY_TIMEOUT_MS);
+    sqlite3_progress_handler(store->db, STEPS_A_SIGN, still_at_work_cb, NULL);
     sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(store->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
     return STORE_OK;

@@ -182,6 +182,9 @@ enum store_status sqlite_write_end(struct sqlite_store *store, enum store_status
  * failed write or sync the kernel may show bytes in it that never reached the disk; if a recovery took them for a commit, everything
  * behind them would be lost with the power. Waits a bounded time for readers. Does nothing if the log is sound. */
 enum store_status sqlite_make_log_sound(struct sqlite_store *store);
+/* For those who read for long: a descriptor to ask with whether a writer waits in sqlite_make_log_sound() until they are done; -1: none. */
+int sqlite_look_at_lock(const struct sqlite_store *store);
+bool sqlite_log_is_wanted(int lock_fd);
 
 /* Several reads at one moment; nothing inside a snapshot, which is that already. */
 enum store_status sqlite_read_begin(struct sqlite_store *store);

@@ -296,6 +296,74 @@ static void test_a_backup_that_fails(void **state)
     assert_sound_file(f);
 }
 
+static unsigned signs_of_life;
+
+static void give_sign_cb(void)
+{
+    signs_of_life++;
+}
+
+/* Not only while it waits for its turn. Each statement counts its own steps, over all its runs. */
+static void test_a_long_statement_gives_signs_of_life(void **state)
+{
+    struct fixture *f = *state;
+    struct store_orders_audit audit;
+    open_shop(f);
+    for (int i = 0; i < 5; i++)
+        record_or_die(f);
+    store_while_waiting(give_sign_cb);
+    for (int i = 0; i < 1000 && signs_of_life == 0; i++)
+        assert_int_equal(store_audit_orders(f->store, &audit), STORE_OK);
+    store_while_waiting(NULL);
+    assert_int_equal(signs_of_life, 1);
+}
+
+static void back_up_when_told(const struct fixture *f, int begin_fd)
+{
+    struct store *store;
+    struct store_position position;
+    char path[FOLDER_BYTES + 32], error[512], byte;
+    snprintf(path, sizeof path, "%s/copy.db", f->folder);
+    if (read(begin_fd, &byte, 1) != 1 ||
+        store_open(&store, f->url, STORE_READER, error, sizeof error) != STORE_OK)
+        _exit(1);
+    enum store_status status = store_back_up(store, path, &position);
+    if (status != STORE_OK)
+        fprintf(stderr, "%s\n", store_error(store));
+    store_close(&store);
+    _exit(status == STORE_OK && position.epoch == 2 ? 0 : 2);
+}
+
+/* A recorder's successor must empty the write-ahead log first, which a copy's snapshot forbids. */
+static void test_a_writer_does_not_wait_for_a_backup(void **state)
+{
+    struct fixture *f = *state;
+    int begin[2], status;
+    assert_int_equal(pipe(begin), 0);
+    failpoints_arm(failpoints, "backup.step:error~5000");
+    pid_t pid = fork();
+    if (pid == 0)
+        back_up_when_told(f, begin[0]);
+    open_shop(f);
+    record_or_die(f);
+    assert_int_equal(write(begin[1], "", 1), 1);
+    int64_t deadline = deadline_in(5000);
+    while (failpoints_fired(failpoints) == 0)
+        assert_true(wait_a_moment(deadline));
+    struct fixture successor = *f;
+    successor.store = NULL;
+    int64_t began_us = now_us();
+    attach(&successor);
+    int64_t took_us = now_us() - began_us;
+    store_close(&successor.store);
+    failpoints_disarm(failpoints);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_in_range(took_us, 0, 2000000);
+    assert_int_equal(status, 0);
+    (void)close(begin[0]);
+    (void)close(begin[1]);
+}
+
 static void test_a_disk_that_fills_up(void **state)
 {
     struct fixture *f = *state;
@@ -674,6 +742,8 @@ int main(void)
         TEST(test_a_step_of_recording_that_fails),
         TEST(test_a_write_that_fails),
         TEST(test_a_backup_that_fails),
+        TEST(test_a_writer_does_not_wait_for_a_backup),
+        TEST(test_a_long_statement_gives_signs_of_life),
         TEST(test_a_disk_that_fills_up),
         TEST(test_a_sync_that_fails),
         TEST(test_attaching_on_a_failing_disk),

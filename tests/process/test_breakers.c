@@ -23,6 +23,7 @@
 #define GO_ON_US 1000000
 #define CALL_MS 10000
 #define REDIS "redis-server"
+#define KEY "Idempotency-Key: once\r\n"
 
 static struct sale_fixture sale;
 
@@ -32,14 +33,15 @@ struct heard {
     char retry_after[16], detail[256];
 };
 
-static struct heard call(const char *method, const char *target, const char *token, const char *body)
+static struct heard call_with(const char *more_headers, const char *method, const char *target,
+                              const char *token, const char *body)
 {
     struct http_client client = {.fd = -1};
     struct http_answer answer;
     struct heard heard = {0};
-    char headers[JWT_TOKEN_BYTES_MAX + 64];
-    snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n",
-             token);
+    char headers[JWT_TOKEN_BYTES_MAX + 128];
+    snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n%s",
+             token, more_headers);
     int64_t began_us = now_us();
     assert_int_equal(http_client_open(&client, "127.0.0.1", sale.server.port, CALL_MS), HTTP_CLIENT_OK);
     assert_int_equal(http_client_call(&client, method, target, headers, body, &answer, CALL_MS),
@@ -54,6 +56,11 @@ static struct heard call(const char *method, const char *target, const char *tok
     http_answer_free(&answer);
     http_client_close(&client);
     return heard;
+}
+
+static struct heard call(const char *method, const char *target, const char *token, const char *body)
+{
+    return call_with("", method, target, token, body);
 }
 
 /* The state that /health/ready says, "" if it names no such part. */
@@ -103,6 +110,7 @@ static void test_redis_stops_for_six_seconds(void **state)
     int64_t product = sale_fixture_add_product(&sale, 1000, 0);
     snprintf(body, sizeof body, "{\"product_id\":%lld,\"quantity\":1}", (long long)product);
     assert_int_equal(sale_fixture_buy(&sale, 0, product, 1), 201);
+    assert_int_equal(call_with(KEY, "POST", "/api/purchases", sale.buyers[5].token, body).status, 201);
     expect_state("breaker redis", "closed");
     expect_state("breaker record", "closed");
     int64_t given = sale_fixture_orders_given(&sale);
@@ -132,6 +140,10 @@ static void test_redis_stops_for_six_seconds(void **state)
         }
         wait_a_moment(began_us + AWAY_US);
     }
+    /* This one was bought before, so nobody may be told that it was not. */
+    struct heard repeat = call_with(KEY, "POST", "/api/purchases", sale.buyers[5].token, body);
+    assert_int_equal(repeat.status, 503);
+    assert_non_null(strstr(repeat.detail, "an earlier one with this Idempotency-Key may have been"));
     assert_true(turned_away >= 20);
     qsort(times, turned_away, sizeof times[0], compare_times);
     print_message("%zu turned away, the median in %lld us\n", turned_away, (long long)times[turned_away / 2]);

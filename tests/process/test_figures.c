@@ -187,6 +187,30 @@ static void test_it_stops_under_a_stream(void **state)
     http_client_close(&client);
 }
 
+/* A worker that leaves still answers who has a connection to it: there is no stream any more, and that is all. */
+static void test_a_stream_is_asked_for_while_it_leaves(void **state)
+{
+    struct http_client client = {.fd = -1, .no_body = true};
+    struct http_answer answer;
+    int status = 200;
+    (void)state;
+    server_fixture_start(&sale.server, 1, NULL, NULL);
+    AWAIT_FIGURES({"recorder.up", "true"}); /* there is a frame to send by then */
+    pid_t worker = server_fixture_child(&sale.server, "doorbuster: worker 0");
+    assert_int_equal(http_client_open(&client, "127.0.0.1", sale.server.port, ANSWER_MS), HTTP_CLIENT_OK);
+    assert_int_equal(kill(worker, SIGTERM), 0);
+    while (status == 200) {
+        assert_int_equal(http_client_request(&client, "HEAD", "/api/events", NULL, NULL, 0, ANSWER_MS),
+                         HTTP_CLIENT_OK);
+        assert_int_equal(http_client_read(&client, &answer, ANSWER_MS), HTTP_CLIENT_OK);
+        status = answer.status;
+        http_answer_free(&answer);
+    }
+    assert_int_equal(status, 503);
+    http_client_close(&client);
+    server_fixture_stop(&sale.server);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -205,9 +229,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_they_show_what_was_sold),
-        cmocka_unit_test(test_they_have_a_past), cmocka_unit_test(test_they_follow_a_restock),
-        cmocka_unit_test(test_the_stream_goes_on),      cmocka_unit_test(test_a_silent_bookkeeper_is_not_up),
+        cmocka_unit_test(test_they_have_a_past),
+        cmocka_unit_test(test_they_follow_a_restock),
+        cmocka_unit_test(test_the_stream_goes_on),
+        cmocka_unit_test(test_a_silent_bookkeeper_is_not_up),
         cmocka_unit_test(test_it_stops_under_a_stream),
+        cmocka_unit_test(test_a_stream_is_asked_for_while_it_leaves),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, setup, teardown);

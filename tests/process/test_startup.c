@@ -7,10 +7,12 @@
 #include "server_fixture.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -177,6 +179,21 @@ static void test_folder_of_another_server(void **state)
     server_fixture_end(&server);
 }
 
+/* Whoever holds the folder may be restoring a backup, or be a server of an earlier version: the key and the store are not to be read, made or brought
+ * up to date before the folder is ours. */
+static void test_nothing_is_touched_in_a_folder_that_is_held(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(in_folder("held"), 0700), 0);
+    int fd = open(in_folder("held/lock"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    snprintf(variable, sizeof variable, "%s/held", folder);
+    expect_refusal(ARGUMENTS(LISTEN, "--data", variable), NULL, WORDS("in use by another server", "--data"));
+    assert_int_equal(access(in_folder("held/secret.key"), F_OK), -1);
+    assert_int_equal(access(in_folder("held/doorbuster.db"), F_OK), -1);
+    (void)close(fd);
+}
+
 /* --- Redis and the store
  * ----------------------------------------------------------------------------------------------------------------------
  */
@@ -310,13 +327,21 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_options),         TEST(test_open_admin_stays_at_home),
-        TEST(test_port_in_use),     TEST(test_address_that_is_not_ours),
-        TEST(test_data_folder),     TEST(test_unwritable_data_folder),
-        TEST(test_damaged_files),   TEST(test_folder_of_another_server),
-        TEST(test_no_redis_server), TEST(test_old_redis_server),
-        TEST(test_redis_urls),      TEST(test_secrets_are_not_shown),
-        TEST(test_store_urls),      TEST(test_help_and_version),
+        TEST(test_options),
+        TEST(test_open_admin_stays_at_home),
+        TEST(test_port_in_use),
+        TEST(test_address_that_is_not_ours),
+        TEST(test_data_folder),
+        TEST(test_unwritable_data_folder),
+        TEST(test_damaged_files),
+        TEST(test_folder_of_another_server),
+        TEST(test_nothing_is_touched_in_a_folder_that_is_held),
+        TEST(test_no_redis_server),
+        TEST(test_old_redis_server),
+        TEST(test_redis_urls),
+        TEST(test_secrets_are_not_shown),
+        TEST(test_store_urls),
+        TEST(test_help_and_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
