@@ -122,15 +122,14 @@ static void dispatch(struct http_request *request)
         return;
     }
     http_router_match(server->router, request);
-    if (!request->route) {
-        refuse_path(request);
-        return;
-    }
     request->pending = true;
     server->pending++;
     if (server->settings.admit_cb && !server->settings.admit_cb(request, server->settings.context))
         return;
-    request->route->handler(request, server->settings.context);
+    if (request->route)
+        request->route->handler(request, server->settings.context);
+    else
+        refuse_path(request);
 }
 
 /* Called for the head, for each piece of the body, when all is there, and then in every run until there is an

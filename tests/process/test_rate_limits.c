@@ -276,6 +276,20 @@ static void test_a_local_proxy_that_nobody_trusts(void **state)
     server_fixture_stop(&test.server);
 }
 
+/* Who asks for what there is not is counted like everybody. */
+static void test_paths_that_there_are_not(void **state)
+{
+    static const char from[] = "X-Forwarded-For: 192.0.2.7\r\n";
+    (void)state;
+    start((const char *const[]){"--rate-address", "1/min:5", "--trusted-proxies", "127.0.0.1", NULL});
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(ask("GET", "/nothing", from, NULL).status, 404);
+    }
+    assert_int_equal(ask("GET", "/nothing", from, NULL).status, 429);
+    assert_int_equal(ask("PUT", "/health", from, NULL).status, 429);
+    server_fixture_stop(&test.server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -285,6 +299,7 @@ int main(void)
         cmocka_unit_test_teardown(test_guessing_is_slow, teardown),
         cmocka_unit_test_teardown(test_many_people_behind_one_address, teardown),
         cmocka_unit_test_teardown(test_a_local_proxy_that_nobody_trusts, teardown),
+        cmocka_unit_test_teardown(test_paths_that_there_are_not, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
