@@ -55,6 +55,7 @@ buy() {
 # --- inside the copy -----------------------------------------------------------------------------------------------------------------
 check_installed() {
     [ "$(stat -c '%U %a' $DATA)" = "doorbuster 700" ] || fail "$DATA is not the service's own"
+    [ "$(stat -c '%U %a' /etc/default/doorbuster)" = "root 640" ] || fail "everybody may read the settings, and the passwords in them"
     [ -L /etc/systemd/system/multi-user.target.wants/$UNIT ] || fail "the service is not enabled"
     [ "$(doorbuster-server --version)" = "doorbuster-server $(dpkg-query -W -f '${Version}' doorbuster)" ] || fail "the version"
 }
@@ -65,6 +66,9 @@ check_unit() {
     systemd-analyze security --offline=yes --no-pager --threshold=$EXPOSURE_MAX $UNIT >/tmp/security ||
         { cat /tmp/security >&2; fail "systemd-analyze security: the service may do more than before"; }
     tail -n 1 /tmp/security
+    sed -E 's/^#(AmbientCapabilities|CapabilityBoundingSet)=/\1=/' /usr/lib/systemd/system/$UNIT >/tmp/low-port.service
+    systemd-analyze security --offline=yes --no-pager /tmp/low-port.service >/tmp/security || true
+    grep -q '✗ CapabilityBoundingSet=~CAP_NET_(BIND_SERVICE' /tmp/security || fail "what the unit says of ports below 1024 does not help"
 }
 
 inside() {

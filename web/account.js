@@ -14,7 +14,18 @@ async function mayAdminister(token) {
   return audit.ok;
 }
 
-async function enter({ username, password, again }, isNew, forAdmins, say) {
+// A first try whose answer was lost may have made the account: then its name is taken, and signing in says whether by us.
+async function register(account, waiting, signal) {
+  let inDoubt = false;
+  const wait = (error, seconds) => { inDoubt ||= !(error instanceof Problem); waiting(error, seconds); };
+  try {
+    await patiently(() => call('POST', '/api/auth/register', { json: account, anonymous: true }), wait, signal);
+  } catch (error) {
+    if (!inDoubt || error.slug !== 'username-taken') throw error;
+  }
+}
+
+async function enter({ username, password, again }, isNew, forAdmins, say, signal) {
   const waiting = (error, seconds) => say(`${error instanceof Problem ? error.message : 'No answer came.'} Trying again by itself in ${seconds} s.`, 'waiting');
   if (isNew && password !== again) {
     say('The two passwords differ.');
@@ -22,13 +33,14 @@ async function enter({ username, password, again }, isNew, forAdmins, say) {
   }
   try {
     say(isNew ? 'Making the account …' : 'Signing in …', 'waiting');
-    if (isNew) await patiently(() => call('POST', '/api/auth/register', { json: { username, password }, anonymous: true }), waiting);
-    const { body } = await patiently(() => call('POST', '/api/auth/login', { form: { username, password }, anonymous: true }), waiting);
+    if (isNew) await register({ username, password }, waiting, signal);
+    const { body } = await patiently(() => call('POST', '/api/auth/login', { form: { username, password }, anonymous: true }), waiting, signal);
     const isAdmin = forAdmins && await mayAdminister(body.access_token);
     if (forAdmins && !isAdmin) {
       say(`${username} is not an admin. Accounts become admins by the setup tool.`);
       return false;
     }
+    if (signal.aborted) return false;
     session.begin(username, body.access_token, body.expires_in, isAdmin);
     announce(`Signed in as ${username}.`);
     return true;
@@ -54,7 +66,7 @@ export async function signIn({ why = '', forAdmins = false, isNew = false } = {}
     ],
     submit: isNew ? 'Make it and sign in' : 'Sign in',
     extra: forAdmins ? null : turn,
-    onSubmit: (values, say) => enter(values, isNew, forAdmins, say),
+    onSubmit: (values, say, signal) => enter(values, isNew, forAdmins, say, signal),
   });
   return turned && !done ? signIn({ why, forAdmins, isNew: !isNew }) : done;
 }

@@ -1,7 +1,7 @@
 // What an admin changes. Each change: a form, then a sentence that says what will happen, then the call, with a key of its own, so that
 // "again" after a lost connection never does it twice.
 
-import { call, newKey, patiently, Problem } from './calls.js';
+import { call, mayPass, newKey, patiently, Problem } from './calls.js';
 import { confirmDialog, field, openDialog } from './dialogs.js';
 import { announce, byId, formatCount, formatDate, formatPrice, h, parsePrice, plural, priceAsNumber, priceStep } from './dom.js';
 import { serverClock } from './figures.js';
@@ -13,16 +13,18 @@ export const onChanged = (listener) => changed.addEventListener('change', listen
 const quoted = (product) => `“${product.name}”`;
 const reasonField = () => field('Reason', { name: 'reason', required: true, maxlength: 200, autocomplete: 'off' }, 'Stands in the audit log, for everybody who reads it.');
 
-async function send(change, say) {
+async function send(change, say, signal) {
   const waiting = (error, seconds) => say(`No answer yet. Trying again by itself in ${seconds} s; it cannot be done twice.`, 'waiting');
   try {
     say('Waiting until it is written down …', 'waiting');
-    await patiently(() => call('POST', change.path, { json: change.json, key: change.key }), waiting);
+    await patiently(() => call('POST', change.path, { json: change.json, key: change.key }), waiting, signal);
     announce(change.done);
     changed.dispatchEvent(new Event('change'));
     return true;
   } catch (error) {
-    say(error instanceof Problem ? error.words : 'The server cannot be reached, and whether it was done is not known: look at the audit log.');
+    const inDoubt = signal.aborted && mayPass(error);
+    say(error instanceof Problem && !inDoubt ? error.words
+      : 'No answer, and whether it was done is not known: the same button again cannot do it twice, or look at the audit log.');
     return false;
   }
 }
@@ -51,7 +53,7 @@ async function ask(title, body, read) {
     submit: change.submit,
     submitClass: change.submitClass,
     cancel: 'Do nothing',
-    onSubmit: (values, say) => send(change, say),
+    onSubmit: (values, say, signal) => send(change, say, signal),
   });
 }
 

@@ -6,8 +6,9 @@
 //   intended --signed in--> sent --answered for good--> (gone)
 //                           |  ^
 //                           |  +-- no answer, 429, 503, still being recorded: again, same key
-//                           +--stopped by the buyer--> stopped --Buy pressed again--> sent, same key
+//                           +--stopped by the buyer, or by signing out--> stopped --Buy pressed again--> sent, same key
 //
+// It is the account's that sent it first, as the key is: nobody who signs in after it buys what somebody else meant to.
 // One of each product at a time.
 
 import { call, mayPass, newKey, patiently, Problem } from './calls.js';
@@ -34,12 +35,20 @@ export function forget({ productId }) {
   sessionStorage.setItem(NAME, JSON.stringify(others));
 }
 
+const isOurs = (intent) => !session.token || intent.buyer === session.username;
+
 // What the last visit to this page had sent and got no answer to.
-export const pendingIntents = () => Object.values(readIntents()).filter((intent) => intent.buyer !== null && !intent.stopped);
+export const pendingIntents = () => Object.values(readIntents()).filter((intent) => intent.buyer !== null && !intent.stopped && isOurs(intent));
+
+// What was sent for this product and not answered, or null.
+export function unanswered(productId) {
+  const kept = readIntents()[productId];
+  return kept && isOurs(kept) ? kept : null;
+}
 
 // The unanswered intent if it is the same, else a new one.
 export function intend(productId, quantity) {
-  const kept = readIntents()[productId];
+  const kept = unanswered(productId);
   return kept && kept.quantity === quantity ? kept : { key: newKey(), productId, quantity, buyer: null, stopped: false };
 }
 
@@ -91,12 +100,21 @@ function leftInDoubt() {
   };
 }
 
+// The buyer goes away from it. What to tell.
+export function leave(intent) {
+  if (intent.buyer === null) return { kind: 'wait', title: 'Not sent', text: 'You have not signed in.' };
+  keep({ ...intent, stopped: true });
+  return leftInDoubt();
+}
+
 function waiting(error) {
   if (error instanceof Problem && error.slug === 'sale-not-open') return { title: 'Opening this moment', text: 'Your order goes out again by itself. Next try' };
   if (error instanceof Problem && error.slug === 'request-in-progress') return { title: 'Reserved for you', text: 'It is being written down. Looking again' };
   if (error instanceof Problem && error.status === 429) return { title: 'Too many at once', text: 'The server asks for a moment. Trying again by itself' };
   return { title: 'Connection in doubt', text: 'No answer came. The same order goes out again by itself; it cannot be made twice. Next try' };
 }
+
+class AccountChanged extends Error {}
 
 // Sends the intent until it is answered. Answers what to tell the buyer, or null if the buyer has to sign in (again) first.
 export async function carryOut(intent, tell, signal) {
@@ -105,17 +123,17 @@ export async function carryOut(intent, tell, signal) {
   intent.buyer = session.username;
   intent.stopped = false;
   keep(intent);
-  const attempt = () => call('POST', '/api/purchases', { json: { product_id: intent.productId, quantity: intent.quantity }, key: intent.key });
+  const attempt = async () => {
+    if (session.username !== intent.buyer) throw new AccountChanged();
+    return call('POST', '/api/purchases', { json: { product_id: intent.productId, quantity: intent.quantity }, key: intent.key });
+  };
   try {
     const answer = await patiently(attempt, (error, seconds) => tell({ kind: 'wait', seconds, ...waiting(error) }), signal);
     forget(intent);
     return bought(answer);
   } catch (error) {
     if (error instanceof Problem && error.status === 401) return null;
-    if (mayPass(error)) { // then it was stopped
-      keep({ ...intent, stopped: true });
-      return leftInDoubt();
-    }
+    if (mayPass(error) || error instanceof AccountChanged) return leave(intent); // it was stopped
     forget(intent);
     return refused(error);
   }

@@ -4,13 +4,14 @@ import { learnRole, showAccount } from './account.js';
 import { offerProducts, showAudit } from './audit.js';
 import { LineChart } from './chart.js';
 import { byId, formatCount, formatMilliseconds, formatRate, formatSeconds, formatTime, h, plural, setAttribute, setText } from './dom.js';
-import { watchFigures } from './figures.js';
+import { serverClock, watchFigures } from './figures.js';
 import { session } from './session.js';
 import { productName, showStock } from './stock_cards.js';
 import { findTroubles } from './troubles.js';
 
 const TITLE = document.title;
 const LOOK_MS = 500;
+const COMPARED_MS = 30000; // what was found out longer ago says nothing of now
 
 let latest = null;
 
@@ -32,11 +33,12 @@ function showTiles({ rates, totals, latency_ms: latency, recorder, at }) {
 }
 
 function showBooks({ books, totals }) {
-  const known = Boolean(books.compared_at);
+  const known = Boolean(books.compared_at) && serverClock.now - Date.parse(books.compared_at) < COMPARED_MS;
   const words = !known ? 'Not known' : books.equal ? 'Equal' : 'DIFFER';
   setText(byId('books-state'), words);
   const healed = totals.healed ? `, ${formatCount(totals.healed)} healed` : '';
-  setText(byId('books-detail'), known ? `${books.equal ? '' : `${plural(books.differences, 'product', 'products')}, `}at ${formatTime(books.compared_at)}${healed}` : 'not compared yet');
+  setText(byId('books-detail'), known ? `${books.equal ? '' : `${plural(books.differences, 'product', 'products')}, `}at ${formatTime(books.compared_at)}${healed}`
+    : books.compared_at ? `last compared at ${formatTime(books.compared_at)}` : 'not compared yet');
   setAttribute(byId('tile-books'), 'class', `tile books ${!known ? '' : books.equal ? 'equal' : 'differ'}`);
 }
 

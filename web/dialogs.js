@@ -15,37 +15,47 @@ export function field(label, properties, hint) {
 }
 
 // Opens it; answers when it has closed: true if `onSubmit` let it close by returning true.
-// onSubmit(values, say) may take its time; say(text, kind) shows a line in the dialog.
+// onSubmit(values, say, signal) may take its time; say(text, kind) shows a line in the dialog. Meanwhile the cancel button stops it, and does not close:
+// what is under way may be done or not, which nobody should take for "nothing was done". `signal` tells, of that and of a dialog that was closed anyway.
 export function openDialog({ title, body, submit, submitClass = '', cancel = 'Cancel', extra, onSubmit }) {
   return new Promise((done) => {
     const id = `dialog-${(serial += 1)}`;
     const message = h('p', { class: 'message', role: 'alert' });
     const confirm = h('button', { type: 'submit', class: `primary ${submitClass}` }, submit);
+    const leave = h('button', { type: 'button', class: 'quiet', onclick: () => leaveOrStop() }, cancel);
     const form = h('form', { method: 'dialog' },
       h('h2', { id }, title),
       ...body,
       message,
-      h('div', { class: 'actions' }, h('button', { type: 'button', class: 'quiet', onclick: () => dialog.close() }, cancel), confirm),
+      h('div', { class: 'actions' }, leave, confirm),
       extra || null);
     const dialog = h('dialog', { 'aria-labelledby': id }, form);
     let succeeded = false;
-    let running = false;
+    let running = null; // the AbortController of a submit under way
+    const leaveOrStop = () => { if (running && !running.signal.aborted) running.abort(); else dialog.close(); };
     const say = (text, kind = 'bad') => { message.className = `message ${kind}`; setText(message, text); };
-    const close = () => { if (dialog.isConnected) { dialog.remove(); done(succeeded); } };
+    const close = () => {
+      if (running) running.abort();
+      if (dialog.isConnected) { dialog.remove(); done(succeeded); }
+    };
     form.addEventListener('submit', async (event) => {
       event.preventDefault();
       if (running) return;
-      running = true;
+      running = new AbortController();
+      const { signal } = running;
       confirm.setAttribute('aria-disabled', 'true');
+      setText(leave, 'Stop trying');
       say('');
       try {
-        succeeded = await onSubmit(Object.fromEntries(new FormData(form)), say);
+        succeeded = await onSubmit(Object.fromEntries(new FormData(form)), say, signal);
       } finally {
-        running = false;
+        running = null;
         confirm.removeAttribute('aria-disabled');
+        setText(leave, signal.aborted ? 'Close' : cancel);
       }
       if (succeeded) dialog.close();
     });
+    dialog.addEventListener('cancel', (event) => { event.preventDefault(); leaveOrStop(); }); // the Escape key
     dialog.addEventListener('close', close);
     document.body.append(dialog);
     dialog.showModal();

@@ -17,10 +17,10 @@ let nameOf = (productId) => `product ${productId}`;
 const linesOf = (order) => order.items || [{ product_id: order.product_id, quantity: order.quantity }];
 const describe = (order) => linesOf(order).map((line) => `${formatCount(line.quantity)} × ${nameOf(line.product_id)}`).join(', ');
 
-async function cancel(order, say) {
+async function cancel(order, say, signal) {
   try {
     say('Cancelling …', 'waiting');
-    await patiently(() => call('DELETE', `/api/purchases/${order.id}`), () => say('The server is busy. Trying again by itself.', 'waiting'));
+    await patiently(() => call('DELETE', `/api/purchases/${order.id}`), () => say('The server is busy. Trying again by itself.', 'waiting'), signal);
     announce(`Order ${order.id} is cancelled.`);
     return true;
   } catch (error) {
@@ -36,7 +36,7 @@ async function askToCancel(order) {
     submit: 'Cancel the order',
     submitClass: 'danger',
     cancel: 'Keep it',
-    onSubmit: (values, say) => cancel(order, say),
+    onSubmit: (values, say, signal) => cancel(order, say, signal),
   });
   if (done) await showOrders();
 }

@@ -1,7 +1,7 @@
 // The shop window: what is on sale, when it opens, what is left, and a button to buy it.
 
 import { showAccount, signIn } from './account.js';
-import { carryOut, intend, pendingIntents } from './buying.js';
+import { carryOut, intend, leave, pendingIntents, unanswered } from './buying.js';
 import { announce, byId, formatCount, formatCountdown, formatDate, formatPrice, h, setAttribute, setText } from './dom.js';
 import { serverClock, watchFigures } from './figures.js';
 import { showOrders, startOrders } from './orders.js';
@@ -160,6 +160,11 @@ class Card {
 
   #press() {
     if (this.#buying) return;
+    const sent = unanswered(this.#product.id);
+    if (this.#state !== 'open' && sent) { // it may have got the last one
+      this.buy(sent);
+      return;
+    }
     if (this.#state !== 'open') {
       const words = { upcoming: `Not before the countdown is at zero.`, over: 'It is too late for this one.', soldout: 'If units come back, this page shows it at once.' };
       this.tell({ kind: this.#state === 'upcoming' ? 'wait' : 'bad', title: labels[this.#state][1], text: words[this.#state] });
@@ -180,7 +185,7 @@ class Card {
     try {
       let told = null;
       do {
-        if (!session.token && !(await this.#askWho())) return;
+        if (!session.token && !(await this.#askWho(intent))) return;
         this.tell({ kind: 'wait', title: 'Buying …', text: 'Hold on, this takes a moment.' });
         told = await carryOut(intent, (words) => this.tell(words), this.#buying.signal);
       } while (told === null);
@@ -192,9 +197,9 @@ class Card {
     }
   }
 
-  async #askWho() {
+  async #askWho(intent) {
     const signedIn = await signIn({ why: `To buy ${this.#product.name}, tell us who you are. The purchase goes on by itself.` });
-    if (!signedIn) this.tell({ kind: 'wait', title: 'Not sent', text: 'You have not signed in.' });
+    if (!signedIn) this.tell(leave(intent));
     return signedIn;
   }
 }

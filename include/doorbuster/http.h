@@ -43,7 +43,7 @@ struct http_route {
 /* Called after every answered request, for counting. `route` is an index into routes, or -1 if none matched. */
 typedef void (*http_answered_cb)(void *context, int route, unsigned status, int64_t took_us);
 
-/* Called for each request before its handler. False: it has replied (429), and the handler is not called. */
+/* Called for each request before its handler, also of one for which there is none. False: it has replied (429), and the handler is not called. */
 typedef bool (*http_admit_cb)(struct http_request *request, void *context);
 
 struct http_settings {

@@ -20,6 +20,7 @@ struct account_job {
     struct job job;
     struct store_user user;
     char password[PASSWORD_BYTES];
+    char username[STORE_USERNAME_BYTES]; /* of a sign-in: as it was asked for */
 };
 
 static cJSON *user_to_json(const struct store_user *user)
@@ -133,12 +134,13 @@ static void verify_reply(struct job *job)
     struct account_job *account = (struct account_job *)job;
     memset(account->password, 0, sizeof account->password);
     if (job->outcome == JOB_DENIED) {
+        admission_sign_in_failed(job->api, job->request);
         http_reply_header(job->request, "WWW-Authenticate", "Bearer");
         http_reply_problem(job->request, &api_problems[PROBLEM_UNAUTHORIZED], NULL,
                            "The user name or the password is wrong.");
         return;
     }
-    admission_signed_in(job->api, job->request, account->user.username);
+    admission_sign_in_taken_back(job->api, job->request, account->username);
     struct jwt_claims claims = {
         .user_id = account->user.id, .role = account->user.role, .issued_at_s = clock_wall_ms() / 1000};
     claims.expires_at_s = claims.issued_at_s + JWT_LIFETIME_S;
@@ -179,6 +181,12 @@ static void find_user_reply(struct job *job)
     }
 }
 
+/* Nobody has looked at the password, so it was not a wrong one. */
+static void sign_in_give_up(struct job *job)
+{
+    admission_sign_in_taken_back(job->api, job->request, ((struct account_job *)job)->username);
+}
+
 void accounts_login(struct http_request *request, void *context)
 {
     static const char type[] = "application/x-www-form-urlencoded";
@@ -201,8 +209,9 @@ void accounts_login(struct http_request *request, void *context)
         validation_add(&validation, "password", "is required once: UTF-8 text of at most %d characters",
                        PASSWORD_CHARACTERS_MAX);
     }
-    if (!validation_failed(&validation, request) &&
-        admission_sign_in(context, request, account->user.username)) {
+    memcpy(account->username, account->user.username, sizeof account->username);
+    account->job.give_up = sign_in_give_up;
+    if (!validation_failed(&validation, request) && admission_sign_in(context, request, account->username)) {
         job_start(&account->job, WORK_STORE);
     }
 }

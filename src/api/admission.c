@@ -2,8 +2,9 @@
  *
  *     per address   before the handler        not for programs on this machine that no proxy forwarded for
  *     per account   after the token is known good, so that nobody can use up another's
- *     sign-ins      before the password is looked at, given back if it was right; for the name from this address, and for all names
- *                   from this address, ten times as many: guessing is slow, and nobody can lock the owner out from elsewhere
+ *     sign-ins      for the name from this address: before the password is looked at, given back unless it was wrong. For all names from this
+ *                   address, ten times as many: when one was wrong, so that the many who share an address can all sign in at the same
+ *                   moment. Guessing is slow, and nobody can lock the owner out from elsewhere
  *
  * Nothing of a request that is refused here has reached the gate: the same one with the same Idempotency-Key is welcome later. An
  * IPv6 client is its /64, which is what one household has. */
@@ -167,7 +168,7 @@ bool admission_sign_in(const struct api *api, struct http_request *request, cons
     if (!http_request_client_is_local(request)) {
         struct rate_limit spray = spray_limit(limits);
         struct rate_limit_verdict verdict =
-            rate_limit_take(limits->tables[API_LIMIT_SIGN_IN], &spray, sign_in_key(limits, request, ""),
+            rate_limit_look(limits->tables[API_LIMIT_SIGN_IN], &spray, sign_in_key(limits, request, ""),
                             clock_monotonic_us());
         if (!verdict.allowed) {
             return refuse(request, limits, API_LIMIT_SIGN_IN, &verdict);
@@ -176,18 +177,21 @@ bool admission_sign_in(const struct api *api, struct http_request *request, cons
     return take(request, limits, API_LIMIT_SIGN_IN, sign_in_key(limits, request, username));
 }
 
-void admission_signed_in(const struct api *api, struct http_request *request, const char *username)
+void admission_sign_in_failed(const struct api *api, struct http_request *request)
 {
     const struct api_limits *limits = api->settings.limits;
-    if (limits == NULL) {
-        return;
-    }
-    int64_t now_us = clock_monotonic_us();
-    struct rate_limit_table *table = limits->tables[API_LIMIT_SIGN_IN];
-    rate_limit_give_back(table, &limits->limits[API_LIMIT_SIGN_IN], sign_in_key(limits, request, username),
-                         now_us);
-    if (!http_request_client_is_local(request)) {
+    if (limits != NULL && !http_request_client_is_local(request)) {
         struct rate_limit spray = spray_limit(limits);
-        rate_limit_give_back(table, &spray, sign_in_key(limits, request, ""), now_us);
+        (void)rate_limit_take(limits->tables[API_LIMIT_SIGN_IN], &spray, sign_in_key(limits, request, ""),
+                              clock_monotonic_us());
+    }
+}
+
+void admission_sign_in_taken_back(const struct api *api, struct http_request *request, const char *username)
+{
+    const struct api_limits *limits = api->settings.limits;
+    if (limits != NULL) {
+        rate_limit_give_back(limits->tables[API_LIMIT_SIGN_IN], &limits->limits[API_LIMIT_SIGN_IN],
+                             sign_in_key(limits, request, username), clock_monotonic_us());
     }
 }

@@ -234,6 +234,13 @@ static const char *away_words(const struct job *job)
                : "The store or Redis cannot be reached just now.";
 }
 
+static void give_up(struct job *job)
+{
+    if (job->give_up != NULL) {
+        job->give_up(job);
+    }
+}
+
 static void job_done_cb(void *context)
 {
     struct job *job = context;
@@ -242,6 +249,7 @@ static void job_done_cb(void *context)
     if (job->outcome == JOB_UNAVAILABLE) {
         log_event(LOG_ERROR, LOG_FIELDS(LOG_WORDS("request_id", http_request_id(job->request))),
                   "answered 503: %s", job->error);
+        give_up(job);
         api_reply_unavailable(job->request, away_words(job));
         return;
     }
@@ -256,6 +264,7 @@ static void shed(struct job *job, int64_t wait_ms)
         [WORK_SETTLE] = METRICS_shed_settle,     [WORK_SELL] = METRICS_shed_sell,
     };
     metrics_add(counters[job->queue], 1);
+    give_up(job);
     if (job->queue == WORK_PASSWORD) {
         metrics_add(METRICS_logins_refused_busy, 1);
         api_reply_later(job->request, PROBLEM_TOO_BUSY, wait_ms,
@@ -280,6 +289,7 @@ void job_start(struct job *job, enum work_queue queue)
     unsigned retry_ms;
     job->queue = queue;
     if (!breakers_allow(job, &retry_ms)) {
+        give_up(job);
         api_reply_later(job->request, PROBLEM_UNAVAILABLE, retry_ms, away_words(job));
         return;
     }

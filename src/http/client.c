@@ -201,7 +201,10 @@ static void find_client(struct http_request *request)
         show_address(&client, text);
         if (was_forwarded)
             request->client = http_arena_copy(request, text, strlen(text));
-    }
+    } else if (
+        connection
+            ->peer_is_local) /* a proxy on this machine that nobody trusts: not its own request either */
+        was_forwarded = http_request_header(request, "X-Forwarded-For") != NULL;
     request->client_is_local = connection->peer_is_local && !was_forwarded;
 }
 

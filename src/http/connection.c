@@ -106,6 +106,7 @@ void http_connection_free(struct http_connection *connection)
     CHECK(connection->request == NULL);
     CHECK(connection->state == CONNECTION_FRESH || connection->state == CONNECTION_IDLE);
     deadline_leave(connection);
+    http_tls_end(connection);
     server->counts[connection->state]--;
     server->connections--;
     free(connection);

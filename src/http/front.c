@@ -37,6 +37,7 @@
 #define LOG_LINE_BYTES 256
 #define SHOWN_PATH_BYTES 200
 #define TLS_QUIET_RUNS 2
+#define TLS_HELD_RUNS_MAX 256 /* libmicrohttpd takes up a head in some dozens */
 
 /* --- refusals ---------------------------------------------------------------------------------------- */
 
@@ -121,15 +122,14 @@ static void dispatch(struct http_request *request)
         return;
     }
     http_router_match(server->router, request);
-    if (!request->route) {
-        refuse_path(request);
-        return;
-    }
     request->pending = true;
     server->pending++;
     if (server->settings.admit_cb && !server->settings.admit_cb(request, server->settings.context))
         return;
-    request->route->handler(request, server->settings.context);
+    if (request->route)
+        request->route->handler(request, server->settings.context);
+    else
+        refuse_path(request);
 }
 
 /* Called for the head, for each piece of the body, when all is there, and then in every run until there is an
@@ -285,14 +285,17 @@ static void sweep_cb(uv_timer_t *handle)
 }
 
 /* With TLS libmicrohttpd has work for as long as a handshake lasts (see tls.c), so progress decides here too. Two runs without any, because the first may
- * have taken what GnuTLS held decrypted. */
+ * have taken what GnuTLS held decrypted, and more for as long as it holds some of a head, which has no other sign of progress. */
 static bool needs_another_tls_run(struct http_server *server)
 {
     MHD_UNSIGNED_LONG_LONG timeout_ms;
 
     server->quiet_runs = server->events > 0 ? 0 : server->quiet_runs + 1;
-    return server->quiet_runs < TLS_QUIET_RUNS && MHD_get_timeout(server->daemon, &timeout_ms) == MHD_YES &&
-           timeout_ms == 0;
+    server->held_runs = server->events > 0 ? 0 : server->held_runs;
+    if (MHD_get_timeout(server->daemon, &timeout_ms) != MHD_YES || timeout_ms != 0)
+        return false;
+    return server->quiet_runs < TLS_QUIET_RUNS ||
+           (server->held_runs++ < TLS_HELD_RUNS_MAX && http_tls_holds_head(server));
 }
 
 /* While requests wait for their reply, MHD_get_timeout() always says 0, so progress decides: as long as a run has brought any. Also a run

@@ -72,9 +72,10 @@ struct http_connection {
     uint64_t bytes_expected;      /* all requests so far; more received means that another has begun */
     char peer[INET6_ADDRSTRLEN];  /* "": nobody has asked yet */
     bool peer_is_local, peer_is_trusted;
-    uint64_t tls_bytes;                      /* received; bytes_expected: as many when it became idle */
-    uint64_t tls_read_ms;                    /* when the last came, on the loop's clock */
-    struct http_connection *previous, *next; /* in that list */
+    uint64_t tls_bytes;                           /* received; bytes_expected: as many when it became idle */
+    uint64_t tls_read_ms;                         /* when the last came, on the loop's clock */
+    struct http_connection *tls_next, **tls_link; /* server->tls_read; tls_link NULL: not in it */
+    struct http_connection *previous, *next;      /* in that list */
 };
 
 struct connection_list {
@@ -195,7 +196,9 @@ struct http_server {
     bool poll_paused;
     unsigned fruitless_turns;
     unsigned quiet_runs; /* with TLS: of libmicrohttpd in this turn, in a row, in which nothing moved on */
-    unsigned events;     /* things that moved on since the last MHD_run began */
+    unsigned held_runs;  /* with TLS: in a row, in any turn, for the sake of what GnuTLS holds decrypted */
+    struct http_connection *tls_read; /* those whose session may hold something decrypted */
+    unsigned events;                  /* things that moved on since the last MHD_run began */
     size_t counts[CONNECTION_STATES];
     size_t connections;
     size_t pending;
@@ -253,7 +256,10 @@ void http_reply_options(struct http_request *request, const char *allow);
 extern const char *const http_tls_priorities;
 bool http_tls_check(const char *certificate_pem, const char *key_pem, char *error, size_t error_bytes);
 void http_tls_begin(struct http_connection *connection); /* before its first byte */
+void http_tls_end(struct http_connection *connection);
 bool http_tls_request_has_begun(const struct http_connection *connection);
+/* Does a session hold decrypted bytes of a request that has not begun or whose head is not complete? */
+bool http_tls_holds_head(struct http_server *server);
 
 /* --- reply.c --- */
 /* The start of an endless answer; takes the caller's reference to `response`. */

@@ -4,9 +4,10 @@
  * libmicrohttpd's, sockets too.
  *
  * Why the transport is ours. libmicrohttpd 0.9.75 takes a connection in its handshake for readable until the handshake is over, whatever the socket says, and
- * so asks to be run again at once for as long as a client takes: one slow client, and the loop never rests. Nor does it know what GnuTLS holds
- * decrypted. What is certain is when bytes have moved through a socket, so each time they do counts as progress (front.c runs
- * libmicrohttpd until there is none), and a connection knows how much it has received. */
+ * so asks to be run again at once for as long as a client takes: one slow client, and the loop never rests. What is certain is when bytes have moved
+ * through a socket, so each time they do counts as progress (front.c runs libmicrohttpd until there is none), and a connection knows how much it has
+ * received. A head that came in one record moves through the socket once, and then, some hundred bytes a run, out of what GnuTLS
+ * holds decrypted, which nobody sees: so those that were read from are kept in a list, and asked. */
 #include "http_internal.h"
 
 #include <errno.h>
@@ -47,6 +48,50 @@ bool http_tls_check(const char *certificate_pem, const char *key_pem, char *erro
     return status >= 0;
 }
 
+static gnutls_session_t session_of(const struct http_connection *connection)
+{
+    return MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session;
+}
+
+static void note_read(struct http_connection *connection)
+{
+    struct http_connection **first = &connection->server->tls_read;
+
+    if (connection->tls_link)
+        return;
+    connection->tls_next = *first;
+    connection->tls_link = first;
+    if (*first)
+        (*first)->tls_link = &connection->tls_next;
+    *first = connection;
+}
+
+void http_tls_end(struct http_connection *connection)
+{
+    if (!connection->tls_link)
+        return;
+    *connection->tls_link = connection->tls_next;
+    if (connection->tls_next)
+        connection->tls_next->tls_link = connection->tls_link;
+    connection->tls_link = NULL;
+}
+
+bool http_tls_holds_head(struct http_server *server)
+{
+    struct http_connection *next;
+    bool holds = false;
+
+    for (struct http_connection *connection = server->tls_read; connection; connection = next) {
+        next = connection->tls_next;
+        if (gnutls_record_check_pending(session_of(connection)) == 0)
+            http_tls_end(connection);
+        else
+            holds = holds || connection->state == CONNECTION_FRESH || connection->state == CONNECTION_HEAD ||
+                    connection->state == CONNECTION_IDLE;
+    }
+    return holds;
+}
+
 static ssize_t pull_cb(gnutls_transport_ptr_t transport, void *data, size_t bytes)
 {
     struct http_connection *connection = transport;
@@ -56,6 +101,7 @@ static ssize_t pull_cb(gnutls_transport_ptr_t transport, void *data, size_t byte
         connection->server->events++;
         connection->tls_bytes += (uint64_t)got;
         connection->tls_read_ms = uv_now(connection->server->loop);
+        note_read(connection);
     }
     return got;
 }
@@ -73,8 +119,7 @@ static ssize_t push_cb(gnutls_transport_ptr_t transport, const giovec_t *pieces,
 
 void http_tls_begin(struct http_connection *connection)
 {
-    gnutls_session_t session =
-        MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session;
+    gnutls_session_t session = session_of(connection);
 
     gnutls_transport_set_ptr(session, connection);
     gnutls_transport_set_pull_function(session, pull_cb);

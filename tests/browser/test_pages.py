@@ -80,6 +80,21 @@ class TestPages(unittest.TestCase):
         """What the page remembers of an order that is not answered for good; None: nothing."""
         return self.browser.run("return (JSON.parse(sessionStorage.getItem('doorbuster.intents')) || {})[arguments[0]];", product)
 
+    def lose_answers(self, method, path, times=1000):
+        """What is asked for is done, but the page does not hear of it."""
+        self.browser.run("""const real = window.fetch, [method, path] = arguments;
+            let left = arguments[2];
+            window.findAnswers = () => { left = 0; };
+            window.fetch = async (asked, options) => {
+              const answer = await real(asked, options);
+              if (left === 0 || asked !== path || options.method !== method) return answer;
+              left -= 1;
+              throw new TypeError('lost');
+            };""", method, path, times)
+
+    def find_answers(self):
+        self.browser.run("window.findAnswers();")
+
     # --- the shop window ---
     def test_a_new_customer_buys_and_cancels(self):
         """Registers in the dialog; the purchase goes on by itself. Then the limit, my orders, and back on sale."""
@@ -195,6 +210,51 @@ class TestPages(unittest.TestCase):
         self.assertIsNone(self.intent(product))
         self.assertEqual(self.sale.orders_of(product), 1)
 
+    def test_what_one_meant_to_buy_nobody_else_buys(self):
+        """Signed out while the answer is in doubt; who signs in next in this tab buys nothing by that, nor by loading the page."""
+        product = self.sale.add_product("Not for the next one", 9)
+        browser = self.browser
+        self.sale.token("next_one")
+        self.shop_as("one_before", product)
+        browser.block("*/api/purchases")
+        self.press_buy(product)
+        self.outcome(product, "Connection in doubt")
+        browser.click_button("#account", "Sign out")
+        self.outcome(product, "Whether it was bought is not known")
+        browser.click_button("#account", "Sign in")
+        self.sign_in("next_one")
+        browser.block()
+        self.open_shop(product)
+        browser.wait_text("#orders-status", "No orders yet.")
+        sent = "return performance.getEntriesByType('resource').filter((entry) => entry.name.endsWith('/api/purchases')).length;"
+        self.assertEqual((browser.run(sent), browser.text(f"{card(product)} .outcome")), (0, ""))
+        self.assertEqual(self.sale.orders_of(product), 0)
+
+    def test_the_last_one_in_doubt(self):
+        """It was bought, the answer is lost, and the page says "Sold out": Buy once more still says what became of it."""
+        product = self.sale.add_product("The very last", 1)
+        browser = self.browser
+        self.shop_as("in_doubt", product)
+        self.lose_answers("POST", "/api/purchases")
+        self.press_buy(product)
+        self.outcome(product, "Connection in doubt")
+        browser.click_button(card(product), "Stop trying")
+        self.outcome(product, "press Buy once more")
+        browser.wait_text(f"{card(product)} .tag", "Sold out")
+        self.find_answers()
+        self.press_buy(product)
+        self.outcome(product, "Your first try had come through; nothing was bought twice.")
+
+    def test_an_account_whose_making_was_not_answered(self):
+        """The account is made, the answer lost: the next try finds the name taken, by oneself."""
+        browser = self.browser
+        self.open_shop(self.sale.product)
+        self.lose_answers("POST", "/api/auth/register", times=1)
+        browser.click_button("#account", "Sign in")
+        browser.click_button("dialog", "New here? Make an account")
+        browser.type("dialog [name=again]", PASSWORD)
+        self.sign_in("made_once")
+
     def test_redis_restarts_in_between(self):
         """kill -9 of the private Redis: whoever buys at that moment waits and gets it."""
         product = self.sale.add_product("Through thick and thin", 9)
@@ -256,6 +316,32 @@ class TestPages(unittest.TestCase):
             browser.driver.switch_to.window(shop)
         browser.wait_text(f"{card(product)} .tag", "On sale")
         browser.wait_text(f"{card(product)} .stock", "5 of 6 left")
+
+    def test_a_change_that_is_stopped(self):
+        """Done, the answer lost: stopping says that it is not known, goes on trying no more, and the same button does it no second time."""
+        product = self.sale.add_product("Restocked once", 1)
+        browser = self.browser
+        self.dashboard_as_admin()
+        self.ask_for_change(product, "Restock", "two pallets", units="5")
+        self.lose_answers("POST", f"/api/admin/products/{product}/stock")
+        browser.click_button("dialog", "Add 5")
+        browser.wait_text("dialog .message", "No answer yet")
+        browser.click_button("dialog", "Stop trying")
+        browser.wait_text("dialog .message", "whether it was done is not known")
+        self.find_answers()
+        browser.click_button("dialog", "Add 5")
+        browser.wait_gone("dialog")
+        browser.wait_text(f"{card(product)} .stock-left", "6 of 6 left")
+        self.ask_for_change(product, "Restock", "a third", units="7")
+        browser.block("*/api/admin/products/*")
+        browser.click_button("dialog", "Add 7")
+        browser.wait_text("dialog .message", "No answer yet")
+        browser.keys(Keys.ESCAPE)
+        browser.click_button("dialog", "Close")
+        browser.wait_gone("dialog")
+        browser.block()
+        browser.driver.refresh()
+        browser.wait_text(f"{card(product)} .stock-left", "6 of 6 left")
 
     def test_an_admin_makes_a_product(self):
         browser = self.browser

@@ -142,11 +142,11 @@ static void test_nobody_is_believed_by_default(void **state)
     struct http_fixture fixture;
     (void)state;
     http_fixture_start(&fixture, &(struct http_settings){0});
-    expect_client(&fixture, NULL, "127.0.0.1", true); /* not ::ffff:127.0.0.1 */
-    expect_client(&fixture, "X-Forwarded-For: 192.0.2.7\r\n", "127.0.0.1", true);
+    expect_client(&fixture, NULL, "127.0.0.1", true);                              /* not ::ffff:127.0.0.1 */
+    expect_client(&fixture, "X-Forwarded-For: 192.0.2.7\r\n", "127.0.0.1", false); /* a proxy's */
     http_fixture_stop(&fixture);
     http_fixture_start(&fixture, &(struct http_settings){.trusted_proxies = "10.0.0.1,192.168.0.0/16"});
-    expect_client(&fixture, "X-Forwarded-For: 192.0.2.7\r\n", "127.0.0.1", true);
+    expect_client(&fixture, "X-Forwarded-For: 192.0.2.7\r\n", "127.0.0.1", false); /* a proxy's */
     http_fixture_stop(&fixture);
 }
 

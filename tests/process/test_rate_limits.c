@@ -228,6 +228,68 @@ static void test_guessing_is_slow(void **state)
     server_fixture_stop(&test.server);
 }
 
+/* An office, a mobile network: all of them sign in at the same moment, with the right password. */
+static void test_many_people_behind_one_address(void **state)
+{
+    enum { PEOPLE = 20 };
+    struct http_client clients[PEOPLE];
+    char body[128];
+    (void)state;
+    start((const char *const[]){"--rate-sign-in", "1/min:1", "--trusted-proxies", "127.0.0.1", NULL});
+    for (int i = 0; i < PEOPLE; i++) {
+        snprintf(body, sizeof body, "{\"username\":\"name%d\",\"password\":\"correct horse\"}", i);
+        assert_int_equal(ask("POST", "/api/auth/register", "Content-Type: application/json\r\n", body).status,
+                         201);
+    }
+    for (int i = 0; i < PEOPLE; i++) {
+        assert_int_equal(http_client_open(&clients[i], "127.0.0.1", test.server.port, PATIENCE_MS),
+                         HTTP_CLIENT_OK);
+    }
+    for (int i = 0; i < PEOPLE; i++) {
+        snprintf(body, sizeof body, "username=name%d&password=correct%%20horse", i);
+        assert_int_equal(http_client_request(&clients[i], "POST", "/api/auth/login",
+                                             "Content-Type: application/x-www-form-urlencoded\r\n"
+                                             "X-Forwarded-For: 192.0.2.7\r\n",
+                                             body, strlen(body), PATIENCE_MS),
+                         HTTP_CLIENT_OK);
+    }
+    for (int i = 0; i < PEOPLE; i++) {
+        struct http_answer answer;
+        assert_int_equal(http_client_read(&clients[i], &answer, PATIENCE_MS), HTTP_CLIENT_OK);
+        assert_int_equal(answer.status, 200);
+        http_answer_free(&answer);
+        http_client_close(&clients[i]);
+    }
+    server_fixture_stop(&test.server);
+}
+
+/* On this machine, and not told to be trusted: its clients are one address, and not exempt. */
+static void test_a_local_proxy_that_nobody_trusts(void **state)
+{
+    (void)state;
+    start((const char *const[]){"--rate-address", "1/min:5", NULL});
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(health_from("192.0.2.7"), 200);
+    }
+    assert_int_equal(health_from("192.0.2.8"), 429);
+    assert_int_equal(ask("GET", "/health", NULL, NULL).status, 200);
+    server_fixture_stop(&test.server);
+}
+
+/* Who asks for what there is not is counted like everybody. */
+static void test_paths_that_there_are_not(void **state)
+{
+    static const char from[] = "X-Forwarded-For: 192.0.2.7\r\n";
+    (void)state;
+    start((const char *const[]){"--rate-address", "1/min:5", "--trusted-proxies", "127.0.0.1", NULL});
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(ask("GET", "/nothing", from, NULL).status, 404);
+    }
+    assert_int_equal(ask("GET", "/nothing", from, NULL).status, 429);
+    assert_int_equal(ask("PUT", "/health", from, NULL).status, 429);
+    server_fixture_stop(&test.server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +297,9 @@ int main(void)
         cmocka_unit_test_teardown(test_forged_tokens_use_up_nothing, teardown),
         cmocka_unit_test_teardown(test_an_address_that_asks_too_fast, teardown),
         cmocka_unit_test_teardown(test_guessing_is_slow, teardown),
+        cmocka_unit_test_teardown(test_many_people_behind_one_address, teardown),
+        cmocka_unit_test_teardown(test_a_local_proxy_that_nobody_trusts, teardown),
+        cmocka_unit_test_teardown(test_paths_that_there_are_not, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
