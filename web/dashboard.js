@@ -52,7 +52,7 @@ function showTiles({ rates, totals, latency_ms: latency, at }) {
   ratesChart.add(Date.parse(at), [rates.confirmed, rates.refused]);
 }
 
-const booksWords = { unknown: 'Not known', old: 'Not known', equal: 'Equal', differ: 'DIFFER' };
+const booksWords = { unknown: '–', old: 'Old', equal: 'Equal', differ: 'DIFFER' };
 
 function showBooks(figures) {
   const { books, totals } = figures;

@@ -343,7 +343,7 @@ class TestPages(unittest.TestCase):
         browser.wait_gone("#banner")
         with self.sale.recorder_stopped():
             browser.wait_text("#books-detail", "not compared since ")
-            self.assertEqual(browser.text("#books-state"), "Not known")
+            self.assertEqual(browser.text("#books-state"), "Old")
             browser.wait_text("#tile-recorder", " s silent")
             browser.wait_text("#link-text", "Live, stock is old")
             browser.wait_text(card(self.sale.product), "not known")
