@@ -77,7 +77,7 @@ const breakerWords = {
   },
   record: {
     title: 'Selling pauses: sales wait for their record.',
-    text: 'The recorder is silent or behind, or its Redis hangs, so no more is sold than can be recorded. Look at the recorder in “Who is up”, at how busy the disk is, and at Redis. Selling goes on by itself when the recorder has caught up.',
+    text: 'The recorder is silent or behind, or its Redis hangs. Look at “Who is up”, at how busy the disk is, and at Redis; selling goes on by itself when the recorder has caught up.',
   },
   store: {
     title: 'The store does not answer.',
