@@ -1,4 +1,5 @@
-// A line over the last minutes, drawn in SVG. Keeps what this page has seen, a point a second.
+// A line over the last minutes, drawn in SVG. Keeps what this page has seen, a point a second, and what it was told of the time before, however far
+// apart.
 
 import { formatCount, formatSeconds, h, setText } from './dom.js';
 
@@ -7,7 +8,8 @@ const WIDTH = 600;
 const HEIGHT = 100;
 const POINT_MS = 1000;
 const SPAN_MIN_MS = 60000;
-const SPAN_MAX_MS = 300000;
+const SPAN_MAX_MS = 600000;
+const HOLE_MS = 10 * POINT_MS;
 
 function svg(tag, attributes) {
   const element = document.createElementNS(SVG, tag);
@@ -46,11 +48,20 @@ export class LineChart {
     if (last && at - last[0] < POINT_MS / 2) return;
     this.#points.push([at, ...values]);
     while (this.#points[0][0] < at - SPAN_MAX_MS) this.#points.shift();
-    this.#draw(at, max ?? roundUp(Math.max(...this.#points.flatMap((point) => point.slice(1)))));
+    this.#draw(at, max ?? this.#scale);
   }
 
+  // points: [time in ms, value of each series], oldest first. What this page has seen itself is finer, and stays.
+  addPast(points) {
+    const first = this.#points[0]?.[0] ?? Infinity;
+    this.#points.unshift(...points.filter(([at]) => at < first - POINT_MS / 2));
+    if (this.#points.length > 0) this.#draw(this.#points.at(-1)[0], this.#scale);
+  }
+
+  get #scale() { return roundUp(Math.max(...this.#points.flatMap((point) => point.slice(1)))); }
+
   #draw(now, max) {
-    // Grows from a minute to five: what was not seen yet takes no room.
+    // Grows from a minute to ten: what was not seen yet takes no room.
     const span = Math.max(now - this.#points[0][0], SPAN_MIN_MS);
     const x = (at) => (WIDTH - ((now - at) / span) * WIDTH).toFixed(1);
     const y = (value) => (HEIGHT - (Math.min(value, max) / Math.max(max, 1)) * HEIGHT).toFixed(1);
@@ -58,7 +69,7 @@ export class LineChart {
       // A hole in what was seen is a hole in the line.
       let before = -Infinity;
       const line = this.#points.map(([at, ...values]) => {
-        const joined = at - before < 10 * POINT_MS;
+        const joined = at - before < HOLE_MS;
         before = at;
         return `${joined ? 'L' : 'M'}${x(at)} ${y(values[i])}`;
       }).join('');

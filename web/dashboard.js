@@ -4,20 +4,43 @@ import { learnRole, showAccount } from './account.js';
 import { offerProducts, showAudit } from './audit.js';
 import { LineChart } from './chart.js';
 import { byId, formatCount, formatMilliseconds, formatRate, formatSeconds, formatTime, h, plural, setAttribute, setText } from './dom.js';
-import { serverClock, watchFigures } from './figures.js';
+import { watchFigures } from './figures.js';
 import { session } from './session.js';
 import { productName, showStock } from './stock_cards.js';
-import { findTroubles } from './troubles.js';
+import { findTroubles, judgeBooks, recorderIsSilent } from './troubles.js';
 
 const TITLE = document.title;
 const LOOK_MS = 500;
-const COMPARED_MS = 30000; // what was found out longer ago says nothing of now
+const PAST_MS = 10000;
 
 let latest = null;
 
 const ratesChart = new LineChart(byId('rates-chart'), 'Sales and refusals a second, last minutes', ['confirmed', 'refused']);
 
-function showTiles({ rates, totals, latency_ms: latency, recorder, at }) {
+// What the server remembers from before this page was opened. Without it the plot begins now.
+async function showPast() {
+  try {
+    const response = await fetch('/api/figures', { cache: 'no-store', signal: AbortSignal.timeout(PAST_MS) });
+    const { history = [] } = response.ok ? await response.json() : {};
+    ratesChart.addPast(history.map(({ at, confirmed, refused }) => [Date.parse(at), confirmed, refused]));
+  } catch {
+    // No answer is said elsewhere.
+  }
+}
+
+function showRecorder(figures) {
+  const { recorder, at } = figures;
+  const silent = recorderIsSilent(figures);
+  const known = recorder.silent_seconds !== null;
+  const since = known ? `since ${formatTime(Date.parse(at) - 1000 * recorder.silent_seconds)}` : 'not heard yet';
+  setText(byId('recorder-name'), recorder.name === 'recorder' ? 'Recorder' : 'Keeper');
+  setText(byId('lag'), !silent ? formatSeconds(recorder.lag_seconds) : known ? formatSeconds(Math.floor(recorder.silent_seconds)) : '–');
+  setText(byId('lag-of'), silent ? ' silent' : ' behind');
+  setText(byId('recorder-detail'), silent ? since : `${plural(recorder.lag_entries, 'entry', 'entries')}, epoch ${recorder.epoch}`);
+  setAttribute(byId('tile-recorder'), 'class', `tile ${silent ? 'old' : ''}`);
+}
+
+function showTiles({ rates, totals, latency_ms: latency, at }) {
   setText(byId('rate-confirmed'), formatRate(rates.confirmed));
   setText(byId('total-confirmed'), formatCount(totals.confirmed));
   setText(byId('rate-refused'), formatRate(rates.refused));
@@ -26,20 +49,25 @@ function showTiles({ rates, totals, latency_ms: latency, recorder, at }) {
   setText(byId('total-unavailable'), formatCount(totals.unavailable));
   setText(byId('p50'), formatMilliseconds(latency.p50));
   setText(byId('p99'), formatMilliseconds(latency.p99));
-  setText(byId('recorder-name'), recorder.name === 'recorder' ? 'Recorder' : 'Keeper');
-  setText(byId('lag'), formatSeconds(recorder.lag_seconds));
-  setText(byId('recorder-detail'), recorder.up ? `${plural(recorder.lag_entries, 'entry', 'entries')}, epoch ${recorder.epoch}` : 'not up');
   ratesChart.add(Date.parse(at), [rates.confirmed, rates.refused]);
 }
 
-function showBooks({ books, totals }) {
-  const known = Boolean(books.compared_at) && serverClock.now - Date.parse(books.compared_at) < COMPARED_MS;
-  const words = !known ? 'Not known' : books.equal ? 'Equal' : 'DIFFER';
-  setText(byId('books-state'), words);
-  const healed = totals.healed ? `, ${formatCount(totals.healed)} healed` : '';
-  setText(byId('books-detail'), known ? `${books.equal ? '' : `${plural(books.differences, 'product', 'products')}, `}at ${formatTime(books.compared_at)}${healed}`
-    : books.compared_at ? `last compared at ${formatTime(books.compared_at)}` : 'not compared yet');
-  setAttribute(byId('tile-books'), 'class', `tile books ${!known ? '' : books.equal ? 'equal' : 'differ'}`);
+const booksWords = { unknown: '–', old: 'Old', equal: 'Equal', differ: 'DIFFER' };
+
+function showBooks(figures) {
+  const { books, totals } = figures;
+  const state = judgeBooks(figures);
+  const at = books.compared_at && formatTime(books.compared_at);
+  const details = {
+    unknown: 'not compared yet',
+    old: `not compared since ${at}`,
+    equal: `at ${at}`,
+    differ: `${plural(books.differences, 'product', 'products')}, at ${at}`,
+  };
+  const healed = totals.healed && state !== 'unknown' ? `, ${formatCount(totals.healed)} healed` : '';
+  setText(byId('books-state'), booksWords[state]);
+  setText(byId('books-detail'), details[state] + healed);
+  setAttribute(byId('tile-books'), 'class', `tile books ${state}`);
 }
 
 // Rows by key: only what is new is made anew, so that a screen reader's place, a selection or a scroll stays.
@@ -88,8 +116,9 @@ const linkWords = { connecting: 'Connecting', live: 'Live', polling: 'Every 2 s'
 
 function showLink() {
   const { state } = watcher;
-  setText(byId('link-text'), linkWords[state]);
-  setAttribute(byId('link-state'), 'class', `pill ${state}`);
+  const old = state !== 'silent' && latest !== null && recorderIsSilent(latest);
+  setText(byId('link-text'), old ? `${linkWords[state]}, stock is old` : linkWords[state]);
+  setAttribute(byId('link-state'), 'class', `pill ${old ? 'old' : state}`);
   const troubles = findTroubles(latest, state, Math.floor(watcher.silentSeconds));
   const banner = byId('banner');
   setAttribute(banner, 'class', troubles.every((trouble) => trouble.minor) ? 'banner minor' : 'banner');
@@ -102,6 +131,7 @@ function show(figures) {
   latest = figures;
   setText(byId('server-line'), `Doorbuster ${figures.version}, ${figures.gate} gate, up for ${formatSeconds(Math.floor(figures.uptime_seconds))}, ${plural(figures.orders_total, 'order', 'orders')}`);
   showTiles(figures);
+  showRecorder(figures);
   showBooks(figures);
   showStock(figures);
   showOrders(figures);
@@ -116,6 +146,7 @@ function followSession() {
   showAudit();
 }
 
+showPast();
 const watcher = watchFigures(show);
 session.addEventListener('change', followSession);
 showAccount(byId('account'), { forAdmins: true });

@@ -5,6 +5,7 @@ import { LineChart } from './chart.js';
 import { byId, formatCount, formatDate, formatPrice, h, plural, setAttribute, setText } from './dom.js';
 import { serverClock } from './figures.js';
 import { session } from './session.js';
+import { judgeBooks } from './troubles.js';
 
 const LINES_MAX = 24; // more products: bars and figures alone
 const LOW_SHARE = 0.2;
@@ -43,7 +44,8 @@ class StockCard {
       h('p', { class: 'stock-left' }, this.left, ' ', this.capacity), this.meter, hasLine ? place : null, facts, this.actions);
   }
 
-  show(product, at) {
+  // books: what judgeBooks says of all of them.
+  show(product, at, books) {
     this.product = product;
     setText(this.name, product.name);
     const [words, kind] = windowWords(product);
@@ -56,7 +58,7 @@ class StockCard {
       restocked: formatCount(product.restocked),
       cancelled: formatCount(product.cancelled),
       price: formatPrice(product.price),
-      books: product.books_equal ? 'equal' : 'DIFFER',
+      books: !product.books_equal ? 'DIFFER' : books === 'old' || books === 'unknown' ? 'not known' : 'equal',
     };
     for (const [name, text] of Object.entries(facts)) setText(this.facts.get(name), text);
     this.element.classList.toggle('differs', !product.books_equal);
@@ -91,12 +93,13 @@ export function showStock(figures) {
     }
   }
   const at = Date.parse(figures.at);
+  const books = judgeBooks(figures);
   for (const product of figures.products) {
     if (!cards.has(product.id)) {
       cards.set(product.id, new StockCard(product, figures.products.length <= LINES_MAX));
       grid.append(cards.get(product.id).element);
     }
-    cards.get(product.id).show(product, at);
+    cards.get(product.id).show(product, at, books);
   }
   setAttribute(grid, 'aria-busy', null);
   const more = byId('products-more');

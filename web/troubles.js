@@ -6,6 +6,21 @@ const RECORDER_SILENT_SECONDS = 2;
 const LAG_SECONDS = 1;
 const START_MS = 5000; // a process that is younger than this may still be on its way
 
+const COMPARED_SECONDS = 5; // books that were compared longer ago are not known to be equal
+const PRODUCTS_A_SECOND = 32; // many products are compared some at a time: all of them take so much longer
+
+// The stock, the orders and the books on the page are the recorder's: while it is silent they are old.
+export const recorderIsSilent = ({ recorder }) => !recorder.up || recorder.silent_seconds > RECORDER_SILENT_SECONDS;
+
+// 'unknown', 'old', 'equal' or 'differ'
+export function judgeBooks(figures) {
+  const { at, books, products_total: total } = figures;
+  if (!books.compared_at) return 'unknown';
+  if (!books.equal) return 'differ';
+  const age = (Date.parse(at) - Date.parse(books.compared_at)) / 1000;
+  return recorderIsSilent(figures) || age > COMPARED_SECONDS + total / PRODUCTS_A_SECOND ? 'old' : 'equal';
+}
+
 // Coarse: the banner is read aloud whenever its words change.
 const forHowLong = (seconds) => (seconds < 10 ? 'some seconds' : formatSeconds(10 * Math.floor(seconds / 10)));
 
@@ -18,11 +33,12 @@ function ofBooks({ books, products }) {
   }];
 }
 
-function ofRecorder({ recorder }) {
-  if (!recorder.up || recorder.silent_seconds > RECORDER_SILENT_SECONDS) {
+function ofRecorder(figures) {
+  const { recorder } = figures;
+  if (recorderIsSilent(figures)) {
     return [{
       title: `The ${recorder.name} gives no sign of life for ${forHowLong(recorder.silent_seconds)}.`,
-      text: 'It is started again by itself, and buyers wait meanwhile. If it does not come back within half a minute, look at the server’s log for why: a full disk, a store that cannot be opened, a Redis that cannot be reached.',
+      text: 'It is started again by itself, and buyers wait meanwhile; at the Redlock gate sales go on. If it does not come back within half a minute, look at the server’s log for why: a full disk, a store that cannot be opened, a Redis that cannot be reached.',
     }];
   }
   if (recorder.lag_seconds > LAG_SECONDS) {
@@ -53,14 +69,32 @@ function ofProcesses({ processes, at }) {
   }];
 }
 
+// What each stands for: docs/operations.md, DoorbusterBreakerOpen.
+const breakerWords = {
+  redis: {
+    title: 'Redis cannot be reached, or does not answer.',
+    text: 'Nothing can be sold meanwhile, and buyers are asked to come back. A private Redis is started again by itself; look after one of your own, and after the network to it.',
+  },
+  record: {
+    title: 'Selling pauses: sales wait for their record.',
+    text: 'The recorder is silent or behind, or its Redis hangs. Look at “Who is up”, at how busy the disk is, and at Redis; selling goes on by itself when the recorder has caught up.',
+  },
+  store: {
+    title: 'The store does not answer.',
+    text: 'Nobody can sign in or look at orders. Look for a full disk, and for a foreign program that holds the database.',
+  },
+  books: {
+    title: 'The two books cannot be read side by side.',
+    text: 'What looks at both, an exact stock and changes by admins, is answered 503; buying is not touched by that. Look after Redis, or the lock nodes.',
+  },
+};
+
 function ofBreakers({ breakers }) {
-  return breakers.filter((breaker) => breaker.state !== 'closed').map((breaker) => ({
-    minor: breaker.state !== 'open',
-    title: `The breaker of ${breaker.name} is ${breaker.state}.`,
-    text: breaker.state === 'open'
-      ? `${breaker.name} failed too often, so it is left alone for a moment and buyers are asked to come back. Look after ${breaker.name}; the breaker closes by itself.`
-      : `${breaker.name} is being tried again. Nothing to do.`,
-  }));
+  return breakers.filter((breaker) => breaker.state !== 'closed').map(({ name, state }) => {
+    if (state !== 'open') return { minor: true, title: `The breaker “${name}” is ${state}.`, text: 'It is being tried again, with a few requests. Nothing to do.' };
+    const { title, text } = breakerWords[name] ?? { title: `The breaker “${name}” is open.`, text: 'What it stands for is left alone for a moment.' };
+    return { title, text: `${text} The reason: /health/ready, “breaker ${name}”.` };
+  });
 }
 
 function ofStream(state, silentSeconds) {

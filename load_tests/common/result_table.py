@@ -39,8 +39,12 @@ class Row:
     ok: bool | None = None  # None: no target, printed for the reader
     by_ten: bool = False    # the target is beaten by ten
 
+    @property
+    def is_by_ten(self) -> bool:
+        return bool(self.ok and self.by_ten)
+
     def cells(self) -> tuple[str, ...]:
-        return self.what, self.measured, self.target, verdict(self.ok) + (", x10" if self.ok and self.by_ten else "")
+        return self.what, self.measured, self.target, verdict(self.ok) + (", x10" if self.is_by_ten else "")
 
 
 @dataclass
@@ -69,8 +73,7 @@ def verdict(ok: bool | None) -> str:
 
 
 def below(what: str, measured: float, limit: float, unit: str) -> Row:
-    digits = 0 if unit == "s" and measured == 0 else 1
-    return Row(what, f"{measured:.{digits}f} {unit}", f"< {limit:g} {unit}", measured < limit, measured < limit / 10)
+    return Row(what, f"{measured:.1f} {unit}", f"< {limit:g} {unit}", measured < limit, measured < limit / 10)
 
 
 def exactly(what: str, measured: int, wanted: int) -> Row:
@@ -160,14 +163,22 @@ def rows_of_production(run: Run) -> list[Row]:
         bend = result["bend"]
         rows.append(Row("it bends at", f"{bend['users']:,} people, {bend['rate']:,.0f}/s: {bend['why']}"))
     for what, _, seconds in recovery.recoveries(result["sold_at"], run.events):
-        rows.append(below(f"{what}: selling again after", seconds, RECOVERY_SECONDS_MAX, "s") if seconds is not None
-                    else Row(f"{what}: selling again after", "not in this run", f"< {RECOVERY_SECONDS_MAX} s", False))
+        rows.append(row_of_kill(what, seconds))
     if run.samples:
         names = (("Locust", "load"), ("server", "server"), ("Redis", "redis"), ("others", "others"))
         rows.append(Row("processors in use at most", ", ".join(f"{name} {busiest_processors(run.samples, who):.1f}" for name, who in names)))
     store = result["store"]
     rows.append(Row("verify", f"{store['checks'] - len(store['checks_failed'])} of {store['checks']} checks", "all", store["ok"]))
     return rows
+
+
+def row_of_kill(what: str, seconds: float | None) -> Row:
+    """The sales are those of all workers together: of one that was killed nothing is seen if the others went on."""
+    if seconds is None:
+        return Row(f"{what}: selling again after", "not in this run", f"< {RECOVERY_SECONDS_MAX} s", False)
+    if seconds < 0.1:  # what a sale is counted by
+        return Row(f"{what}: sales of all workers", "went on", f"back in < {RECOVERY_SECONDS_MAX} s", True)
+    return below(f"{what}: selling again after", seconds, RECOVERY_SECONDS_MAX, "s")
 
 
 def most_people(timeline: list[dict[str, Any]]) -> int:
@@ -255,11 +266,15 @@ def cells_of_product(product: dict[str, Any]) -> tuple[str, ...]:
     return product["name"], *map(cell, figures), verdict(product["ok"])
 
 
-def title(result: dict[str, Any]) -> str:
+def title(run: Run) -> str:
+    result = run.result
     what = (f"{result['stock_at_start']} units of \"{result['product']}\"" if "product" in result
             else f"{len(result['products'])} products" + (", bundles among them" if any(line["is_bundle"] for line in result["products"]) else ""))
-    shape = f" {result['shape']}" if "shape" in result else ""
-    return f"  {result['scenario']}{shape}: {result['people']} people, {what}, {result['seconds']:.0f} s, {result['requests']:,} requests"
+    if result["scenario"] == "v4_production" and run.timeline:   # people come and go
+        scenario, people = f"{result['scenario']} {result['shape']}", f"{most_people(run.timeline):,} people at once"
+    else:
+        scenario, people = " ".join(result[name] for name in ("scenario", "shape") if name in result), f"{result['people']} people"
+    return f"  {scenario}: {people}, {what}, {result['seconds']:.0f} s, {result['requests']:,} requests"
 
 
 def rows_of(run: Run) -> list[Row]:
@@ -280,7 +295,7 @@ def missed_targets(run: Run) -> list[str]:
 def main() -> int:
     run = read_run(Path(sys.argv[1]))
     result, products = run.result, run.result.get("products", [])
-    print(title(result))
+    print(title(run))
     if products:
         print(render_products(products))
     print(render_rows(rows_of(run)))

@@ -66,7 +66,7 @@ def head(run: RunRead, name: str) -> str:
     verdict = "All targets met" if good else "Missed: " + ", ".join(missed) if missed else "Failed: see the faults below"
     faults = "".join(f"<li>{escape(fault)}</li>" for fault in run.run.result["faults"])
     return (f"<h1>{escape(name)}</h1>"
-            f'<p class="soft">{escape(result_table.title(run.run.result).strip())} · {escape(run.machine.get("began_at", ""))} · '
+            f'<p class="soft">{escape(result_table.title(run.run).strip())} · {escape(run.machine.get("began_at", ""))} · '
             f'{escape(run.machine.get("Doorbuster", "Doorbuster"))}, gate {escape(run.machine.get("gate", "?"))}</p>'
             f'<p class="verdict {"good" if good else "bad"}">{"✓" if good else "✗"} {escape(verdict)}</p>'
             + (f'<ul class="bad">{faults}</ul>' if faults else ""))
@@ -117,7 +117,8 @@ def stock(run: RunRead) -> str:
         known = [value for _, value in books[0].points if value is not None]
         left = f"{number(known[-1])} left" if known else ""
         series = [book for book in books if any(value is not None for _, value in book.points)]
-        figures.append(show(Plot(name, left, series, run.seconds, run.events, height=SMALL_PLOT_HEIGHT if many else HEIGHT,
+        seconds = max([run.seconds, *(second for book in series for second, _ in book.points)])
+        figures.append(show(Plot(name, left, series, seconds, run.events, height=SMALL_PLOT_HEIGHT if many else HEIGHT,
                                  close=True, character=SMALL_PLOT_CHARACTER if many else 8.0), legend=""))
     left_out = f'<p class="soft small">{run.products_left_out} more products are not shown.</p>' if run.products_left_out else ""
     return (f'<section><h2>Stock <span class="soft small">by the store, and by {escape(run.stock[0][1][1].name)} at the same position of the log</span></h2>'
@@ -125,12 +126,14 @@ def stock(run: RunRead) -> str:
 
 
 def result(run: RunRead) -> str:
+    found = result_table.rows_of(run.run)
+    ten = " x10: ten times better than the target." if any(row.is_by_ten for row in found) else ""
     rows = "".join(f'<tr><td>{escape(row.what)}</td><td class="figure">{escape(row.measured)}</td><td>{escape(row.target)}</td>'
                    f'<td class="{"" if row.ok is None else "good" if row.ok else "bad"}">{escape(row.cells()[3])}</td></tr>'
-                   for row in result_table.rows_of(run.run))
+                   for row in found)
     return ('<section><h2>Result</h2><div class="scroll"><table><tr><th></th><th class="figure">measured</th><th>target</th><th></th></tr>'
-            f'{rows}</table></div><p class="soft small">Sold, oversold and the books are judged by the store (verify), never by the answers alone. '
-            f"x10: ten times better than the target.</p>{books(run)}</section>")
+            f'{rows}</table></div><p class="soft small">Sold, oversold and the books are judged by the store (verify), never by the answers alone.'
+            f"{ten}</p>{books(run)}</section>")
 
 
 def books(run: RunRead) -> str:

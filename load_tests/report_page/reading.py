@@ -12,6 +12,7 @@ import timeline
 
 POINTS_MAX = 300   # of a series: a run of an hour is drawn in steps of 12 s
 PRODUCTS_MAX = 12  # with a plot of their own
+END_SECONDS = 3    # behind the last line of the run: what was still on its way is in the books only then
 
 # From the bottom of the stack to its top.
 KINDS = (timeline.CONFIRMED, timeline.SOLD_OUT, timeline.REFUSED, timeline.CHANGED, timeline.SIGNED_IN, timeline.LOOKED, timeline.UNAVAILABLE)
@@ -62,7 +63,8 @@ def read(folder: Path) -> RunRead:
     machine = json.loads(machine_file.read_text(encoding="utf-8")) if machine_file.exists() else {}
     began = lines[0]["at"] - 1   # a line is about the second before it
     seconds = lines[-1]["at"] - began
-    samples = [line for line in run.samples if began <= line["at"] <= lines[-1]["at"] + 0.1]
+    looks = [line for line in run.samples if began <= line["at"] <= lines[-1]["at"] + END_SECONDS]
+    samples = [line for line in looks if line["at"] <= lines[-1]["at"] + 0.1]
     found = RunRead(run, machine, seconds, number_events(run.events, began, seconds))
     found.throughput = [Series(kind, style_of(kind), thin(((line["at"] - began, line["kinds"].get(kind, 0)) for line in lines), mean))
                         for kind in KINDS if any(line["kinds"].get(kind) for line in lines)]
@@ -70,7 +72,7 @@ def read(folder: Path) -> RunRead:
     found.users = [Series("people", "users", thin(((line["at"] - began, line["users"]) for line in lines), mean))]
     found.cpu = [Series(name, who, thin(((line["at"] - began, line["cpu"].get(who, 0.0)) for line in samples), mean))
                  for name, who in (("server", "server"), ("Redis", "redis"), ("load generator", "load"), ("everything else", "others"))] if samples else []
-    read_stock(found, samples, began)
+    read_stock(found, looks, began)
     return found
 
 
@@ -90,13 +92,13 @@ def number_events(events: list[dict[str, Any]], began: float, seconds: float) ->
     return inside
 
 
-def read_stock(found: RunRead, samples: list[dict[str, Any]], began: float) -> None:
+def read_stock(found: RunRead, looks: list[dict[str, Any]], began: float) -> None:
     names: dict[int, str] = {}
-    for line in samples:
+    for line in looks:
         names.update({product["id"]: product["name"] for product in line["products"]})
     found.products_left_out = max(0, len(names) - PRODUCTS_MAX)
     for product_id in sorted(names)[:PRODUCTS_MAX]:
-        books = {book: thin(((line["at"] - began, figure(line, product_id, book)) for line in samples), last) for book in ("store", "redis")}
+        books = {book: thin(((line["at"] - began, figure(line, product_id, book)) for line in looks), last) for book in ("store", "redis")}
         found.stock.append((names[product_id], [Series("store", "store", books["store"]),
                                                 Series(found.run.result.get("other_books", "Redis"), "redis", books["redis"], dashed=True)]))
 

@@ -8,6 +8,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PAGE_BYTES 8192
@@ -22,7 +23,8 @@ static const struct advice {
     {"bad-request", "Nothing was bought. Load the page again and try once more.",
      "\"detail\" says what is wrong. The same request will be refused again: mend the client."},
     {"not-found", "The link is wrong, or what it led to is not for sale.",
-     "Check the path and the id. What belongs to another account looks like what is not there."},
+     "Check the path and the id; /openapi.json has all paths. What belongs to another account "
+     "looks like what is not there."},
     {"method-not-allowed", "Nothing was bought. This is a fault of the shop's page, not yours.",
      "Use one of the methods in the Allow header."},
     {"body-too-large", "Nothing was bought. This is a fault of the shop's page, not yours.",
@@ -201,16 +203,30 @@ static void put_row(struct text *text, const struct http_problem *problem)
     put(text, text->is_html ? "</td></tr>\n" : "\n");
 }
 
+/* By status, and by name within it: what somebody who saw one looks for. */
+static int compare_problems(const void *one, const void *other)
+{
+    const struct http_problem *left = *(const struct http_problem *const *)one,
+                              *right = *(const struct http_problem *const *)other;
+    return left->status != right->status ? (int)left->status - (int)right->status
+                                         : strcmp(left->slug, right->slug);
+}
+
 static void put_list(struct text *text)
 {
-    const struct http_problem *problem;
+    const struct http_problem *problems[HTTP_PROBLEM_KINDS + API_PROBLEMS];
+    size_t count = sizeof problems / sizeof problems[0];
+    for (size_t i = 0; i < count; i++) {
+        problems[i] = problem_at(i);
+    }
+    qsort(problems, count, sizeof problems[0], compare_problems);
     if (text->is_html) {
         begin_html(text, "Problems");
         put(text, "<p>What goes wrong has a type, and each type a "
                   "page.</p>\n<table>\n<tr><th>Status</th><th>Type</th><th>What it means</th></tr>\n");
     }
-    for (size_t i = 0; (problem = problem_at(i)) != NULL; i++) {
-        put_row(text, problem);
+    for (size_t i = 0; i < count; i++) {
+        put_row(text, problems[i]);
     }
     put(text, "%s", text->is_html ? "</table>\n</main>\n</body>\n</html>\n" : "");
 }

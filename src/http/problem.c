@@ -16,8 +16,9 @@ const struct http_problem http_problems[HTTP_PROBLEM_KINDS] = {
     [HTTP_PROBLEM_BAD_REQUEST] =
         {400, "bad-request", "Bad request",
          "The request is not well-formed HTTP, or its body is not what it says it is. Mend the client."},
-    [HTTP_PROBLEM_NOT_FOUND] = {404, "not-found", "Not found",
-                                "There is nothing at this path. The paths there are: see /openapi.json."},
+    [HTTP_PROBLEM_NOT_FOUND] =
+        {404, "not-found", "Not found",
+         "There is nothing at this path, or no such product or order. \"detail\" says which of them."},
     [HTTP_PROBLEM_METHOD_NOT_ALLOWED] =
         {405, "method-not-allowed", "Method not allowed",
          "The path exists, but not for this method. The Allow header lists those it has."},

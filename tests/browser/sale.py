@@ -90,6 +90,17 @@ class Sale:
         (redis,) = wait_for(lambda: self._children("redis-server"), "the private Redis")
         os.kill(redis, signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def recorder_stopped(self):
+        """It is there and does nothing, until it may go on or the supervisor has had enough."""
+        (recorder,) = wait_for(lambda: self._children("doorbuster: recorder"), "the recorder")
+        os.kill(recorder, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            if recorder in self._children("doorbuster: recorder"):
+                os.kill(recorder, signal.SIGCONT)
+
     def _children(self, title):
         found = []
         for pid in pathlib.Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split():

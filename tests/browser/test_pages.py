@@ -421,6 +421,60 @@ class TestPages(unittest.TestCase):
         browser.wait_gone("#banner")
         self.assertNotEqual(browser.text("#link-text"), "No news")
 
+    def test_a_silent_recorder_is_said(self):
+        """Books that nobody compares are not green, however equal they were; nor is anything else on the page that the recorder fills."""
+        browser = self.browser
+        browser.open("/dashboard")
+        browser.wait_text("#books-state", "Equal")
+        browser.wait_gone("#banner")
+        with self.sale.recorder_stopped():
+            browser.wait_text("#books-detail", "not compared since ")
+            self.assertEqual(browser.text("#books-state"), "Old")
+            browser.wait_text("#tile-recorder", " s silent")
+            browser.wait_text("#link-text", "Live, stock is old")
+            browser.wait_text(card(self.sale.product), "not known")
+            browser.wait_text("#banner", "The recorder gives no sign of life")
+            self.assertEqual(browser.audit(), [])
+        browser.wait_text("#books-state", "Equal")
+        browser.wait_text("#tile-recorder", " behind")
+        browser.wait_gone("#banner")
+
+    def test_a_trouble_is_called_by_its_name(self):
+        """The rules of troubles.js, fed with figures."""
+        self.browser.open("/dashboard")
+
+        def judge(**changes):
+            return self.browser.run("""const [changes] = arguments;
+                const figures = { at: '2026-11-27T09:00:10.000Z', products: [], products_total: 1, processes: [], breakers: [],
+                  recorder: { name: 'recorder', up: true, lag_seconds: 0, silent_seconds: 0.2 }, books: { equal: true, differences: 0, compared_at: '2026-11-27T09:00:09.500Z' } };
+                for (const [name, value] of Object.entries(changes)) figures[name] = Array.isArray(value) ? value : { ...figures[name], ...value };
+                return import('/assets/troubles.js').then(({ judgeBooks, findTroubles }) =>
+                  [judgeBooks(figures), findTroubles(figures, 'live', 0).map(({ title, text }) => `${title} ${text}`).join(' ')]);""", changes)
+
+        self.assertEqual(judge(), ["equal", ""])
+        self.assertEqual(judge(books={"compared_at": "2026-11-27T09:00:04.000Z"})[0], "old")
+        self.assertEqual(judge(books={"compared_at": None})[0], "unknown")
+        self.assertEqual(judge(books={"equal": False, "differences": 1})[0], "differ")
+        books, said = judge(recorder={"up": False, "silent_seconds": None})
+        self.assertEqual(books, "old")
+        self.assertIn("no sign of life", said)
+        for name, words in (("redis", "Redis cannot be reached"), ("record", "sales wait for their record"), ("store", "The store does not answer"),
+                            ("books", "cannot be read side by side")):
+            said = judge(breakers=[{"name": name, "state": "open"}])[1]
+            self.assertIn(words, said)
+            self.assertIn(f"/health/ready, “breaker {name}”", said)
+            self.assertIn("Nothing to do", judge(breakers=[{"name": name, "state": "half-open"}])[1])
+
+    def test_the_plot_has_a_past(self):
+        """Who opens the dashboard sees what was before: the line begins before the page did."""
+        wait_for(lambda: len(self.sale.call("GET", "/api/figures")["history"]) >= 3, "three figures of the past")
+        browser = self.browser
+        browser.open("/dashboard")
+        older = """const path = document.querySelector('#rates-chart path.confirmed').getAttribute('d');
+            const first = path ? 60 * (600 - Number(path.match(/[\d.]+/)[0])) / 600 : 0;
+            return first - performance.now() / 1000;"""
+        wait_for(lambda: browser.run(older) > 3, lambda: f"a line that begins before the page; it begins {browser.run(older)} s before", 10)
+
     # --- all ---
     def test_everybody_can_use_them(self):
         """Contrast, names, headings, sizes: light and dark, on a phone and on a desk. And nothing moves once it is there."""

@@ -112,6 +112,27 @@ static void check_page(const char *type, const char *title)
     must_have("<h2>If you are a buyer</h2>");
 }
 
+/* By status, and by name within it. */
+static void test_the_list_is_in_order(void **state)
+{
+    char before[80] = "", line[80];
+    size_t rows = 0;
+    (void)state;
+    get("/problems", NULL, 200);
+    for (const char *at = test.answer.body; *at != '\0'; at = strchr(at, '\n') + 1) {
+        if (*at == ' ') {
+            continue;
+        }
+        snprintf(line, sizeof line, "%.*s", (int)strcspn(at, "\n"), at);
+        if (strcmp(before, line) >= 0) {
+            fail_msg("%s stands before %s", before, line);
+        }
+        memcpy(before, line, sizeof before);
+        rows++;
+    }
+    assert_true(rows > 20);
+}
+
 static void test_each_problem_has_its_page(void **state)
 {
     size_t pages = 0;
@@ -140,6 +161,8 @@ static void test_each_problem_has_its_page(void **state)
     get("/problems", "Accept: text/html\r\n", 200);
     must_have("<a href=\"/problems/insufficient-stock\">");
     get("/problems/none", NULL, 404);
+    get("/problems/not-found", NULL, 200);
+    must_have("There is nothing at this path, or no such product or order.");
 }
 
 static void test_it_stops(void **state)
@@ -173,6 +196,7 @@ int main(void)
         cmocka_unit_test(test_the_page_needs_nobody_else),
         cmocka_unit_test(test_the_service_says_where_it_is),
         cmocka_unit_test(test_each_problem_has_its_page),
+        cmocka_unit_test(test_the_list_is_in_order),
         cmocka_unit_test(test_it_stops),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -10,6 +10,7 @@ import tempfile
 import unittest
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 for folder in ("common", "report_page"):
@@ -159,6 +160,15 @@ class TestTable(unittest.TestCase):
         missed = [what for what, row in rows.items() if row.ok is False]
         self.assertEqual(missed, ["oversold", "p50", "redis killed: selling again after"])
 
+    def test_kill_that_stopped_nobody(self) -> None:
+        rows = self.rows(a_result(sold_at={str(int(BEGAN * 10) + tenth): 50 for tenth in range(SECONDS * 10)}))
+        self.assertEqual(rows["redis killed: sales of all workers"].cells()[1:], ("went on", "back in < 30 s", "ok"))
+
+    def test_title_counts_who_was_there_at_once(self) -> None:
+        run = result_table.Run(a_result(), timeline=[a_line(second) for second in range(1, SECONDS)])
+        self.assertIn("v4_production spike: 1,000 people at once, 1 products", result_table.title(run))
+        self.assertIn("v1_stress spike: 999 people, ", result_table.title(result_table.Run(a_result(scenario="v1_stress"))))
+
     def test_lost_answer_where_nothing_was_killed(self) -> None:
         self.assertFalse(self.rows(a_result(kills_expected=False))["answers lost, 503 or without Redis' figure"].ok)
 
@@ -179,6 +189,9 @@ class TestPage(unittest.TestCase):
         for words in ("All targets met", "redis killed", "Everyday &lt;&amp;&gt;", "2 x &lt;fast&gt;", "ok, x10", "prefers-color-scheme: dark"):
             self.assertIn(words, text)
         self.assertIn("<b>19,000</b><span>orders confirmed", text)
+        self.assertIn("x10: ten times better", text)
+        self.assertIn("1,000 people at once", text)
+        self.assertNotIn("999 people", text)
         self.assertNotIn("http", text)
         self.assertNotIn("<&>", text)
 
@@ -186,6 +199,24 @@ class TestPage(unittest.TestCase):
         text = self.render(a_result(ok=False, faults=["3 x purchase: <no answer>"], oversold=3))
         self.assertIn("Missed: oversold", text)
         self.assertIn("3 x purchase: &lt;no answer&gt;", text)
+
+    def test_x10_is_explained_where_there_is_one(self) -> None:
+        with mock.patch.object(result_table, "steady_times", return_value=99.0):
+            text = self.render(a_result(p50_ms=40.0, sold_at={str(int(BEGAN * 10) + tenth): 50 for tenth in range(SECONDS * 10)}))
+        self.assertNotIn("x10", text)
+
+    def test_last_look_at_the_stock_counts(self) -> None:
+        """A restock in the last second is in the books just behind the end."""
+        restocked = a_sample(SECONDS + 1)
+        restocked["products"][1].update(store=72, redis=72)
+        with tempfile.TemporaryDirectory() as folder:
+            write_run(Path(folder), a_result())
+            with open(Path(folder) / "samples.jsonl", "a", encoding="utf-8") as samples:
+                samples.write(json.dumps(restocked) + "\n")
+            found = reading.read(Path(folder))
+        self.assertEqual(found.stock[1][1][0].points[-1], (SECONDS + 1, 72))
+        self.assertEqual(found.cpu[0].points[-1][0], SECONDS)
+        self.assertIn("72 left", page.render(found))
 
     def test_long_run_has_few_points(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
