@@ -17,6 +17,7 @@
 struct server_tls {
     const char *certificate_path, *key_path;
     char *certificate_pem, *key_pem; /* as they were when last read and good */
+    struct http_certificate certificate;
 };
 
 struct server_configuration {
@@ -29,7 +30,7 @@ struct server_configuration {
     struct gate_place place;
     bool dev_open_admin;
     enum log_level log_level; /* at start; then the shared page has it */
-    int64_t hang_timeout_us; /* a process that is silent for so long is taken for dead; 0: never */
+    int64_t hang_timeout_us;  /* a process that is silent for so long is taken for dead; 0: never */
     struct server_tls tls;
     const char *cors_origins, *trusted_proxies; /* may be NULL */
     bool has_limits;
