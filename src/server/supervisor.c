@@ -227,7 +227,7 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), child->backoff_ms);
     metrics_add(METRICS_process_restarts, 1);
     child->restarts++;
-    child->died_us = now_us;
+    child->died_us = child->died_us != 0 ? child->died_us : now_us;
     child->restart_us = now_us + (int64_t)child->backoff_ms * 1000;
     if (child->kind == CHILD_REDIS) {
         set_damaged_redis_aside(supervisor, child);

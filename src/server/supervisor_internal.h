@@ -22,7 +22,7 @@ struct child {
     int failed_starts;  /* redis-server: in a row; it ended by itself before it was healthy */
     bool was_set_aside; /* redis-server: its data, since it was last healthy */
     uint64_t restarts;  /* and those of its predecessors */
-    int64_t died_us;    /* it was started again since; 0: it has been heard of, or it never died */
+    int64_t died_us;    /* first, since it was last ready; 0: it is, or has never died */
     bool ready;
     bool leaving; /* replaced or stopping: do not start again */
     struct life life;

@@ -46,6 +46,20 @@ static struct store_user find_user(const char *name)
     return found;
 }
 
+/* As one who registered; the account's id. */
+static int64_t add_buyer(const char *name, const char *password)
+{
+    struct store *store;
+    char error[512];
+    struct store_user buyer = {.role = USER_BUYER};
+    snprintf(buyer.username, sizeof buyer.username, "%s", name);
+    assert_true(password_hash(password, buyer.password_hash));
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_add_user(store, &buyer), STORE_OK);
+    store_close(&store);
+    return buyer.id;
+}
+
 static void sell(int64_t product, unsigned orders)
 {
     tool_shop_sell(&shop, product, orders);
@@ -96,17 +110,11 @@ static void test_setup_password(void **state)
 /* A buyer who registered under the admin's name has neither the role nor, afterwards, the password. */
 static void test_setup_takes_its_account_back(void **state)
 {
-    struct store *store;
-    char error[512];
-    struct store_user squatter = {.role = USER_BUYER, .username = "admin_v1_basic"};
+    int64_t squatter = add_buyer("admin_v1_basic", "the squatter's");
     (void)state;
-    assert_true(password_hash("the squatter's", squatter.password_hash));
-    assert_int_equal(store_open(&store, shop.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
-    assert_int_equal(store_add_user(store, &squatter), STORE_OK);
-    store_close(&store);
     expect_tool("setup", LIST("--scenario", "v1_basic"), 0, "shown this once");
     struct store_user admin = find_user("admin_v1_basic");
-    assert_int_equal(admin.id, squatter.id);
+    assert_int_equal(admin.id, squatter);
     assert_int_equal(admin.role, USER_ADMIN);
     assert_false(password_verify("the squatter's", admin.password_hash));
 }
@@ -366,16 +374,10 @@ static void test_admin_alone(void **state)
 /* Somebody who registered becomes an admin, with the password that only they know. */
 static void test_admin_of_an_account_that_is_there(void **state)
 {
-    struct store *store;
-    char error[512];
-    struct store_user buyer = {.role = USER_BUYER, .username = "clerk"};
+    int64_t buyer = add_buyer("clerk", "the clerk's own");
     (void)state;
-    assert_true(password_hash("the clerk's own", buyer.password_hash));
-    assert_int_equal(store_open(&store, shop.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
-    assert_int_equal(store_add_user(store, &buyer), STORE_OK);
-    store_close(&store);
     expect_tool("setup", LIST("--admin", "clerk"), 0, "signs in anew");
-    assert_int_equal(find_user("clerk").id, buyer.id);
+    assert_int_equal(find_user("clerk").id, buyer);
     assert_int_equal(find_user("clerk").role, USER_ADMIN);
     assert_true(password_verify("the clerk's own", find_user("clerk").password_hash));
     /* It does not need the server. */
