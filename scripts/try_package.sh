@@ -32,6 +32,8 @@ sell() {
     done
     expect "$work/log" "ready on http://127.0.0.1:"
     port=$(sed -n 's/.*ready on http:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' "$work/log")
+    "$@" "$commands/doorbuster-setup" --data "$DATA" --admin shopkeeper >"$work/setup"
+    expect "$work/setup" "shown this once"
     "$@" "$commands/doorbuster-setup" --data "$DATA" --scenario v1_stress >"$work/setup"
     expect "$work/setup" "Black Friday Limited Edition"
     buy "http://127.0.0.1:$port" "$work"
@@ -58,6 +60,15 @@ check_installed() {
     [ "$(stat -c '%U %a' /etc/default/doorbuster)" = "root 640" ] || fail "everybody may read the settings, and the passwords in them"
     [ -L /etc/systemd/system/multi-user.target.wants/$UNIT ] || fail "the service is not enabled"
     [ "$(doorbuster-server --version)" = "doorbuster-server $(dpkg-query -W -f '${Version}' doorbuster)" ] || fail "the version"
+}
+
+# What the documents link to. A machine may leave /usr/share/doc out when it installs (dpkg's path-exclude), so the package itself is asked.
+check_documents() { # DEB
+    local file
+    dpkg-deb --contents "$1" >"$room/contents"
+    for file in docs/operations.md monitoring/rules.yml monitoring/prometheus.yml monitoring/grafana/dashboards/doorbuster.json web/openapi.json; do
+        expect "$room/contents" "/usr/share/doc/doorbuster/$file"
+    done
 }
 
 check_unit() {
@@ -119,6 +130,7 @@ main() {
     deb=$(scripts/package.sh)
     room=$(mktemp -d)
     trap 'rm -rf "$room"' EXIT
+    check_documents "$deb"
     if can_copy "$room"; then
         unshare --mount --pid --fork --kill-child bash "$PWD/scripts/try_package.sh" --in-copy "$room" "$deb"
     else

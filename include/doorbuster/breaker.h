@@ -26,6 +26,7 @@ struct breaker {
     unsigned failures;       /* in a row */
     bool probing;            /* HALF_OPEN: the one call is on its way */
     int64_t since_us;        /* when it came into its state, monotonic; 0: it was never in another */
+    int64_t left_us;         /* when it left CLOSED last, likewise */
     uint64_t openings;       /* how often it has left CLOSED */
     uint64_t openings_shown; /* of these, in the counter: see metrics_count_openings() */
     char reason[BREAKER_REASON_BYTES]; /* why it left CLOSED last; "" if it never did */

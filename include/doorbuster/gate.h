@@ -98,9 +98,11 @@ void gate_learned(struct gate *gate, struct gate_lesson *lesson);
 void gate_sold(struct gate *gate, struct gate_batch *batch);
 
 /* The parts that the gate needs, for /health/ready: "redis", or each node. `up`: it does its part. */
+#define GATE_PART_WORDS_BYTES 24
+#define GATE_PART_NAME_BYTES (320 + GATE_PART_WORDS_BYTES) /* a whole address, and the words around it */
 struct gate_part {
-    char name[64];     /* "lock node 3 (127.0.0.1:7003)" */
-    const char *state; /* "up", "down", "young" (restarted; does not vote yet), … */
+    char name[GATE_PART_NAME_BYTES]; /* "lock node 3 (redis://127.0.0.1:7003/0)" */
+    const char *state;               /* "up", "down", "young" (restarted; does not vote yet), … */
     bool up;
 };
 #define GATE_PARTS_MAX (GATE_NODES_MAX + 2)

@@ -68,6 +68,13 @@ struct http_settings {
 
 /* Can a server be made with these origins, proxies, certificate and key? False, with what is wrong in `error`. */
 bool http_settings_check(const struct http_settings *settings, char *error, size_t error_bytes);
+/* Whose a certificate is, and until when it is valid. */
+struct http_certificate {
+    char subject[256];  /* "CN=shop.example", cut if it is longer */
+    int64_t ends_at_ms; /* since 1970 */
+};
+/* The first of the PEM, which is the server's own. False: it cannot be read. */
+bool http_certificate_read(const char *pem, struct http_certificate *out);
 /* NULL on failure, with a sentence in `error`. */
 struct http_server *http_server_new(uv_loop_t *loop, const struct http_settings *settings, char *error,
                                     size_t error_bytes);

@@ -143,7 +143,8 @@ struct metrics_page {
     struct metrics_slot supervisor, recorder, workers[METRICS_WORKERS_MAX];
     struct board board;
     int64_t started_at_ms;
-    int log_level; /* enum log_level, atomic: the supervisor changes it for all */
+    int64_t certificate_ends_at_ms; /* atomic, the supervisor's; 0: no TLS */
+    int log_level;                  /* enum log_level, atomic: the supervisor changes it for all */
 };
 
 /* Shared with every process forked afterwards. NULL: out of memory. Never freed: it lives as long as the server. */

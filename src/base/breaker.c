@@ -5,6 +5,7 @@
 #include "doorbuster/check.h"
 #include "doorbuster/log.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 const char *const breaker_state_names[3] = {"closed", "half-open", "open"};
@@ -13,6 +14,28 @@ void breaker_init(struct breaker *breaker, const char *name, unsigned failures_m
 {
     CHECK(name != NULL && failures_max > 0);
     *breaker = (struct breaker){.name = name, .failures_max = failures_max, .open_ms = open_ms};
+}
+
+/* The reason is that of its opening: once it closes, it is over. */
+static void say(const struct breaker *breaker, int64_t now_us)
+{
+    char words[BREAKER_REASON_BYTES + 64];
+    switch (breaker->state) {
+    case BREAKER_OPEN:
+        snprintf(words, sizeof words, "open (%s)", breaker->reason);
+        break;
+    case BREAKER_HALF_OPEN:
+        snprintf(words, sizeof words, "half-open: trying whether it works again");
+        break;
+    case BREAKER_CLOSED:
+        snprintf(words, sizeof words, "closed again after %" PRId64 " ms (was: %s)",
+                 (now_us - breaker->left_us) / 1000, breaker->reason);
+        break;
+    }
+    log_event(breaker->state == BREAKER_OPEN ? LOG_WARN : LOG_INFO,
+              LOG_FIELDS(LOG_WORDS("breaker", breaker->name),
+                         LOG_WORDS("state", breaker_state_names[breaker->state])),
+              "breaker %s: %s", breaker->name, words);
 }
 
 /* The one place where it changes its state. */
@@ -24,14 +47,15 @@ static void move(struct breaker *breaker, enum breaker_state to, int64_t now_us)
         [BREAKER_HALF_OPEN] = {[BREAKER_OPEN] = true, [BREAKER_CLOSED] = true},
     };
     CHECK(allowed[breaker->state][to]);
-    breaker->openings += breaker->state == BREAKER_CLOSED;
+    if (breaker->state == BREAKER_CLOSED) {
+        breaker->openings++;
+        breaker->left_us = now_us;
+    }
     breaker->state = to;
     breaker->since_us = now_us;
     breaker->failures = 0;
     breaker->probing = false;
-    log_event(to == BREAKER_OPEN ? LOG_WARN : LOG_INFO,
-              LOG_FIELDS(LOG_WORDS("breaker", breaker->name), LOG_WORDS("state", breaker_state_names[to])),
-              "breaker %s: %s (%s)", breaker->name, breaker_state_names[to], breaker->reason);
+    say(breaker, now_us);
 }
 
 static void open_because(struct breaker *breaker, int64_t now_us, const char *reason)

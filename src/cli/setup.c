@@ -1,12 +1,12 @@
 /* setup's body: an admin account and a scenario's products, made on a running server's data. One thread, blocking. Owns its two
  * connections. What it cannot do is one line on stderr and exit code 1; running it again is always safe. */
+#include "admin.h"
 #include "cli.h"
 #include "scenarios.h"
 
 #include "doorbuster/books.h"
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
-#include "doorbuster/password.h"
 #include "doorbuster/process.h"
 #include "doorbuster/sale.h"
 
@@ -17,7 +17,6 @@
 #include <string.h>
 
 #define GATE_TIMEOUT_MS 5000
-#define MADE_UP_PASSWORD_BYTES 15
 #define LIMIT_MAX 1000000
 #define PATIENCE_MS 10000
 
@@ -70,56 +69,6 @@ static void read_scenario(const struct settings *settings, struct scenario *out)
     if (!out->has_stock) {
         process_refuse(settings->program, "--scenario %s needs --stock N", out->name);
     }
-}
-
-/* --- the admin account ------------------------------------------------------------------------------------------------------------ */
-/* The password to give the account: the setting's, or one made up and printed this once. */
-static void choose_password(const struct setup *setup, const char *username, char out[64])
-{
-    if (setup->admin_password != NULL) {
-        snprintf(out, 64, "%s", setup->admin_password);
-        return;
-    }
-    unsigned char random[MADE_UP_PASSWORD_BYTES];
-    randombytes_buf(random, sizeof random);
-    sodium_bin2base64(out, 64, random, sizeof random, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
-    printf("admin     %s, password %s (shown this once)\n", username, out);
-}
-
-static bool keep_admin(const struct setup *setup, const struct store_user *user)
-{
-    return user->role == USER_ADMIN &&
-           (setup->admin_password == NULL || password_verify(setup->admin_password, user->password_hash));
-}
-
-static bool make_admin(const struct setup *setup)
-{
-    struct store_user user = {.role = USER_ADMIN};
-    char password[64];
-    snprintf(user.username, sizeof user.username, "admin_%s", setup->scenario.name);
-    struct store_user existing;
-    enum store_status status = store_find_user(setup->store, user.username, &existing);
-    if (status == STORE_OK && keep_admin(setup, &existing)) {
-        printf("admin     %s is there already\n", user.username);
-        return true;
-    }
-    if (status != STORE_OK && status != STORE_NOT_FOUND) {
-        return complain("looking for the admin account", store_error(setup->store));
-    }
-    choose_password(setup, user.username, password);
-    if (!password_hash(password, user.password_hash)) {
-        return complain("making the admin account", "no memory to hash its password");
-    }
-    /* An account of this name that a buyer registered gets the new password with the new role. */
-    status = status == STORE_OK ? store_update_user(setup->store, existing.id, USER_ADMIN, user.password_hash)
-                                : store_add_user(setup->store, &user);
-    if (status != STORE_OK) {
-        return complain("making the admin account", store_error(setup->store));
-    }
-    if (setup->admin_password != NULL) {
-        printf("admin     %s, password from DOORBUSTER_ADMIN_PASSWORD\n", user.username);
-    }
-    return true;
 }
 
 /* --- the products ------------------------------------------------------------------------------------------------------------------- */
@@ -341,21 +290,23 @@ static bool reach_gate(struct setup *setup)
     return has_majority(&setup->side) || complain("is the server running", gate_side_failure(&setup->side));
 }
 
+static bool make_admin(const struct setup *setup)
+{
+    char username[STORE_USERNAME_BYTES];
+    snprintf(username, sizeof username, "admin_%s", setup->scenario.name);
+    return admin_make_own(setup->store, username, setup->admin_password);
+}
+
 static int seed(const struct settings *settings)
 {
     CHECK(sodium_init() >= 0);
     struct cli_place place;
     static struct setup setup;
     setup = (struct setup){.reset = settings_get(settings, "reset") != NULL,
-                           .admin_password = settings_get(settings, "DOORBUSTER_ADMIN_PASSWORD")};
+                           .admin_password = admin_read_password(settings)};
     char error[512];
     read_scenario(settings, &setup.scenario);
     cli_read_place(settings, &place);
-    if (setup.admin_password != NULL &&
-        (strlen(setup.admin_password) < 6 || strlen(setup.admin_password) > 63)) {
-        fprintf(stderr, "doorbuster-setup: DOORBUSTER_ADMIN_PASSWORD must have 6 to 63 bytes\n");
-        return 2;
-    }
     if (store_open(&setup.store, place.store_url, STORE_WRITER, error, sizeof error) != STORE_OK) {
         complain("opening the store", error);
         return 1;
@@ -374,16 +325,43 @@ static int seed(const struct settings *settings)
     return ok ? 0 : 1;
 }
 
-int setup_run(const struct settings *settings)
+static bool is_given(const struct settings *settings, const char *option)
 {
-    bool backup = settings_get(settings, "backup") != NULL,
-         restore = settings_get(settings, "restore") != NULL;
+    for (size_t i = 0; i < settings->count; i++) {
+        if (settings->list[i].option != NULL && strcmp(settings->list[i].option, option) == 0) {
+            return settings->list[i].from_user;
+        }
+    }
+    return false;
+}
+
+static void refuse_what_does_not_go_together(const struct settings *settings)
+{
+    static const char *const of_a_sale[] = {"scenario", "stock", "limit"};
+    bool backup = is_given(settings, "backup"), restore = is_given(settings, "restore"),
+         admin = is_given(settings, "admin");
     if (backup && restore) {
         process_refuse(settings->program, "--backup and --restore are two commands");
     }
-    if ((settings_get(settings, "keep") != NULL && !backup) ||
-        (settings_get(settings, "replace") != NULL && !restore)) {
+    if (admin && (backup || restore)) {
+        process_refuse(settings->program, "--admin and --%s are two commands", backup ? "backup" : "restore");
+    }
+    if ((is_given(settings, "keep") && !backup) || (is_given(settings, "replace") && !restore)) {
         process_refuse(settings->program, "--keep goes with --backup, --replace with --restore");
     }
-    return backup ? backup_run(settings) : restore ? restore_run(settings) : seed(settings);
+    for (size_t i = 0; admin && i < sizeof of_a_sale / sizeof of_a_sale[0]; i++) {
+        if (is_given(settings, of_a_sale[i])) {
+            process_refuse(settings->program, "--%s does not go with --admin, which puts nothing on sale",
+                           of_a_sale[i]);
+        }
+    }
+}
+
+int setup_run(const struct settings *settings)
+{
+    refuse_what_does_not_go_together(settings);
+    return is_given(settings, "backup")    ? backup_run(settings)
+           : is_given(settings, "restore") ? restore_run(settings)
+           : is_given(settings, "admin")   ? admin_run(settings)
+                                           : seed(settings);
 }

@@ -1,4 +1,4 @@
-/* `setup`: seeds a running server with a scenario, backs its store up, restores it. main() only names the settings. */
+/* `setup`: seeds a running server with a scenario, makes an admin, backs its store up, restores it. main() only names the settings. */
 #include "cli.h"
 #include "scenarios.h"
 
@@ -15,7 +15,13 @@ static struct setting options[] = {
      .value_name = "N",
      .help = "units a customer may buy, 0 for any number (default: the scenario's); not for v2_multi, "
              "v4_production"},
-    {.option = "reset", .help = "retire products that have orders, with their names, and open new ones"},
+    {.option = "reset",
+     .help = "retire products that have orders, with their names, and open new ones; with --admin: a new "
+             "password"},
+    {.option = "admin",
+     .value_name = "NAME",
+     .help = "instead of a scenario: make the admin account NAME, or the existing account NAME an admin; "
+             "puts nothing on sale"},
     {.option = "backup",
      .value_name = "FOLDER",
      .help = "instead: copy the store into a new file in FOLDER, checked, while the server sells"},
@@ -32,13 +38,17 @@ static struct setting options[] = {
 };
 static struct settings settings = {
     .program = "doorbuster-setup",
-    .summary = "makes the admin account and the scenario's products on a running server; backs its store up, "
-               "restores it",
-    .epilogue = "v2_multi has ten products and two bundles, v3_redlock and v4_production two products, the "
-                "others one.\n"
-                "Running it again changes nothing; once a product has orders, --reset retires all of the "
-                "scenario and opens new ones.\n\n"
-                "Exit codes: 0 done, 1 refused or failed, 2 a bad option or setting.",
+    .summary =
+        "makes the admin account and the scenario's products on a running server; or an admin account alone; "
+        "backs its store up, restores it",
+    .epilogue =
+        "v2_multi has ten products and two bundles, v3_redlock and v4_production two products, the "
+        "others one.\n"
+        "Running it again changes nothing; once a product has orders, --reset retires all of the "
+        "scenario and opens new ones.\n\n"
+        "--admin needs no running server. An existing account keeps its password; with --reset it gets "
+        "the new one (a\nforgotten password).\n\n"
+        "Exit codes: 0 done, 1 refused or failed, 2 a bad option or setting.",
     .list = options,
     .count = sizeof options / sizeof options[0],
 };

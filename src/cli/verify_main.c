@@ -21,8 +21,9 @@ static struct settings settings = {
     .summary =
         "audits Redis, or the lock nodes, against the store, each product at one position of the sales log",
     .epilogue =
-        "It may run in the middle of a sale. It changes nothing; of a stopped server it starts the private "
-        "Redis for as\nlong as the audit takes, and holds the data folder's lock meanwhile.\n\n"
+        "It may run in the middle of a sale. It changes nothing itself (--repair has the server mend Redis); "
+        "of a stopped\nserver it starts the private Redis for as long as the audit takes, and holds the data "
+        "folder's lock meanwhile.\n\n"
         "Of the Redlock gate it compares what a majority of the nodes says of each product with the store's "
         "figure at the\nposition that they name. A node that is away or behind is noted, as long as there is "
         "a "
@@ -39,7 +40,9 @@ static struct settings settings = {
         "more than a twentieth of the\ntime. The line names what does not hold; what a full pass found stays "
         "there until the next one. It never starts\nRedis. The exit code is that of the worst pass: 1 if "
         "anything did not hold in any of them, else 2 if anything could\nnot be checked.\n\n"
-        "--repair waits up to 10 s for the recorder; it needs a running server.\n\n"
+        "--repair has the recorder attach to Redis anew: it puts right in Redis what differs from the store "
+        "and writes each\nsuch change into the audit log; orders stay as they are. It waits up to 10 s, and "
+        "needs a running server.\n\n"
         "Exit codes: 0 everything holds, 1 something does not, 2 could not check.",
     .list = options,
     .count = sizeof options / sizeof options[0],

@@ -704,9 +704,9 @@ static size_t redlock_gate_parts(const struct gate *base, struct gate_part out[G
     const struct redlock_gate *gate = (const struct redlock_gate *)base;
     const struct gate_place *place = base->settings.place;
     for (unsigned i = 0; i < place->node_count; i++) {
-        char address[sizeof place->nodes[i].host + 16];
+        char address[GATE_PART_NAME_BYTES - GATE_PART_WORDS_BYTES];
         redis_address_format(&place->nodes[i], address, sizeof address);
-        snprintf(out[i].name, sizeof out[i].name, "lock node %u (%.40s)", i + 1, address);
+        snprintf(out[i].name, sizeof out[i].name, "lock node %u (%s)", i + 1, address);
         out[i].state = redlock_nodes_state(redlock_nodes(gate->redlock), i);
         out[i].up = redlock_nodes_votes(redlock_nodes(gate->redlock), i);
     }

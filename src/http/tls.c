@@ -1,7 +1,7 @@
 /* TLS: libmicrohttpd's, by GnuTLS, over a transport that we own.
  *
- * Runs on the loop's thread of a worker; http_tls_check() also in the supervisor, before any fork. Owns nothing: sessions are
- * libmicrohttpd's, sockets too.
+ * Runs on the loop's thread of a worker; http_tls_check() and http_certificate_read() also in the supervisor, before
+ * any fork. Owns nothing: sessions are libmicrohttpd's, sockets too.
  *
  * Why the transport is ours. libmicrohttpd 0.9.75 takes a connection in its handshake for readable until the handshake is over, whatever the socket says, and
  * so asks to be run again at once for as long as a client takes: one slow client, and the loop never rests. What is certain is when bytes have moved
@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -46,6 +47,26 @@ bool http_tls_check(const char *certificate_pem, const char *key_pem, char *erro
     if (status < 0)
         (void)snprintf(error, error_bytes, "%s", gnutls_strerror(status));
     return status >= 0;
+}
+
+bool http_certificate_read(const char *pem, struct http_certificate *out)
+{
+    const gnutls_datum_t text = datum(pem);
+    gnutls_x509_crt_t certificate;
+    gnutls_datum_t subject = {0};
+
+    if (gnutls_x509_crt_init(&certificate) < 0)
+        return false;
+    bool read = gnutls_x509_crt_import(certificate, &text, GNUTLS_X509_FMT_PEM) >= 0;
+    time_t ends_at = read ? gnutls_x509_crt_get_expiration_time(certificate) : -1;
+    if (ends_at != -1) {
+        bool named = gnutls_x509_crt_get_dn3(certificate, &subject, 0) >= 0;
+        (void)snprintf(out->subject, sizeof out->subject, "%s", named ? (const char *)subject.data : "");
+        out->ends_at_ms = (int64_t)ends_at * 1000;
+        gnutls_free(subject.data);
+    }
+    gnutls_x509_crt_deinit(certificate);
+    return ends_at != -1;
 }
 
 static gnutls_session_t session_of(const struct http_connection *connection)

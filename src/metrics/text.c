@@ -326,6 +326,18 @@ static void append_lock_nodes(struct metrics_text *text, const struct metrics_pa
     }
 }
 
+/* Without TLS there is only the head. */
+static void append_certificate(struct metrics_text *text, const struct metrics_page *page)
+{
+    int64_t ends_at_ms = __atomic_load_n(&page->certificate_ends_at_ms, __ATOMIC_RELAXED);
+    metrics_append_head(text, "tls_certificate_expiry_timestamp_seconds", "gauge",
+                        "until when the certificate that is served is valid, since 1970");
+    if (ends_at_ms != 0) {
+        metrics_append(text, "doorbuster_tls_certificate_expiry_timestamp_seconds %" PRId64 "\n",
+                       ends_at_ms / 1000);
+    }
+}
+
 /* --- all of it ------------------------------------------------------------------------------------------------------------------------ */
 static void append_server(struct metrics_text *text, const struct metrics_page *page,
                           const struct metrics_names *names)
@@ -348,6 +360,7 @@ char *metrics_format(const struct metrics_page *page, const struct metrics_names
     append_gauges(&text, page);
     append_breakers(&text, page);
     append_lock_nodes(&text, page);
+    append_certificate(&text, page);
     metrics_append_board(&text, page);
     if (text.failed) {
         free(text.text);

@@ -2,10 +2,12 @@
  * the caller; a failure is NULL and a sentence. */
 #include "doorbuster/redis.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static _Thread_local char failure[256];
 
@@ -24,10 +26,24 @@ static struct timeval timeout_of(int timeout_ms)
     return (struct timeval){.tv_sec = timeout_ms / 1000, .tv_usec = (timeout_ms % 1000) * 1000};
 }
 
+/* Of a timeout hiredis says what the system says of a socket without data: "Resource temporarily unavailable". */
+static void note_broken(const redisContext *redis)
+{
+    struct timeval patience;
+    socklen_t bytes = sizeof patience;
+    bool over_time = redis->err == REDIS_ERR_IO && strcmp(redis->errstr, strerror(EAGAIN)) == 0;
+    if (over_time && getsockopt(redis->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, &bytes) == 0) {
+        snprintf(failure, sizeof failure, "Redis did not answer within %ld ms",
+                 (long)patience.tv_sec * 1000 + (long)patience.tv_usec / 1000);
+    } else {
+        note_failure(redis->err ? redis->errstr : "the connection to Redis broke");
+    }
+}
+
 static redisReply *accept_reply(const redisContext *redis, redisReply *reply)
 {
     if (reply == NULL) {
-        note_failure(redis->err ? redis->errstr : "the connection to Redis broke");
+        note_broken(redis);
         return NULL;
     }
     if (reply->type == REDIS_REPLY_ERROR) {

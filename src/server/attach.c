@@ -55,7 +55,7 @@ static bool take_over(struct recorder *recorder, const struct gate_head *head,
                       struct store_position *position)
 {
     if (store_position(recorder->store, position) != STORE_OK) {
-        return recorder_store_failed(recorder, "attach: reading the position");
+        return recorder_store_failed(recorder, "attach");
     }
     uint64_t epoch = highest(highest(position->epoch, position->recorded.epoch),
                              highest(head->epoch, head->log_last.epoch)) +
@@ -66,7 +66,7 @@ static bool take_over(struct recorder *recorder, const struct gate_head *head,
         return false;
     }
     if (status != STORE_OK) {
-        return recorder_store_failed(recorder, "attach: raising the epoch");
+        return recorder_store_failed(recorder, "attach");
     }
     recorder->epoch = epoch;
     recorder->open_epoch = 0;
@@ -250,7 +250,7 @@ static bool rebuild(struct recorder *recorder)
     struct store_position position;
     metrics_add(METRICS_recorder_rebuilds, 1);
     if (store_position(recorder->store, &position) != STORE_OK) {
-        return recorder_store_failed(recorder, "rebuild: reading the position");
+        return recorder_store_failed(recorder, "rebuild");
     }
     if (!leave_the_old_log(recorder)) {
         return false;
@@ -526,7 +526,7 @@ static bool is_still_ours(struct recorder *recorder)
 {
     struct store_position position;
     if (store_position(recorder->store, &position) != STORE_OK) {
-        return recorder_store_failed(recorder, "attach: reading the position");
+        return recorder_store_failed(recorder, "attach");
     }
     if (position.epoch != recorder->epoch) {
         log_event(LOG_WARN, LOG_FIELDS(LOG_NUMBER("epoch", (int64_t)position.epoch)),

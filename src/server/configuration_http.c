@@ -58,7 +58,12 @@ bool configuration_read_tls(struct server_configuration *configuration, char *er
     char *certificate = read_file(tls->certificate_path, error, error_bytes);
     char *key = certificate != NULL ? read_file(tls->key_path, error, error_bytes) : NULL;
     const struct http_settings http = {.tls_certificate_pem = certificate, .tls_key_pem = key};
+    struct http_certificate read;
     bool good = key != NULL && http_settings_check(&http, why, sizeof why);
+    if (good && !http_certificate_read(certificate, &read)) {
+        snprintf(why, sizeof why, "the certificate does not say until when it is valid");
+        good = false;
+    }
     if (key != NULL && !good) {
         snprintf(error, error_bytes, "the certificate %s and the key %s cannot be used: %s",
                  tls->certificate_path, tls->key_path, why);
@@ -67,6 +72,7 @@ bool configuration_read_tls(struct server_configuration *configuration, char *er
         char *old_certificate = tls->certificate_pem, *old_key = tls->key_pem;
         tls->certificate_pem = certificate;
         tls->key_pem = key;
+        tls->certificate = read;
         certificate = old_certificate;
         key = old_key;
     }

@@ -17,6 +17,7 @@
 struct server_tls {
     const char *certificate_path, *key_path;
     char *certificate_pem, *key_pem; /* as they were when last read and good */
+    struct http_certificate certificate;
 };
 
 struct server_configuration {

@@ -37,6 +37,8 @@
 #define START_TIMEOUT_US 60000000
 #define STOP_TIMEOUT_US 30000000
 #define NODE_STOP_TIMEOUT_US 3000000 /* it keeps nothing: one that hangs is not worth a long wait */
+#define MS_A_DAY 86400000
+#define CERTIFICATE_WARNING_MS (14 * (int64_t)MS_A_DAY) /* as the alert in monitoring/rules.yml */
 #define LIMIT_BUCKETS                                                                                        \
     65536 /* accounts, addresses, failing sign-ins that are remembered at once; 8 bytes each */
 
@@ -225,6 +227,7 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), child->backoff_ms);
     metrics_add(METRICS_process_restarts, 1);
     child->restarts++;
+    child->died_us = child->died_us != 0 ? child->died_us : now_us;
     child->restart_us = now_us + (int64_t)child->backoff_ms * 1000;
     if (child->kind == CHILD_REDIS) {
         set_damaged_redis_aside(supervisor, child);
@@ -296,6 +299,18 @@ void supervisor_tell_ready(const struct server_shared *shared)
     }
 }
 
+void child_is_ready(struct child *child)
+{
+    char name[CHILD_NAME_BYTES];
+    child->ready = true;
+    if (child->died_us != 0) {
+        bool is_redis = child->kind == CHILD_REDIS || child->kind == CHILD_NODE;
+        log_info("%s %s again, %d ms after it died", child_name(child, name),
+                 is_redis ? "answers" : "is ready", (int)((clock_monotonic_us() - child->died_us) / 1000));
+        child->died_us = 0;
+    }
+}
+
 /* Each message is the pid of a child that is ready to serve. */
 static void hear_ready(struct supervisor *supervisor)
 {
@@ -303,7 +318,7 @@ static void hear_ready(struct supervisor *supervisor)
     while (read(supervisor->shared->ready[0], &pid, sizeof pid) == sizeof pid) {
         struct child *child = find_child(supervisor, pid);
         if (child != NULL) {
-            child->ready = true;
+            child_is_ready(child);
         }
     }
     announce_when_ready(supervisor);
@@ -337,6 +352,28 @@ static void start_successor(struct supervisor *supervisor)
     supervisor->successor = child->pid;
 }
 
+/* Which one is served, for the log and /metrics. */
+static void tell_certificate(const struct supervisor *supervisor)
+{
+    const struct server_tls *tls = &supervisor->shared->configuration.tls;
+    char until[CLOCK_RFC3339_BYTES];
+    if (tls->certificate_pem == NULL) {
+        return;
+    }
+    int64_t ends_at_ms = tls->certificate.ends_at_ms, left_ms = ends_at_ms - clock_wall_ms();
+    __atomic_store_n(&supervisor->shared->metrics->certificate_ends_at_ms, ends_at_ms, __ATOMIC_RELAXED);
+    clock_rfc3339(ends_at_ms, until);
+    log_info("serving with the certificate of %s, valid until %s (%s)", tls->certificate.subject, until,
+             tls->certificate_path);
+    if (left_ms <= 0) {
+        log_warn("the certificate of %s has ended: clients refuse it; put a new one into %s and send SIGHUP",
+                 tls->certificate.subject, tls->certificate_path);
+    } else if (left_ms < CERTIFICATE_WARNING_MS) {
+        log_warn("the certificate of %s ends in %.1f days; put a new one into %s and send SIGHUP",
+                 tls->certificate.subject, (double)left_ms / MS_A_DAY, tls->certificate_path);
+    }
+}
+
 /* On SIGHUP. Workers are forked with the certificate that the supervisor has by then. */
 static void start_rolling(struct supervisor *supervisor)
 {
@@ -345,6 +382,7 @@ static void start_rolling(struct supervisor *supervisor)
     if (!configuration_read_tls(&supervisor->shared->configuration, error, sizeof error)) {
         log_error("%s; going on with the certificate that there was", error);
     }
+    tell_certificate(supervisor);
     log_info("replacing the workers one by one");
     notify_reloading(&supervisor->notify, clock_monotonic_us());
     supervisor->rolling_next = 0;
@@ -626,6 +664,7 @@ int supervisor_run(struct server_shared *shared)
     process_set_title("doorbuster: supervisor");
     block_signals(&supervisor);
     metrics_use_slot(&shared->metrics->supervisor);
+    tell_certificate(&supervisor);
     start_all(&supervisor);
 
     int64_t began_us = clock_monotonic_us();

@@ -22,6 +22,7 @@ struct child {
     int failed_starts;  /* redis-server: in a row; it ended by itself before it was healthy */
     bool was_set_aside; /* redis-server: its data, since it was last healthy */
     uint64_t restarts;  /* and those of its predecessors */
+    int64_t died_us;    /* first, since it was last ready; 0: it is, or has never died */
     bool ready;
     bool leaving; /* replaced or stopping: do not start again */
     struct life life;
@@ -48,6 +49,9 @@ struct supervisor {
 };
 
 const char *child_name(const struct child *child, char out[CHILD_NAME_BYTES]);
+
+/* It serves; of one that had died that is told. */
+void child_is_ready(struct child *child);
 
 /* --- watching.c ------------------------------------------------------------------------------------------------------------------------- */
 /* Reads every child's beat, and kills who was silent for too long. Call in every turn. */

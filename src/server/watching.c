@@ -48,7 +48,7 @@ static void hear(const struct supervisor *supervisor, struct child *child, int64
         }
     } else if (redis_pulse_feel(&child->pulse, socket_path, now_us)) {
         life_beat(&child->life, now_us);
-        child->ready = true;
+        child_is_ready(child);
     }
 }
 

@@ -22,7 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char doing[] = "recording sales";
+static const char doing[] = "writing sales";
 
 /* --- position and epoch --- */
 enum store_status sqlite_position(struct store *base, struct store_position *out)

@@ -215,8 +215,10 @@ static int64_t assert_sound_file(const struct fixture *f)
     return assert_agrees(f);
 }
 
+/* The recorder says "recording: " before it. */
 static void assert_failed(struct fixture *f, enum store_status status, const char *text)
 {
+    assert_null(strstr(store_error(f->store), "recording"));
     if (status != STORE_FAILED || strstr(store_error(f->store), text) == NULL)
         fail_msg("status %d: \"%s\" without \"%s\"", (int)status, store_error(f->store), text);
 }

@@ -122,6 +122,39 @@ static void test_a_new_certificate(void **state)
     server_fixture_stop(&test.server);
 }
 
+static void write_certificate(const struct tls_identity *identity)
+{
+    write_file(test.certificate, identity->certificate);
+    write_file(test.key, identity->key);
+}
+
+/* Whoever looks after the server hears in time that it needs a new one. */
+static void test_until_when_it_is_valid(void **state)
+{
+    static struct tls_identity lasting, ending, ended;
+    (void)state;
+    tls_identity_make_for(&lasting, 3, 90L * 86400);
+    tls_identity_make_for(&ending, 4, 3L * 86400 + 4000);
+    tls_identity_make_for(&ended, 5, -86400);
+    write_certificate(&lasting);
+    server_fixture_start(
+        &test.server, 2,
+        (const char *const[]){"--tls-certificate", test.certificate, "--tls-key", test.key, NULL}, NULL);
+    assert_true(
+        server_fixture_logged(&test.server, "serving with the certificate of CN=localhost, valid until 20"));
+    assert_true(server_fixture_logged(&test.server, test.certificate));
+    assert_false(server_fixture_logged(&test.server, "level=warn"));
+    write_certificate(&ending);
+    roll(0);
+    assert_true(
+        server_fixture_logged(&test.server, "the certificate of CN=localhost ends in 3.0 days; put a new"));
+    assert_false(server_fixture_logged(&test.server, "has ended"));
+    write_certificate(&ended);
+    roll(0);
+    assert_true(server_fixture_logged(&test.server, "the certificate of CN=localhost has ended"));
+    server_fixture_stop(&test.server);
+}
+
 static void test_what_cannot_be_served_with(void **state)
 {
     (void)state;
@@ -150,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_new_certificate, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_until_when_it_is_valid, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_served_with, setup, teardown),
     };
     tls_identity_make(&first, 1);

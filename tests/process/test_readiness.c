@@ -95,6 +95,26 @@ static void test_it_follows_redis(void **state)
     await_ready(true, "gate");
 }
 
+/* What died is missed, comes back, and the log says that it has. */
+static void test_the_log_says_what_is_back(void **state)
+{
+    static const struct {
+        const char *title, *words;
+    } dying[] = {{"doorbuster: worker 0", "worker 0 is ready again, "},
+                 {"doorbuster: recorder", "recorder is ready again, "},
+                 {"redis-server", "redis-server answers again, "}};
+    (void)state;
+    for (size_t i = 0; i < sizeof dying / sizeof dying[0]; i++) {
+        int64_t deadline = deadline_in(CHANGE_MS);
+        assert_false(server_fixture_logged(&server, dying[i].words));
+        assert_int_equal(kill(server_fixture_child(&server, dying[i].title), SIGKILL), 0);
+        while (!server_fixture_logged(&server, dying[i].words)) {
+            assert_true(wait_a_moment(deadline));
+        }
+    }
+    await_ready(true, "redis");
+}
+
 /* Their users are told where to buy, and how to get what they ask for. */
 static void test_redlock_paths_of_the_lua_gate(void **state)
 {
@@ -136,6 +156,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_follows_redis),
+        cmocka_unit_test(test_the_log_says_what_is_back),
         cmocka_unit_test(test_redlock_paths_of_the_lua_gate),
         cmocka_unit_test(test_it_stops),
     };

@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static struct tool_shop shop;
 
@@ -42,6 +44,20 @@ static struct store_user find_user(const char *name)
     assert_int_equal(store_find_user(store, name, &found), STORE_OK);
     store_close(&store);
     return found;
+}
+
+/* As one who registered; the account's id. */
+static int64_t add_buyer(const char *name, const char *password)
+{
+    struct store *store;
+    char error[512];
+    struct store_user buyer = {.role = USER_BUYER};
+    snprintf(buyer.username, sizeof buyer.username, "%s", name);
+    assert_true(password_hash(password, buyer.password_hash));
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_add_user(store, &buyer), STORE_OK);
+    store_close(&store);
+    return buyer.id;
 }
 
 static void sell(int64_t product, unsigned orders)
@@ -94,17 +110,11 @@ static void test_setup_password(void **state)
 /* A buyer who registered under the admin's name has neither the role nor, afterwards, the password. */
 static void test_setup_takes_its_account_back(void **state)
 {
-    struct store *store;
-    char error[512];
-    struct store_user squatter = {.role = USER_BUYER, .username = "admin_v1_basic"};
+    int64_t squatter = add_buyer("admin_v1_basic", "the squatter's");
     (void)state;
-    assert_true(password_hash("the squatter's", squatter.password_hash));
-    assert_int_equal(store_open(&store, shop.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
-    assert_int_equal(store_add_user(store, &squatter), STORE_OK);
-    store_close(&store);
     expect_tool("setup", LIST("--scenario", "v1_basic"), 0, "shown this once");
     struct store_user admin = find_user("admin_v1_basic");
-    assert_int_equal(admin.id, squatter.id);
+    assert_int_equal(admin.id, squatter);
     assert_int_equal(admin.role, USER_ADMIN);
     assert_false(password_verify("the squatter's", admin.password_hash));
 }
@@ -314,6 +324,90 @@ static void test_setup_without_a_server(void **state)
     expect_tool("setup", NULL, 1, "is the server running");
 }
 
+/* --- setup --admin
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+static void expect_nothing_on_sale(void)
+{
+    struct store *store;
+    struct store_product product;
+    size_t count = 0;
+    char error[512];
+    assert_int_equal(store_open(&store, shop.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_products(store, 0, &product, 1, &count), STORE_OK);
+    assert_int_equal(count, 0);
+    store_close(&store);
+}
+
+static void set_password(const char *const *arguments, const char *password, const char *words)
+{
+    char setting[128];
+    snprintf(setting, sizeof setting, "DOORBUSTER_ADMIN_PASSWORD=%s", password);
+    struct run_result result = run_tool("setup", arguments, LIST(setting));
+    assert_int_equal(result.exit_code, 0);
+    assert_non_null(strstr(result.out, words));
+    assert_null(strstr(result.out, password));
+    run_result_free(&result);
+}
+
+static void test_admin_alone(void **state)
+{
+    (void)state;
+    expect_tool("setup", LIST("--admin", "keeper"), 0, "shown this once");
+    struct store_user made = find_user("keeper");
+    assert_int_equal(made.role, USER_ADMIN);
+    expect_tool("setup", LIST("--admin", "keeper"), 0, "is one already; its password stays");
+    set_password(LIST("--admin", "keeper"), "not taken", "its password stays");
+    assert_string_equal(find_user("keeper").password_hash, made.password_hash);
+    /* Forgotten. */
+    set_password(LIST("--admin", "keeper", "--reset"), "open sesame", "from DOORBUSTER_ADMIN_PASSWORD");
+    struct store_user again = find_user("keeper");
+    assert_int_equal(again.id, made.id);
+    assert_true(password_verify("open sesame", again.password_hash));
+    expect_tool("setup", LIST("--admin", "keeper", "--reset"), 0, "shown this once");
+    assert_false(password_verify("open sesame", find_user("keeper").password_hash));
+    set_password(LIST("--admin", "Zoë Ångström"), "tiny bird", "Zoë Ångström");
+    assert_true(password_verify("tiny bird", find_user("Zoë Ångström").password_hash));
+    expect_nothing_on_sale();
+}
+
+/* Somebody who registered becomes an admin, with the password that only they know. */
+static void test_admin_of_an_account_that_is_there(void **state)
+{
+    int64_t buyer = add_buyer("clerk", "the clerk's own");
+    (void)state;
+    expect_tool("setup", LIST("--admin", "clerk"), 0, "signs in anew");
+    assert_int_equal(find_user("clerk").id, buyer);
+    assert_int_equal(find_user("clerk").role, USER_ADMIN);
+    assert_true(password_verify("the clerk's own", find_user("clerk").password_hash));
+    /* It does not need the server. */
+    server_fixture_stop(&shop.server);
+    set_password(LIST("--admin", "clerk", "--reset"), "open sesame", "clerk");
+    assert_true(password_verify("open sesame", find_user("clerk").password_hash));
+    expect_nothing_on_sale();
+}
+
+static void test_admin_refusals(void **state)
+{
+    char empty[FOLDER_BYTES + 16];
+    (void)state;
+    expect_tool("setup", LIST("--admin", "al"), 2, "3 to 50 characters");
+    expect_tool("setup", LIST("--admin", "two\nlines"), 2, "no control characters");
+    expect_tool("setup", LIST("--admin", "not\xffutf8"), 2, "UTF-8");
+    expect_tool("setup", LIST("--admin", "keeper", "--scenario", "v1_basic"), 2,
+                "--scenario does not go with");
+    expect_tool("setup", LIST("--admin", "keeper", "--stock", "5"), 2, "--stock does not go with");
+    expect_tool("setup", LIST("--admin", "keeper", "--limit", "5"), 2, "--limit does not go with");
+    expect_tool("setup", LIST("--admin", "keeper", "--backup", "/tmp"), 2, "two commands");
+    expect_environment("DOORBUSTER_ADMIN_PASSWORD=short", 2, "6 to 63 bytes");
+    /* A folder that was mistyped gets no store. */
+    snprintf(empty, sizeof empty, "%s/empty", shop.server.folder);
+    assert_int_equal(mkdir(empty, 0700), 0);
+    expect_tool("setup", LIST("--admin", "keeper", "--data", empty), 1, "there is no store");
+    assert_int_equal(rmdir(empty), 0);
+    expect_nothing_on_sale();
+}
+
 /* --- the tests
  * --------------------------------------------------------------------------------------------------------------------------------
  */
@@ -348,6 +442,9 @@ int main(void)
         TEST(test_setup_of_redlock),
         TEST(test_setup_of_production),
         TEST(test_setup_without_a_server),
+        TEST(test_admin_alone),
+        TEST(test_admin_of_an_account_that_is_there),
+        TEST(test_admin_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,6 +29,11 @@ static void export(gnutls_datum_t *pem, char out[TLS_PEM_BYTES])
 
 void tls_identity_make(struct tls_identity *identity, unsigned char serial)
 {
+    tls_identity_make_for(identity, serial, 3600);
+}
+
+void tls_identity_make_for(struct tls_identity *identity, unsigned char serial, long seconds)
+{
     gnutls_x509_privkey_t key;
     gnutls_x509_crt_t certificate;
     gnutls_datum_t pem;
@@ -41,8 +46,8 @@ void tls_identity_make(struct tls_identity *identity, unsigned char serial)
     assert_int_equal(gnutls_x509_crt_set_version(certificate, 3), 0);
     assert_int_equal(gnutls_x509_crt_set_serial(certificate, &serial, 1), 0);
     assert_int_equal(gnutls_x509_crt_set_dn(certificate, "CN=localhost", NULL), 0);
-    assert_int_equal(gnutls_x509_crt_set_activation_time(certificate, time(NULL) - 60), 0);
-    assert_int_equal(gnutls_x509_crt_set_expiration_time(certificate, time(NULL) + 3600), 0);
+    assert_int_equal(gnutls_x509_crt_set_activation_time(certificate, time(NULL) - 2 * 86400), 0);
+    assert_int_equal(gnutls_x509_crt_set_expiration_time(certificate, time(NULL) + seconds), 0);
     assert_int_equal(gnutls_x509_crt_set_key(certificate, key), 0);
     assert_int_equal(gnutls_x509_crt_sign2(certificate, certificate, key, GNUTLS_DIG_SHA256, 0), 0);
     assert_int_equal(gnutls_x509_crt_export2(certificate, GNUTLS_X509_FMT_PEM, &pem), 0);

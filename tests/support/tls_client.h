@@ -15,8 +15,10 @@ struct tls_identity {
     unsigned char serial;
 };
 
-/* Signed by itself, for localhost. */
+/* Signed by itself, for localhost, for an hour. */
 void tls_identity_make(struct tls_identity *identity, unsigned char serial);
+/* Which ends so many seconds from now, or ended so many before. */
+void tls_identity_make_for(struct tls_identity *identity, unsigned char serial, long seconds);
 
 struct tls_client {
     int fd;

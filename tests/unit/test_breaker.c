@@ -2,12 +2,8 @@
 #include "doorbuster/breaker.h"
 #include "doorbuster/log.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "child.h"
 
-#include <cmocka.h>
 #include <string.h>
 
 #define FAILURES 3
@@ -163,6 +159,29 @@ static void test_opened_from_outside(void **state)
     expect(BREAKER_OPEN, 203, 2);
 }
 
+/* The reason it was open for is none any more once it closes. */
+static void open_and_close(void *context)
+{
+    unsigned retry_ms;
+    (void)context;
+    log_set_level(LOG_INFO);
+    open_it();
+    (void)breaker_allows(&breaker, T0 + OPEN_MS * 1000, &retry_ms);
+    breaker_succeeded(&breaker, T0 + (OPEN_MS + 34) * 1000);
+    log_flush(true);
+}
+
+static void test_what_the_log_says(void **state)
+{
+    struct child child;
+    (void)state;
+    child_run(open_and_close, NULL, &child);
+    assert_int_equal(child.exit_code, 0);
+    assert_non_null(strstr(child.err, "breaker store: open (down)"));
+    assert_non_null(strstr(child.err, "breaker store: half-open: trying whether it works again"));
+    assert_non_null(strstr(child.err, "breaker store: closed again after 234 ms (was: down)"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +194,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_failure_opens_it_again, setup),
         cmocka_unit_test_setup(test_an_abandoned_call_makes_room_for_another, setup),
         cmocka_unit_test_setup(test_opened_from_outside, setup),
+        cmocka_unit_test_setup(test_what_the_log_says, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

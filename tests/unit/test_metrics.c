@@ -396,6 +396,19 @@ static void test_a_long_text(void **state)
     free(text);
 }
 
+static void test_the_certificate(void **state)
+{
+    struct metrics_page *page = metrics_page_new();
+    (void)state;
+    char *text = text_of(page);
+    expect_no(text, "\ndoorbuster_tls_certificate_expiry_timestamp_seconds "); /* no TLS */
+    free(text);
+    page->certificate_ends_at_ms = 1795770000000;
+    text = text_of(page);
+    expect_line(text, "tls_certificate_expiry_timestamp_seconds 1795770000");
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -413,6 +426,7 @@ int main(void)
         cmocka_unit_test(test_before_the_board_is_written),
         cmocka_unit_test(test_the_board_as_text),
         cmocka_unit_test(test_a_long_text),
+        cmocka_unit_test(test_the_certificate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

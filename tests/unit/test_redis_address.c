@@ -4,7 +4,11 @@
 #include "doorbuster/redis.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 static char error[512];
 
@@ -133,12 +137,33 @@ static void test_nobody_there(void **state)
     assert_null(strstr(error, "opensesame"));
 }
 
+/* One that lets us in and says nothing: a word of ours, not the system's of a socket without data. */
+static void test_no_answer(void **state)
+{
+    struct sockaddr_un silent = {.sun_family = AF_UNIX};
+    struct redis_address address = {0};
+    char folder[] = "/tmp/doorbuster-test-XXXXXX";
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(silent.sun_path, sizeof silent.sun_path, "%s/silent.sock", folder);
+    snprintf(address.path, sizeof address.path, "%s", silent.sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&silent, sizeof silent), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_null(redis_connect_blocking(&address, 100, error, sizeof error));
+    assert_string_equal(redis_failure(), "Redis did not answer within 100 ms");
+    assert_non_null(strstr(error, "does not let us in: Redis did not answer within 100 ms"));
+    close(fd);
+    unlink(silent.sun_path);
+    rmdir(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_addresses),    cmocka_unit_test(test_addresses_that_are_none),
         cmocka_unit_test(test_lengths),      cmocka_unit_test(test_passwords_are_not_shown),
-        cmocka_unit_test(test_nobody_there),
+        cmocka_unit_test(test_nobody_there), cmocka_unit_test(test_no_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
