@@ -136,12 +136,36 @@ static struct stream *new_stream(struct http_channel *channel, struct http_conne
     return stream;
 }
 
+static ssize_t end_cb(void *context, uint64_t position, char *out, size_t bytes_max)
+{
+    (void)context;
+    (void)position;
+    (void)out;
+    (void)bytes_max;
+    return MHD_CONTENT_READER_END_OF_STREAM;
+}
+
+/* To HEAD. libmicrohttpd 0.9.75 would write the last chunk of the body that there is not, in front of the next answer:
+ * so none in chunks, and the end of the connection is the end of it. */
+static void reply_head_alone(struct http_request *request, const struct http_channel *channel)
+{
+    struct MHD_Response *response =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 1, end_cb, NULL, NULL);
+    CHECK(response);
+    CHECK(MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END) == MHD_YES);
+    http_reply_stream(request, channel->content_type, response);
+}
+
 bool http_reply_channel(struct http_request *request, struct http_channel *channel)
 {
     if (channel->is_closed || channel->stream_count >= channel->streams_max)
         return false;
     if (!request->connection) { /* nobody is there to listen */
         http_reply_bytes(request, 200, channel->content_type, "", 0);
+        return true;
+    }
+    if (strcmp(request->method_name, "HEAD") == 0) {
+        reply_head_alone(request, channel);
         return true;
     }
     struct stream *stream = new_stream(channel, request->connection);

@@ -187,27 +187,60 @@ static void test_it_stops_under_a_stream(void **state)
     http_client_close(&client);
 }
 
-/* A worker that leaves still answers who has a connection to it: there is no stream any more, and that is all. */
+/* A client that asks for the head alone gets nothing behind it, and the connection ends: no stray bytes before a next
+ * answer. */
+static void test_a_head_has_no_stream(void **state)
+{
+    static const char head[] = "HEAD /api/events HTTP/1.1\r\nHost: x\r\n\r\n";
+    static char text[4096];
+    struct http_client client = {.fd = -1};
+    size_t bytes = 0;
+    ssize_t got;
+    int64_t deadline = deadline_in(ANSWER_MS);
+    (void)state;
+    assert_int_equal(http_client_open(&client, "127.0.0.1", sale.server.port, ANSWER_MS), HTTP_CLIENT_OK);
+    assert_int_equal(http_client_send(&client, head, sizeof head - 1, ANSWER_MS, NULL), HTTP_CLIENT_OK);
+    while ((got = recv(client.fd, text + bytes, sizeof text - 1 - bytes, MSG_DONTWAIT)) != 0) {
+        bytes += got > 0 ? (size_t)got : 0;
+        assert_true(got > 0 || wait_a_moment(deadline));
+    }
+    assert_int_equal(strncmp(text, "HTTP/1.1 200 ", 13), 0);
+    assert_string_equal(strstr(text, "\r\n\r\n"), "\r\n\r\n");
+    http_client_close(&client);
+}
+
+/* Known to the worker, and between two requests. */
+static void open_idle(struct http_client *client)
+{
+    struct http_answer answer;
+    assert_int_equal(http_client_open(client, "127.0.0.1", sale.server.port, ANSWER_MS), HTTP_CLIENT_OK);
+    assert_int_equal(http_client_request(client, "GET", "/health", NULL, NULL, 0, ANSWER_MS), HTTP_CLIENT_OK);
+    assert_int_equal(http_client_read(client, &answer, ANSWER_MS), HTTP_CLIENT_OK);
+    assert_int_equal(answer.status, 200);
+    http_answer_free(&answer);
+}
+
+/* A worker that leaves still answers whose request has begun: there is no stream any more, and that is all. */
 static void test_a_stream_is_asked_for_while_it_leaves(void **state)
 {
-    struct http_client client = {.fd = -1, .no_body = true};
+    static const char begun[] = "GET /api/events HTTP/1.1\r\n", rest[] = "Host: x\r\n\r\n";
+    struct http_client idle = {.fd = -1}, asking = {.fd = -1};
     struct http_answer answer;
-    int status = 200;
     (void)state;
     server_fixture_start(&sale.server, 1, NULL, NULL);
     AWAIT_FIGURES({"recorder.up", "true"}); /* there is a frame to send by then */
     pid_t worker = server_fixture_child(&sale.server, "doorbuster: worker 0");
-    assert_int_equal(http_client_open(&client, "127.0.0.1", sale.server.port, ANSWER_MS), HTTP_CLIENT_OK);
+    open_idle(&idle);
+    open_idle(&asking);
+    assert_int_equal(http_client_send(&asking, begun, sizeof begun - 1, ANSWER_MS, NULL), HTTP_CLIENT_OK);
     assert_int_equal(kill(worker, SIGTERM), 0);
-    while (status == 200) {
-        assert_int_equal(http_client_request(&client, "HEAD", "/api/events", NULL, NULL, 0, ANSWER_MS),
-                         HTTP_CLIENT_OK);
-        assert_int_equal(http_client_read(&client, &answer, ANSWER_MS), HTTP_CLIENT_OK);
-        status = answer.status;
-        http_answer_free(&answer);
-    }
-    assert_int_equal(status, 503);
-    http_client_close(&client);
+    assert_int_equal(http_client_read(&idle, &answer, ANSWER_MS), HTTP_CLIENT_CLOSED); /* so it leaves */
+    assert_int_equal(http_client_send(&asking, rest, sizeof rest - 1, ANSWER_MS, NULL), HTTP_CLIENT_OK);
+    assert_int_equal(http_client_read(&asking, &answer, ANSWER_MS), HTTP_CLIENT_OK);
+    assert_int_equal(answer.status, 503);
+    http_answer_free(&answer);
+    http_client_close(&asking);
+    http_client_close(&idle);
     server_fixture_stop(&sale.server);
 }
 
@@ -233,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_they_follow_a_restock),
         cmocka_unit_test(test_the_stream_goes_on),
         cmocka_unit_test(test_a_silent_bookkeeper_is_not_up),
+        cmocka_unit_test(test_a_head_has_no_stream),
         cmocka_unit_test(test_it_stops_under_a_stream),
         cmocka_unit_test(test_a_stream_is_asked_for_while_it_leaves),
     };
