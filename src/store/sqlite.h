@@ -2,14 +2,14 @@
  * it.
  *
  *   sqlite.c             URL, open and close, the schema, turns at writing, checkpoints, errors
- *   sqlite_statements.c  every SQL sentence
- *   sqlite_rows.c        accounts, products, single orders
- *   sqlite_record.c      the recorder: position, epoch, runs of log entries
- *   sqlite_selling.c     without a sales log: batches of purchases, decided and applied
- *   sqlite_changes.c     without a sales log: stock, prices, windows, cancellations; what the stock was
- *   sqlite_books.c       the products' books while a run is applied
- *   sqlite_audit.c       reads over all orders
- *   sqlite_audit_log.c   the audit log: its chain, its rows
+ *   statements.c         every SQL sentence
+ *   rows.c               accounts, products, single orders
+ *   record.c             the recorder: position, epoch, runs of log entries
+ *   selling.c            without a sales log: batches of purchases, decided and applied
+ *   changes.c            without a sales log: stock, prices, windows, cancellations; what the stock was
+ *   books.c              the products' books while a run is applied
+ *   audit.c              reads over all orders
+ *   audit_log.c          the audit log: its chain, its rows
  *   sqlite_history.c     fills the audit log of a store from before there was one
  *   sqlite_backup.c      copies of the store, and putting one back
  *   faulty_vfs.c         a disk that fails, in the test build */
@@ -159,7 +159,7 @@ struct sqlite_store {
     int checkpoint_pages; /* checkpoint when it reaches this */
     bool log_is_sound;    /* nothing that failed to reach the disk can be in the write-ahead log */
     struct sqlite_books books;
-    struct sqlite_counter *counter; /* sqlite_selling.c; made at the first sale */
+    struct sqlite_counter *counter; /* selling.c       ; made at the first sale */
     struct sqlite_tallies tallies;  /* held from the first question of a snapshot to its end */
     struct sqlite_tallies walked;   /* held from a walk along the chain to the end of the next snapshot */
 };
@@ -196,7 +196,7 @@ int sqlite_run(sqlite3_stmt *statement);
 void sqlite_bind_text(sqlite3_stmt *statement, int index,
                       const char *text); /* must live until the statement is reset */
 
-/* sqlite_rows.c */
+/* rows.c        */
 enum store_status sqlite_add_user(struct store *store, struct store_user *user);
 enum store_status sqlite_find_user(struct store *store, const char *username, struct store_user *out);
 enum store_status sqlite_find_user_by_id(struct store *store, int64_t id, struct store_user *out);
@@ -224,7 +224,7 @@ enum store_status sqlite_orders_of(struct store *store, int64_t user_id, int64_t
 enum store_status sqlite_components(struct sqlite_store *store, int64_t bundle_id,
                                     struct bundle_component out[BUNDLE_COMPONENTS_MAX], size_t *count);
 
-/* sqlite_record.c */
+/* record.c        */
 enum store_status sqlite_position(struct store *store, struct store_position *out);
 enum store_status sqlite_raise_epoch(struct store *store, uint64_t from, uint64_t to);
 enum store_status sqlite_skip_to(struct store *store, uint64_t epoch, struct log_position from,
@@ -241,7 +241,7 @@ enum store_status sqlite_apply_run(struct sqlite_store *store, uint64_t epoch, s
 /* A failpoint has fired. */
 enum store_status sqlite_fail_for_a_test(struct sqlite_store *store, const char *what);
 
-/* sqlite_selling.c */
+/* selling.c        */
 /* A write without a sales log. */
 struct sqlite_turn {
     struct sqlite_store *store;
@@ -261,7 +261,7 @@ enum store_status sqlite_take_over(struct store *store);
 enum store_status sqlite_sell(struct store *store, struct purchase *const *purchases, size_t count,
                               struct stock_moves *moves);
 
-/* sqlite_changes.c */
+/* changes.c        */
 enum store_status sqlite_change_stock(struct store *store, const struct stock_change *change,
                                       enum change_outcome *outcome, struct change_result *result);
 enum store_status sqlite_change_price(struct store *store, const struct price_change *change,
@@ -274,7 +274,7 @@ enum store_status sqlite_cancel(struct store *store, int64_t order_id, int64_t a
 enum store_status sqlite_stock_at(struct store *store, int64_t product_id, struct log_position position,
                                   bool *known, int64_t *stock);
 
-/* sqlite_books.c */
+/* books.c        */
 /* The book of a product, read at its first mention. NULL: failed, the error is set. Valid until the next call with another product. */
 struct sqlite_book *sqlite_book_of(struct sqlite_store *store, int64_t product_id);
 /* The same without the store: a book that is not there yet is empty. NULL: out of memory. */
@@ -296,7 +296,7 @@ enum store_status sqlite_books_begin(struct sqlite_store *store, const char *doi
 void sqlite_books_forget(struct sqlite_books *books); /* the run was not committed */
 void sqlite_books_free(struct sqlite_books *books);
 
-/* sqlite_audit_log.c */
+/* audit_log.c        */
 enum store_status sqlite_chain_read(struct sqlite_store *store, struct sqlite_chain *out);
 /* Gives the row the next number and its hash and writes it by SQL_ADD_AUDIT_ROW, which `statement` is. False: it failed. */
 bool sqlite_chain_append(struct sqlite_chain *chain, sqlite3_stmt *statement, struct store_audit_row *row);
@@ -324,7 +324,7 @@ enum store_status sqlite_back_up(struct store *store, const char *path, struct s
 enum store_status sqlite_begin_anew(struct store *store);
 enum store_status sqlite_pack(const char *path, char *error, size_t error_bytes);
 
-/* sqlite_audit.c */
+/* audit.c        */
 enum store_status sqlite_each_buyer(struct store *store, store_buyer_cb cb, void *context);
 enum store_status sqlite_each_key(struct store *store, int64_t since_ms, store_key_cb cb, void *context);
 /* The same within a transaction. */
