@@ -16,12 +16,13 @@
 
 #define POSTGRES_PARAMETERS_MAX 14
 #define POSTGRES_WHERE_BYTES 200
-#define POSTGRES_CALL_MS 5000           /* a call that is not done by then has failed */
-#define POSTGRES_SCAN_MS 600000         /* over all orders */
+#define POSTGRES_CALL_MS 5000   /* a call that is not done by then has failed */
+#define POSTGRES_SCAN_MS 600000 /* over all orders */
 #define POSTGRES_SCAN_MS_TEXT "600000"
-#define POSTGRES_MIGRATION_MS 3600000   /* the first writer of a new version, and those who wait for it */
-#define POSTGRES_SCAN_ROWS_TEXT "4096"  /* at once: bounds what a scan holds in memory */
-#define POSTGRES_SCAN_ROWS 4096
+#define POSTGRES_MIGRATION_MS 3600000     /* the first writer of a new version, and those who wait for it */
+#define POSTGRES_STATEMENT_MS_TEXT "4500" /* so that it is PostgreSQL who says what has taken too long */
+#define POSTGRES_SCAN_ROWS 4096           /* at once: bounds what a scan holds in memory */
+#define POSTGRES_BEGIN_READ "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 /* Parameters of one statement, as libpq wants them; all in binary. */
 struct postgres_parameters {
@@ -57,7 +58,7 @@ struct postgres_expected {
     int count;
     Oid types[POSTGRES_PARAMETERS_MAX];
     int lengths[POSTGRES_PARAMETERS_MAX]; /* -1: null */
-    size_t at, bytes;                     /* its parameters, one behind the other, in the memory of them all */
+    size_t at, bytes; /* its parameters, one behind the other, in the memory of them all */
     bool sent;
     PGresult *answer; /* NULL: not there yet, or used */
 };
@@ -121,7 +122,7 @@ struct postgres_store {
     /* The scan whose cursor is open; SQL_STATEMENTS: none. */
     enum sql_statement scan;
     /* What went wrong last. */
-    char state[6];       /* SQLSTATE, "" if PostgreSQL said none */
+    char state[6]; /* SQLSTATE, "" if PostgreSQL said none */
     char message[300];
     bool commit_is_open; /* a COMMIT was sent whose answer is not here */
     bool warned;         /* PostgreSQL has warned of something in this round */
@@ -149,8 +150,13 @@ PGresult *postgres_execute(struct postgres_store *store, const char *sql, int ti
 /* A round: put commands into it, then run it. The first two are false if the connection is lost or memory is out; the round must be run all the same. */
 bool postgres_put_script(struct postgres_store *store, const char *sql, enum postgres_job job);
 /* `parameters`' values in binary. `name`: see POSTGRES_NAMES. */
-bool postgres_put(struct postgres_store *store, size_t name, const char *sql, enum postgres_job job, size_t index,
-                  int count, const Oid *types, const char *const *values, const int *lengths);
+bool postgres_put(struct postgres_store *store, size_t name, const char *sql, enum postgres_job job,
+                  size_t index, int count, const Oid *types, const char *const *values, const int *lengths);
+/* The same for a sentence that is not prepared, and of which nothing is wanted. */
+bool postgres_put_query(struct postgres_store *store, const char *sql, int count, const Oid *types,
+                        const char *const *values, const int *lengths);
+/* The next rows of the scan's cursor, for this statement. */
+bool postgres_put_fetch(struct postgres_store *store, enum sql_statement statement);
 /* Sends it and takes all answers in. False: something has failed, see fault; if the connection is gone too, it is NULL. */
 bool postgres_run_round(struct postgres_store *store, int timeout_ms);
 
@@ -170,8 +176,10 @@ bool postgres_is_long(enum sql_statement statement);
 
 /* --- postgres_run.c --- */
 void postgres_bind_int(struct store *store, enum sql_statement statement, int index, int64_t value);
-void postgres_bind_text(struct store *store, enum sql_statement statement, int index, const char *text, size_t bytes);
-void postgres_bind_blob(struct store *store, enum sql_statement statement, int index, const void *data, size_t bytes);
+void postgres_bind_text(struct store *store, enum sql_statement statement, int index, const char *text,
+                        size_t bytes);
+void postgres_bind_blob(struct store *store, enum sql_statement statement, int index, const void *data,
+                        size_t bytes);
 enum sql_result postgres_step(struct store *store, enum sql_statement statement);
 void postgres_reset(struct store *store, enum sql_statement statement);
 void postgres_expect(struct store *store, enum sql_statement statement);

@@ -27,8 +27,7 @@
 #define WAIT_AT_ONCE_MS 50 /* between two signs of life */
 #define CONNECT_MS_MAX 60000
 #define VERSION_MIN 130000
-/* Of the sessions. A call's own deadline is a little later, so that it is PostgreSQL who says what has taken too long. */
-#define STATEMENT_TIMEOUT "4500"
+/* Of the sessions, as POSTGRES_STATEMENT_MS_TEXT. */
 #define LOCK_TIMEOUT "4000"
 #define IDLE_WRITER "3000" /* a writer that stops within a transaction holds all others up */
 #define VANISHED_MS "3000"
@@ -92,17 +91,20 @@ static const char *advice(const char *state)
     static const struct advice all[] = {
         {"08", "; it is connected again at the next call"},
         {"25006", "; a standby, or a role or database that only reads, cannot be written: name the primary"},
-        {"28", "; the role or its password is wrong: look at pg_hba.conf, and at ~/.pgpass, PGPASSFILE or DATABASE_URL"},
+        {"28", "; the role or its password is wrong: look at pg_hba.conf, and at ~/.pgpass, PGPASSFILE or "
+               "DATABASE_URL"},
         {"3D000", "; make the database first: createdb"},
         {"42501", "; the role needs CREATE on the database the first time, and must own the shop's schema"},
         {"53100", "; make room on PostgreSQL's disk"},
         {"53300", "; raise max_connections, or run fewer workers"},
-        {"55P03", "; another session holds the store's row for seconds: pg_stat_activity and pg_locks name it"},
+        {"55P03",
+         "; another session holds the store's row for seconds: pg_stat_activity and pg_locks name it"},
         {"57014", "; PostgreSQL is overloaded or its disk hangs"},
         {"57P", "; it is connected again at the next call"},
         {"58", "; the disk may be full or failing, PostgreSQL's log says more"},
         {"XX", "; the database is damaged: PostgreSQL's log says more, restore a backup"},
-        {"22012", ": somebody has changed the books by hand in this moment; they are read anew at the next call"},
+        {"22012",
+         ": somebody has changed the books by hand in this moment; they are read anew at the next call"},
     };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (strncmp(state, all[i].state, strlen(all[i].state)) == 0)
@@ -114,10 +116,11 @@ static const char *advice(const char *state)
 enum store_status postgres_fail(struct store *base, const char *doing)
 {
     struct postgres_store *store = postgres_of(base);
-    const char *in_doubt = store->commit_is_open ? " (the answer to COMMIT was lost: it may have been done)" : "";
+    const char *in_doubt =
+        store->commit_is_open ? " (the answer to COMMIT was lost: it may have been done)" : "";
     store->commit_is_open = false;
-    return store_refuse(base, "%s in %s failed: %s%s%s", doing, store->where, store->message, advice(store->state),
-                        in_doubt);
+    return store_refuse(base, "%s in %s failed: %s%s%s", doing, store->where, store->message,
+                        advice(store->state), in_doubt);
 }
 
 /* --- waiting --- */
@@ -159,7 +162,8 @@ static bool next_result(struct postgres_store *store, int64_t deadline_us, int t
 /* --- the URL --- */
 PQconninfoOption *postgres_parse(const char *url, char *error, size_t error_bytes)
 {
-    static const char form[] = "it may be postgresql://USER@HOST:PORT/DATABASE or postgresql:///DATABASE?host=/SOCKET/FOLDER";
+    static const char form[] =
+        "it may be postgresql://USER@HOST:PORT/DATABASE or postgresql:///DATABASE?host=/SOCKET/FOLDER";
     char *said = NULL;
     if (strncmp(url, "postgresql://", 13) != 0 && strncmp(url, "postgres://", 11) != 0) {
         snprintf(error, error_bytes, "the store's URL begins like PostgreSQL's, but is none; %s", form);
@@ -169,8 +173,8 @@ PQconninfoOption *postgres_parse(const char *url, char *error, size_t error_byte
     if (options == NULL) {
         /* What is behind the colon is quoted from the URL: a piece of a password, perhaps. */
         size_t bytes = said == NULL ? 0 : strcspn(said, ":\"\n");
-        snprintf(error, error_bytes, "the store's URL is none of PostgreSQL's%s%.*s%s; %s", bytes > 0 ? " (" : "",
-                 (int)bytes, said == NULL ? "" : said, bytes > 0 ? ")" : "", form);
+        snprintf(error, error_bytes, "the store's URL is none of PostgreSQL's%s%.*s%s; %s",
+                 bytes > 0 ? " (" : "", (int)bytes, said == NULL ? "" : said, bytes > 0 ? ")" : "", form);
     }
     PQfreemem(said);
     return options;
@@ -191,7 +195,8 @@ static void name_place(struct postgres_store *store)
     const char *shop = store_shop();
     bool is_usual = strcmp(shop, "doorbuster") == 0;
     snprintf(store->where, sizeof store->where, "%.60s on %.80s:%.8s%s%s", PQdb(store->connection),
-             PQhost(store->connection), PQport(store->connection), is_usual ? "" : ", shop ", is_usual ? "" : shop);
+             PQhost(store->connection), PQport(store->connection), is_usual ? "" : ", shop ",
+             is_usual ? "" : shop);
 }
 
 /* --- connecting --- */
@@ -211,9 +216,10 @@ static void notice_cb(void *context, const PGresult *notice)
 /* Those of the URL come after ours, and win. */
 static bool begin_connecting(struct postgres_store *store)
 {
-    static const char *const keywords[] = {"keepalives",       "keepalives_idle",           "keepalives_interval", "keepalives_count",
-                                           "tcp_user_timeout", "fallback_application_name", "dbname",              "client_encoding",
-                                           NULL};
+    static const char *const keywords[] = {
+        "keepalives",       "keepalives_idle",  "keepalives_interval",
+        "keepalives_count", "tcp_user_timeout", "fallback_application_name",
+        "dbname",           "client_encoding",  NULL};
     const char *const values[] = {"1", "1", "1", "2", VANISHED_MS, "doorbuster", store->url, "UTF8", NULL};
     store->connection = PQconnectStartParams(keywords, values, 1);
     if (store->connection == NULL)
@@ -283,31 +289,38 @@ static bool begin_session(struct postgres_store *store)
 {
     char sql[1600];
     bool writes = store->base.mode == STORE_WRITER;
-    snprintf(sql, sizeof sql,
-             "SELECT set_config('search_path', '\"%s\"', false), set_config('synchronous_commit',"
-             " CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),"
-             " set_config('statement_timeout', '" STATEMENT_TIMEOUT "', false),"
-             " set_config('lock_timeout', '" LOCK_TIMEOUT "', false),"
-             " set_config('idle_in_transaction_session_timeout', '%s', false),"
-             " set_config('default_transaction_read_only', '%s', false),"
-             " set_config('default_transaction_isolation', 'read committed', false),"
-             " set_config('tcp_keepalives_idle', '1', false), set_config('tcp_keepalives_interval', '1', false),"
-             " set_config('tcp_keepalives_count', '2', false), set_config('tcp_user_timeout', '" VANISHED_MS "', false),"
-             " current_setting('server_encoding'), current_setting('fsync'), pg_is_in_recovery()",
-             store_shop(), writes ? IDLE_WRITER : POSTGRES_SCAN_MS_TEXT, writes ? "off" : "on");
+    snprintf(
+        sql, sizeof sql,
+        "SELECT set_config('search_path', '\"%s\"', false), set_config('synchronous_commit',"
+        " CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, "
+        "false),"
+        " set_config('statement_timeout', '" POSTGRES_STATEMENT_MS_TEXT "', false),"
+        " set_config('lock_timeout', '" LOCK_TIMEOUT "', false),"
+        " set_config('idle_in_transaction_session_timeout', '%s', false),"
+        " set_config('default_transaction_read_only', '%s', false),"
+        " set_config('default_transaction_isolation', 'read committed', false),"
+        " set_config('tcp_keepalives_idle', '1', false), set_config('tcp_keepalives_interval', '1', false),"
+        " set_config('tcp_keepalives_count', '2', false), set_config('tcp_user_timeout', '" VANISHED_MS
+        "', false),"
+        " current_setting('server_encoding'), current_setting('fsync'), pg_is_in_recovery()",
+        store_shop(), writes ? IDLE_WRITER : POSTGRES_SCAN_MS_TEXT, writes ? "off" : "on");
     PGresult *row = postgres_execute(store, sql, POSTGRES_CALL_MS);
     if (row == NULL)
         return false;
     const char *encoding = PQgetvalue(row, 0, 11);
     bool sound = true;
     if (PQserverVersion(store->connection) < VERSION_MIN)
-        sound = postgres_fault(store, "", "it is PostgreSQL %d; 13 or later is needed", PQserverVersion(store->connection) / 10000);
+        sound = postgres_fault(store, "", "it is PostgreSQL %d; 13 or later is needed",
+                               PQserverVersion(store->connection) / 10000);
     else if (strcmp(encoding, "UTF8") != 0 && strcmp(encoding, "SQL_ASCII") != 0)
-        sound = postgres_fault(store, "", "its encoding is %.20s; make the database with --encoding=UTF8 --template=template0", encoding);
+        sound = postgres_fault(
+            store, "", "its encoding is %.20s; make the database with --encoding=UTF8 --template=template0",
+            encoding);
     else if (writes && strcmp(PQgetvalue(row, 0, 13), "t") == 0)
         sound = postgres_fault(store, "25006", "it is a standby");
     if (sound && writes && strcmp(PQgetvalue(row, 0, 12), "on") != 0)
-        log_warn("store: %s runs with fsync off: what buyers were promised does not survive a power failure", store->where);
+        log_warn("store: %s runs with fsync off: what buyers were promised does not survive a power failure",
+                 store->where);
     PQclear(row);
     return sound;
 }
@@ -315,8 +328,8 @@ static bool begin_session(struct postgres_store *store)
 static bool settle(struct postgres_store *store)
 {
     int timeout_ms = connect_timeout_ms(store);
-    if (!connect_by(store, clock_monotonic_us() + (int64_t)timeout_ms * 1000, timeout_ms) || !begin_session(store) ||
-        !postgres_claim_schema(store))
+    if (!connect_by(store, clock_monotonic_us() + (int64_t)timeout_ms * 1000, timeout_ms) ||
+        !begin_session(store) || !postgres_claim_schema(store))
         return false;
     return PQenterPipelineMode(store->connection) == 1 || lose_by_libpq(store);
 }
@@ -331,13 +344,16 @@ void postgres_disconnect(struct postgres_store *store)
     memset(store->prepared, 0, sizeof store->prepared);
 }
 
-/* Nothing comes unasked but notices, and the word that it ends. */
+/* Nothing comes unasked but notices, and the word that it ends, behind which it is closed. */
 static bool still_lives(struct postgres_store *store)
 {
     struct pollfd unasked = {.fd = PQsocket(store->connection), .events = POLLIN};
-    if (poll(&unasked, 1, 0) == 0)
-        return true;
-    return PQconsumeInput(store->connection) && PQstatus(store->connection) == CONNECTION_OK;
+    while (poll(&unasked, 1, 0) > 0) {
+        if (!PQconsumeInput(store->connection) || PQisBusy(store->connection) ||
+            PQstatus(store->connection) != CONNECTION_OK)
+            return false;
+    }
+    return true;
 }
 
 bool postgres_ready(struct postgres_store *store)
@@ -384,10 +400,29 @@ bool postgres_put_script(struct postgres_store *store, const char *sql, enum pos
     return note_sent(store, PQsendQueryParams(store->connection, sql, 0, NULL, NULL, NULL, NULL, 1), job, 0);
 }
 
-bool postgres_put(struct postgres_store *store, size_t name, const char *sql, enum postgres_job job, size_t index,
-                  int count, const Oid *types, const char *const *values, const int *lengths)
+static const int binary[POSTGRES_PARAMETERS_MAX] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
+bool postgres_put_query(struct postgres_store *store, const char *sql, int count, const Oid *types,
+                        const char *const *values, const int *lengths)
 {
-    static const int binary[POSTGRES_PARAMETERS_MAX] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    return store->connection != NULL &&
+           note_sent(store,
+                     PQsendQueryParams(store->connection, sql, count, types, values, lengths, binary, 1),
+                     JOB_SCRIPT, 0);
+}
+
+bool postgres_put_fetch(struct postgres_store *store, enum sql_statement statement)
+{
+    char sql[40];
+    snprintf(sql, sizeof sql, "FETCH %d FROM scan", POSTGRES_SCAN_ROWS);
+    return store->connection != NULL &&
+           note_sent(store, PQsendQueryParams(store->connection, sql, 0, NULL, NULL, NULL, NULL, 1),
+                     JOB_ANSWER, statement);
+}
+
+bool postgres_put(struct postgres_store *store, size_t name, const char *sql, enum postgres_job job,
+                  size_t index, int count, const Oid *types, const char *const *values, const int *lengths)
+{
     char text[16];
     snprintf(text, sizeof text, "s%zu", name);
     if (store->connection == NULL)
@@ -397,11 +432,13 @@ bool postgres_put(struct postgres_store *store, size_t name, const char *sql, en
             return false;
         store->prepared[name] = PREPARING;
     }
-    return note_sent(store, PQsendQueryPrepared(store->connection, text, count, values, lengths, binary, 1), job, index);
+    return note_sent(store, PQsendQueryPrepared(store->connection, text, count, values, lengths, binary, 1),
+                     job, index);
 }
 
 /* Takes an answer over or frees it. */
-static void take_answer(struct postgres_store *store, const struct postgres_command *command, PGresult *result)
+static void take_answer(struct postgres_store *store, const struct postgres_command *command,
+                        PGresult *result)
 {
     ExecStatusType status = PQresultStatus(result);
     bool done = status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK;

@@ -43,20 +43,26 @@ static bool read_version(struct postgres_store *store, int64_t *version)
     int64_t tables;
     snprintf(sql, sizeof sql,
              "SELECT CASE WHEN to_regclass('\"%s\".schema_version') IS NOT NULL THEN -1 ELSE"
-             " (SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname = '%s') END",
+             " (SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE "
+             "nspname = '%s') END",
              shop, shop);
     *version = 0;
     if (!ask_number(store, sql, POSTGRES_CALL_MS, &tables))
         return false;
     if (tables > 0)
-        return postgres_fault(store, "", "its schema \"%s\" has tables of another program; name another database, or another --shop", shop);
-    return tables == 0 || ask_number(store, "SELECT coalesce(max(version), 0) FROM schema_version", POSTGRES_CALL_MS, version);
+        return postgres_fault(
+            store, "",
+            "its schema \"%s\" has tables of another program; name another database, or another --shop",
+            shop);
+    return tables == 0 || ask_number(store, "SELECT coalesce(max(version), 0) FROM schema_version",
+                                     POSTGRES_CALL_MS, version);
 }
 
 static bool refuse_newer(struct postgres_store *store, int64_t version)
 {
     return postgres_fault(store, "",
-                          "its schema is of version %" PRId64 ", made by a newer Doorbuster than this one, which knows versions up to %d",
+                          "its schema is of version %" PRId64
+                          ", made by a newer Doorbuster than this one, which knows versions up to %d",
                           version, SCHEMA_VERSION);
 }
 
@@ -111,7 +117,11 @@ bool postgres_claim_schema(struct postgres_store *store)
         return true;
     if (store->base.mode == STORE_WRITER)
         return migrate(store);
-    return version == 0 ? postgres_fault(store, "", "there is no store in its schema \"%s\"; the server makes it at its first start",
-                                         store_shop())
-                        : postgres_fault(store, "", "it has not been set up by this version yet; start the server on it once");
+    return version == 0
+               ? postgres_fault(
+                     store, "",
+                     "there is no store in its schema \"%s\"; the server makes it at its first start",
+                     store_shop())
+               : postgres_fault(store, "",
+                                "it has not been set up by this version yet; start the server on it once");
 }
