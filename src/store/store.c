@@ -23,10 +23,11 @@ static const struct store_driver *find_driver(const char *url, char *error, size
     size_t scheme = strcspn(url, ":");
     if (scheme == strlen(url))
         scheme = 0;
-    snprintf(error, error_bytes,
-             "no store is called \"%.*s%s\"; it may be sqlite:PATH, for example sqlite:data/doorbuster.db, or "
-             "postgresql://HOST/DATABASE",
-             (int)(scheme < 32 ? scheme : 32), url, scheme > 0 ? ":" : "");
+    snprintf(
+        error, error_bytes,
+        "no store is called \"%.*s%s\"; it may be sqlite:PATH, for example sqlite:data/doorbuster.db, or "
+        "postgresql://HOST/DATABASE",
+        (int)(scheme < 32 ? scheme : 32), url, scheme > 0 ? ":" : "");
     return NULL;
 }
 
