@@ -383,7 +383,7 @@ enum store_status store_order_parts(struct store *store, int64_t id, struct orde
     return find_many(store, statement, read_part, out, sizeof *out, count, "reading the parts of an order");
 }
 
-/* The last order below `before`, 0 if there is none; a database with an index by user may look for this user's only. */
+/* The last order below `before`, 0 if there is none; of this user, if the database has an index for that. */
 static enum store_status last_order_before(struct store *store, int64_t before, int64_t user_id, int64_t *id,
                                            const char *doing)
 {
@@ -400,7 +400,7 @@ static enum store_status last_order_before(struct store *store, int64_t before, 
 }
 
 /* From the newest shelf down, skipping to the next that has any orders at all, so that a gap in the ids costs
- * nothing. Where a statement finds the user's orders on all shelves at once, one step is enough. */
+ * nothing. A driver without shelves finds all at once, below the shelf too. */
 static enum store_status walk_shelves(struct store *store, int64_t user_id, int64_t before,
                                       struct store_order *out, size_t max, size_t *count, const char *doing)
 {
@@ -409,14 +409,16 @@ static enum store_status walk_shelves(struct store *store, int64_t user_id, int6
     enum store_status status = last_order_before(store, before, user_id, &last, doing);
     while (status == STORE_OK && last > 0 && *count < max) {
         size_t found = 0;
-        int64_t shelf = last >> SHELF_BITS;
+        const int64_t shelf = last >> SHELF_BITS;
         sql_bind_int(store, statement, 1, shelf);
         sql_bind_int(store, statement, 2, user_id);
         sql_bind_int(store, statement, 3, before);
         sql_bind_int(store, statement, 4, limit_of(max - *count));
         status = find_many(store, statement, read_order, out + *count, sizeof *out, &found, doing);
         *count += found;
-        before = found > 0 ? out[*count - 1].sale.id : shelf << SHELF_BITS;
+        before = shelf << SHELF_BITS;
+        if (found > 0 && out[*count - 1].sale.id < before)
+            before = out[*count - 1].sale.id;
         if (status == STORE_OK && *count < max)
             status = last_order_before(store, before, user_id, &last, doing);
     }
