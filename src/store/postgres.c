@@ -27,7 +27,7 @@ static enum store_status write_begin(struct store *base, const char *doing)
 {
     struct postgres_store *store = postgres_of(base);
     CHECK(store->owner_pid == (long)getpid() && store->transaction == NO_TRANSACTION);
-    store->commit_is_open = false;
+    store->commit_is_open = store->is_trusted = store->was_mistaken = false;
     if (!postgres_ready(store))
         return postgres_fail(base, doing);
     postgres_forget_answers(store);
@@ -116,14 +116,20 @@ static enum store_status make_sound(struct store *base)
     return postgres_ready(store) ? STORE_OK : postgres_fail(base, "reaching the store");
 }
 
-/* After a new connection anything may have happened. Else there is nothing to be seen in PostgreSQL of what others have done: the rules know it by
- * the position, and what a hand did to a book's units fails the write (ALL_OR_NONE). */
+/* What the rules have written elsewhere they know by the position; here it is about hands. Before the lock is there nobody can say for sure: then what was
+ * so at the last lock is taken to be so still, and the lock's answer ends the transaction if it is not. */
 static enum store_status nobody_else_wrote(struct store *base, bool *so)
 {
     struct postgres_store *store = postgres_of(base);
-    *so = !store->is_new;
-    store->is_new = false;
+    *so = !store->edited;
+    store->edited = false;
+    store->is_trusted = *so && store->transaction == WRITE_WANTED;
     return STORE_OK;
+}
+
+static bool was_mistaken(struct store *base)
+{
+    return postgres_of(base)->was_mistaken;
 }
 
 static int64_t changes(struct store *base)
@@ -143,6 +149,7 @@ static const struct sql_calls calls = {
     .snapshot_end = snapshot_end,
     .make_sound = make_sound,
     .nobody_else_wrote = nobody_else_wrote,
+    .was_mistaken = was_mistaken,
     .bind_int = postgres_bind_int,
     .bind_text = postgres_bind_text,
     .bind_blob = postgres_bind_blob,

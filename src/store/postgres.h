@@ -84,6 +84,7 @@ enum postgres_job {
     JOB_ANSWER,   /* index: a statement */
     JOB_EXPECTED, /* index: an expectation */
     JOB_BATCH,    /* index: a statement */
+    JOB_LOCK,
     JOB_COMMIT,
 };
 struct postgres_command {
@@ -110,7 +111,11 @@ struct postgres_store {
     char where[POSTGRES_WHERE_BYTES];
     long owner_pid;     /* must not cross a fork */
     PGconn *connection; /* NULL: lost, or not open yet */
-    bool is_new;        /* since nobody_else_wrote was last asked */
+    /* What is known of hands that change products, by state.edits, which each lock of a write reads. */
+    int64_t edits;
+    bool edited;     /* since nobody_else_wrote was last asked; a new connection knows nothing */
+    bool is_trusted; /* it was asked before this write had the lock, and has said that nobody did */
+    bool was_mistaken;
     enum postgres_transaction transaction;
     enum postgres_preparation prepared[POSTGRES_NAMES];
     struct postgres_round round;
@@ -183,6 +188,8 @@ void postgres_bind_blob(struct store *store, enum sql_statement statement, int i
 enum sql_result postgres_step(struct store *store, enum sql_statement statement);
 void postgres_reset(struct store *store, enum sql_statement statement);
 void postgres_expect(struct store *store, enum sql_statement statement);
+/* In binary, of whatever width; null: 0. */
+int64_t postgres_int_of(const PGresult *result, int row, int column);
 int64_t postgres_int_at(struct store *store, enum sql_statement statement, int column);
 bool postgres_is_null_at(struct store *store, enum sql_statement statement, int column);
 const char *postgres_text_at(struct store *store, enum sql_statement statement, int column, size_t *bytes);

@@ -27,6 +27,7 @@
 #define WAIT_AT_ONCE_MS 50 /* between two signs of life */
 #define CONNECT_MS_MAX 60000
 #define VERSION_MIN 130000
+#define DIVISION_BY_ZERO "22012" /* ALL_OR_NONE in postgres_sentences.c */
 /* Of the sessions, as POSTGRES_STATEMENT_MS_TEXT. */
 #define LOCK_TIMEOUT "4000"
 #define IDLE_WRITER "3000" /* a writer that stops within a transaction holds all others up */
@@ -287,7 +288,8 @@ PGresult *postgres_execute(struct postgres_store *store, const char *sql, int ti
 /* What a commit promises must be on the disk; nothing may be waited for without end, on either side. */
 static bool begin_session(struct postgres_store *store)
 {
-    char sql[1600];
+    enum { ENCODING = 12, FSYNC, IN_RECOVERY }; /* columns */
+    char sql[1700];
     bool writes = store->base.mode == STORE_WRITER;
     snprintf(
         sql, sizeof sql,
@@ -298,7 +300,8 @@ static bool begin_session(struct postgres_store *store)
         " set_config('lock_timeout', '" LOCK_TIMEOUT "', false),"
         " set_config('idle_in_transaction_session_timeout', '%s', false),"
         " set_config('default_transaction_read_only', '%s', false),"
-        " set_config('default_transaction_isolation', 'read committed', false),"
+        " set_config('default_transaction_isolation', 'read committed', false), "
+        "set_config('doorbuster.writes', 'yes', false),"
         " set_config('tcp_keepalives_idle', '1', false), set_config('tcp_keepalives_interval', '1', false),"
         " set_config('tcp_keepalives_count', '2', false), set_config('tcp_user_timeout', '" VANISHED_MS
         "', false),"
@@ -307,7 +310,7 @@ static bool begin_session(struct postgres_store *store)
     PGresult *row = postgres_execute(store, sql, POSTGRES_CALL_MS);
     if (row == NULL)
         return false;
-    const char *encoding = PQgetvalue(row, 0, 11);
+    const char *encoding = PQgetvalue(row, 0, ENCODING);
     bool sound = true;
     if (PQserverVersion(store->connection) < VERSION_MIN)
         sound = postgres_fault(store, "", "it is PostgreSQL %d; 13 or later is needed",
@@ -316,9 +319,9 @@ static bool begin_session(struct postgres_store *store)
         sound = postgres_fault(
             store, "", "its encoding is %.20s; make the database with --encoding=UTF8 --template=template0",
             encoding);
-    else if (writes && strcmp(PQgetvalue(row, 0, 13), "t") == 0)
+    else if (writes && strcmp(PQgetvalue(row, 0, IN_RECOVERY), "t") == 0)
         sound = postgres_fault(store, "25006", "it is a standby");
-    if (sound && writes && strcmp(PQgetvalue(row, 0, 12), "on") != 0)
+    if (sound && writes && strcmp(PQgetvalue(row, 0, FSYNC), "on") != 0)
         log_warn("store: %s runs with fsync off: what buyers were promised does not survive a power failure",
                  store->where);
     PQclear(row);
@@ -338,7 +341,7 @@ void postgres_disconnect(struct postgres_store *store)
 {
     PQfinish(store->connection);
     store->connection = NULL;
-    store->is_new = true;
+    store->edited = true;
     store->scan = SQL_STATEMENTS;
     store->round.count = 0;
     memset(store->prepared, 0, sizeof store->prepared);
@@ -436,6 +439,20 @@ bool postgres_put(struct postgres_store *store, size_t name, const char *sql, en
                      job, index);
 }
 
+/* The row of `state` is locked. Have the products been changed by a hand since the last time? If the transaction believes that they were not, it is over. */
+static void take_lock(struct postgres_store *store, const PGresult *row)
+{
+    int64_t edits = postgres_int_of(row, 0, 0);
+    bool is_mistaken = store->is_trusted && edits != store->edits;
+    store->edited = store->edited || edits != store->edits;
+    store->edits = edits;
+    if (is_mistaken) {
+        store->was_mistaken = true;
+        store->round.failed =
+            !postgres_fault(store, "", "somebody has changed products by hand in between; once more");
+    }
+}
+
 /* Takes an answer over or frees it. */
 static void take_answer(struct postgres_store *store, const struct postgres_command *command,
                         PGresult *result)
@@ -450,6 +467,10 @@ static void take_answer(struct postgres_store *store, const struct postgres_comm
         /* Of a transaction that has failed before, COMMIT is a rollback. */
         if (done && strcmp(PQcmdStatus(result), "COMMIT") != 0)
             store->round.failed = !postgres_fault(store, "25P02", "the transaction had failed before");
+    } else if (command->job == JOB_LOCK && done) {
+        take_lock(store, result);
+    } else if (command->job == JOB_BATCH && !done && strcmp(store->state, DIVISION_BY_ZERO) == 0) {
+        store->was_mistaken = true; /* ALL_OR_NONE */
     } else if (command->job == JOB_PREPARE) {
         store->prepared[command->index] = done ? PREPARED : NOT_PREPARED;
     } else if (command->job == JOB_ANSWER && done) {

@@ -18,7 +18,7 @@
 #define TEXT_OID 25
 #define BYTEA_OID 17
 #define SENTENCE_BYTES 2048
-#define LOCK_SENTENCE "SELECT 1 FROM state WHERE one = 1 FOR UPDATE"
+#define LOCK_SENTENCE "SELECT edits FROM state WHERE one = 1 FOR UPDATE"
 #define BEGIN_WRITE "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 /* --- binding --- */
@@ -171,7 +171,7 @@ bool postgres_put_begin(struct postgres_store *store)
         return true;
     store->transaction = IN_WRITE;
     return postgres_put_script(store, BEGIN_WRITE, JOB_SCRIPT) &&
-           postgres_put(store, 2 * SQL_STATEMENTS + OWN_LOCK, LOCK_SENTENCE, JOB_SCRIPT, 0, 0, NULL, NULL,
+           postgres_put(store, 2 * SQL_STATEMENTS + OWN_LOCK, LOCK_SENTENCE, JOB_LOCK, 0, 0, NULL, NULL,
                         NULL);
 }
 
@@ -321,16 +321,15 @@ void postgres_reset(struct store *base, enum sql_statement statement)
 }
 
 /* --- rows --- */
-int64_t postgres_int_at(struct store *base, enum sql_statement statement, int column)
+int64_t postgres_int_of(const PGresult *result, int row, int column)
 {
-    const struct postgres_statement *self = &postgres_of(base)->statements[statement];
     uint16_t two;
     uint32_t four;
     uint64_t eight;
-    if (self->result == NULL || PQgetisnull(self->result, self->row, column))
+    if (result == NULL || PQgetisnull(result, row, column))
         return 0;
-    const char *value = PQgetvalue(self->result, self->row, column);
-    switch (PQgetlength(self->result, self->row, column)) {
+    const char *value = PQgetvalue(result, row, column);
+    switch (PQgetlength(result, row, column)) {
     case 1: /* a boolean */
         return value[0] != 0;
     case sizeof two:
@@ -340,10 +339,16 @@ int64_t postgres_int_at(struct store *base, enum sql_statement statement, int co
         memcpy(&four, value, sizeof four);
         return (int32_t)be32toh(four);
     default:
-        CHECK(PQgetlength(self->result, self->row, column) == sizeof eight);
+        CHECK(PQgetlength(result, row, column) == sizeof eight);
         memcpy(&eight, value, sizeof eight);
         return (int64_t)be64toh(eight);
     }
+}
+
+int64_t postgres_int_at(struct store *base, enum sql_statement statement, int column)
+{
+    const struct postgres_statement *self = &postgres_of(base)->statements[statement];
+    return postgres_int_of(self->result, self->row, column);
 }
 
 bool postgres_is_null_at(struct store *base, enum sql_statement statement, int column)

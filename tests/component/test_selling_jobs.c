@@ -218,7 +218,9 @@ static void test_a_write_that_fails(void **state)
     static const char *const faults[] = {"store.begun:error", "store.commit:error", "vfs.write:error",
                                          "vfs.sync:error"};
     (void)state;
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+    size_t count =
+        store_fixture_is_postgres() ? 2 : sizeof faults / sizeof faults[0]; /* its disk is its own */
+    for (size_t i = 0; i < count; i++) {
         failpoints_arm(failpoints, faults[i]);
         assert_int_equal(sell(), GATE_BATCH_FAILED);
         assert_int_equal(failpoints_fired(failpoints), 1);

@@ -254,7 +254,7 @@ static PGresult *try_it(PGconn *connection, const char *sql, bool *forbidden)
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     *forbidden = state != NULL && strncmp(state, "23", 2) == 0;
     if (!*forbidden && PQresultStatus(result) != PGRES_COMMAND_OK &&
-        PQresultStatus(result) != PGRES_TUPLES_OK) {
+        PQresultStatus(result) != PGRES_TUPLES_OK && PQresultStatus(result) != PGRES_EMPTY_QUERY) {
         fail_msg("%s: %s", sql, PQresultErrorMessage(result));
     }
     return result;

@@ -143,7 +143,18 @@ CREATE TABLE state (
     store_id       bigint   NOT NULL, -- tells this store from every other
     -- A new account's or product's id is above this, and above all that there are: those up to it may have been given away in the time that a
     -- restored backup has missed.
-    ids_given      bigint   NOT NULL DEFAULT 0
+    ids_given      bigint   NOT NULL DEFAULT 0,
+    edits          bigint   NOT NULL DEFAULT 0 -- how often somebody else than Doorbuster has changed products
 ) WITH (fillfactor = 10);
 INSERT INTO state (one, epoch, recorded_epoch, recorded_n, store_id)
     VALUES (1, 0, 0, 0, ('x' || translate(right(gen_random_uuid()::text, 17), '-', ''))::bit(64)::bigint);
+
+-- Writers keep the products' books in memory from one write to the next. Whoever changes them by hand takes a turn like a writer, and is counted: so the
+-- next write sees that they must be read again.
+CREATE FUNCTION count_edit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('UPDATE %I.state SET edits = edits + 1', TG_TABLE_SCHEMA);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER products_edited BEFORE UPDATE OR DELETE ON products FOR EACH STATEMENT
+    WHEN (coalesce(current_setting('doorbuster.writes', true), '') <> 'yes') EXECUTE FUNCTION count_edit();
