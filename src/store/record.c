@@ -659,6 +659,11 @@ enum store_status store_record(struct store *store, uint64_t epoch, struct log_p
     if (count == 0)
         return STORE_OK;
     enum store_status status = record_run(store, epoch, from, entries, count, rejected, rejected_count);
+    if (status == STORE_FAILED &&
+        sql_was_mistaken(store)) { /* the books were not what we believed: now they are read */
+        *rejected_count = 0;
+        status = record_run(store, epoch, from, entries, count, rejected, rejected_count);
+    }
     if (status != STORE_OK)
         *rejected_count = 0;
     CHECK(*rejected_count <= orders);
