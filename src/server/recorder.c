@@ -35,6 +35,8 @@
 #define RETRY_FIRST_MS 20
 #define RETRY_MAX_MS 250
 #define REDIS_TIMEOUT_MS 2000
+#define MASTER_CHECK_US 1000000 /* how often a Sentinel is asked who is master */
+#define SENTINEL_TIMEOUT_MS 100
 
 /* A Redis that outlived its store may sell products that were made after the backup that was restored: it is filled anew. */
 static bool opens_a_lost_product(const struct recorder *recorder, const struct log_entry *entry)
@@ -104,9 +106,9 @@ static void count_run(struct recorder *recorder, size_t count, int64_t commit_us
         const struct log_entry *entry = &recorder->entries[i];
         orders += entry->order_count;
         metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
-        metrics_add(METRICS_recorder_stock_changes,
-                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE ||
-                        entry->kind == LOG_ENTRY_WINDOW);
+        metrics_add(METRICS_recorder_stock_changes, entry->kind == LOG_ENTRY_STOCK ||
+                                                        entry->kind == LOG_ENTRY_PRICE ||
+                                                        entry->kind == LOG_ENTRY_WINDOW);
     }
     recorder->last_order += (int64_t)orders;
     metrics_observe(METRICS_HISTOGRAM_recorder_batch, orders);
@@ -226,6 +228,23 @@ static bool gate_still_ours(struct recorder *recorder, int64_t *next_us, int64_t
     return ours;
 }
 
+/* An old master that is cut off from its Sentinels goes on answering: it is left as soon as they have another. */
+static bool is_still_the_master(struct recorder *recorder, const struct redis_address *address,
+                                int64_t *next_us, int64_t now_us)
+{
+    if (now_us < *next_us) {
+        return true;
+    }
+    *next_us = now_us + MASTER_CHECK_US;
+    if (!redis_was_replaced(address, recorder->redis, SENTINEL_TIMEOUT_MS)) {
+        return true;
+    }
+    log_warn("the Sentinels have another master than %s:%d: attaching to that", recorder->redis->tcp.host,
+             recorder->redis->tcp.port);
+    recorder->redis->err = REDIS_ERR_OTHER; /* the next connection is to that one */
+    return false;
+}
+
 static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t now_us)
 {
     if (now_us < *next_us) {
@@ -235,18 +254,20 @@ static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t
     return recorder_compare_books(recorder);
 }
 
-static void keep_recording(struct recorder *recorder, int lifeline_fd)
+static void keep_recording(struct recorder *recorder, const struct redis_address *address, int lifeline_fd)
 {
     struct trimmer trimmer = {.next_us = 0};
-    int64_t next_check_us = 0, next_compare_us = 0, now_us;
+    int64_t next_check_us = 0, next_compare_us = 0, next_master_us = 0, now_us;
     enum record_result result;
     do {
         now_us = clock_monotonic_us();
         log_flush(false);
         result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
     } while (result < RECORD_FAILED && !recorder->attach_wanted &&
-             gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
-             books_are_equal(recorder, &next_compare_us, now_us) && !lifeline_is_closed(lifeline_fd, 0));
+             gate_still_ours(recorder, &next_check_us, now_us) &&
+             is_still_the_master(recorder, address, &next_master_us, now_us) &&
+             trim(recorder, &trimmer, now_us) && books_are_equal(recorder, &next_compare_us, now_us) &&
+             !lifeline_is_closed(lifeline_fd, 0));
 }
 
 static void drain_and_leave(struct recorder *recorder, const struct server_shared *shared)
@@ -302,7 +323,7 @@ int recorder_run(const struct server_shared *shared)
                 ready = true;
                 supervisor_tell_ready(shared);
             }
-            keep_recording(recorder, shared->workers_lifeline[0]);
+            keep_recording(recorder, &shared->configuration.place.redis, shared->workers_lifeline[0]);
             lifeline_is_closed(shared->workers_lifeline[0], recorder->attach_wanted ? 0 : RETRY_FIRST_MS);
             continue;
         }
