@@ -35,7 +35,7 @@ static void take_shop(const struct settings *settings)
 static void take_redis(const struct settings *settings, struct cli_place *out, const char *redis)
 {
     char error[512];
-    if (!redis_address_parse(redis, &out->gate.redis, error, sizeof error)) {
+    if (!gate_place_parse_redis(&out->gate, redis, error, sizeof error)) {
         process_refuse(settings->program, "%s", error);
     }
 }

@@ -10,7 +10,7 @@
 
 /* Made once, by gate_use_shop(); until then they are the default shop's. Those that end in a colon are prefixes. */
 struct gate_keys {
-    /* hash: store, orders, at; while the gate is open epoch, sell, stock, cancel (script shas) */
+    /* hash: store, orders, at; while the gate is open epoch, sell, stock, cancel (script shas), master (replication id) */
     char head[GATE_KEY_BYTES];
     char log[GATE_KEY_BYTES]; /* stream: the sales log */
     /* "<product>": hash: stock (not of a bundle), price, limit, starts, ends (ms since 1970, 0: none), components ("<product>:<quantity> …"; only of a

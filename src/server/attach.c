@@ -584,6 +584,12 @@ bool recorder_attach(struct recorder *recorder)
     if (failpoint("attach.begin") || !gate_read_head(recorder->redis, &head)) {
         return redis_failed("reading the head");
     }
+    if (head.is_replica) {
+        recorder->redis->err =
+            REDIS_ERR_OTHER; /* a failover: whoever is master now is found by connecting anew */
+        log_warn("attach: this Redis is a replica");
+        return false;
+    }
     if (!take_over(recorder, &head, &position) || failpoint("attach.epoch")) {
         return false;
     }
@@ -602,7 +608,7 @@ bool recorder_attach(struct recorder *recorder)
     if (!is_still_ours(recorder)) {
         return false;
     }
-    if (!gate_open(recorder->redis, recorder->epoch) || failpoint("attach.opened")) {
+    if (!gate_open_on(recorder->redis, recorder->epoch, head.master) || failpoint("attach.opened")) {
         return redis_failed("opening the gate");
     }
     recorder->open_epoch = recorder->epoch;

@@ -42,6 +42,7 @@ struct recorder {
     int64_t compared_up_to;   /* product id: of those that are not on the board */
     bool rebuild_wanted;      /* Redis's books are wrong: the attach is to fill it from the store */
     struct leading leading;
+    int64_t next_master_us; /* when to ask the Sentinels again */
 };
 
 enum record_result { RECORDED_NOTHING, RECORDED_SOME, RECORD_FAILED, RECORD_DAMAGED };

@@ -41,6 +41,8 @@
 #define REDIS_TIMEOUT_MS 2000
 #define STANDBY_MS 200
 #define DRAIN_US 2000000
+#define MASTER_CHECK_US 1000000 /* how often a Sentinel is asked who is master */
+#define SENTINEL_TIMEOUT_MS 100
 
 /* A Redis that outlived its store may sell products that were made after the backup that was restored: it is filled anew. */
 static bool opens_a_lost_product(const struct recorder *recorder, const struct log_entry *entry)
@@ -232,6 +234,23 @@ static bool gate_still_ours(struct recorder *recorder, int64_t *next_us, int64_t
     return ours;
 }
 
+/* An old master that is cut off from its Sentinels goes on answering: it is left as soon as they have another. */
+static bool is_still_the_master(struct recorder *recorder, const struct redis_address *address,
+                                int64_t now_us)
+{
+    if (now_us < recorder->next_master_us) {
+        return true;
+    }
+    recorder->next_master_us = now_us + MASTER_CHECK_US;
+    if (!redis_was_replaced(address, recorder->redis, SENTINEL_TIMEOUT_MS)) {
+        return true;
+    }
+    log_warn("the Sentinels have another master than %s:%d: attaching to that", recorder->redis->tcp.host,
+             recorder->redis->tcp.port);
+    recorder->redis->err = REDIS_ERR_OTHER; /* the next connection is to that one */
+    return false;
+}
+
 static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t now_us)
 {
     if (now_us < *next_us) {
@@ -246,7 +265,7 @@ static bool keeps_its_turn(struct recorder *recorder)
     return leading_keep(&recorder->leading, recorder->redis, clock_monotonic_us());
 }
 
-static void keep_recording(struct recorder *recorder, int lifeline_fd)
+static void keep_recording(struct recorder *recorder, const struct redis_address *address, int lifeline_fd)
 {
     struct trimmer trimmer = {.next_us = 0};
     int64_t next_check_us = 0, next_compare_us = 0, now_us;
@@ -256,7 +275,8 @@ static void keep_recording(struct recorder *recorder, int lifeline_fd)
         log_flush(false);
         result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
     } while (result < RECORD_FAILED && !recorder->attach_wanted && keeps_its_turn(recorder) &&
-             gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
+             gate_still_ours(recorder, &next_check_us, now_us) &&
+             is_still_the_master(recorder, address, now_us) && trim(recorder, &trimmer, now_us) &&
              books_are_equal(recorder, &next_compare_us, now_us) && !lifeline_is_closed(lifeline_fd, 0));
 }
 
@@ -302,7 +322,8 @@ static enum step next_step(struct recorder *recorder, const struct server_shared
         leading_drop(&recorder->leading, recorder->redis, "no store to record into");
         return STEP_FAILED;
     }
-    if (!ensure_connected(recorder, &configuration->place.redis, quietly)) {
+    if (!ensure_connected(recorder, &configuration->place.redis, quietly) ||
+        !is_still_the_master(recorder, &configuration->place.redis, clock_monotonic_us())) {
         return STEP_FAILED;
     }
     if (!keeps_its_turn(recorder)) {
@@ -346,7 +367,7 @@ int recorder_run(const struct server_shared *shared)
             supervisor_tell_ready(shared);
         }
         if (step == STEP_ATTACHED) {
-            keep_recording(recorder, shared->workers_lifeline[0]);
+            keep_recording(recorder, &shared->configuration.place.redis, shared->workers_lifeline[0]);
         } else if (step == STEP_FAILED) {
             recorder_show_store(recorder);
         }
