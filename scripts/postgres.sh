@@ -23,7 +23,7 @@ fail() {
 find_programs() {
   local found
   found=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
-  [[ -n $found ]] || found=$(dirname "$(command -v pg_ctl || fail "there is no pg_ctl; scripts/deps.sh postgres installs it")")
+  [[ -n $found ]] || found=$(dirname "$(command -v pg_ctl || fail "there is no pg_ctl; scripts/deps.sh cluster installs it")")
   printf '%s' "$found"
 }
 
