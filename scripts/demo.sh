@@ -220,6 +220,7 @@ start_server() { # NUMBER
   if [[ $store == postgres ]]; then
     settings+=("DOORBUSTER_WORKERS=$((($(nproc) + servers - 1) / servers))" "JWT_SECRET_KEY=$secret" DOORBUSTER_TRUSTED_PROXIES=127.0.0.1)
   fi
+  : >>"$log"
   # In a session of its own, so that Ctrl-C reaches this script alone, which then stops things in order.
   env "${settings[@]}" setsid "$BIN/server" --listen "127.0.0.1:${server_ports[$1]}" --data "$(data_of "$1")" --gate "$gate" >>"$log" 2>&1 </dev/null &
   server_pids[$1]=$!

@@ -14,7 +14,7 @@ declare -A PACKAGES=(
   [browser]="chromium chromium-driver python3-selenium"
   [load]="python3-locust"
   [cluster]="postgresql haproxy redis-server redis-tools curl"
-  [bench]="wrk nginx-light redis-server redis-tools postgresql python3"
+  [bench]="wrk nginx-light redis-server redis-tools postgresql haproxy python3"
 )
 # Packages that bring a daemon. We want their programs only: Doorbuster starts its own, on private sockets.
 DAEMONS="redis-server nginx-light prometheus postgresql haproxy"

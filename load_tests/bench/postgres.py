@@ -2,6 +2,7 @@
 are added. Each figure is a median of rounds taken in turn, like all of the benchmark."""
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ def measure(sqlite: Bench, bin_folder: Path) -> list[Row]:
         rows = against_others(sqlite, bench, shop, plain)
         plain.check()
         rows += growth(bench, shop)
+        rows += behind_proxy(bench, shop)
         return rows + [Row(f"PostgreSQL: {row.what}", *row.cells()[1:5], row.ok) for row in measure_truth(bench, bin_folder / "verify")]
 
 
@@ -111,18 +113,23 @@ class Plain:
         self.script = folder / "plain.sql"
         self.script.write_text(PLAIN_TRANSACTION)
         self.done = 0
+        self.connecting_seconds = 3.0   # of pgbench's last run
         postgres.client("createdb", PLAIN_DATABASE)
         postgres.client("psql", PLAIN_DATABASE, "-q", "-v", "ON_ERROR_STOP=1", "-c", PLAIN_SCHEMA)
 
     def rate(self, clients: int, seconds: int) -> float:
-        """Prepared statements: the fastest it has."""
+        """Prepared statements: the fastest it has. Its clock runs while its clients connect, which it leaves out of the rate."""
+        seconds += math.ceil(self.connecting_seconds)
         said = self.postgres.client("pgbench", PLAIN_DATABASE, "-n", "-M", "prepared", "-c", str(clients), "-j", "1", "-T", str(seconds),
                                     "-f", str(self.script), seconds_max=seconds + 60)
-        tps, count = re.search(r"^tps = ([0-9.]+)", said, re.M), re.search(r"actually processed: (\d+)", said)
-        if not tps or not count or not re.search(r"failed transactions: 0 ", said):
+        figures = [re.search(what, said, re.M) for what in (r"^tps = ([0-9.]+)", r"actually processed: ([1-9]\d*)$",
+                                                            r"^initial connection time = ([0-9.]+) ms", r"failed transactions: (0) ")]
+        if None in figures:
             raise Unmeasurable(f"pgbench: {said[-300:]}")
-        self.done += int(count.group(1))
-        return float(tps.group(1))
+        tps, done, connecting_ms, _ = (float(figure.group(1)) for figure in figures if figure)
+        self.done += int(done)
+        self.connecting_seconds = connecting_ms / 1000
+        return tps
 
     def check(self) -> None:
         left, orders = map(int, self.postgres.client("psql", PLAIN_DATABASE, "-At", "-F", " ", "-c",
@@ -178,6 +185,20 @@ def growth(bench: Bench, shop: Shop) -> list[Row]:
     return [Row(f"PostgreSQL: {several(servers, 'server')} x {several(workers, 'worker')}, {GROWTH_CONNECTIONS} connections",
                 f"{mid(loads[(servers, workers)], lambda x: x.rate):,.0f}/s", f"{mid(loads[(servers, workers)], lambda x: x.cpu_us):.1f} us a purchase",
                 f"{mid(loads[(servers, workers)], lambda x: x.rate) / first:.2f}") for servers, workers in sizes]
+
+
+def behind_proxy(bench: Bench, shop: Shop) -> list[Row]:
+    servers = [shop.server(1, number) for number in range(2)]
+    proxy, port = processes.start_proxy(shop.folder, [server.port for server in servers])
+    shop.started.append(proxy)
+    through, direct = [], []
+    for _ in range(max(2, bench.plan.rounds - 2)):
+        direct.append(shop.buy(bench, servers, GROWTH_CONNECTIONS))
+        through.append(purchases_at(bench, [port], [*shop.watched(), proxy.pid], GROWTH_CONNECTIONS, [bench.plenty]))
+    rate, against = mid(through, lambda x: x.rate), mid(direct, lambda x: x.rate)
+    return [Row(f"PostgreSQL: the same two servers behind HAProxy, {GROWTH_CONNECTIONS} connections", f"{rate:,.0f}/s", f"{against:,.0f}/s without",
+                f"{rate / against:.2f}"),
+            row_of_kinds("PostgreSQL: processor time a purchase behind HAProxy", through)]
 
 
 def several(number: int, what: str) -> str:

@@ -17,6 +17,7 @@ STOP_SECONDS_MAX = 30
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 POSTGRES = "PostgreSQL"
 ROOT = Path(__file__).resolve().parents[2]
+PROXY_CONFIGURATION = ROOT / "cluster" / "haproxy.cfg"   # of two servers
 
 
 class Unmeasurable(Exception):
@@ -146,6 +147,15 @@ http {{
     return nginx
 
 
+def start_proxy(folder: Path, servers: list[int]) -> tuple[Process, int]:
+    """HAProxy as docker-compose.yml runs it. Its port."""
+    port = free_port()
+    where = {"LISTEN": f"127.0.0.1:{port}", "SERVER_A": f"127.0.0.1:{servers[0]}", "SERVER_B": f"127.0.0.1:{servers[1]}"}
+    proxy = Process("HAProxy", ["/usr/sbin/haproxy", "-db", "-f", str(PROXY_CONFIGURATION)], folder / "haproxy.log", clean_environment() | where)
+    proxy.wait_until(lambda: answers(port))
+    return proxy, port
+
+
 class Postgres:
     """A PostgreSQL of the benchmark's own, in a folder that its parent lets the user postgres through to."""
 
@@ -232,7 +242,7 @@ def cpu_since(before: dict[int, tuple[str, float]], roots: list[int]) -> dict[st
     may."""
     after = cpu_by_pid(roots)
     for pid, (kind, _) in before.items():
-        if pid not in after and kind != POSTGRES:
+        if pid not in after and not kind.startswith(POSTGRES):
             raise Unmeasurable(f"process {pid} ({kind}) ended during a measurement")
     used: dict[str, float] = {}
     for readings, sign in ((after, 1), (before, -1)):
@@ -242,14 +252,16 @@ def cpu_since(before: dict[int, tuple[str, float]], roots: list[int]) -> dict[st
 
 
 def kind_of(pid: int) -> str:
-    """"workers", "recorder", "Redis" …"""
+    """"workers", "recorder", "Redis", "PostgreSQL's sessions" … The latter are, while people buy, the recorder's."""
     title = command_line(pid)
     if title.startswith("doorbuster: worker"):
         return "workers"
     if title.startswith("doorbuster: "):
         return title.split()[1]
     name = program(pid)
-    return "Redis" if name.startswith("redis") else POSTGRES if name.startswith("postgres") else name
+    if name.startswith("postgres"):
+        return f"{POSTGRES}'s sessions" if title.startswith("postgres: doorbuster ") else f"{POSTGRES}'s writers"
+    return "Redis" if name.startswith("redis") else name
 
 
 def kill_nodes(server: int, numbers: tuple[int, ...]) -> None:
