@@ -21,7 +21,8 @@ void cluster_fixture_start(struct cluster_fixture *fixture, const char *key);
 void cluster_fixture_end(struct cluster_fixture *fixture);
 /* Which node says that it has the slot? */
 unsigned cluster_fixture_owner(const struct cluster_fixture *fixture);
-/* The owner and the replica change places. */
+/* The owner and the replica change places. Again not before CLUSTER_REST_MS: so long the other masters give no second vote. */
+#define CLUSTER_REST_MS 2200 /* twice the node timeout */
 void cluster_fixture_fail_over(struct cluster_fixture *fixture);
 /* Moving the slot to another master, in steps: begun; some of its keys are there; all of them, and everybody knows. */
 void cluster_fixture_begin_move(struct cluster_fixture *fixture, unsigned from, unsigned to);
