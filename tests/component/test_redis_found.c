@@ -85,6 +85,16 @@ static void expect_found_at(int port)
     redisFree(redis);
 }
 
+static void expect_script(int port, const char *sha, int exists)
+{
+    redisContext *redis = tcp_redis_connect(port);
+    redisReply *reply = redis_ask(redis, "SCRIPT EXISTS %s", sha);
+    assert_non_null(reply);
+    assert_int_equal(reply->element[0]->integer, exists);
+    freeReplyObject(reply);
+    redisFree(redis);
+}
+
 static void expect_none(const char *words)
 {
     assert_null(redis_connect_blocking(&address, TIMEOUT_MS, error, sizeof error));
@@ -99,11 +109,14 @@ static void test_a_master_by_its_sentinels(void **state)
     (void)state;
     int first = sentinel_fixture_master(&sentinels);
     redisContext *before = found();
+    const char *sha = tcp_redis_do(first, "SCRIPT LOAD return{1}");
     assert_int_equal(before->tcp.port, first);
     assert_false(redis_was_replaced(&address, before, 500));
     sentinel_fixture_fail_over(&sentinels);
     int second = sentinel_fixture_master(&sentinels);
     assert_int_not_equal(first, second);
+    expect_script(first, sha, 1); /* it survives a demotion: ADR 16 */
+    expect_script(second, sha, 0);
     expect_found_at(second);
     assert_true(redis_was_replaced(&address, before, 500));
     redisFree(before);
@@ -174,7 +187,10 @@ static void test_the_owner_of_a_slot(void **state)
     snprintf(address.key, sizeof address.key, "%s", KEY);
 
     redisContext *before = found();
+    const char *sha = tcp_redis_do(cluster.nodes[cluster.owner].port, "SCRIPT LOAD return{1}");
     cluster_fixture_fail_over(&cluster);
+    expect_script(cluster.nodes[cluster.owner].port, sha, 1);
+    expect_script(cluster.nodes[3].port, sha, 0);
     assert_false(redis_done(redis_ask(before, "SET " KEY " 2")));
     assert_true(redis_is_elsewhere(redis_failure()));
     assert_true(redis_is_dead(before)); /* whoever uses it connects anew */
