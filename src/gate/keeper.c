@@ -34,6 +34,7 @@ static bool all_done(redisContext *redis, size_t count)
     return ok && redis->err == 0;
 }
 
+/* But the lease: it says who is filling Redis anew. */
 static bool delete_all_keys(redisContext *redis)
 {
     char cursor[32] = "0";
@@ -45,11 +46,15 @@ static bool delete_all_keys(redisContext *redis)
             return false;
         }
         snprintf(cursor, sizeof cursor, "%s", page->element[0]->str);
+        size_t deleted = 0;
         for (size_t i = 0; i < page->element[1]->elements; i++) {
             const redisReply *key = page->element[1]->element[i];
-            redisAppendCommand(redis, "DEL %b", key->str, key->len);
+            if (strcmp(key->str, gate_keys.recorder) != 0) {
+                redisAppendCommand(redis, "DEL %b", key->str, key->len);
+                deleted++;
+            }
         }
-        bool ok = all_done(redis, page->element[1]->elements);
+        bool ok = all_done(redis, deleted);
         freeReplyObject(page);
         if (!ok) {
             return false;
