@@ -35,6 +35,8 @@ static const struct {
     {"store.commit", BOTH, BY_ITSELF},
     {"store.committed", BOTH, BY_ITSELF},
     {"recorder.announce", LUA_MODES, BY_ITSELF},
+    {"leading.ignore", LUA_MODES, BY_ITSELF},
+    {"attach.beside", LUA_MODES, SCRIPTS_FLUSHED},
     {"attach.begin", LUA_MODES, SCRIPTS_FLUSHED},
     {"attach.epoch", LUA_MODES, SCRIPTS_FLUSHED},
     {"attach.closed", LUA_MODES, SCRIPTS_FLUSHED},
