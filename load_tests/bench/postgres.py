@@ -86,6 +86,13 @@ class Shop:
     def watched(self) -> list[int]:
         return [*(server.process.pid for server in self.servers.values()), self.redis.pid, self.postgres.pid]
 
+    def disk_bytes(self) -> tuple[int, int]:
+        """Written to the log so far; the size of the database."""
+        said = self.postgres.client("psql", "doorbuster", "-At", "-F", " ", "-c",
+                                    "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint, pg_database_size(current_database())")
+        written, kept = map(int, said.split())
+        return written, kept
+
     def buy(self, bench: Bench, servers: list[Server], connections: int) -> Load:
         return purchases_at(bench, [server.port for server in servers], self.watched(), connections, [bench.plenty])
 
@@ -178,13 +185,16 @@ def growth(bench: Bench, shop: Shop) -> list[Row]:
         for number in range(servers):
             shop.server(workers, number)
     loads: dict[tuple[int, int], list[Load]] = {size: [] for size in sizes}
+    confirmed, written, kept = bench.confirmed, *shop.disk_bytes()
     for _ in range(max(2, bench.plan.rounds - 2)):
         for servers, workers in sizes:
             loads[(servers, workers)].append(shop.buy(bench, [shop.server(workers, number) for number in range(servers)], GROWTH_CONNECTIONS))
+    confirmed, written, kept = (after - before for after, before in zip((bench.confirmed, *shop.disk_bytes()), (confirmed, written, kept)))
     first = mid(loads[sizes[0]], lambda x: x.rate)
-    return [Row(f"PostgreSQL: {several(servers, 'server')} x {several(workers, 'worker')}, {GROWTH_CONNECTIONS} connections",
+    rows = [Row(f"PostgreSQL: {several(servers, 'server')} x {several(workers, 'worker')}, {GROWTH_CONNECTIONS} connections",
                 f"{mid(loads[(servers, workers)], lambda x: x.rate):,.0f}/s", f"{mid(loads[(servers, workers)], lambda x: x.cpu_us):.1f} us a purchase",
                 f"{mid(loads[(servers, workers)], lambda x: x.rate) / first:.2f}") for servers, workers in sizes]
+    return rows + [Row("PostgreSQL: written ahead for an order, kept of it", f"{written / confirmed:,.0f}, {kept / confirmed:,.0f} bytes")]
 
 
 def behind_proxy(bench: Bench, shop: Shop) -> list[Row]:
