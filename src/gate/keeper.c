@@ -1,6 +1,6 @@
 /* The recorder's side of Redis: closing and opening the gate, filling it from the store, trimming the log.
  * Only the recorder loads scripts, each with the epoch in its text: that is the fence. A Redis that forgot anything has forgotten the
- * scripts too, and sells nothing until the recorder has vouched for it. Runs in the recorder's one thread; owns nothing. */
+ * scripts too, or reigns under another replication id than the one in their text (ADR 16), and sells nothing until the recorder has vouched for it. Runs in the recorder's one thread; owns nothing. */
 #include "doorbuster/gate_books.h"
 
 #include "doorbuster/check.h"
@@ -21,7 +21,7 @@
 bool gate_close(redisContext *redis)
 {
     return redis_done(
-        redis_ask(redis, "HDEL " KEY_HEAD " epoch")); /* possible even when Redis is out of memory */
+        redis_ask(redis, "HDEL %s epoch", gate_keys.head)); /* possible even when Redis is out of memory */
 }
 
 /* The replies to so many commands put down with redisAppendCommand(). */
@@ -34,21 +34,27 @@ static bool all_done(redisContext *redis, size_t count)
     return ok && redis->err == 0;
 }
 
+/* But the lease: it says who is filling Redis anew. */
 static bool delete_all_keys(redisContext *redis)
 {
     char cursor[32] = "0";
     do { /* it may be a Redis with millions of others' keys */
         metrics_beat(clock_monotonic_us());
-        redisReply *page = redis_ask(redis, "SCAN %s MATCH " KEY_ALL " COUNT %d", cursor, DELETE_AT_ONCE);
+        redisReply *page =
+            redis_ask(redis, "SCAN %s MATCH %s COUNT %d", cursor, gate_keys.all, DELETE_AT_ONCE);
         if (page == NULL) {
             return false;
         }
         snprintf(cursor, sizeof cursor, "%s", page->element[0]->str);
+        size_t deleted = 0;
         for (size_t i = 0; i < page->element[1]->elements; i++) {
             const redisReply *key = page->element[1]->element[i];
-            redisAppendCommand(redis, "DEL %b", key->str, key->len);
+            if (strcmp(key->str, gate_keys.recorder) != 0) {
+                redisAppendCommand(redis, "DEL %b", key->str, key->len);
+                deleted++;
+            }
         }
-        bool ok = all_done(redis, page->element[1]->elements);
+        bool ok = all_done(redis, deleted);
         freeReplyObject(page);
         if (!ok) {
             return false;
@@ -62,30 +68,31 @@ static bool begin_log_behind(redisContext *redis, struct log_position recorded)
 {
     char last[SALES_LOG_POSITION_BYTES];
     log_position_format(recorded, last);
-    return redis_done(redis_ask(redis, "XSETID " KEY_LOG " %s ENTRIESADDED 0 MAXDELETEDID %s", last, last));
+    return redis_done(
+        redis_ask(redis, "XSETID %s %s ENTRIESADDED 0 MAXDELETEDID %s", gate_keys.log, last, last));
 }
 
 bool gate_wipe(redisContext *redis, struct log_position recorded)
 {
-    if (!redis_done(redis_ask(redis, "DEL " KEY_HEAD)) || !delete_all_keys(redis)) {
+    if (!redis_done(redis_ask(redis, "DEL %s", gate_keys.head)) || !delete_all_keys(redis)) {
         return false;
     }
     /* A consumer group makes the key. The scripts never make a log: one that is gone must not begin again unnoticed. */
-    return redis_done(redis_ask(redis, "XGROUP CREATE " KEY_LOG " made 0 MKSTREAM")) &&
-           redis_done(redis_ask(redis, "XGROUP DESTROY " KEY_LOG " made")) &&
+    return redis_done(redis_ask(redis, "XGROUP CREATE %s made 0 MKSTREAM", gate_keys.log)) &&
+           redis_done(redis_ask(redis, "XGROUP DESTROY %s made", gate_keys.log)) &&
            (recorded.epoch == 0 || begin_log_behind(redis, recorded));
 }
 
 bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms)
 {
-    return redis_done(redis_ask(redis, "HSET " KEY_HEAD " store %" PRId64 " orders %" PRId64 " at %" PRId64,
-                                store_id, orders, at_ms));
+    return redis_done(redis_ask(redis, "HSET %s store %" PRId64 " orders %" PRId64 " at %" PRId64,
+                                gate_keys.head, store_id, orders, at_ms));
 }
 
 bool gate_put_product(redisContext *redis, const struct sale_product *product)
 {
-    char key[sizeof KEY_PRODUCT_PREFIX + TEXT_INT64_BYTES], components[GATE_COMPONENTS_BYTES];
-    snprintf(key, sizeof key, KEY_PRODUCT_PREFIX "%" PRId64, product->id);
+    char key[GATE_KEY_BYTES + TEXT_INT64_BYTES], components[GATE_COMPONENTS_BYTES];
+    snprintf(key, sizeof key, "%s%" PRId64, gate_keys.product, product->id);
     gate_components_text(product, components);
     return redis_done(redis_ask(
                redis, "HSET %s price %" PRId64 " limit %" PRId64 " starts %" PRId64 " ends %" PRId64, key,
@@ -113,7 +120,7 @@ static bool put_many(redisContext *redis, append_one append, const void *list, s
 static bool append_buyer(redisContext *redis, const void *list, size_t i)
 {
     const struct gate_buyer *buyer = (const struct gate_buyer *)list + i;
-    redisAppendCommand(redis, "HSET " KEY_BUYERS_PREFIX "%" PRId64 " %" PRId64 " %" PRId64, buyer->product_id,
+    redisAppendCommand(redis, "HSET %s%" PRId64 " %" PRId64 " %" PRId64, gate_keys.buyers, buyer->product_id,
                        buyer->user_id, buyer->units);
     return true;
 }
@@ -132,7 +139,7 @@ static bool append_key(redisContext *redis, const void *list, size_t i)
 {
     const struct gate_key *key = (const struct gate_key *)list + i;
     if (key->ttl_ms > 0) {
-        redisAppendCommand(redis, "SET " KEY_ORDERED_PREFIX "%" PRId64 ":%s %" PRId64 " PX %" PRId64,
+        redisAppendCommand(redis, "SET %s%" PRId64 ":%s %" PRId64 " PX %" PRId64, gate_keys.ordered,
                            key->user_id, key->key, key->order_id, lifetime(key->ttl_ms));
     }
     return key->ttl_ms > 0;
@@ -154,7 +161,7 @@ static bool append_change_key(redisContext *redis, const void *list, size_t i)
     log_position_format(key->result.position, position);
     snprintf(done, sizeof done, "%s %" PRId64 " %" PRId64 " %" PRId64 " %s", position, key->result.product_id,
              key->result.figure, key->result.stock, gate_change_words[key->result.kind]);
-    redisAppendCommand(redis, "SET " KEY_CHANGED_PREFIX "%" PRId64 ":%s %s PX %" PRId64, key->actor, key->key,
+    redisAppendCommand(redis, "SET %s%" PRId64 ":%s %s PX %" PRId64, gate_keys.changed, key->actor, key->key,
                        done, lifetime(key->ttl_ms));
     return true;
 }
@@ -165,18 +172,29 @@ bool gate_put_change_keys(redisContext *redis, const struct gate_change_key *key
 }
 
 /* --- scripts and the head ---------------------------------------------------------------------------------------------------------- */
-/* Loads common.lua and behind it `text`, with this epoch in them. */
-static bool load_script(redisContext *redis, const char *text, uint64_t epoch,
+/* Copies up to `mark`, which stands there once, and puts `value` in its place. Returns what follows it. */
+static const char *fill_in(const char *text, const char *mark, const char *value, char *out, size_t *used)
+{
+    const char *at = strstr(text, mark);
+    CHECK(at != NULL && strstr(at + 1, mark) == NULL);
+    int bytes = snprintf(out + *used, SCRIPT_BYTES_MAX - *used, "%.*s%s", (int)(at - text), text, value);
+    CHECK(bytes > 0 && (size_t)bytes < SCRIPT_BYTES_MAX - *used);
+    *used += (size_t)bytes;
+    return at + strlen(mark);
+}
+
+/* Loads common.lua and behind it `text`, with this epoch and this master in them. */
+static bool load_script(redisContext *redis, const char *text, uint64_t epoch, const char *master,
                         char sha[GATE_SCRIPT_SHA_BYTES])
 {
-    static const char mark[] = "@EPOCH@";
-    char script[SCRIPT_BYTES_MAX];
-    const char *at = strstr(embedded_common_lua, mark);
-    CHECK(at != NULL && strstr(at + 1, mark) == NULL);
-    int bytes = snprintf(script, sizeof script, "%.*s%" PRIu64 "%s%s", (int)(at - embedded_common_lua),
-                         embedded_common_lua, epoch, at + strlen(mark), text);
-    CHECK(bytes > 0 && (size_t)bytes < sizeof script);
-    redisReply *reply = redis_ask(redis, "SCRIPT LOAD %b", script, (size_t)bytes);
+    char script[SCRIPT_BYTES_MAX], number[TEXT_INT64_BYTES];
+    size_t used = 0;
+    text_from_int64((int64_t)epoch, number);
+    const char *rest = fill_in(embedded_common_lua, "@EPOCH@", number, script, &used);
+    rest = fill_in(rest, "@MASTER@", master, script, &used);
+    int bytes = snprintf(script + used, sizeof script - used, "%s%s", rest, text);
+    CHECK(bytes > 0 && (size_t)bytes < sizeof script - used);
+    redisReply *reply = redis_ask(redis, "SCRIPT LOAD %b", script, used + (size_t)bytes);
     if (reply == NULL) {
         return false;
     }
@@ -184,35 +202,47 @@ static bool load_script(redisContext *redis, const char *text, uint64_t epoch,
     return redis_done(reply);
 }
 
-static bool load_scripts(redisContext *redis, uint64_t epoch, char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES])
+static bool load_scripts(redisContext *redis, uint64_t epoch, const char *master,
+                         char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES])
 {
     const char *const texts[GATE_SCRIPTS] = {[GATE_SCRIPT_SELL] = embedded_sell_lua,
                                              [GATE_SCRIPT_STOCK] = embedded_stock_lua,
                                              [GATE_SCRIPT_CANCEL] = embedded_cancel_lua};
     for (int i = 0; i < GATE_SCRIPTS; i++) {
-        if (!load_script(redis, texts[i], epoch, shas[i])) {
+        if (!load_script(redis, texts[i], epoch, master, shas[i])) {
             return false;
         }
     }
     return true;
 }
 
-/* Only a closed head that belongs to a store, beside a log: Redis may have forgotten them since they were looked at, another recorder may
- * have been quicker. */
+/* Only a closed head that belongs to a store, beside a log, of the same master: Redis may have forgotten them since they were looked at, another recorder may
+ * have been quicker, and a failover may have come and gone. ARGV: master, epoch, then the head's other fields. */
 static const char opening[] =
+    "local info = redis.call('INFO', 'replication') "
+    "if not string.find(info, 'master_replid:' .. ARGV[1], 1, true) then "
+    "return redis.error_reply('FORGOTTEN perhaps: another master reigns than the one that was looked at') "
+    "end "
     "if not redis.call('HGET', KEYS[1], 'store') or redis.call('EXISTS', KEYS[2]) == 0 then "
     "return redis.error_reply('FORGOTTEN while it was being opened') end "
     "if redis.call('HGET', KEYS[1], 'epoch') then return redis.error_reply('OPEN already') end "
-    "return redis.call('HSET', KEYS[1], 'epoch', ARGV[1], unpack(ARGV, 2))";
+    "return redis.call('HSET', KEYS[1], 'master', ARGV[1], 'epoch', ARGV[2], unpack(ARGV, 3))";
+
+bool gate_open_on(redisContext *redis, uint64_t epoch, const char master[GATE_MASTER_BYTES])
+{
+    char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES];
+    return load_scripts(redis, epoch, master, shas) &&
+           redis_done(redis_ask(redis, "EVAL %s 2 %s %s %s %" PRIu64 " %s %s %s %s %s %s", opening,
+                                gate_keys.head, gate_keys.log, master, epoch,
+                                gate_script_fields[GATE_SCRIPT_SELL], shas[GATE_SCRIPT_SELL],
+                                gate_script_fields[GATE_SCRIPT_STOCK], shas[GATE_SCRIPT_STOCK],
+                                gate_script_fields[GATE_SCRIPT_CANCEL], shas[GATE_SCRIPT_CANCEL]));
+}
 
 bool gate_open(redisContext *redis, uint64_t epoch)
 {
-    char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES];
-    return load_scripts(redis, epoch, shas) &&
-           redis_done(redis_ask(redis, "EVAL %s 2 " KEY_HEAD " " KEY_LOG " %" PRIu64 " %s %s %s %s %s %s",
-                                opening, epoch, gate_script_fields[GATE_SCRIPT_SELL], shas[GATE_SCRIPT_SELL],
-                                gate_script_fields[GATE_SCRIPT_STOCK], shas[GATE_SCRIPT_STOCK],
-                                gate_script_fields[GATE_SCRIPT_CANCEL], shas[GATE_SCRIPT_CANCEL]));
+    struct gate_head head;
+    return gate_read_head(redis, &head) && gate_open_on(redis, epoch, head.master);
 }
 
 /* What the scripts rely on, and the log from where the store is. */
@@ -220,8 +250,8 @@ static bool head_is_sound(const struct gate_head *head, int64_t store_id, uint64
                           struct log_position recorded, int64_t orders)
 {
     return head->exists && head->store_id == store_id && head->epoch == epoch && head->orders >= orders &&
-           head->at_ms >= 0 && head->log_last.epoch <= epoch &&
-           log_position_compare(head->log_last, recorded) >= 0 &&
+           !head->is_replica && strcmp(head->opened_on, head->master) == 0 && head->at_ms >= 0 &&
+           head->log_last.epoch <= epoch && log_position_compare(head->log_last, recorded) >= 0 &&
            log_position_compare(head->log_lost, recorded) <= 0;
 }
 
@@ -248,7 +278,7 @@ bool gate_is_ours(redisContext *redis, int64_t store_id, uint64_t epoch, struct 
 
 bool gate_forget_recorded(redisContext *redis, struct log_position recorded)
 {
-    return redis_done(redis_ask(redis, "XTRIM " KEY_LOG " MAXLEN 0")) &&
+    return redis_done(redis_ask(redis, "XTRIM %s MAXLEN 0", gate_keys.log)) &&
            (recorded.epoch == 0 || begin_log_behind(redis, recorded));
 }
 
@@ -256,5 +286,5 @@ bool gate_trim(redisContext *redis, struct log_position keep_from)
 {
     char from[SALES_LOG_POSITION_BYTES];
     log_position_format(keep_from, from);
-    return redis_done(redis_ask(redis, "XTRIM " KEY_LOG " MINID ~ %s", from));
+    return redis_done(redis_ask(redis, "XTRIM %s MINID ~ %s", gate_keys.log, from));
 }
