@@ -224,6 +224,7 @@ start_server() { # NUMBER
   # In a session of its own, so that Ctrl-C reaches this script alone, which then stops things in order.
   env "${settings[@]}" setsid "$BIN/server" --listen "127.0.0.1:${server_ports[$1]}" --data "$(data_of "$1")" --gate "$gate" >>"$log" 2>&1 </dev/null &
   server_pids[$1]=$!
+  if ((kill)); then disown "$!"; fi # so that bash does not tell of its death
 }
 
 await_server() { # NUMBER
@@ -299,7 +300,6 @@ start_killed_again() {
   if ! ((kill)) || is_alive "$outage_pid"; then return 0; fi
   for ((number = 1; number <= servers; number++)); do
     is_alive "${server_pids[number]}" && continue
-    wait "${server_pids[number]}" 2>/dev/null || true
     start_server "$number"
     printf '        server %s: started again\n' "$number" >>"$work/logs/progress.log"
     printf '{"at": %s, "what": "server %s started again"}\n' "$EPOCHREALTIME" "$number" >>"$work/run/events.jsonl"
