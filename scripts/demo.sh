@@ -39,6 +39,7 @@ LOCUST_EXTRA_SECONDS=120 # on top of the run: preflight, the last answers, verif
 NODES_TO_KILL=2,4        # of five, so that a majority is left
 HAPROXY=/usr/sbin/haproxy
 SERVER_NAMES=(A B C D)
+SESSIONS_A_WORKER=24     # with PostgreSQL, at most
 
 duration=
 scenario=v1_stress
@@ -219,7 +220,7 @@ data_of() { # NUMBER
 start_server() { # NUMBER
   local log=$work/logs/server-$1.log settings=(DOORBUSTER_RATE_LIMITS=off)
   if [[ $store == postgres ]]; then
-    settings+=("DOORBUSTER_WORKERS=$((($(nproc) + servers - 1) / servers))" "JWT_SECRET_KEY=$secret" DOORBUSTER_TRUSTED_PROXIES=127.0.0.1)
+    settings+=("DOORBUSTER_WORKERS=$workers" "JWT_SECRET_KEY=$secret" DOORBUSTER_TRUSTED_PROXIES=127.0.0.1)
   fi
   : >>"$log"
   # In a session of its own, so that Ctrl-C reaches this script alone, which then stops things in order.
@@ -261,7 +262,8 @@ start_surroundings() {
   step "Starting PostgreSQL and Redis, each on a socket in $work"
   chmod 711 "$work" # PostgreSQL is another user's; what is in here is closed to him, but for his own
   chmod 700 "$work/logs" "$work/run"
-  DATABASE_URL=$("$ROOT/scripts/postgres.sh" start "$work/postgres") || fail "PostgreSQL has not come up"
+  workers=$((($(nproc) + servers - 1) / servers))
+  DATABASE_URL=$("$ROOT/scripts/postgres.sh" start "$work/postgres" max_connections=$((servers * (workers * SESSIONS_A_WORKER + 1) + 20))) || fail "PostgreSQL has not come up"
   mkdir -m 700 "$work/redis"
   setsid redis-server --port 0 --unixsocket "$work/redis/redis.sock" --dir "$work/redis" --save "" --appendonly yes --appendfsync everysec \
     --maxmemory-policy noeviction >"$work/logs/redis.log" 2>&1 </dev/null &

@@ -24,7 +24,7 @@ GROWTH_CONNECTIONS = 300
 READY_IN_A_ROW = 5
 PLAIN_GOAL = 10
 # Room for pgbench's 300 beside the servers' own connections, and no checkpoint in the middle of a round.
-SETTINGS = ("max_connections=500", "shared_buffers=256MB", "max_wal_size=4GB")
+SETTINGS = ("max_connections=1000", "shared_buffers=256MB", "max_wal_size=4GB")
 PLAIN_DATABASE = "plain"
 PLAIN_SCHEMA = f"""
 CREATE TABLE products (id bigint PRIMARY KEY, stock bigint NOT NULL CHECK (stock >= 0));
