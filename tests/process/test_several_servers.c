@@ -67,6 +67,9 @@ static void start_second(const char *const *environment)
         copy_id();
     }
     memcpy(second.store_url, sale.server.store_url, sizeof second.store_url);
+    if (store_fixture_is_postgres()) { /* a second store of its own was made ready for it */
+        setenv("DATABASE_URL", sale.server.store_url, 1);
+    }
     server_fixture_start(&second, WORKERS, LIST("--redis", url, "--store", second.store_url), environment);
 }
 
