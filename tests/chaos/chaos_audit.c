@@ -421,6 +421,8 @@ void audit_round(struct round *round)
     check_first_come(&audit);
     if (is_redlock(round->mode)) {
         audit_majority(&audit);
+    } else if (is_several(round->mode)) {
+        audit_going_on(&audit);
     }
     audit_chain(round, audit.store);
     check_answers(&audit);

@@ -44,7 +44,8 @@ void audit_shortages(struct audit *audit);
 /* How many bundles so much stock allows. */
 int64_t audit_bundles_in(const int64_t stock[PRODUCTS]);
 
-/* chaos_audit_nodes.c: of the Redlock gate */
+/* chaos_audit_nodes.c: of the Redlock gate; audit_going_on(): of several servers */
+void audit_going_on(struct audit *audit);
 void audit_meeting(struct audit *audit);
 void audit_majority(struct audit *audit);
 

@@ -15,12 +15,13 @@
 #include <sys/types.h>
 
 #define SERVER_CHILDREN_MAX 64
+#define SERVER_STORE_URL_BYTES (FOLDER_BYTES + 96)
 #define SERVER_SECRET "a secret of the tests, 32 bytes or more"
 
 struct server_fixture {
     char folder[FOLDER_BYTES];
     char data[FOLDER_BYTES + 8], log_path[FOLDER_BYTES + 8];
-    char store_url[FOLDER_BYTES + 32];
+    char store_url[SERVER_STORE_URL_BYTES];
     pid_t pid; /* the supervisor; 0: not running */
     uint16_t port;
     unsigned workers;

@@ -1,0 +1,491 @@
+/* What the servers of MODE_CLUSTER share, all of it ours: a Redis and its replica, three Sentinels that watch over them,
+ * and PostgreSQL. Signals go to recorded pids only, and to PostgreSQL's own processes, as /proc shows them.
+ *
+ * A node's configuration is a file, which the Sentinels rewrite: who comes back knows what it was when it died, as in life.
+ * The Sentinels' own periods are shortened: a node that does not answer is down after half a second, and one that comes back as
+ * a master is told that it is none within one second, not eight. */
+#include "chaos.h"
+
+#include "run.h"
+
+#include "doorbuster/redis.h"
+
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define REDISES 2
+#define SENTINELS 3
+#define MEMBERS (REDISES + SENTINELS) /* the Redis processes; the first two hold the shop */
+#define QUORUM 2
+#define GROUP "shop"
+#define TIMEOUT_MS 1000
+#define TEXT_BYTES 2048
+#define PORT_BYTES 8
+#define POSTGRES_FOLDER "/usr/lib/postgresql/15/bin/"
+#define POSTGRES_USER "postgres"
+#define POSTGRES_TIMEOUT_MS 60000
+#define SOCKET_NAME ".s.PGSQL.5432"
+#define DATABASE "postgres"
+#define SESSION_TITLE "postgres: " POSTGRES_USER " " DATABASE
+
+struct member {
+    pid_t pid; /* 0: not running */
+    uint16_t port;
+    char address[32];
+};
+
+static struct {
+    bool there;
+    char folder[FOLDER_BYTES];
+    struct member members[MEMBERS];
+    uint16_t links[SERVERS_MAX][MEMBERS];
+    char link_addresses[SERVERS_MAX][MEMBERS][32], ports[SERVERS_MAX + 1][MEMBERS][PORT_BYTES];
+    const char *replaced[SERVERS_MAX][2 * MEMBERS + 1];
+    char store_folder[FOLDER_BYTES];
+    char store_paths[SERVERS_MAX + 1][FOLDER_BYTES + 48];
+    pid_t store;
+} cluster;
+
+static bool is_sentinel(size_t member)
+{
+    return member >= REDISES;
+}
+
+/* --- Redis and its Sentinels ------------------------------------------------------------------------------- */
+static void write_configuration(size_t i)
+{
+    char path[FOLDER_BYTES + 32];
+    const struct member *member = &cluster.members[i];
+    snprintf(path, sizeof path, "%s/%zu", cluster.folder, i);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/%zu/redis.conf", cluster.folder, i);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "bind 127.0.0.1\nport %u\ndir %s/%zu\nlogfile redis.log\n", (unsigned)member->port,
+            cluster.folder, i);
+    if (is_sentinel(i)) {
+        fprintf(file,
+                "sentinel monitor " GROUP " 127.0.0.1 %u %d\nsentinel down-after-milliseconds " GROUP " 500\n"
+                "sentinel failover-timeout " GROUP " 2000\n",
+                (unsigned)cluster.members[0].port, QUORUM);
+    } else {
+        fprintf(file, "save \"\"\nappendonly yes\nappendfsync everysec\nmaxmemory-policy noeviction\n"
+                      "repl-diskless-sync-delay 0\nrepl-ping-replica-period 1\n");
+    }
+    if (!is_sentinel(i) && i > 0) {
+        fprintf(file, "replicaof 127.0.0.1 %u\n", (unsigned)cluster.members[0].port);
+    }
+    fclose(file);
+}
+
+static void launch(size_t i)
+{
+    char path[FOLDER_BYTES + 32];
+    snprintf(path, sizeof path, "%s/%zu/redis.conf", cluster.folder, i);
+    const char *const argv[] = {"/usr/bin/env", "redis-server", path, is_sentinel(i) ? "--sentinel" : NULL,
+                                NULL};
+    cluster.members[i].pid = program_start(argv, NULL, STDERR_FILENO, STDERR_FILENO);
+}
+
+static redisContext *connect_to(size_t i)
+{
+    struct redis_address address = {.port = cluster.members[i].port};
+    char error[512];
+    snprintf(address.host, sizeof address.host, "127.0.0.1");
+    return cluster.members[i].pid != 0 ? redis_connect_blocking(&address, TIMEOUT_MS, error, sizeof error)
+                                       : NULL;
+}
+
+/* One command's answer; NULL: none came, or an error. */
+static redisReply *ask(size_t i, const char *command)
+{
+    redisContext *redis = connect_to(i);
+    redisReply *reply = redis != NULL ? redis_ask(redis, command) : NULL;
+    if (redis != NULL) {
+        redisFree(redis);
+    }
+    return reply;
+}
+
+static bool does(size_t i, const char *command)
+{
+    return redis_done(ask(i, command));
+}
+
+static void await(size_t i, const char *command)
+{
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    while (!does(i, command)) {
+        if (!wait_a_moment(deadline)) {
+            fail_msg("Redis process %zu does not answer to \"%s\": %s", i, command, redis_failure());
+        }
+    }
+}
+
+static bool is_taken(uint16_t port)
+{
+    for (size_t i = 0; i < MEMBERS; i++) {
+        for (unsigned server = 0; server < SERVERS_MAX; server++) {
+            if (cluster.links[server][i] == port) {
+                return true;
+            }
+        }
+        if (cluster.members[i].port == port) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* All of five figures, so that one can stand in place of another. */
+static uint16_t another_port(char text[PORT_BYTES], char address[32])
+{
+    uint16_t port = bench_free_port();
+    while (is_taken(port)) {
+        port = bench_free_port();
+    }
+    snprintf(text, PORT_BYTES, "%u", (unsigned)port);
+    snprintf(address, 32, "127.0.0.1:%u", (unsigned)port);
+    return port;
+}
+
+static void start_redis(void)
+{
+    folder_make(cluster.folder);
+    for (size_t i = 0; i < MEMBERS; i++) {
+        cluster.members[i].port = another_port(cluster.ports[SERVERS_MAX][i], cluster.members[i].address);
+        for (unsigned server = 0; server < SERVERS_MAX; server++) {
+            cluster.links[server][i] =
+                another_port(cluster.ports[server][i], cluster.link_addresses[server][i]);
+            cluster.replaced[server][2 * i] = cluster.ports[SERVERS_MAX][i];
+            cluster.replaced[server][2 * i + 1] = cluster.ports[server][i];
+        }
+    }
+    for (size_t i = 0; i < MEMBERS; i++) {
+        write_configuration(i);
+        launch(i);
+        await(i, "PING");
+    }
+    for (size_t i = REDISES; i < MEMBERS; i++) {
+        await(i, "SENTINEL DEBUG ping-period 100 info-period 300 publish-period 250 ask-period 100 "
+                 "tilt-period 500");
+    }
+}
+
+/* --- who is the master --------------------------------------------------------------------------------------- */
+/* By this Sentinel; MEMBERS: it does not know. */
+static size_t master_by(size_t sentinel)
+{
+    size_t i = 0;
+    redisReply *reply = ask(sentinel, "SENTINEL get-master-addr-by-name " GROUP);
+    bool known = reply != NULL && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2;
+    while (i < REDISES && !(known && strcmp(reply->element[1]->str, cluster.ports[SERVERS_MAX][i]) == 0)) {
+        i++;
+    }
+    freeReplyObject(reply);
+    return i < REDISES ? i : MEMBERS;
+}
+
+/* By so many Sentinels; MEMBERS: they do not agree. */
+static size_t master(unsigned quorum)
+{
+    unsigned votes[REDISES] = {0};
+    for (size_t i = REDISES; i < MEMBERS; i++) {
+        size_t node = master_by(i);
+        if (node < REDISES && ++votes[node] >= quorum) {
+            return node;
+        }
+    }
+    return MEMBERS;
+}
+
+bool cluster_master(struct redis_address *out)
+{
+    size_t node = master(QUORUM);
+    *out = (struct redis_address){0};
+    if (node < REDISES) {
+        snprintf(out->host, sizeof out->host, "127.0.0.1");
+        out->port = cluster.members[node].port;
+    }
+    return node < REDISES;
+}
+
+pid_t cluster_master_pid(void)
+{
+    size_t node = master(QUORUM);
+    return node < REDISES ? cluster.members[node].pid : 0;
+}
+
+pid_t cluster_replica_pid(void)
+{
+    size_t node = master(QUORUM);
+    return node < REDISES ? cluster.members[1 - node].pid : 0;
+}
+
+void cluster_kill_master(void)
+{
+    size_t node = master(QUORUM);
+    if (node < REDISES && cluster.members[node].pid != 0) {
+        kill(cluster.members[node].pid, SIGKILL);
+        waitpid(cluster.members[node].pid, NULL, 0);
+        cluster.members[node].pid = 0;
+    }
+}
+
+void cluster_launch_redis(void)
+{
+    for (size_t i = 0; i < REDISES; i++) {
+        if (cluster.members[i].pid == 0) {
+            launch(i);
+        }
+    }
+}
+
+void cluster_ask_failover(void)
+{
+    does(REDISES, "SENTINEL FAILOVER " GROUP);
+}
+
+static bool says(size_t i, const char *command, const char *what)
+{
+    redisReply *reply = ask(i, command);
+    bool so = reply != NULL && reply->type == REDIS_REPLY_STRING && strstr(reply->str, what) != NULL;
+    freeReplyObject(reply);
+    return so;
+}
+
+/* The value of a field of the first of what this command lists. */
+static bool has_flags(size_t sentinel, const char *command, bool list, const char *flags)
+{
+    redisReply *reply = ask(sentinel, command);
+    const redisReply *one = reply;
+    if (list) {
+        one = reply != NULL && reply->elements > 0 ? reply->element[0] : NULL;
+    }
+    bool so = false;
+    for (size_t i = 0; one != NULL && i + 1 < one->elements; i += 2) {
+        so = so ||
+             (strcmp(one->element[i]->str, "flags") == 0 && strcmp(one->element[i + 1]->str, flags) == 0);
+    }
+    freeReplyObject(reply);
+    return so;
+}
+
+static bool redis_is_whole(void)
+{
+    size_t node = master(SENTINELS);
+    bool whole = node < REDISES && says(node, "INFO replication", "role:master") &&
+                 says(node, "INFO replication", "state=online") &&
+                 says(1 - node, "INFO replication", "master_link_status:up");
+    for (size_t i = REDISES; whole && i < MEMBERS; i++) {
+        whole = has_flags(i, "SENTINEL MASTER " GROUP, false, "master") &&
+                has_flags(i, "SENTINEL REPLICAS " GROUP, true, "slave");
+    }
+    return whole;
+}
+
+/* --- PostgreSQL -------------------------------------------------------------------------------------------- */
+/* It does not run as root. */
+static pid_t start_as_postgres(const char *const *arguments)
+{
+    const char *argv[32] = {"/usr/bin/env"};
+    size_t count = 1;
+    if (geteuid() == 0) {
+        static const char *const as[] = {"setpriv", "--reuid=" POSTGRES_USER, "--regid=" POSTGRES_USER,
+                                         "--clear-groups"};
+        memcpy(argv + count, as, sizeof as);
+        count += sizeof as / sizeof as[0];
+    }
+    for (size_t i = 0; arguments[i] != NULL; i++) {
+        argv[count++] = arguments[i];
+    }
+    return program_start(argv, NULL, STDERR_FILENO, STDERR_FILENO);
+}
+
+static bool store_answers(void)
+{
+    const char *const argv[] = {POSTGRES_FOLDER "pg_isready", "-q", "-t", "1", "-h",
+                                cluster.store_folder,         NULL};
+    struct run_result result = program_run(argv, NULL, POSTGRES_TIMEOUT_MS);
+    bool answers = result.exit_code == 0;
+    run_result_free(&result);
+    return answers;
+}
+
+void cluster_launch_store(void)
+{
+    char data[FOLDER_BYTES + 16], log[FOLDER_BYTES + 32];
+    int64_t deadline = deadline_in(POSTGRES_TIMEOUT_MS);
+    snprintf(data, sizeof data, "%s/data", cluster.store_folder);
+    snprintf(log, sizeof log, "log_directory=%s", cluster.store_folder);
+    const char *const argv[] = {POSTGRES_FOLDER "postgres",
+                                "-D",
+                                data,
+                                "-k",
+                                cluster.store_folder,
+                                "-c",
+                                "listen_addresses=",
+                                "-c",
+                                "fsync=off", /* processes die here, machines do not */
+                                "-c",
+                                "shared_buffers=32MB",
+                                "-c",
+                                "logging_collector=on",
+                                "-c",
+                                log,
+                                "-c",
+                                "log_filename=postgres.log",
+                                NULL};
+    cluster.store = start_as_postgres(argv);
+    while (!store_answers()) {
+        if (!wait_a_moment(deadline)) {
+            fail_msg("PostgreSQL does not answer");
+        }
+    }
+}
+
+static void start_store(void)
+{
+    char data[FOLDER_BYTES + 16];
+    folder_make(cluster.store_folder);
+    const struct passwd *user = getpwnam(POSTGRES_USER);
+    if (geteuid() == 0) {
+        assert_non_null(user);
+        assert_int_equal(chown(cluster.store_folder, user->pw_uid, user->pw_gid), 0);
+    }
+    assert_int_equal(chmod(cluster.store_folder, 0755), 0);
+    snprintf(data, sizeof data, "%s/data", cluster.store_folder);
+    const char *const argv[] = {
+        POSTGRES_FOLDER "initdb", "-D", data, "-A", "trust", "-U", POSTGRES_USER, "-N", "-E", "UTF8",
+        "--locale=C.UTF-8",       NULL};
+    assert_int_equal(program_wait(start_as_postgres(argv), POSTGRES_TIMEOUT_MS), 0);
+    cluster_launch_store();
+}
+
+size_t cluster_store_pids(pid_t pids[SERVER_CHILDREN_MAX])
+{
+    struct server_fixture postmaster = {.pid = cluster.store};
+    pids[0] = cluster.store;
+    return cluster.store != 0 ? 1 + server_fixture_children(&postmaster, pids + 1, SERVER_CHILDREN_MAX - 1)
+                              : 0;
+}
+
+size_t cluster_sessions(pid_t pids[SERVER_CHILDREN_MAX])
+{
+    struct server_fixture postmaster = {.pid = cluster.store};
+    return cluster.store != 0 ? server_fixture_find(&postmaster, SESSION_TITLE, pids, SERVER_CHILDREN_MAX)
+                              : 0;
+}
+
+void cluster_kill_store(void)
+{
+    pid_t pids[SERVER_CHILDREN_MAX];
+    size_t count = cluster_store_pids(pids);
+    for (size_t i = 0; i < count; i++) {
+        kill(pids[i], SIGKILL);
+    }
+    server_fixture_wait_gone(pids, count, PATIENCE_MS); /* orphans come to us */
+    cluster.store = 0;
+}
+
+static void end_store(void)
+{
+    if (cluster.store != 0) {
+        cluster_kill_store();
+    }
+    if (cluster.store_folder[0] != '\0') {
+        folder_remove(cluster.store_folder);
+    }
+}
+
+/* --- all of it --------------------------------------------------------------------------------------------- */
+static void write_redis_url(char url[REDIS_URL_BYTES], const char *const addresses[SENTINELS])
+{
+    snprintf(url, REDIS_URL_BYTES, "sentinel://" GROUP "@%s,%s,%s", addresses[0], addresses[1], addresses[2]);
+}
+
+static void write_store_url(char *url, size_t room, const char *folder)
+{
+    snprintf(url, room, "postgresql:///" DATABASE "?host=%s&user=" POSTGRES_USER, folder);
+}
+
+void cluster_start(char redis_url[REDIS_URL_BYTES], char store_url[SERVER_STORE_URL_BYTES])
+{
+    if (!cluster.there) {
+        cluster.there = true; /* what there is of it is to be ended */
+        start_redis();
+        start_store();
+    }
+    cluster_launch_redis();
+    write_redis_url(redis_url, (const char *const[]){cluster.members[REDISES].address,
+                                                     cluster.members[REDISES + 1].address,
+                                                     cluster.members[REDISES + 2].address});
+    write_store_url(store_url, SERVER_STORE_URL_BYTES, cluster.store_folder);
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    while (!redis_is_whole()) {
+        if (!wait_a_moment(deadline)) {
+            fail_msg("Redis, its replica and its Sentinels do not come together");
+        }
+    }
+}
+
+void cluster_end(void)
+{
+    for (size_t i = 0; i < MEMBERS; i++) {
+        if (cluster.members[i].pid != 0) {
+            kill(cluster.members[i].pid, SIGKILL);
+            waitpid(cluster.members[i].pid, NULL, 0);
+        }
+    }
+    if (cluster.folder[0] != '\0') {
+        folder_remove(cluster.folder);
+    }
+    end_store();
+    memset(&cluster, 0, sizeof cluster);
+}
+
+bool cluster_is_whole(void)
+{
+    return redis_is_whole() && cluster.store != 0 && store_answers();
+}
+
+size_t cluster_plan_redis_links(unsigned server, struct proxy_plan *plans, char url[REDIS_URL_BYTES])
+{
+    for (size_t i = 0; i < MEMBERS; i++) {
+        plans[i] = (struct proxy_plan){.listen = cluster.link_addresses[server][i],
+                                       .behind = cluster.members[i].address,
+                                       .replaced = is_sentinel(i) ? cluster.replaced[server] : NULL};
+    }
+    write_redis_url(url, (const char *const[]){cluster.link_addresses[server][REDISES],
+                                               cluster.link_addresses[server][REDISES + 1],
+                                               cluster.link_addresses[server][REDISES + 2]});
+    return MEMBERS;
+}
+
+void cluster_plan_store_link(unsigned server, struct proxy_plan *plan, char url[REDIS_URL_BYTES])
+{
+    char folder[FOLDER_BYTES + 16];
+    snprintf(folder, sizeof folder, "%s/link%u", cluster.store_folder, server + 1);
+    mkdir(folder, 0700); /* it may be there */
+    snprintf(cluster.store_paths[server], sizeof cluster.store_paths[server], "%s/" SOCKET_NAME, folder);
+    snprintf(cluster.store_paths[SERVERS_MAX], sizeof cluster.store_paths[SERVERS_MAX], "%s/" SOCKET_NAME,
+             cluster.store_folder);
+    *plan = (struct proxy_plan){.listen = cluster.store_paths[server],
+                                .behind = cluster.store_paths[SERVERS_MAX]};
+    write_store_url(url, REDIS_URL_BYTES, folder);
+}
+
+/* For the folder of a failed round. */
+void cluster_log_paths(char paths[CLUSTER_LOGS][FOLDER_BYTES + 32])
+{
+    for (size_t i = 0; i < MEMBERS; i++) {
+        snprintf(paths[i], FOLDER_BYTES + 32, "%s/%zu/redis.log", cluster.folder, i);
+    }
+    snprintf(paths[MEMBERS], FOLDER_BYTES + 32, "%s/postgres.log", cluster.store_folder);
+}
