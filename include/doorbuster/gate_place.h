@@ -25,6 +25,12 @@ struct gate_place {
     int lock_ttl_ms, lock_attempts, lock_retry_delay_ms;
 };
 
+/* Whose keys this process uses: their hash tag is "{NAME}". Once, before anything is opened; without it it is the default shop. False: `error` says
+ * what a name may be. */
+#define GATE_SHOP_DEFAULT "doorbuster"
+#define GATE_SHOP_BYTES 33 /* terminated */
+bool gate_use_shop(const char *name, char *error, size_t error_bytes);
+
 /* "lua" or "redlock". */
 bool gate_kind_parse(const char *text, enum gate_kind *out);
 /* "host:port,host:port,…", each also as redis_address_parse() has it (a password has no comma): an odd number, none twice. Or "spawn": GATE_NODES_SPAWNED private ones in

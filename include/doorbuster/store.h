@@ -1,4 +1,4 @@
-/* The store: what was bought. It speaks in sales, not in SQL. Drivers: SQLite (src/store/sqlite.c).
+/* The store: what was bought. It speaks in sales, not in SQL. Its rules (src/store/rules.h) are written once; drivers run their SQL: SQLite (src/store/sqlite.c).
  *
  * The store is always a prefix of the sales log: `store_record` applies a run of entries and moves the store's position in the log,
  * in one transaction; nothing else changes stock or orders.
@@ -101,6 +101,10 @@ struct store;
 /* `cb` is called again and again, on the caller's thread, while a call waits for its turn at the store, or works for long on one statement, so that a process
  * can say that it does not hang. For processes of one thread; at their start. NULL: nobody wants to know. */
 void store_while_waiting(void (*cb)(void));
+
+/* Which shop this process serves, for databases that hold several; a store in a file holds one, whatever its name. Called once, before anything is opened;
+ * `name` ([A-Za-z0-9_-]{1,32}, the caller has looked) must outlive every connection. "doorbuster" if it is not called. */
+void store_use_shop(const char *name);
 
 /* Opens the store named by `url`: "sqlite:PATH". A STORE_WRITER creates and upgrades the schema; a STORE_READER of a store that does
  * not exist yet fails. On failure *out is NULL and `error` a sentence that says what and how to mend it. */

@@ -71,9 +71,9 @@ static void read_stream_info(const redisReply *info, struct gate_head *out)
 }
 
 /* The key does not exist, or holds something else, which to us is the same: *missing. */
-static redisReply *ask_about(redisContext *redis, const char *command, bool *missing)
+static redisReply *ask_about(redisContext *redis, const char *format, const char *key, bool *missing)
 {
-    redisReply *reply = redis_ask(redis, command);
+    redisReply *reply = redis_ask(redis, format, key);
     *missing =
         reply == NULL && redis->err == 0 &&
         (text_begins_with(redis_failure(), "WRONGTYPE") || strstr(redis_failure(), "no such key") != NULL);
@@ -116,14 +116,14 @@ bool gate_read_head(redisContext *redis, struct gate_head *out)
     *out = (struct gate_head){.orders = -1, .at_ms = -1};
     bool missing;
     redisReply *head =
-        ask_about(redis, "HMGET " KEY_HEAD " epoch orders store at sell stock cancel", &missing);
+        ask_about(redis, "HMGET %s epoch orders store at sell stock cancel", gate_keys.head, &missing);
     if (head != NULL) {
         read_head_fields(head, out);
         freeReplyObject(head);
     } else if (!missing) {
         return false;
     }
-    redisReply *info = ask_about(redis, "XINFO STREAM " KEY_LOG, &missing);
+    redisReply *info = ask_about(redis, "XINFO STREAM %s", gate_keys.log, &missing);
     if (info == NULL) {
         return missing;
     }
@@ -161,8 +161,8 @@ static void describe_unreadable(const redisReply *reply, struct log_position bef
     if (!log_position_parse(id->str, id->len, &out->position) || out->position.epoch > LOG_EPOCH_MAX) {
         *out = (struct log_entry){.kind = LOG_ENTRY_DAMAGED, .position = before};
     }
-    log_error("the sales log has an entry that is not ours, or is damaged: XRANGE " KEY_LOG " %s %s shows it",
-              id->str, id->str);
+    log_error("the sales log has an entry that is not ours, or is damaged: XRANGE %s %s %s shows it",
+              gate_keys.log, id->str, id->str);
 }
 
 /* Into the connection's buffer: what is asked next takes it along. */
@@ -170,7 +170,7 @@ static void append_announcement(redisContext *redis, const struct gate_announcem
 {
     static char news[ANNOUNCE_BYTES_MAX]; /* only the recorder announces, in its one thread */
     size_t used = recorded_news_format(announcement, news, sizeof news);
-    redisAppendCommand(redis, "PUBLISH " CHANNEL_NEWS " %b", news, used);
+    redisAppendCommand(redis, "PUBLISH %s %b", gate_keys.news, news, used);
 }
 
 bool gate_announce(redisContext *redis, const struct gate_announcement *announcement)
@@ -200,10 +200,10 @@ bool gate_read_log(redisContext *redis, const struct gate_announcement *announce
         append_announcement(redis, announcement);
     }
     if (block_ms > 0) {
-        redisAppendCommand(redis, "XREAD COUNT %u BLOCK %d STREAMS " KEY_LOG " %s", (unsigned)max, block_ms,
-                           from);
+        redisAppendCommand(redis, "XREAD COUNT %u BLOCK %d STREAMS %s %s", (unsigned)max, block_ms,
+                           gate_keys.log, from);
     } else {
-        redisAppendCommand(redis, "XREAD COUNT %u STREAMS " KEY_LOG " %s", (unsigned)max, from);
+        redisAppendCommand(redis, "XREAD COUNT %u STREAMS %s %s", (unsigned)max, gate_keys.log, from);
     }
     if (announcement != NULL && !redis_done(redis_next_reply(redis))) {
         redis->err =
@@ -233,8 +233,8 @@ bool gate_read_log(redisContext *redis, const struct gate_announcement *announce
 /* --- asking the recorder ----------------------------------------------------------------------------------------------------------- */
 bool gate_ask_attach(redisContext *redis, uint64_t epoch, const char *why)
 {
-    return redis_done(redis_ask(redis, "XADD " KEY_LOG " NOMKSTREAM %" PRIu64 "-* " LOG_ATTACH_WORD " %s",
-                                epoch, why)) ||
+    return redis_done(redis_ask(redis, "XADD %s NOMKSTREAM %" PRIu64 "-* " LOG_ATTACH_WORD " %s",
+                                gate_keys.log, epoch, why)) ||
            strstr(redis_failure(), "equal or smaller") != NULL;
 }
 
@@ -425,14 +425,14 @@ static size_t ask_stocks(redisContext *redis, const struct stock_reading *readin
     redisAppendCommand(redis, "MULTI");
     for (size_t i = 0; i < count; i++) {
         for (size_t j = 0; j < readings[i].count; j++) {
-            redisAppendCommand(redis, "HMGET " KEY_PRODUCT_PREFIX "%" PRId64 " " PRODUCT_FIELDS,
+            redisAppendCommand(redis, "HMGET %s%" PRId64 " " PRODUCT_FIELDS, gate_keys.product,
                                readings[i].ids[j]);
         }
         asked += readings[i].count;
     }
-    redisAppendCommand(redis, "XRANGE " KEY_LOG " (%s +", from);
-    redisAppendCommand(redis, "XINFO STREAM " KEY_LOG);
-    redisAppendCommand(redis, "HGET " KEY_HEAD " epoch");
+    redisAppendCommand(redis, "XRANGE %s (%s +", gate_keys.log, from);
+    redisAppendCommand(redis, "XINFO STREAM %s", gate_keys.log);
+    redisAppendCommand(redis, "HGET %s epoch", gate_keys.head);
     redisAppendCommand(redis, "EXEC");
     return asked;
 }
@@ -541,18 +541,19 @@ static redisReply *call_stock_script(redisContext *redis, const struct change_wo
     const struct sale_product *opening = words->opening != NULL ? words->opening : &none;
     char components[GATE_COMPONENTS_BYTES];
     gate_components_text(opening, components);
-    redisReply *head = redis_ask(redis, "HGET " KEY_HEAD " stock");
+    redisReply *head = redis_ask(redis, "HGET %s stock", gate_keys.head);
     if (head == NULL) {
         return NULL;
     }
-    redisReply *reply = redis_ask(
-        redis,
-        "EVALSHA %s 6 " KEY_HEAD " " KEY_LOG " " KEY_PRODUCT_PREFIX " " KEY_BUYERS_PREFIX
-        " " KEY_CHANGED_PREFIX " " CHANNEL_STOCK " %s %" PRId64 " %" PRId64 " %" PRId64 " %b %s %" PRId64
-        " %" PRId64 " %" PRId64 " %" PRId64 " %s",
-        head->type == REDIS_REPLY_STRING ? head->str : "none", words->what, words->product_id, words->figure,
-        words->actor, words->key != NULL ? words->key : "", words->key_bytes, words->note, opening->price,
-        opening->limit, words->window.starts_at_ms, words->window.ends_at_ms, components);
+    redisReply *reply =
+        redis_ask(redis,
+                  "EVALSHA %s 6 %s %s %s %s %s %s %s %" PRId64 " %" PRId64 " %" PRId64 " %b %s %" PRId64
+                  " %" PRId64 " %" PRId64 " %" PRId64 " %s",
+                  head->type == REDIS_REPLY_STRING ? head->str : "none", gate_keys.head, gate_keys.log,
+                  gate_keys.product, gate_keys.buyers, gate_keys.changed, gate_keys.stock_news, words->what,
+                  words->product_id, words->figure, words->actor, words->key != NULL ? words->key : "",
+                  words->key_bytes, words->note, opening->price, opening->limit, words->window.starts_at_ms,
+                  words->window.ends_at_ms, components);
     freeReplyObject(head);
     return reply;
 }
@@ -649,7 +650,7 @@ enum change_outcome gate_change_window(redisContext *redis, const struct window_
 
 bool gate_take_pass(redisContext *redis, struct gate_pass *out)
 {
-    redisReply *sha = redis_ask(redis, "HGET " KEY_HEAD " cancel");
+    redisReply *sha = redis_ask(redis, "HGET %s cancel", gate_keys.head);
     if (sha == NULL) {
         return false;
     }
@@ -660,13 +661,13 @@ bool gate_take_pass(redisContext *redis, struct gate_pass *out)
 static redisReply *call_cancel_script(redisContext *redis, const struct gate_pass *pass,
                                       const struct cancellation *cancel)
 {
-    char mark[sizeof KEY_CANCELLED_PREFIX + TEXT_INT64_BYTES];
+    char mark[GATE_KEY_BYTES + TEXT_INT64_BYTES];
     char numbers[3 + 2 * ORDER_PARTS_MAX][TEXT_INT64_BYTES];
     const char *argv[CANCEL_FIXED + 2 * ORDER_PARTS_MAX] = {
-        "EVALSHA",          pass->script,      "6",  KEY_HEAD,     KEY_LOG,
-        KEY_PRODUCT_PREFIX, KEY_BUYERS_PREFIX, mark, CHANNEL_STOCK};
+        "EVALSHA",         pass->script,     "6",  gate_keys.head,      gate_keys.log,
+        gate_keys.product, gate_keys.buyers, mark, gate_keys.stock_news};
     size_t count = 0;
-    snprintf(mark, sizeof mark, KEY_CANCELLED_PREFIX "%" PRId64, cancel->order_id);
+    snprintf(mark, sizeof mark, "%s%" PRId64, gate_keys.cancelled, cancel->order_id);
     text_from_int64(cancel->order_id, numbers[count++]);
     text_from_int64(cancel->user_id, numbers[count++]);
     text_from_int64(cancel->actor, numbers[count++]);

@@ -21,7 +21,7 @@
 bool gate_close(redisContext *redis)
 {
     return redis_done(
-        redis_ask(redis, "HDEL " KEY_HEAD " epoch")); /* possible even when Redis is out of memory */
+        redis_ask(redis, "HDEL %s epoch", gate_keys.head)); /* possible even when Redis is out of memory */
 }
 
 /* The replies to so many commands put down with redisAppendCommand(). */
@@ -39,7 +39,8 @@ static bool delete_all_keys(redisContext *redis)
     char cursor[32] = "0";
     do { /* it may be a Redis with millions of others' keys */
         metrics_beat(clock_monotonic_us());
-        redisReply *page = redis_ask(redis, "SCAN %s MATCH " KEY_ALL " COUNT %d", cursor, DELETE_AT_ONCE);
+        redisReply *page =
+            redis_ask(redis, "SCAN %s MATCH %s COUNT %d", cursor, gate_keys.all, DELETE_AT_ONCE);
         if (page == NULL) {
             return false;
         }
@@ -62,30 +63,31 @@ static bool begin_log_behind(redisContext *redis, struct log_position recorded)
 {
     char last[SALES_LOG_POSITION_BYTES];
     log_position_format(recorded, last);
-    return redis_done(redis_ask(redis, "XSETID " KEY_LOG " %s ENTRIESADDED 0 MAXDELETEDID %s", last, last));
+    return redis_done(
+        redis_ask(redis, "XSETID %s %s ENTRIESADDED 0 MAXDELETEDID %s", gate_keys.log, last, last));
 }
 
 bool gate_wipe(redisContext *redis, struct log_position recorded)
 {
-    if (!redis_done(redis_ask(redis, "DEL " KEY_HEAD)) || !delete_all_keys(redis)) {
+    if (!redis_done(redis_ask(redis, "DEL %s", gate_keys.head)) || !delete_all_keys(redis)) {
         return false;
     }
     /* A consumer group makes the key. The scripts never make a log: one that is gone must not begin again unnoticed. */
-    return redis_done(redis_ask(redis, "XGROUP CREATE " KEY_LOG " made 0 MKSTREAM")) &&
-           redis_done(redis_ask(redis, "XGROUP DESTROY " KEY_LOG " made")) &&
+    return redis_done(redis_ask(redis, "XGROUP CREATE %s made 0 MKSTREAM", gate_keys.log)) &&
+           redis_done(redis_ask(redis, "XGROUP DESTROY %s made", gate_keys.log)) &&
            (recorded.epoch == 0 || begin_log_behind(redis, recorded));
 }
 
 bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms)
 {
-    return redis_done(redis_ask(redis, "HSET " KEY_HEAD " store %" PRId64 " orders %" PRId64 " at %" PRId64,
-                                store_id, orders, at_ms));
+    return redis_done(redis_ask(redis, "HSET %s store %" PRId64 " orders %" PRId64 " at %" PRId64,
+                                gate_keys.head, store_id, orders, at_ms));
 }
 
 bool gate_put_product(redisContext *redis, const struct sale_product *product)
 {
-    char key[sizeof KEY_PRODUCT_PREFIX + TEXT_INT64_BYTES], components[GATE_COMPONENTS_BYTES];
-    snprintf(key, sizeof key, KEY_PRODUCT_PREFIX "%" PRId64, product->id);
+    char key[GATE_KEY_BYTES + TEXT_INT64_BYTES], components[GATE_COMPONENTS_BYTES];
+    snprintf(key, sizeof key, "%s%" PRId64, gate_keys.product, product->id);
     gate_components_text(product, components);
     return redis_done(redis_ask(
                redis, "HSET %s price %" PRId64 " limit %" PRId64 " starts %" PRId64 " ends %" PRId64, key,
@@ -113,7 +115,7 @@ static bool put_many(redisContext *redis, append_one append, const void *list, s
 static bool append_buyer(redisContext *redis, const void *list, size_t i)
 {
     const struct gate_buyer *buyer = (const struct gate_buyer *)list + i;
-    redisAppendCommand(redis, "HSET " KEY_BUYERS_PREFIX "%" PRId64 " %" PRId64 " %" PRId64, buyer->product_id,
+    redisAppendCommand(redis, "HSET %s%" PRId64 " %" PRId64 " %" PRId64, gate_keys.buyers, buyer->product_id,
                        buyer->user_id, buyer->units);
     return true;
 }
@@ -132,7 +134,7 @@ static bool append_key(redisContext *redis, const void *list, size_t i)
 {
     const struct gate_key *key = (const struct gate_key *)list + i;
     if (key->ttl_ms > 0) {
-        redisAppendCommand(redis, "SET " KEY_ORDERED_PREFIX "%" PRId64 ":%s %" PRId64 " PX %" PRId64,
+        redisAppendCommand(redis, "SET %s%" PRId64 ":%s %" PRId64 " PX %" PRId64, gate_keys.ordered,
                            key->user_id, key->key, key->order_id, lifetime(key->ttl_ms));
     }
     return key->ttl_ms > 0;
@@ -154,7 +156,7 @@ static bool append_change_key(redisContext *redis, const void *list, size_t i)
     log_position_format(key->result.position, position);
     snprintf(done, sizeof done, "%s %" PRId64 " %" PRId64 " %" PRId64 " %s", position, key->result.product_id,
              key->result.figure, key->result.stock, gate_change_words[key->result.kind]);
-    redisAppendCommand(redis, "SET " KEY_CHANGED_PREFIX "%" PRId64 ":%s %s PX %" PRId64, key->actor, key->key,
+    redisAppendCommand(redis, "SET %s%" PRId64 ":%s %s PX %" PRId64, gate_keys.changed, key->actor, key->key,
                        done, lifetime(key->ttl_ms));
     return true;
 }
@@ -209,10 +211,11 @@ bool gate_open(redisContext *redis, uint64_t epoch)
 {
     char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES];
     return load_scripts(redis, epoch, shas) &&
-           redis_done(redis_ask(redis, "EVAL %s 2 " KEY_HEAD " " KEY_LOG " %" PRIu64 " %s %s %s %s %s %s",
-                                opening, epoch, gate_script_fields[GATE_SCRIPT_SELL], shas[GATE_SCRIPT_SELL],
-                                gate_script_fields[GATE_SCRIPT_STOCK], shas[GATE_SCRIPT_STOCK],
-                                gate_script_fields[GATE_SCRIPT_CANCEL], shas[GATE_SCRIPT_CANCEL]));
+           redis_done(redis_ask(redis, "EVAL %s 2 %s %s %" PRIu64 " %s %s %s %s %s %s", opening,
+                                gate_keys.head, gate_keys.log, epoch, gate_script_fields[GATE_SCRIPT_SELL],
+                                shas[GATE_SCRIPT_SELL], gate_script_fields[GATE_SCRIPT_STOCK],
+                                shas[GATE_SCRIPT_STOCK], gate_script_fields[GATE_SCRIPT_CANCEL],
+                                shas[GATE_SCRIPT_CANCEL]));
 }
 
 /* What the scripts rely on, and the log from where the store is. */
@@ -248,7 +251,7 @@ bool gate_is_ours(redisContext *redis, int64_t store_id, uint64_t epoch, struct 
 
 bool gate_forget_recorded(redisContext *redis, struct log_position recorded)
 {
-    return redis_done(redis_ask(redis, "XTRIM " KEY_LOG " MAXLEN 0")) &&
+    return redis_done(redis_ask(redis, "XTRIM %s MAXLEN 0", gate_keys.log)) &&
            (recorded.epoch == 0 || begin_log_behind(redis, recorded));
 }
 
@@ -256,5 +259,5 @@ bool gate_trim(redisContext *redis, struct log_position keep_from)
 {
     char from[SALES_LOG_POSITION_BYTES];
     log_position_format(keep_from, from);
-    return redis_done(redis_ask(redis, "XTRIM " KEY_LOG " MINID ~ %s", from));
+    return redis_done(redis_ask(redis, "XTRIM %s MINID ~ %s", gate_keys.log, from));
 }

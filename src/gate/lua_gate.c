@@ -501,9 +501,9 @@ static struct call_arguments *write_arguments(const struct call *call)
     static struct call_arguments arguments;
     static const char *const digits[FIELDS_MAX + 1] = {"0", "1", "2", "3", "4", "5", "6"};
     int fields = fields_of(call);
-    const char *fixed[ARGUMENTS_FIXED] = {
-        "EVALSHA",         call->gate->sell_sha, "5",           KEY_HEAD, KEY_LOG, KEY_PRODUCT_PREFIX,
-        KEY_BUYERS_PREFIX, KEY_ORDERED_PREFIX,   digits[fields]};
+    const char *fixed[ARGUMENTS_FIXED] = {"EVALSHA",        call->gate->sell_sha, "5",
+                                          gate_keys.head,   gate_keys.log,        gate_keys.product,
+                                          gate_keys.buyers, gate_keys.ordered,    digits[fields]};
     arguments.argc = 0;
     arguments.numbers_used = 0;
     for (size_t i = 0; i < ARGUMENTS_FIXED; i++) {
@@ -687,7 +687,8 @@ static void ask_for_attach(struct lua_gate *gate)
     }
     snprintf(id, sizeof id, "%" PRIu64 "-*", gate->script_epoch);
     if (redis_link_command(gate->calls, attach_asked_cb, gate, 6,
-                           (const char *[]){"XADD", KEY_LOG, "NOMKSTREAM", id, LOG_ATTACH_WORD, why}, NULL)) {
+                           (const char *[]){"XADD", gate_keys.log, "NOMKSTREAM", id, LOG_ATTACH_WORD, why},
+                           NULL)) {
         log_info("gate: asking for an attach: %s", why);
         metrics_add(METRICS_attaches_asked, 1);
         gate->asked_attach_us = now_us;
@@ -724,8 +725,9 @@ static void read_head(struct lua_gate *gate)
     if (gate->script_known || gate->reading_head) {
         return;
     }
-    gate->reading_head = redis_link_command(
-        gate->calls, head_cb, gate, 5, (const char *[]){"HMGET", KEY_HEAD, "epoch", "sell", "store"}, NULL);
+    gate->reading_head =
+        redis_link_command(gate->calls, head_cb, gate, 5,
+                           (const char *[]){"HMGET", gate_keys.head, "epoch", "sell", "store"}, NULL);
 }
 
 /* --- links ------------------------------------------------------------------------------------------------------------------------------ */
@@ -746,8 +748,8 @@ static void news_up_cb(void *context)
 {
     struct lua_gate *gate = context;
     gate->news_us = clock_monotonic_us();
-    redis_link_subscribe(gate->news, CHANNEL_STOCK, stock_cb, gate);
-    redis_link_subscribe(gate->news, CHANNEL_NEWS, news_cb, gate);
+    redis_link_subscribe(gate->news, gate_keys.stock_news, stock_cb, gate);
+    redis_link_subscribe(gate->news, gate_keys.news, news_cb, gate);
 }
 
 static void news_down_cb(void *context)

@@ -1,4 +1,4 @@
-/* The recorder's word to the workers, as text on CHANNEL_NEWS (keys.h). Pure functions. */
+/* The recorder's word to the workers, as text on the channel gate_keys.news. Pure functions. */
 #ifndef DOORBUSTER_GATE_NEWS_H
 #define DOORBUSTER_GATE_NEWS_H
 

@@ -332,16 +332,15 @@ bool node_books_force(struct node_books *books, unsigned node, int64_t product_i
 }
 
 /* --- locks ---------------------------------------------------------------------------------------------------------------------------- */
-/* ARGV: the longest that a lock of ours lives, in ms. */
-static const char delete_endless_script[] =
-    "local count=0 "
-    "for _,key in ipairs(KEYS) do "
-    "local left=redis.call('PTTL',key) "
-    "if left==-1 or left>tonumber(ARGV[1]) then "
-    "redis.call('DEL',key) "
-    "redis.call('PUBLISH','" CHANNEL_LOCKS "',string.sub(key,#'" KEY_LOCK_PREFIX "'+1)) "
-    "count=count+1 end end "
-    "return count";
+/* ARGV: the longest that a lock of ours lives, in ms; the prefix of the locks, the channel of their news. */
+static const char delete_endless_script[] = "local count=0 "
+                                            "for _,key in ipairs(KEYS) do "
+                                            "local left=redis.call('PTTL',key) "
+                                            "if left==-1 or left>tonumber(ARGV[1]) then "
+                                            "redis.call('DEL',key) "
+                                            "redis.call('PUBLISH',ARGV[3],string.sub(key,#ARGV[2]+1)) "
+                                            "count=count+1 end end "
+                                            "return count";
 
 struct deleting {
     const int64_t *products;
@@ -351,20 +350,22 @@ struct deleting {
 static int append_deletions(redisContext *redis, void *context)
 {
     const struct deleting *deleting = context;
-    static _Thread_local char keys[AT_ONCE][sizeof KEY_LOCK_PREFIX + TEXT_INT64_BYTES];
+    static _Thread_local char keys[AT_ONCE][GATE_KEY_BYTES + TEXT_INT64_BYTES];
     char key_count[TEXT_INT64_BYTES], ttl_ms[TEXT_INT64_BYTES];
-    const char *argv[3 + AT_ONCE + 1] = {"EVAL", delete_endless_script, key_count};
+    const char *argv[3 + AT_ONCE + 3] = {"EVAL", delete_endless_script, key_count};
     int commands = 0;
     text_from_int64(GATE_LOCK_TTL_MS_MAX, ttl_ms);
     for (size_t at = 0; at < deleting->count; at += AT_ONCE) {
         size_t chunk = chunk_of(deleting->count, commands++);
         for (size_t i = 0; i < chunk; i++) {
-            text_from_int64(deleting->products[at + i], stpcpy(keys[i], KEY_LOCK_PREFIX));
+            text_from_int64(deleting->products[at + i], stpcpy(keys[i], gate_keys.lock));
             argv[3 + i] = keys[i];
         }
         argv[3 + chunk] = ttl_ms;
+        argv[4 + chunk] = gate_keys.lock;
+        argv[5 + chunk] = gate_keys.lock_news;
         text_from_int64((int64_t)chunk, key_count);
-        redisAppendCommandArgv(redis, (int)(3 + chunk + 1), argv, NULL);
+        redisAppendCommandArgv(redis, (int)(3 + chunk + 3), argv, NULL);
     }
     return commands;
 }

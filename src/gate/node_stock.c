@@ -30,7 +30,7 @@ const char node_stock_write_script[] =
 
 void node_stock_key(int64_t store_id, int64_t product_id, char out[NODE_STOCK_KEY_BYTES])
 {
-    int bytes = snprintf(out, NODE_STOCK_KEY_BYTES, KEY_NODE_STOCK_PREFIX "%" PRId64 ":%" PRId64, store_id,
+    int bytes = snprintf(out, NODE_STOCK_KEY_BYTES, "%s%" PRId64 ":%" PRId64, gate_keys.node_stock, store_id,
                          product_id);
     CHECK(bytes > 0 && (size_t)bytes < NODE_STOCK_KEY_BYTES);
 }

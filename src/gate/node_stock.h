@@ -1,4 +1,4 @@
-/* What a node of the Redlock gate knows of a product's stock, as text: "<stock> <epoch> <n>" under KEY_NODE_STOCK_PREFIX "<store>:<product>".
+/* What a node of the Redlock gate knows of a product's stock, as text: "<stock> <epoch> <n>" under gate_keys.node_stock.
  * The version is the position of the store's entry that made it so; of two the newer counts. Pure functions, any thread. */
 #ifndef DOORBUSTER_GATE_NODE_STOCK_H
 #define DOORBUSTER_GATE_NODE_STOCK_H
@@ -7,7 +7,7 @@
 #include "doorbuster/text.h"
 #include "keys.h"
 
-#define NODE_STOCK_KEY_BYTES (sizeof KEY_NODE_STOCK_PREFIX + 2 * TEXT_INT64_BYTES)
+#define NODE_STOCK_KEY_BYTES (GATE_KEY_BYTES + 2 * TEXT_INT64_BYTES)
 #define NODE_STOCK_VALUE_BYTES (TEXT_INT64_BYTES + SALES_LOG_POSITION_BYTES)
 
 /* Terminated. */

@@ -301,7 +301,7 @@ static void news_cb(void *context, unsigned node, enum redlock_news news, const 
     struct redlock_lease *next;
     for (struct redlock_lease *lease = redlock->busy; lease != NULL; lease = next) {
         next = lease->next_busy;
-        if (strcmp(lease->key.name + strlen(REDLOCK_KEY_PREFIX), resource) == 0) {
+        if (strcmp(lease->key.name + strlen(gate_keys.lock), resource) == 0) {
             hear(lease, node, news);
         }
     }
@@ -510,7 +510,7 @@ struct redlock_lease *redlock_lease_new(struct redlock *redlock, const char *res
     lease->redlock = redlock;
     lease->cb = cb;
     lease->context = context;
-    int bytes = snprintf(lease->key.name, sizeof lease->key.name, REDLOCK_KEY_PREFIX "%s", resource);
+    int bytes = snprintf(lease->key.name, sizeof lease->key.name, "%s%s", gate_keys.lock, resource);
     CHECK(bytes > 0 && (size_t)bytes < sizeof lease->key.name);
     uv_timer_init(redlock->settings.loop, &lease->timer);
     lease->timer.data = lease;

@@ -14,8 +14,7 @@
 #include <stdint.h>
 
 #define REDLOCK_NODES_MAX GATE_NODES_MAX
-#define REDLOCK_KEY_PREFIX KEY_LOCK_PREFIX
-#define REDLOCK_KEY_BYTES 64
+#define REDLOCK_KEY_BYTES 96
 
 #define REDLOCK_TTL_MS 10000       /* LOCK_TIMEOUT_SECONDS */
 #define REDLOCK_ATTEMPTS 3         /* LOCK_RETRY_ATTEMPTS */
@@ -60,7 +59,7 @@ void redlock_turn(struct redlock *redlock);
  * handles are closed. */
 void redlock_close(struct redlock **redlock);
 
-/* A lease is one resource that this worker wants now and then; free at first. The key is REDLOCK_KEY_PREFIX and the resource. */
+/* A lease is one resource that this worker wants now and then; free at first. The key is gate_keys.lock and the resource. */
 struct redlock_lease *redlock_lease_new(struct redlock *redlock, const char *resource, redlock_event_cb cb,
                                         void *context);
 /* Releases it first. The loop must run until its handle is closed. Sets NULL. */

@@ -52,23 +52,23 @@
 #define OWED_MAX PENDING_MAX /* so that one outage is never too much */
 #define NAME_BYTES 32
 
-/* ARGV: token, resource, "wanted" if it was an attempt that failed, else "held". */
-static const char release_script[] =
-    "local mine=redis.call('GET',KEYS[1])==ARGV[1] "
-    "if mine then redis.call('DEL',KEYS[1]) end "
-    "if ARGV[3]=='wanted' then redis.call('PUBLISH','" CHANNEL_LOCKS "','?'..ARGV[2]) "
-    "elseif mine then redis.call('PUBLISH','" CHANNEL_LOCKS "',ARGV[2]) end "
-    "return mine and 1 or 0";
-/* ARGV: how tokens of this server begin, of this run, of the dead worker ("": none). */
+/* ARGV: token, resource, "wanted" if it was an attempt that failed, else "held"; the channel of the locks' news. */
+static const char release_script[] = "local mine=redis.call('GET',KEYS[1])==ARGV[1] "
+                                     "if mine then redis.call('DEL',KEYS[1]) end "
+                                     "if ARGV[3]=='wanted' then redis.call('PUBLISH',ARGV[4],'?'..ARGV[2]) "
+                                     "elseif mine then redis.call('PUBLISH',ARGV[4],ARGV[2]) end "
+                                     "return mine and 1 or 0";
+/* ARGV: how tokens of this server begin, of this run, of the dead worker ("": none); the prefix of the locks, the channel
+ * of their news. */
 static const char bury_script[] =
     "local function begins(text,with) return string.sub(text,1,#with)==with end "
     "local count=0 "
-    "for _,key in ipairs(redis.call('KEYS','" KEY_LOCK_PREFIX "*')) do "
+    "for _,key in ipairs(redis.call('KEYS',ARGV[4]..'*')) do "
     "local token=redis.pcall('GET',key) "
     "if type(token)=='string' and begins(token,ARGV[1]) and "
     "(not begins(token,ARGV[2]) or (ARGV[3]~='' and begins(token,ARGV[3]))) then "
     "redis.call('DEL',key) "
-    "redis.call('PUBLISH','" CHANNEL_LOCKS "',string.sub(key,#'" KEY_LOCK_PREFIX "'+1)) "
+    "redis.call('PUBLISH',ARGV[5],string.sub(key,#ARGV[4]+1)) "
     "count=count+1 end end "
     "return count";
 static const char extend_script[] =
@@ -245,15 +245,16 @@ static void release_cb(const redisReply *reply, void *context)
 
 static bool send_release(struct node *node, const struct owed_release *release)
 {
-    const char *resource = release->key.name + strlen(KEY_LOCK_PREFIX);
+    const char *resource = release->key.name + strlen(gate_keys.lock);
     const char *argv[] = {"EVAL",
                           release_script,
                           "1",
                           release->key.name,
                           release->key.token,
                           resource,
-                          release->was_held ? "held" : "wanted"};
-    return put(node, release_cb, &(struct ask){.node = node, .release = *release}, 7, argv);
+                          release->was_held ? "held" : "wanted",
+                          gate_keys.lock_news};
+    return put(node, release_cb, &(struct ask){.node = node, .release = *release}, 8, argv);
 }
 
 static void pay_what_is_owed(struct node *node)
@@ -308,8 +309,8 @@ static void bury_the_dead(struct node *node)
     if (holder->dead_pid != 0 && holder->dead_pid != getpid()) {
         snprintf(dead, sizeof dead, "%s%" PRId64 "-", run, holder->dead_pid);
     }
-    put(node, buried_cb, &(struct ask){.node = node}, 6,
-        (const char *[]){"EVAL", bury_script, "0", server, run, dead});
+    put(node, buried_cb, &(struct ask){.node = node}, 8,
+        (const char *[]){"EVAL", bury_script, "0", server, run, dead, gate_keys.lock, gate_keys.lock_news});
 }
 
 /* --- who is it? ------------------------------------------------------------------------------------------------------------- */
@@ -422,7 +423,7 @@ static void news_cb(const redisReply *reply, void *context)
 static void news_up_cb(void *context)
 {
     struct node *node = context;
-    redis_link_subscribe(node->news, CHANNEL_LOCKS, news_cb, node);
+    redis_link_subscribe(node->news, gate_keys.lock_news, news_cb, node);
 }
 
 static void news_down_cb(void *context)

@@ -12,7 +12,7 @@
  *
  * Failure: a statement that fails rolls its transaction back and leaves the connection usable; the caller
  * gets STORE_FAILED and a sentence. A write or a sync that failed leaves doubt about the write-ahead log: it
- * is emptied before the connection records again (sqlite_make_log_sound). A checkpoint that fails is only
+ * is emptied before the connection records again (make_log_sound). A checkpoint that fails is only
  * logged: what was committed is safe in the write-ahead log. */
 #include "sqlite.h"
 
@@ -25,7 +25,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,13 +108,14 @@ enum store_status sqlite_fail(struct sqlite_store *store, const char *doing)
     return STORE_FAILED;
 }
 
-enum store_status sqlite_refuse(struct sqlite_store *store, const char *format, ...)
+static enum store_status fail(struct store *store, const char *doing)
 {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(store->base.error, sizeof store->base.error, format, arguments);
-    va_end(arguments);
-    return STORE_FAILED;
+    return sqlite_fail(sqlite_of(store), doing);
+}
+
+static const char *where(const struct store *store)
+{
+    return ((const struct sqlite_store *)store)->path;
 }
 
 /* --- turns --- */
@@ -129,15 +129,16 @@ static enum store_status take_turn(struct sqlite_store *store)
     int64_t start_us = 0;
     while (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
         if (errno != EINTR && errno != EWOULDBLOCK)
-            return sqlite_refuse(store, "locking %s" LOCK_SUFFIX " failed: %s", store->path, strerror(errno));
+            return store_refuse(&store->base, "locking %s" LOCK_SUFFIX " failed: %s", store->path,
+                                strerror(errno));
         int64_t now_us = clock_monotonic_us();
         if (start_us == 0)
             start_us = now_us;
         if (now_us - start_us >= (int64_t)TURN_WAIT_MS * 1000)
-            return sqlite_refuse(store,
-                                 "no turn at writing %s in %d s: a process of this server hangs and holds "
-                                 "%s" LOCK_SUFFIX "; `fuser` on that file names it",
-                                 store->path, TURN_WAIT_MS / 1000, store->path);
+            return store_refuse(&store->base,
+                                "no turn at writing %s in %d s: a process of this server hangs and holds "
+                                "%s" LOCK_SUFFIX "; `fuser` on that file names it",
+                                store->path, TURN_WAIT_MS / 1000, store->path);
         store_tell_waiting();
         sleep_us(now_us - start_us < TURN_EAGER_AFTER_US ? TURN_POLL_US : TURN_EAGER_POLL_US);
     }
@@ -224,11 +225,10 @@ static enum store_status empty_log(struct sqlite_store *store)
             return status;
         store->log_is_sound = code == SQLITE_OK;
         if (code == SQLITE_BUSY && clock_monotonic_us() >= deadline_us)
-            return sqlite_refuse(
-                store,
-                "emptying the write-ahead log of %s failed: for %d s others were using it; a "
-                "long audit (`verify`) or another program that reads the file must end first",
-                store->path, EMPTYING_WAIT_MS / 1000);
+            return store_refuse(&store->base,
+                                "emptying the write-ahead log of %s failed: for %d s others were using it; a "
+                                "long audit (`verify`) or another program that reads the file must end first",
+                                store->path, EMPTYING_WAIT_MS / 1000);
         if (code == SQLITE_BUSY) {
             want_log(store, true);
             sleep_us(EMPTYING_PAUSE_MS * 1000);
@@ -237,8 +237,9 @@ static enum store_status empty_log(struct sqlite_store *store)
     return STORE_OK;
 }
 
-enum store_status sqlite_make_log_sound(struct sqlite_store *store)
+static enum store_status make_log_sound(struct store *base)
 {
+    struct sqlite_store *store = sqlite_of(base);
     if (store->log_is_sound)
         return STORE_OK;
     enum store_status status = empty_log(store);
@@ -254,27 +255,23 @@ int sqlite_run(sqlite3_stmt *statement)
     return code;
 }
 
-void sqlite_bind_text(sqlite3_stmt *statement, int index, const char *text)
-{
-    sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
-}
-
 static void roll_back(struct sqlite_store *store)
 {
     for (size_t i = 0; i < SQL_STATEMENTS; i++)
         sqlite3_reset(store->statements[i]);
     if (!sqlite3_get_autocommit(store->db)) /* some failures have rolled back already */
-        sqlite_run(store->statements[SQL_ROLLBACK]);
+        sqlite_run(store->own[OWN_ROLLBACK]);
     CHECK(sqlite3_get_autocommit(store->db));
 }
 
-enum store_status sqlite_write_begin(struct sqlite_store *store, const char *doing)
+static enum store_status write_begin(struct store *base, const char *doing)
 {
+    struct sqlite_store *store = sqlite_of(base);
     CHECK(store->owner_pid == (long)getpid());
     enum store_status status = take_turn(store);
     if (status != STORE_OK)
         return status;
-    if (sqlite_run(store->statements[SQL_BEGIN_WRITE]) == SQLITE_DONE)
+    if (sqlite_run(store->own[OWN_BEGIN_WRITE]) == SQLITE_DONE)
         return STORE_OK;
     status = sqlite_fail(store, doing);
     roll_back(store);
@@ -282,9 +279,10 @@ enum store_status sqlite_write_begin(struct sqlite_store *store, const char *doi
     return status;
 }
 
-enum store_status sqlite_write_end(struct sqlite_store *store, enum store_status status, const char *doing)
+static enum store_status write_end(struct store *base, enum store_status status, const char *doing)
 {
-    if (status == STORE_OK && sqlite_run(store->statements[SQL_COMMIT]) != SQLITE_DONE)
+    struct sqlite_store *store = sqlite_of(base);
+    if (status == STORE_OK && sqlite_run(store->own[OWN_COMMIT]) != SQLITE_DONE)
         status = sqlite_fail(store, doing);
     if (status == STORE_FAILED)
         store->log_is_sound = false;
@@ -302,8 +300,7 @@ static enum store_status snapshot_begin(struct store *base)
     /* BEGIN alone fixes no moment, the first read does. */
     sqlite3_stmt *first_read = store->statements[SQL_POSITION];
     enum store_status status = STORE_OK;
-    if (sqlite_run(store->statements[SQL_BEGIN_READ]) != SQLITE_DONE ||
-        sqlite_run(first_read) != SQLITE_ROW) {
+    if (sqlite_run(store->own[OWN_BEGIN_READ]) != SQLITE_DONE || sqlite_run(first_read) != SQLITE_ROW) {
         status = sqlite_fail(store, "beginning a snapshot");
         roll_back(store);
     }
@@ -312,21 +309,117 @@ static enum store_status snapshot_begin(struct store *base)
 
 static void snapshot_end(struct store *base)
 {
+    roll_back(sqlite_of(base)); /* only reads: nothing to keep */
+}
+
+/* Of other programs too, which the rules cannot know of. */
+static enum store_status nobody_else_wrote(struct store *base, bool *so)
+{
     struct sqlite_store *store = sqlite_of(base);
-    sqlite_audit_forget(store);
-    roll_back(store); /* only reads: nothing to keep */
+    sqlite3_stmt *row = store->own[OWN_DATA_VERSION];
+    bool is_read = sqlite3_step(row) == SQLITE_ROW;
+    int64_t version = is_read ? sqlite3_column_int64(row, 0) : 0;
+    sqlite3_reset(row);
+    *so = is_read && version == store->data_version;
+    store->data_version = version;
+    return is_read ? STORE_OK : sqlite_fail(store, "looking for what others wrote");
 }
 
-enum store_status sqlite_read_begin(struct sqlite_store *store)
+/* --- the rules' statements: a few instructions each, as there are many for each order --- */
+static sqlite3_stmt *statement_of(struct store *store, enum sql_statement statement)
 {
-    return store->base.in_snapshot ? STORE_OK : snapshot_begin(&store->base);
+    return ((struct sqlite_store *)store)->statements[statement];
 }
 
-void sqlite_read_end(struct sqlite_store *store)
+static void bind_int(struct store *store, enum sql_statement statement, int index, int64_t value)
 {
-    if (!store->base.in_snapshot)
-        snapshot_end(&store->base);
+    sqlite3_bind_int64(statement_of(store, statement), index, value);
 }
+
+static void bind_text(struct store *store, enum sql_statement statement, int index, const char *text,
+                      size_t bytes)
+{
+    sqlite3_bind_text(statement_of(store, statement), index, text, (int)bytes, SQLITE_STATIC);
+}
+
+static void bind_blob(struct store *store, enum sql_statement statement, int index, const void *data,
+                      size_t bytes)
+{
+    sqlite3_bind_blob(statement_of(store, statement), index, data, (int)bytes, SQLITE_STATIC);
+}
+
+static enum sql_result result_of(int code)
+{
+    return code == SQLITE_ROW ? SQL_ROW : code == SQLITE_DONE ? SQL_DONE : SQL_FAILED;
+}
+
+static enum sql_result step(struct store *store, enum sql_statement statement)
+{
+    return result_of(sqlite3_step(statement_of(store, statement)));
+}
+
+static void reset(struct store *store, enum sql_statement statement)
+{
+    sqlite3_reset(statement_of(store, statement));
+}
+
+static enum sql_result run_now(struct store *store, enum sql_statement statement)
+{
+    return result_of(sqlite_run(statement_of(store, statement)));
+}
+
+static int64_t changes(struct store *store)
+{
+    return sqlite3_changes(sqlite_of(store)->db);
+}
+
+static int64_t int_at(struct store *store, enum sql_statement statement, int column)
+{
+    return sqlite3_column_int64(statement_of(store, statement), column);
+}
+
+static bool is_null_at(struct store *store, enum sql_statement statement, int column)
+{
+    return sqlite3_column_type(statement_of(store, statement), column) == SQLITE_NULL;
+}
+
+static const char *text_at(struct store *store, enum sql_statement statement, int column, size_t *bytes)
+{
+    sqlite3_stmt *row = statement_of(store, statement);
+    const char *text = (const char *)sqlite3_column_text(row, column);
+    *bytes = (size_t)sqlite3_column_bytes(row, column);
+    return text;
+}
+
+static const void *blob_at(struct store *store, enum sql_statement statement, int column, size_t *bytes)
+{
+    sqlite3_stmt *row = statement_of(store, statement);
+    const void *blob = sqlite3_column_blob(row, column);
+    *bytes = (size_t)sqlite3_column_bytes(row, column);
+    return blob;
+}
+
+static const struct sql_calls calls = {
+    .write_begin = write_begin,
+    .write_end = write_end,
+    .snapshot_begin = snapshot_begin,
+    .snapshot_end = snapshot_end,
+    .make_sound = make_log_sound,
+    .nobody_else_wrote = nobody_else_wrote,
+    .bind_int = bind_int,
+    .bind_text = bind_text,
+    .bind_blob = bind_blob,
+    .step = step,
+    .reset = reset,
+    .changes = changes,
+    .run_later = run_now,
+    .int_at = int_at,
+    .is_null_at = is_null_at,
+    .text_at = text_at,
+    .blob_at = blob_at,
+    .where = where,
+    .fail = fail,
+};
 
 /* --- the URL --- */
 /* sqlite:PATH or sqlite:///PATH. A relative path gets "./" in front, so that SQLite cannot take it for
@@ -381,8 +474,9 @@ static enum store_status create_private_file(struct sqlite_store *store)
 {
     int fd = open(store->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 && errno != EEXIST)
-        return sqlite_refuse(
-            store, "creating %s failed: %s; its folder must exist, have room and be writable for this user",
+        return store_refuse(
+            &store->base,
+            "creating %s failed: %s; its folder must exist, have room and be writable for this user",
             store->path, strerror(errno));
     if (fd >= 0)
         close(fd);
@@ -395,9 +489,10 @@ static enum store_status open_lock_file(struct sqlite_store *store)
     snprintf(path, sizeof path, "%s" LOCK_SUFFIX, store->path);
     store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (store->lock_fd < 0)
-        return sqlite_refuse(
-            store, "opening %s failed: %s; its folder must exist, have room and be writable for this user",
-            path, strerror(errno));
+        return store_refuse(
+            &store->base,
+            "opening %s failed: %s; its folder must exist, have room and be writable for this user", path,
+            strerror(errno));
     return take_turn(store);
 }
 
@@ -411,12 +506,13 @@ static enum store_status identify(struct sqlite_store *store, int64_t *version)
         return sqlite_fail(store, "opening the database");
     bool is_new = application == 0 && *version == 0 && tables == 0;
     if (!is_new && application != APPLICATION_ID)
-        return sqlite_refuse(store, "%s is the database of another program; name another file", store->path);
+        return store_refuse(&store->base, "%s is the database of another program; name another file",
+                            store->path);
     if (*version > SCHEMA_VERSION)
-        return sqlite_refuse(store,
-                             "%s is of version %lld, made by a newer Doorbuster than this one, which knows "
-                             "versions up to %lld",
-                             store->path, (long long)*version, (long long)SCHEMA_VERSION);
+        return store_refuse(&store->base,
+                            "%s is of version %lld, made by a newer Doorbuster than this one, which knows "
+                            "versions up to %lld",
+                            store->path, (long long)*version, (long long)SCHEMA_VERSION);
     return STORE_OK;
 }
 
@@ -442,14 +538,26 @@ static enum store_status migrate(struct sqlite_store *store, int64_t version)
     return status;
 }
 
+static bool prepare(struct sqlite_store *store, const char *sql, sqlite3_stmt **statement)
+{
+    return sqlite3_prepare_v3(store->db, sql, -1, SQLITE_PREPARE_PERSISTENT, statement, NULL) == SQLITE_OK;
+}
+
 static enum store_status prepare_statements(struct sqlite_store *store)
 {
-    for (size_t i = 0; i < SQL_STATEMENTS; i++) {
-        if (sqlite3_prepare_v3(store->db, sqlite_statements[i], -1, SQLITE_PREPARE_PERSISTENT,
-                               &store->statements[i], NULL) != SQLITE_OK)
-            return sqlite_fail(store, "reading the schema");
-    }
-    return STORE_OK;
+    static const char *const own[OWN_STATEMENTS] = {
+        [OWN_BEGIN_WRITE] = "BEGIN IMMEDIATE",
+        [OWN_BEGIN_READ] = "BEGIN",
+        [OWN_COMMIT] = "COMMIT",
+        [OWN_ROLLBACK] = "ROLLBACK",
+        [OWN_DATA_VERSION] = "PRAGMA data_version",
+    };
+    bool prepared = true;
+    for (size_t i = 0; i < OWN_STATEMENTS && prepared; i++)
+        prepared = prepare(store, own[i], &store->own[i]);
+    for (size_t i = 0; i < SQL_STATEMENTS && prepared; i++)
+        prepared = prepare(store, sql_statements[i], &store->statements[i]);
+    return prepared ? STORE_OK : sqlite_fail(store, "reading the schema");
 }
 
 /* One statement may take long: a rebuild adds up all that the buyers of limited products have, over all orders, before its first row. */
@@ -466,7 +574,7 @@ static enum store_status open_handle(struct sqlite_store *store, int flags)
     int code = sqlite3_open_v2(store->path, &store->db,
                                flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, faulty_vfs_name());
     if (store->db == NULL)
-        return sqlite_refuse(store, "opening %s failed: out of memory", store->path);
+        return store_refuse(&store->base, "opening %s failed: out of memory", store->path);
     if (code != SQLITE_OK)
         return sqlite_fail(store, "opening the database");
     sqlite3_extended_result_codes(store->db, 1);
@@ -513,16 +621,18 @@ static enum store_status open_reader(struct sqlite_store *store)
 {
     int64_t version;
     if (access(store->path, F_OK) != 0)
-        return sqlite_refuse(store, "there is no store at %s: %s; the server makes it at its first start",
-                             store->path, strerror(errno));
+        return store_refuse(&store->base,
+                            "there is no store at %s: %s; the server makes it at its first start",
+                            store->path, strerror(errno));
     enum store_status status = open_handle(store, SQLITE_OPEN_READONLY);
     if (status == STORE_OK)
         status = identify(store, &version);
     if (status != STORE_OK)
         return status;
     if (version < SCHEMA_VERSION)
-        return sqlite_refuse(store, "%s has not been set up by this version yet; start the server on it once",
-                             store->path);
+        return store_refuse(&store->base,
+                            "%s has not been set up by this version yet; start the server on it once",
+                            store->path);
     sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     return prepare_statements(store);
 }
@@ -535,14 +645,14 @@ static void close_store(struct store *base)
     bool has_turn = store->lock_fd >= 0 && take_turn(store) == STORE_OK;
     if (!has_turn && store->db != NULL)
         sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    sqlite_audit_forget(store);
     for (size_t i = 0; i < SQL_STATEMENTS; i++)
         sqlite3_finalize(store->statements[i]);
+    for (size_t i = 0; i < OWN_STATEMENTS; i++)
+        sqlite3_finalize(store->own[i]);
     CHECK(sqlite3_close(store->db) == SQLITE_OK);
     if (store->lock_fd >= 0)
         close(store->lock_fd); /* gives the turn up too */
-    sqlite_books_free(&store->books);
-    sqlite_counter_free(store);
+    store_free_kept(base);
     free(store);
 }
 
@@ -556,6 +666,7 @@ static enum store_status open_store(struct store **out, const char *url, enum st
         return STORE_FAILED;
     }
     store->base.driver = &sqlite_driver;
+    store->base.sql = &calls;
     store->base.mode = mode;
     store->lock_fd = -1;
     store->owner_pid = (long)getpid();
@@ -578,44 +689,7 @@ const struct store_driver sqlite_driver = {
     .url_is_valid = url_is_valid,
     .path = url_to_path,
     .back_up = sqlite_back_up,
-    .begin_anew = sqlite_begin_anew,
     .pack = sqlite_pack,
     .open = open_store,
     .close = close_store,
-    .add_user = sqlite_add_user,
-    .find_user = sqlite_find_user,
-    .find_user_by_id = sqlite_find_user_by_id,
-    .update_user = sqlite_update_user,
-    .add_product = sqlite_add_product,
-    .find_product = sqlite_find_product,
-    .find_product_by_name = sqlite_find_product_by_name,
-    .rename_product = sqlite_rename_product,
-    .products = sqlite_products,
-    .find_order = sqlite_find_order,
-    .catalog_size = sqlite_catalog_size,
-    .order_parts = sqlite_order_parts,
-    .latest_orders = sqlite_latest_orders,
-    .orders_of = sqlite_orders_of,
-    .find_requests = sqlite_find_requests,
-    .position = sqlite_position,
-    .raise_epoch = sqlite_raise_epoch,
-    .skip_to = sqlite_skip_to,
-    .record = sqlite_record,
-    .take_over = sqlite_take_over,
-    .sell = sqlite_sell,
-    .change_stock = sqlite_change_stock,
-    .change_price = sqlite_change_price,
-    .change_window = sqlite_change_window,
-    .cancel = sqlite_cancel,
-    .stock_at = sqlite_stock_at,
-    .each_buyer = sqlite_each_buyer,
-    .each_key = sqlite_each_key,
-    .each_change_key = sqlite_each_change_key,
-    .audit_log = sqlite_audit_log,
-    .audit_row_at = sqlite_audit_row_at,
-    .audit_chain = sqlite_audit_chain,
-    .snapshot_begin = snapshot_begin,
-    .snapshot_end = snapshot_end,
-    .audit_product = sqlite_audit_product,
-    .audit_orders = sqlite_audit_orders,
 };

@@ -8,7 +8,7 @@
  * beside 2,000 commits a second: the slowest commit took 9 ms so, 75 ms in one step, 46 ms with VACUUM INTO (and 99 of a hundred less than 1.8, 4.3, 2.2 ms;
  * 1.2 without any; noisy). While the snapshot lasts the write-ahead log only grows, so a large file takes larger steps.
  *
- * A writer that has just begun, or failed, must empty that log first (sqlite_make_log_sound()), and cannot while the snapshot lasts: the sale would stand
+ * A writer that has just begun, or failed, must empty that log first (sql_make_sound()), and cannot while the snapshot lasts: the sale would stand
  * still for as long as the copy takes. So it says that it waits, and the copy gives its snapshot up and begins again afterwards.
  *
  * What fails is a sentence in store_error(), and there is no copy. */
@@ -30,7 +30,6 @@
 #define REST_NS 2000000
 #define TRIES_MAX 20
 #define STAND_ASIDE_MS 30000
-#define EPOCHS_SKIPPED "1000000" /* more than a store attaches in the time that a backup misses */
 
 struct copy {
     struct sqlite_store *store; /* it is made of this */
@@ -43,8 +42,8 @@ struct copy {
 
 static enum store_status copy_failed(const struct copy *copy, const char *why)
 {
-    return sqlite_refuse(copy->store, "backing up %.200s to %.200s failed: %s", copy->store->path, copy->path,
-                         why);
+    return store_refuse(&copy->store->base, "backing up %.200s to %.200s failed: %s", copy->store->path,
+                        copy->path, why);
 }
 
 static enum store_status open_copy(struct copy *copy, const char *settings)
@@ -154,13 +153,13 @@ static enum store_status check_copy(struct copy *copy)
 static enum store_status copy_snapshot(struct copy *copy, struct store_position *position)
 {
     copy->gives_way = false;
-    enum store_status status = sqlite_read_begin(copy->store);
+    enum store_status status = sql_read_begin(&copy->store->base);
     if (status != STORE_OK)
         return status;
-    status = sqlite_position(&copy->store->base, position);
+    status = store_position(&copy->store->base, position);
     if (status == STORE_OK)
         status = make_copy(copy);
-    sqlite_read_end(copy->store);
+    sql_read_end(&copy->store->base);
     return status;
 }
 
@@ -194,24 +193,6 @@ enum store_status sqlite_back_up(struct store *base, const char *path, struct st
         unlink(path);
     close(copy.fd);
     return status;
-}
-
-enum store_status sqlite_begin_anew(struct store *base)
-{
-    static const char doing[] = "marking a restored store";
-    struct sqlite_store *store = sqlite_of(base);
-    enum store_status status = sqlite_write_begin(store, doing);
-    if (status != STORE_OK)
-        return status;
-    if (sqlite3_exec(store->db,
-                     "UPDATE state SET epoch = epoch + " EPOCHS_SKIPPED
-                     ", store_id = CASE seller WHEN 1 THEN random() ELSE store_id END"
-                     ", ids_given = " SQLITE_IDS_SKIPPED
-                     " + max(ids_given, (SELECT coalesce(max(id), 0) FROM users),"
-                     " (SELECT coalesce(max(id), 0) FROM products)) WHERE one = 1",
-                     NULL, NULL, NULL) != SQLITE_OK)
-        status = sqlite_fail(store, doing);
-    return sqlite_write_end(store, status, doing);
 }
 
 /* To leave the write-ahead log behind, SQLite must be the only one who has the file open. */

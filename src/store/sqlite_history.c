@@ -10,7 +10,7 @@
 
 static const char doing[] = "writing the audit log of what was before it";
 
-enum { CHANGES, ORDERS, APPEND, DROP, STATEMENTS };
+enum { CHANGES, ORDERS, DROP, STATEMENTS };
 static const char *const sql[STATEMENTS] = {
     [CHANGES] =
         "SELECT log_epoch, log_n, at_ms, product_id, delta, cause, applied, actor, note FROM stock_changes"
@@ -23,15 +23,15 @@ static const char *const sql[STATEMENTS] = {
 struct history {
     struct sqlite_store *store;
     sqlite3_stmt *statements[STATEMENTS];
-    struct sqlite_books books; /* stock only */
-    struct sqlite_chain chain;
+    struct store_books books; /* stock only */
+    struct store_chain chain;
     struct log_position last_sale; /* of the sales not written yet */
     int64_t last_sale_at_ms;
 };
 
 static enum store_status out_of_memory(struct history *history)
 {
-    return sqlite_refuse(history->store, "%s in %s failed: out of memory", doing, history->store->path);
+    return store_refuse(&history->store->base, "%s in %s failed: out of memory", doing, history->store->path);
 }
 
 static struct log_position position_of(sqlite3_stmt *row)
@@ -42,7 +42,7 @@ static struct log_position position_of(sqlite3_stmt *row)
 
 static enum store_status append(struct history *history, struct store_audit_row *row)
 {
-    return sqlite_chain_append(&history->chain, history->statements[APPEND], row)
+    return store_chain_append(&history->store->base, &history->chain, row)
                ? STORE_OK
                : sqlite_fail(history->store, doing);
 }
@@ -51,7 +51,7 @@ static enum store_status write_sales(struct history *history)
 {
     enum store_status status = STORE_OK;
     for (size_t i = 0; i < history->books.moved_count && status == STORE_OK; i++) {
-        const struct sqlite_book *book = sqlite_books_find(&history->books, history->books.moved[i]);
+        const struct store_book *book = store_books_find(&history->books, history->books.moved[i]);
         struct store_audit_row row = {.at_ms = history->last_sale_at_ms,
                                       .position = history->last_sale,
                                       .product_id = book->product_id,
@@ -65,19 +65,19 @@ static enum store_status write_sales(struct history *history)
                  (long long)book->first_order_id, (long long)book->last_order_id);
         status = append(history, &row);
     }
-    sqlite_books_settle(&history->books);
+    store_books_settle(&history->books);
     return status;
 }
 
 static enum store_status count_sale(struct history *history, sqlite3_stmt *order)
 {
-    struct sqlite_book *book = sqlite_books_find(&history->books, sqlite3_column_int64(order, 5));
+    struct store_book *book = store_books_find(&history->books, sqlite3_column_int64(order, 5));
     if (book == NULL)
         return out_of_memory(history);
     int64_t quantity = sqlite3_column_int64(order, 6);
     book->stock -= quantity;
-    sqlite_books_move(&history->books, book, -quantity, sqlite3_column_int64(order, 3),
-                      sqlite3_column_int64(order, 4));
+    store_books_move(&history->books, book, -quantity, sqlite3_column_int64(order, 3),
+                     sqlite3_column_int64(order, 4));
     history->last_sale = position_of(order);
     history->last_sale_at_ms = sqlite3_column_int64(order, 2);
     return STORE_OK;
@@ -101,7 +101,7 @@ static enum store_status count_sales(struct history *history, const struct log_p
 static enum store_status write_change(struct history *history)
 {
     sqlite3_stmt *change = history->statements[CHANGES];
-    struct sqlite_book *book = sqlite_books_find(&history->books, sqlite3_column_int64(change, 3));
+    struct store_book *book = store_books_find(&history->books, sqlite3_column_int64(change, 3));
     if (book == NULL)
         return out_of_memory(history);
     struct store_audit_row row = {.at_ms = sqlite3_column_int64(change, 2),
@@ -135,14 +135,15 @@ static enum store_status merge(struct history *history)
     return status == STORE_OK ? count_sales(history, NULL, &more_orders) : status;
 }
 
+/* Of the rules' statements the one that appends to the audit log, as it is now: a later migration makes the table anew. */
 static bool prepare(struct history *history)
 {
-    for (size_t i = 0; i < STATEMENTS; i++) {
-        const char *text = i == APPEND ? sqlite_statements[SQL_ADD_AUDIT_ROW] : sql[i];
-        if (sqlite3_prepare_v2(history->store->db, text, -1, &history->statements[i], NULL) != SQLITE_OK)
-            return false;
-    }
-    return true;
+    sqlite3 *db = history->store->db;
+    bool prepared = sqlite3_prepare_v2(db, sql_statements[SQL_ADD_AUDIT_ROW], -1,
+                                       &history->store->statements[SQL_ADD_AUDIT_ROW], NULL) == SQLITE_OK;
+    for (size_t i = 0; i < STATEMENTS && prepared; i++)
+        prepared = sqlite3_prepare_v2(db, sql[i], -1, &history->statements[i], NULL) == SQLITE_OK;
+    return prepared;
 }
 
 enum store_status sqlite_write_history(struct sqlite_store *store)
@@ -155,6 +156,8 @@ enum store_status sqlite_write_history(struct sqlite_store *store)
         status = sqlite_fail(store, doing);
     for (size_t i = 0; i < STATEMENTS; i++)
         sqlite3_finalize(history.statements[i]);
-    sqlite_books_free(&history.books);
+    sqlite3_finalize(store->statements[SQL_ADD_AUDIT_ROW]);
+    store->statements[SQL_ADD_AUDIT_ROW] = NULL;
+    store_books_free(&history.books);
     return status;
 }

@@ -30,7 +30,7 @@
 #define SERVER 0xabc
 #define RUN 0xd
 #define RESOURCE "1"
-#define KEY REDLOCK_KEY_PREFIX RESOURCE
+#define KEY "{doorbuster}:lock:" RESOURCE
 
 /* One who wants the lock: a worker with a lease. */
 struct contender {

@@ -481,7 +481,7 @@ static size_t confirmed(void)
 static const char *lock_key(int64_t product)
 {
     static char key[64];
-    snprintf(key, sizeof key, KEY_LOCK_PREFIX "%" PRId64, product);
+    snprintf(key, sizeof key, "%s%" PRId64, gate_keys.lock, product);
     return key;
 }
 

@@ -3,6 +3,8 @@
 
 #include "doorbuster/gate_place.h"
 
+#include "keys.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -146,12 +148,56 @@ static void test_endless_address(void **state)
     refuse(list, "is no node's address");
 }
 
+/* --- shops ---------------------------------------------------------------------------------------------------------------------- */
+static void test_every_name_of_a_shop_has_its_hash_tag(void **state)
+{
+    static const struct {
+        const char *key, *name;
+    } names[] = {{gate_keys.head, "{Shop_1-x}:head"},        {gate_keys.log, "{Shop_1-x}:log"},
+                 {gate_keys.product, "{Shop_1-x}:product:"}, {gate_keys.cancelled, "{Shop_1-x}:cancelled:"},
+                 {gate_keys.lock_news, "{Shop_1-x}:locks"},  {gate_keys.all, "{Shop_1-x}:*"}};
+    (void)state;
+    assert_string_equal(gate_keys.stock_news, "{doorbuster}:stock");
+    assert_string_equal(gate_keys.ordered, "{doorbuster}:idem:");
+    assert_true(gate_use_shop("Shop_1-x", error, sizeof error));
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        assert_string_equal(names[i].key, names[i].name);
+    }
+    for (const char *at = (const char *)&gate_keys; at < (const char *)(&gate_keys + 1);
+         at += GATE_KEY_BYTES) {
+        assert_memory_equal(at, "{Shop_1-x}:", strlen("{Shop_1-x}:"));
+    }
+    assert_true(gate_use_shop("abcdefghijklmnopqrstuvwxyz-abcde", error, sizeof error));
+    assert_string_equal(gate_keys.node_stock, "{abcdefghijklmnopqrstuvwxyz-abcde}:stock:");
+    assert_true(gate_use_shop(GATE_SHOP_DEFAULT, error, sizeof error));
+    assert_string_equal(gate_keys.head, "{doorbuster}:head");
+}
+
+static void test_what_is_no_name_of_a_shop(void **state)
+{
+    static const char *const bad[] = {
+        "", "a b", "a}", "{a", "*", "a:b", "caf\303\251", "%s", "abcdefghijklmnopqrstuvwxyz-abcdef"};
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (gate_use_shop(bad[i], error, sizeof error)) {
+            fail_msg("\"%s\" was taken", bad[i]);
+        }
+        assert_non_null(strstr(error, "1 to 32 letters, digits, '_' and '-'"));
+    }
+    assert_string_equal(gate_keys.head, "{doorbuster}:head");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),           cmocka_unit_test(test_a_list),
-        cmocka_unit_test(test_private_nodes),   cmocka_unit_test(test_lists_that_are_none),
-        cmocka_unit_test(test_none_twice),      cmocka_unit_test(test_passwords_are_not_shown),
+        cmocka_unit_test(test_every_name_of_a_shop_has_its_hash_tag),
+        cmocka_unit_test(test_what_is_no_name_of_a_shop),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_a_list),
+        cmocka_unit_test(test_private_nodes),
+        cmocka_unit_test(test_lists_that_are_none),
+        cmocka_unit_test(test_none_twice),
+        cmocka_unit_test(test_passwords_are_not_shown),
         cmocka_unit_test(test_endless_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

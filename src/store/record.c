@@ -1,104 +1,122 @@
-/* The recorder's half of the SQLite driver: its position, its epoch, and runs of log entries.
+/* The recorder's half of the store: its position, its epoch, and runs of log entries.
  *
- * Runs in the recorder process (positions: anywhere); where there is no sales log, sqlite_apply_run() is called by whoever sells. Owns nothing: the table of books is sqlite_books.c's.
+ * Runs in the recorder process (positions: anywhere); where there is no sales log, store_apply_run() is called by whoever sells. Owns nothing: the table of books is books.c's.
  *
  * A run is one transaction: the position moves by compare-and-set first, so that a recorder that was fenced
  * off does no work; each product's book is read at its first mention (in this run, or one before it), entries are applied to it in log order,
  * and it is written back once. Order ids only rise; the first id is compared with the last in the store.
  *
  * An order takes all its parts or none. Behind each entry the audit log gets one row for each product that it moved, chained to the row before
- * (sqlite_audit_log.c); the end of the chain is read once a run.
+ * (audit_log.c); the end of the chain is read once a run.
  *
  * What does not fit never stops the recorder, as it would stop for ever: a sale without stock becomes a
  * rejected order, a change or cancellation that does not fit is kept as not applied, an order id that is not new is
  * refused without a row; the last two are logged. Only the store itself can fail a run, and then nothing of
  * it stays. */
-#include "sqlite.h"
+#include "sql.h"
 
+#include "doorbuster/check.h"
 #include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/text.h"
 
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 
 static const char doing[] = "writing sales";
 
 /* --- position and epoch --- */
-enum store_status sqlite_position(struct store *base, struct store_position *out)
+enum store_status store_position(struct store *store, struct store_position *out)
 {
-    struct sqlite_store *store = sqlite_of(base);
-    sqlite3_stmt *row = store->statements[SQL_POSITION];
+    const enum sql_statement row = SQL_POSITION;
     enum store_status status = STORE_OK;
-    if (sqlite3_step(row) == SQLITE_ROW) {
-        out->epoch = (uint64_t)sqlite3_column_int64(row, 0);
-        out->recorded.epoch = (uint64_t)sqlite3_column_int64(row, 1);
-        out->recorded.n = (uint64_t)sqlite3_column_int64(row, 2);
-        out->last_order_id = sqlite3_column_int64(row, 3); /* NULL of an empty table reads as 0 */
-        out->store_id = sqlite3_column_int64(row, 4);
-        out->seller = sqlite3_column_int(row, 5) != 0 ? STORE_SOLD_BY_REDLOCK : STORE_SOLD_BY_LUA;
+    if (sql_step(store, row) == SQL_ROW) {
+        out->epoch = (uint64_t)sql_int(store, row, 0);
+        out->recorded.epoch = (uint64_t)sql_int(store, row, 1);
+        out->recorded.n = (uint64_t)sql_int(store, row, 2);
+        out->last_order_id = sql_int(store, row, 3); /* NULL of an empty table reads as 0 */
+        out->store_id = sql_int(store, row, 4);
+        out->seller = sql_int(store, row, 5) != 0 ? STORE_SOLD_BY_REDLOCK : STORE_SOLD_BY_LUA;
     } else {
-        status = sqlite_fail(store, "reading the position");
+        status = sql_fail(store, "reading the position");
     }
-    sqlite3_reset(row);
+    sql_reset(store, row);
     return status;
 }
 
-static enum store_status write_epoch(struct sqlite_store *store, uint64_t from, uint64_t to)
+static enum store_status write_epoch(struct store *store, uint64_t from, uint64_t to)
 {
-    sqlite3_stmt *statement = store->statements[SQL_RAISE_EPOCH];
-    sqlite3_bind_int64(statement, 1, (int64_t)from);
-    sqlite3_bind_int64(statement, 2, (int64_t)to);
-    if (sqlite_run(statement) != SQLITE_DONE)
-        return sqlite_fail(store, "raising the epoch");
-    return sqlite3_changes(store->db) == 1 ? STORE_OK : STORE_FENCED;
+    const enum sql_statement statement = SQL_RAISE_EPOCH;
+    sql_bind_int(store, statement, 1, (int64_t)from);
+    sql_bind_int(store, statement, 2, (int64_t)to);
+    if (sql_run(store, statement) != SQL_DONE)
+        return sql_fail(store, "raising the epoch");
+    return sql_changes(store) == 1 ? STORE_OK : STORE_FENCED;
 }
 
-enum store_status sqlite_raise_epoch(struct store *base, uint64_t from, uint64_t to)
+enum store_status store_raise_epoch(struct store *store, uint64_t from, uint64_t to)
 {
-    struct sqlite_store *store = sqlite_of(base);
+    CHECK(store_may_write(store));
     if (from >= INT64_MAX || to > INT64_MAX)
         return STORE_FENCED; /* no store can hold such an epoch */
-    enum store_status status = sqlite_make_log_sound(store);
+    enum store_status status = sql_make_sound(store);
     if (status == STORE_OK)
-        status = sqlite_write_begin(store, "raising the epoch");
-    return status == STORE_OK ? sqlite_write_end(store, write_epoch(store, from, to), "raising the epoch")
+        status = sql_write_begin(store, "raising the epoch");
+    return status == STORE_OK ? sql_write_end(store, write_epoch(store, from, to), "raising the epoch")
                               : status;
+}
+
+/* --- beginning anew --- */
+static enum store_status write_anew(struct store *store, const char *doing_so)
+{
+    int64_t id;
+    randombytes_buf(&id, sizeof id);
+    sql_bind_int(store, SQL_BEGIN_ANEW, 1, id);
+    return sql_run(store, SQL_BEGIN_ANEW) == SQL_DONE ? STORE_OK : sql_fail(store, doing_so);
+}
+
+enum store_status store_begin_anew(struct store *store)
+{
+    static const char marking[] = "marking a restored store";
+    CHECK(store_may_write(store));
+    enum store_status status = sql_write_begin(store, marking);
+    return status == STORE_OK ? sql_write_end(store, write_anew(store, marking), marking) : status;
 }
 
 /* --- a run --- */
 struct run {
-    struct sqlite_store *store;
+    struct store *store;
     int64_t last_order_id;
-    struct sqlite_chain chain;
+    struct store_chain chain;
     int64_t *rejected;
     size_t *rejected_count;
 };
 
-static enum store_status move_position(struct sqlite_store *store, uint64_t epoch, struct log_position from,
+static enum store_status move_position(struct store *store, uint64_t epoch, struct log_position from,
                                        struct log_position to)
 {
-    sqlite3_stmt *statement = store->statements[SQL_MOVE_POSITION];
-    sqlite3_bind_int64(statement, 1, (int64_t)epoch);
-    sqlite3_bind_int64(statement, 2, (int64_t)from.epoch);
-    sqlite3_bind_int64(statement, 3, (int64_t)from.n);
-    sqlite3_bind_int64(statement, 4, (int64_t)to.epoch);
-    sqlite3_bind_int64(statement, 5, (int64_t)to.n);
-    if (sqlite_run(statement) != SQLITE_DONE)
-        return sqlite_fail(store, doing);
-    return sqlite3_changes(store->db) == 1 ? STORE_OK : STORE_FENCED;
+    const enum sql_statement statement = SQL_MOVE_POSITION;
+    sql_bind_int(store, statement, 1, (int64_t)epoch);
+    sql_bind_int(store, statement, 2, (int64_t)from.epoch);
+    sql_bind_int(store, statement, 3, (int64_t)from.n);
+    sql_bind_int(store, statement, 4, (int64_t)to.epoch);
+    sql_bind_int(store, statement, 5, (int64_t)to.n);
+    if (sql_run(store, statement) != SQL_DONE)
+        return sql_fail(store, doing);
+    return sql_changes(store) == 1 ? STORE_OK : STORE_FENCED;
 }
 
-enum store_status sqlite_skip_to(struct store *base, uint64_t epoch, struct log_position from,
-                                 struct log_position to)
+enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_position from,
+                                struct log_position to)
 {
     static const char skipping[] = "moving the position";
-    struct sqlite_store *store = sqlite_of(base);
+    CHECK(store_may_write(store));
     if (log_position_compare(from, to) >= 0)
-        return sqlite_refuse(store, "%s in %s failed: it is at %llu-%llu already", skipping, store->path,
-                             (unsigned long long)from.epoch, (unsigned long long)from.n);
-    enum store_status status = sqlite_write_begin(store, skipping);
-    return status == STORE_OK ? sqlite_write_end(store, move_position(store, epoch, from, to), skipping)
+        return store_refuse(store, "%s in %s failed: it is at %llu-%llu already", skipping, sql_where(store),
+                            (unsigned long long)from.epoch, (unsigned long long)from.n);
+    enum store_status status = sql_write_begin(store, skipping);
+    return status == STORE_OK ? sql_write_end(store, move_position(store, epoch, from, to), skipping)
                               : status;
 }
 
@@ -113,9 +131,7 @@ static void begin_row(struct store_audit_row *row, const struct log_entry *entry
 
 static enum store_status append_row(struct run *run, struct store_audit_row *row)
 {
-    return sqlite_chain_append(&run->chain, run->store->statements[SQL_ADD_AUDIT_ROW], row)
-               ? STORE_OK
-               : sqlite_fail(run->store, doing);
+    return store_chain_append(run->store, &run->chain, row) ? STORE_OK : sql_fail(run->store, doing);
 }
 
 /* "order 42", "orders 42 to 97". */
@@ -131,10 +147,10 @@ static void name_orders(char out[SALES_LOG_NOTE_BYTES], int64_t first, int64_t l
 static enum store_status append_moves(struct run *run, const struct log_entry *entry, const char *cause,
                                       bool applied, int64_t actor)
 {
-    struct sqlite_books *books = &run->store->books;
+    struct store_books *books = &run->store->books;
     enum store_status status = STORE_OK;
     for (size_t i = 0; i < books->moved_count && status == STORE_OK; i++) {
-        const struct sqlite_book *book = sqlite_books_find(books, books->moved[i]);
+        const struct store_book *book = store_books_find(books, books->moved[i]);
         struct store_audit_row row;
         begin_row(&row, entry, book->product_id, cause);
         row.delta = book->moved;
@@ -145,7 +161,7 @@ static enum store_status append_moves(struct run *run, const struct log_entry *e
         name_orders(row.note, book->first_order_id, book->last_order_id);
         status = append_row(run, &row);
     }
-    sqlite_books_settle(books);
+    store_books_settle(books);
     return status;
 }
 
@@ -160,53 +176,50 @@ static void set_reason(struct store_audit_row *row, int64_t actor, const char *n
 }
 
 /* --- orders --- */
-static bool insert_parts(struct sqlite_store *store, const struct sale_order *order)
+static bool insert_parts(struct store *store, const struct sale_order *order)
 {
-    sqlite3_stmt *statement = store->statements[SQL_ADD_ORDER_PART];
-    sqlite3_bind_int64(statement, 1, order->id);
+    const enum sql_statement statement = SQL_ADD_ORDER_PART;
     for (size_t i = 1; i < order_part_count(order); i++) {
         struct order_part part = order_part_at(order, i);
-        sqlite3_bind_int64(statement, 2, (int64_t)i);
-        sqlite3_bind_int64(statement, 3, part.product_id);
-        sqlite3_bind_int64(statement, 4, part.quantity);
-        sqlite3_bind_int64(statement, 5, part.unit_price);
-        sqlite3_bind_int64(statement, 6, part.remaining);
-        sqlite3_bind_int(statement, 7, part.is_component);
-        if (sqlite_run(statement) != SQLITE_DONE)
+        sql_bind_int(store, statement, 1, order->id);
+        sql_bind_int(store, statement, 2, (int64_t)i);
+        sql_bind_int(store, statement, 3, part.product_id);
+        sql_bind_int(store, statement, 4, part.quantity);
+        sql_bind_int(store, statement, 5, part.unit_price);
+        sql_bind_int(store, statement, 6, part.remaining);
+        sql_bind_int(store, statement, 7, part.is_component);
+        if (sql_run_later(store, statement) != SQL_DONE)
             return false;
     }
     return true;
 }
 
-static bool insert_order(struct sqlite_store *store, const struct log_entry *entry,
-                         const struct sale_order *order, enum order_state state)
+static bool insert_order(struct store *store, const struct log_entry *entry, const struct sale_order *order,
+                         enum order_state state)
 {
-    sqlite3_stmt *statement = store->statements[SQL_ADD_ORDER];
-    sqlite3_bind_int64(statement, 1, order->id);
-    sqlite3_bind_int(statement, 2, (int)state);
-    sqlite3_bind_int64(statement, 3, order->request);
-    sqlite3_bind_int64(statement, 4, order->user_id);
-    sqlite3_bind_int64(statement, 5, order->product_id);
-    sqlite3_bind_int64(statement, 6, order->quantity);
-    sqlite3_bind_int64(statement, 7, order->unit_price);
-    sqlite3_bind_int64(statement, 8, order->remaining);
-    sqlite3_bind_int64(statement, 9, entry->at_ms);
-    sqlite3_bind_int64(statement, 10, (int64_t)entry->position.epoch);
-    sqlite3_bind_int64(statement, 11, (int64_t)entry->position.n);
-    if (order->key == NULL)
-        sqlite3_bind_null(statement, 12);
-    else
-        sqlite3_bind_text(statement, 12, order->key, (int)order->key_bytes, SQLITE_STATIC);
-    sqlite3_bind_int64(statement, 13, (int64_t)order_part_count(order));
-    return sqlite_run(statement) == SQLITE_DONE && insert_parts(store, order);
+    const enum sql_statement statement = SQL_ADD_ORDER;
+    sql_bind_int(store, statement, 1, order->id);
+    sql_bind_int(store, statement, 2, (int)state);
+    sql_bind_int(store, statement, 3, order->request);
+    sql_bind_int(store, statement, 4, order->user_id);
+    sql_bind_int(store, statement, 5, order->product_id);
+    sql_bind_int(store, statement, 6, order->quantity);
+    sql_bind_int(store, statement, 7, order->unit_price);
+    sql_bind_int(store, statement, 8, order->remaining);
+    sql_bind_int(store, statement, 9, entry->at_ms);
+    sql_bind_int(store, statement, 10, (int64_t)entry->position.epoch);
+    sql_bind_int(store, statement, 11, (int64_t)entry->position.n);
+    sql_bind_text(store, statement, 12, order->key, order->key_bytes);
+    sql_bind_int(store, statement, 13, (int64_t)order_part_count(order));
+    return sql_run_later(store, statement) == SQL_DONE && insert_parts(store, order);
 }
 
 /* Takes the first `count` parts back out of the books, which have them all. */
-static void unsell_parts(struct sqlite_store *store, const struct sale_order *order, size_t count)
+static void unsell_parts(struct store *store, const struct sale_order *order, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         struct order_part part = order_part_at(order, i);
-        sqlite_book_unsell(sqlite_books_find(&store->books, part.product_id), part.quantity);
+        store_book_unsell(store_books_find(&store->books, part.product_id), part.quantity);
     }
 }
 
@@ -227,26 +240,26 @@ static bool is_expected(struct expected *expected, const struct order_part *comp
 }
 
 /* Takes one part, *fits, if it is what must come here, at its price, and there is so much of it. */
-static enum store_status sell_part(struct sqlite_store *store, const struct order_part *part,
+static enum store_status sell_part(struct store *store, const struct order_part *part,
                                    struct expected *expected, bool *fits)
 {
-    struct sqlite_book *book = sqlite_book_of(store, part->product_id);
+    struct store_book *book = store_book_of(store, part->product_id);
     if (book == NULL)
         return STORE_FAILED;
     *fits = part->is_component ? is_expected(expected, part) && !book->is_bundle
                                : expected->met == expected->count;
     if (*fits && book->is_bundle) {
         *expected = (struct expected){.bundles = part->quantity};
-        if (sqlite_components(store, part->product_id, expected->components, &expected->count) != STORE_OK)
+        if (store_components(store, part->product_id, expected->components, &expected->count) != STORE_OK)
             return STORE_FAILED;
     }
     *fits = *fits && part->unit_price == (part->is_component ? 0 : book->price) &&
-            sqlite_book_sell(book, part->quantity);
+            store_book_sell(book, part->quantity);
     return STORE_OK;
 }
 
 /* All parts or none. */
-static enum store_status sell_parts(struct sqlite_store *store, const struct sale_order *order, bool *sold)
+static enum store_status sell_parts(struct store *store, const struct sale_order *order, bool *sold)
 {
     struct expected expected = {.count = 0};
     *sold = false;
@@ -266,14 +279,13 @@ static enum store_status sell_parts(struct sqlite_store *store, const struct sal
     return STORE_OK;
 }
 
-static void move_parts(struct sqlite_store *store, const struct log_entry *entry,
-                       const struct sale_order *order)
+static void move_parts(struct store *store, const struct log_entry *entry, const struct sale_order *order)
 {
     for (size_t i = 0; i < order_part_count(order); i++) {
         struct order_part part = order_part_at(order, i);
-        struct sqlite_book *book = sqlite_books_find(&store->books, part.product_id);
-        sqlite_book_touch(book, BOOK_SOLD, entry->at_ms);
-        sqlite_books_move(&store->books, book, -part.quantity, order->id, order->user_id);
+        struct store_book *book = store_books_find(&store->books, part.product_id);
+        store_book_touch(book, BOOK_SOLD, entry->at_ms);
+        store_books_move(&store->books, book, -part.quantity, order->id, order->user_id);
     }
 }
 
@@ -306,7 +318,7 @@ static enum store_status apply_order(struct run *run, const struct log_entry *en
     else
         run->rejected[(*run->rejected_count)++] = order->id;
     if (!insert_order(run->store, entry, order, sold ? ORDER_CONFIRMED : ORDER_REJECTED))
-        return sqlite_fail(run->store, doing);
+        return sql_fail(run->store, doing);
     run->last_order_id = order->id;
     return STORE_OK;
 }
@@ -321,44 +333,43 @@ static enum store_status apply_sale(struct run *run, const struct log_entry *ent
 
 /* --- cancellations --- */
 /* The parts as the store has them: the entry's are what Redis believed. */
-static enum store_status read_parts(struct sqlite_store *store, int64_t order_id,
+static enum store_status read_parts(struct store *store, int64_t order_id,
                                     struct order_part parts[ORDER_PARTS_MAX], size_t *count, bool *stands)
 {
     struct store_order order;
-    enum store_status status = sqlite_find_order(&store->base, order_id, &order);
+    enum store_status status = store_find_order(store, order_id, &order);
     *stands = status == STORE_OK && order.state == ORDER_CONFIRMED;
     if (!*stands)
         return status == STORE_NOT_FOUND ? STORE_OK : status;
     parts[0] = order_part_at(&order.sale, 0);
-    status = sqlite_order_parts(&store->base, order_id, parts + 1, ORDER_PARTS_MAX - 1, count);
+    status = store_order_parts(store, order_id, parts + 1, ORDER_PARTS_MAX - 1, count);
     *count += 1;
     return status;
 }
 
-static enum store_status insert_cancellation(struct sqlite_store *store, const struct log_entry *entry)
+static enum store_status insert_cancellation(struct store *store, const struct log_entry *entry)
 {
-    sqlite3_stmt *statement = store->statements[SQL_ADD_CANCELLATION];
-    sqlite3_bind_int64(statement, 1, entry->cancel.order_id);
-    sqlite3_bind_int64(statement, 2, entry->at_ms);
-    sqlite3_bind_int64(statement, 3, entry->cancel.actor);
-    sqlite3_bind_int64(statement, 4, (int64_t)entry->position.epoch);
-    sqlite3_bind_int64(statement, 5, (int64_t)entry->position.n);
-    return sqlite_run(statement) == SQLITE_DONE ? STORE_OK : sqlite_fail(store, doing);
+    const enum sql_statement statement = SQL_ADD_CANCELLATION;
+    sql_bind_int(store, statement, 1, entry->cancel.order_id);
+    sql_bind_int(store, statement, 2, entry->at_ms);
+    sql_bind_int(store, statement, 3, entry->cancel.actor);
+    sql_bind_int(store, statement, 4, (int64_t)entry->position.epoch);
+    sql_bind_int(store, statement, 5, (int64_t)entry->position.n);
+    return sql_run_later(store, statement) == SQL_DONE ? STORE_OK : sql_fail(store, doing);
 }
 
 /* All parts or none. They fit, unless somebody has edited the books. */
-static enum store_status give_parts_back(struct sqlite_store *store, const struct order_part *parts,
-                                         size_t count, bool *fits)
+static enum store_status give_parts_back(struct store *store, const struct order_part *parts, size_t count,
+                                         bool *fits)
 {
     *fits = false;
     for (size_t i = 0; i < count; i++) {
-        struct sqlite_book *book = sqlite_book_of(store, parts[i].product_id);
+        struct store_book *book = store_book_of(store, parts[i].product_id);
         if (book == NULL)
             return STORE_FAILED;
-        if (!sqlite_book_give_back(book, parts[i].quantity)) {
+        if (!store_book_give_back(book, parts[i].quantity)) {
             while (i-- > 0)
-                sqlite_book_take_back(sqlite_books_find(&store->books, parts[i].product_id),
-                                      parts[i].quantity);
+                store_book_take_back(store_books_find(&store->books, parts[i].product_id), parts[i].quantity);
             return STORE_OK;
         }
     }
@@ -369,11 +380,11 @@ static enum store_status give_parts_back(struct sqlite_store *store, const struc
 static enum store_status cancel_parts(struct run *run, const struct log_entry *entry,
                                       const struct order_part *parts, size_t count)
 {
-    struct sqlite_books *books = &run->store->books;
+    struct store_books *books = &run->store->books;
     for (size_t i = 0; i < count; i++) {
-        struct sqlite_book *book = sqlite_books_find(books, parts[i].product_id);
-        sqlite_book_touch(book, BOOK_CHANGED, entry->at_ms);
-        sqlite_books_move(books, book, parts[i].quantity, entry->cancel.order_id, entry->cancel.actor);
+        struct store_book *book = store_books_find(books, parts[i].product_id);
+        store_book_touch(book, BOOK_CHANGED, entry->at_ms);
+        store_books_move(books, book, parts[i].quantity, entry->cancel.order_id, entry->cancel.actor);
     }
     enum store_status status = insert_cancellation(run->store, entry);
     return status == STORE_OK ? append_moves(run, entry, "cancel", true, entry->cancel.actor) : status;
@@ -391,10 +402,10 @@ static enum store_status keep_misfit(struct run *run, const struct log_entry *en
         const struct order_part *part = &cancel->parts[i];
         if (part->product_id <= 0 || part->quantity <= 0 || part->quantity > PRODUCT_STOCK_MAX)
             continue; /* a figure that no script writes */
-        struct sqlite_book *book = sqlite_book_of(run->store, part->product_id);
+        struct store_book *book = store_book_of(run->store, part->product_id);
         if (book == NULL)
             return STORE_FAILED;
-        sqlite_books_move(&run->store->books, book, part->quantity, cancel->order_id, cancel->actor);
+        store_books_move(&run->store->books, book, part->quantity, cancel->order_id, cancel->actor);
     }
     return append_moves(run, entry, "cancel", false, cancel->actor);
 }
@@ -416,7 +427,7 @@ static enum store_status apply_cancellation(struct run *run, const struct log_en
 static enum store_status apply_stock_change(struct run *run, const struct log_entry *entry)
 {
     const struct stock_change *change = &entry->stock;
-    struct sqlite_book *book = sqlite_book_of(run->store, change->product_id);
+    struct store_book *book = store_book_of(run->store, change->product_id);
     if (book == NULL)
         return STORE_FAILED;
     struct store_audit_row row;
@@ -424,10 +435,10 @@ static enum store_status apply_stock_change(struct run *run, const struct log_en
     set_reason(&row, change->actor, change->note, change->key, change->key_bytes);
     row.delta = change->delta;
     row.from = book->stock;
-    row.applied = sqlite_book_change_stock(book, change);
+    row.applied = store_book_change_stock(book, change);
     row.to = book->stock;
     if (row.applied)
-        sqlite_book_touch(book, BOOK_CHANGED, entry->at_ms);
+        store_book_touch(book, BOOK_CHANGED, entry->at_ms);
     else
         log_warn(
             "store: %s of %lld for product %lld at %llu-%llu does not fit (stock %lld%s): kept, not applied",
@@ -441,7 +452,7 @@ static enum store_status apply_stock_change(struct run *run, const struct log_en
 static enum store_status apply_price_change(struct run *run, const struct log_entry *entry)
 {
     const struct price_change *change = &entry->price;
-    struct sqlite_book *book = sqlite_book_of(run->store, change->product_id);
+    struct store_book *book = store_book_of(run->store, change->product_id);
     if (book == NULL)
         return STORE_FAILED;
     struct store_audit_row row;
@@ -451,7 +462,7 @@ static enum store_status apply_price_change(struct run *run, const struct log_en
     row.applied = book->known && change->to > 0 && change->to <= PRODUCT_PRICE_MAX;
     if (row.applied) {
         book->price = change->to;
-        sqlite_book_touch(book, BOOK_CHANGED, entry->at_ms);
+        store_book_touch(book, BOOK_CHANGED, entry->at_ms);
     } else {
         log_warn("store: price %lld for product %lld at %llu-%llu does not fit%s: kept, not applied",
                  (long long)change->to, (long long)change->product_id,
@@ -484,14 +495,14 @@ static enum store_status append_window(struct run *run, const struct log_entry *
 static enum store_status apply_window_change(struct run *run, const struct log_entry *entry)
 {
     const struct window_change *change = &entry->window;
-    struct sqlite_book *book = sqlite_book_of(run->store, change->product_id);
+    struct store_book *book = store_book_of(run->store, change->product_id);
     if (book == NULL)
         return STORE_FAILED;
     const struct sale_window from = book->window;
     bool applied = book->known && sale_window_is_sound(&change->to);
     if (applied) {
         book->window = change->to;
-        sqlite_book_touch(book, BOOK_CHANGED, entry->at_ms);
+        store_book_touch(book, BOOK_CHANGED, entry->at_ms);
     } else {
         log_warn(
             "store: the window %lld to %lld for product %lld at %llu-%llu does not fit%s: kept, not applied",
@@ -528,30 +539,67 @@ static enum store_status apply_entry(struct run *run, const struct log_entry *en
     return STORE_OK;
 }
 
-enum store_status sqlite_apply_run(struct sqlite_store *store, uint64_t epoch, struct log_position from,
-                                   const struct log_entry *entries, size_t count, int64_t *rejected,
-                                   size_t *rejected_count)
+/* The highest order id in the store, 0: none. */
+static enum store_status read_last_order(struct store *store, int64_t *id)
 {
-    struct run run = {.store = store, .rejected = rejected, .rejected_count = rejected_count};
-    struct store_position position;
-    enum store_status status = move_position(store, epoch, from, entries[count - 1].position);
-    if (status == STORE_OK)
-        status = sqlite_position(&store->base, &position);
-    if (status == STORE_OK)
-        status = sqlite_books_begin(store, doing);
-    if (status == STORE_OK)
-        status = sqlite_chain_read(store, &run.chain);
-    if (status != STORE_OK)
-        return status;
-    run.last_order_id = position.last_order_id;
-    for (size_t i = 0; i < count && status == STORE_OK; i++)
-        status = apply_entry(&run, &entries[i]);
-    return status == STORE_OK ? sqlite_books_write(store, doing) : status;
+    enum store_status status = STORE_OK;
+    if (sql_step(store, SQL_LAST_ORDER) == SQL_ROW)
+        *id = sql_int(store, SQL_LAST_ORDER, 0);
+    else
+        status = sql_fail(store, doing);
+    sql_reset(store, SQL_LAST_ORDER);
+    return status;
 }
 
-enum store_status sqlite_fail_for_a_test(struct sqlite_store *store, const char *what)
+static void expect_books(struct store *store, const struct log_entry *entry)
 {
-    return sqlite_refuse(store, "%s in %s failed: a test wants it so", what, store->path);
+    if (entry->kind == LOG_ENTRY_STOCK)
+        store_books_expect(store, entry->stock.product_id);
+    if (entry->kind == LOG_ENTRY_PRICE)
+        store_books_expect(store, entry->price.product_id);
+    if (entry->kind == LOG_ENTRY_WINDOW)
+        store_books_expect(store, entry->window.product_id);
+    for (size_t i = 0; entry->kind == LOG_ENTRY_SALE && i < entry->order_count; i++) {
+        for (size_t part = 0; part < order_part_count(&entry->orders[i]); part++)
+            store_books_expect(store, order_part_at(&entry->orders[i], part).product_id);
+    }
+    for (size_t i = 0; entry->kind == LOG_ENTRY_CANCEL && i < entry->cancel.part_count; i++)
+        store_books_expect(store, entry->cancel.parts[i].product_id);
+}
+
+/* What the run will read, so that a database that is far away is asked for all of it at once. Not the orders that are cancelled: what is in the
+ * run changes them. */
+static void expect_run(struct store *store, const struct log_entry *entries, size_t count)
+{
+    sql_expect(store, SQL_LAST_ORDER);
+    sql_expect(store, SQL_LAST_AUDIT_ROW);
+    for (size_t i = 0; i < count; i++)
+        expect_books(store, &entries[i]);
+}
+
+enum store_status store_apply_run(struct store *store, uint64_t epoch, struct log_position from,
+                                  const struct log_entry *entries, size_t count, int64_t *rejected,
+                                  size_t *rejected_count)
+{
+    struct run run = {.store = store, .rejected = rejected, .rejected_count = rejected_count};
+    const struct log_position to = entries[count - 1].position;
+    enum store_status status = store_books_begin(store, epoch, from);
+    if (sql_may_expect(store))
+        expect_run(store, entries, count);
+    if (status == STORE_OK)
+        status = move_position(store, epoch, from, to);
+    if (status == STORE_OK)
+        status = read_last_order(store, &run.last_order_id);
+    if (status == STORE_OK)
+        status = store_chain_read(store, &run.chain);
+    for (size_t i = 0; i < count && status == STORE_OK; i++)
+        status = apply_entry(&run, &entries[i]);
+    return status == STORE_OK ? store_books_write(store, to, doing) : status;
+}
+
+enum store_status store_fail_for_a_test(struct store *store, const char *what)
+{
+    return store_refuse(store, "%s in %s failed: a test wants it so", what, sql_where(store));
 }
 
 /* Positions come from Redis: those that are out of order or out of range are refused, not trusted. */
@@ -566,28 +614,48 @@ static bool are_in_order(uint64_t epoch, struct log_position from, const struct 
     return epoch <= INT64_MAX && from.epoch <= INT64_MAX && from.n <= INT64_MAX;
 }
 
-enum store_status sqlite_record(struct store *base, uint64_t epoch, struct log_position from,
-                                const struct log_entry *entries, size_t count, int64_t *rejected,
-                                size_t *rejected_count)
+/* The whole run in one transaction. */
+static enum store_status record_run(struct store *store, uint64_t epoch, struct log_position from,
+                                    const struct log_entry *entries, size_t count, int64_t *rejected,
+                                    size_t *rejected_count)
 {
-    struct sqlite_store *store = sqlite_of(base);
     if (!are_in_order(epoch, from, entries, count))
-        return sqlite_refuse(store, "%s in %s failed: the entries after %llu-%llu are not in the log's order",
-                             doing, store->path, (unsigned long long)from.epoch, (unsigned long long)from.n);
-    enum store_status status = sqlite_make_log_sound(store);
+        return store_refuse(store, "%s in %s failed: the entries after %llu-%llu are not in the log's order",
+                            doing, sql_where(store), (unsigned long long)from.epoch,
+                            (unsigned long long)from.n);
+    enum store_status status = sql_make_sound(store);
     if (status == STORE_OK)
-        status = sqlite_write_begin(store, doing);
+        status = sql_write_begin(store, doing);
     if (status != STORE_OK)
         return status;
     status = failpoint("store.begun")
-                 ? sqlite_fail_for_a_test(store, doing)
-                 : sqlite_apply_run(store, epoch, from, entries, count, rejected, rejected_count);
+                 ? store_fail_for_a_test(store, doing)
+                 : store_apply_run(store, epoch, from, entries, count, rejected, rejected_count);
     if (status == STORE_OK && failpoint("store.commit"))
-        status = sqlite_fail_for_a_test(store, doing);
-    status = sqlite_write_end(store, status, doing);
+        status = store_fail_for_a_test(store, doing);
+    status = sql_write_end(store, status, doing);
     if (status == STORE_OK && failpoint("store.committed"))
-        status = sqlite_fail_for_a_test(store, doing);
+        status = store_fail_for_a_test(store, doing);
     if (status != STORE_OK)
-        sqlite_books_forget(&store->books);
+        store_books_forget(&store->books);
+    return status;
+}
+
+enum store_status store_record(struct store *store, uint64_t epoch, struct log_position from,
+                               const struct log_entry *entries, size_t count, int64_t *rejected,
+                               size_t rejected_max, size_t *rejected_count)
+{
+    CHECK(store_may_write(store));
+    size_t orders = 0;
+    for (size_t i = 0; i < count; i++)
+        orders += entries[i].kind == LOG_ENTRY_SALE ? entries[i].order_count : 0;
+    CHECK(rejected_max >= orders);
+    *rejected_count = 0;
+    if (count == 0)
+        return STORE_OK;
+    enum store_status status = record_run(store, epoch, from, entries, count, rejected, rejected_count);
+    if (status != STORE_OK)
+        *rejected_count = 0;
+    CHECK(*rejected_count <= orders);
     return status;
 }
