@@ -247,12 +247,12 @@ pid_t cluster_replica_pid(void);
 void cluster_kill_master(void);
 void cluster_launch_redis(void); /* those that were killed; does not wait for them */
 void cluster_ask_failover(void);
-void cluster_kill_store(void);   /* kill -9, the postmaster first, then all its processes */
-void cluster_launch_store(void); /* waits until it answers */
-/* The postmaster and its processes; those with a client. */
-size_t cluster_store_pids(pid_t pids[SERVER_CHILDREN_MAX]);
-size_t cluster_sessions(pid_t pids[SERVER_CHILDREN_MAX]);
-#define CLUSTER_LOGS 6
+void cluster_kill_store(void);                            /* kill -9, all its processes */
+void cluster_launch_store(void);                          /* if it was killed; waits until it answers */
+void cluster_stop_store(void);                            /* SIGSTOP, all its processes */
+void cluster_continue_store(void);                        /* if it was stopped */
+size_t cluster_sessions(pid_t pids[SERVER_CHILDREN_MAX]); /* its processes that have a client */
+#define CLUSTER_LOGS 5
 void cluster_log_paths(char paths[CLUSTER_LOGS][FOLDER_BYTES + 32]);
 
 /* --- buyers -------------------------------------------------------------------------------------------- */
@@ -373,6 +373,7 @@ FAULT_FUNCTION(ask_failover);
 FAULT_FUNCTION(kill_store);
 FAULT_FUNCTION(launch_store);
 FAULT_FUNCTION(stop_store);
+FAULT_FUNCTION(continue_store);
 FAULT_FUNCTION(kill_session);
 FAULT_FUNCTION(end_sessions);
 FAULT_FUNCTION(redis_calls_swallowed);

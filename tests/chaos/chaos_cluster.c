@@ -6,12 +6,12 @@
  * a master is told that it is none within one second, not eight. */
 #include "chaos.h"
 
+#include "postgres_fixture.h"
 #include "run.h"
 
 #include "doorbuster/redis.h"
 
-#include <inttypes.h>
-#include <pwd.h>
+#include <libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,12 +27,8 @@
 #define TIMEOUT_MS 1000
 #define TEXT_BYTES 2048
 #define PORT_BYTES 8
-#define POSTGRES_FOLDER "/usr/lib/postgresql/15/bin/"
-#define POSTGRES_USER "postgres"
-#define POSTGRES_TIMEOUT_MS 60000
 #define SOCKET_NAME ".s.PGSQL.5432"
-#define DATABASE "postgres"
-#define SESSION_TITLE "postgres: " POSTGRES_USER " " DATABASE
+#define SESSION_TITLE "postgres: postgres " /* its user; its own processes have others */
 
 struct member {
     pid_t pid; /* 0: not running */
@@ -47,10 +43,11 @@ static struct {
     uint16_t links[SERVERS_MAX][MEMBERS];
     char link_addresses[SERVERS_MAX][MEMBERS][32], ports[SERVERS_MAX + 1][MEMBERS][PORT_BYTES];
     const char *replaced[SERVERS_MAX][2 * MEMBERS + 1];
-    char store_folder[FOLDER_BYTES];
-    char store_paths[SERVERS_MAX + 1][FOLDER_BYTES + 48];
-    pid_t store;
+    struct postgres_fixture store;
+    char store_url[POSTGRES_URL_BYTES];
+    bool store_is_stopped;
 } cluster;
+static char store_paths[SERVERS_MAX + 1][FOLDER_BYTES + 48];
 
 static bool is_sentinel(size_t member)
 {
@@ -291,117 +288,49 @@ static bool redis_is_whole(void)
 }
 
 /* --- PostgreSQL -------------------------------------------------------------------------------------------- */
-/* It does not run as root. */
-static pid_t start_as_postgres(const char *const *arguments)
-{
-    const char *argv[32] = {"/usr/bin/env"};
-    size_t count = 1;
-    if (geteuid() == 0) {
-        static const char *const as[] = {"setpriv", "--reuid=" POSTGRES_USER, "--regid=" POSTGRES_USER,
-                                         "--clear-groups"};
-        memcpy(argv + count, as, sizeof as);
-        count += sizeof as / sizeof as[0];
-    }
-    for (size_t i = 0; arguments[i] != NULL; i++) {
-        argv[count++] = arguments[i];
-    }
-    return program_start(argv, NULL, STDERR_FILENO, STDERR_FILENO);
-}
-
 static bool store_answers(void)
 {
-    const char *const argv[] = {POSTGRES_FOLDER "pg_isready", "-q", "-t", "1", "-h",
-                                cluster.store_folder,         NULL};
-    struct run_result result = program_run(argv, NULL, POSTGRES_TIMEOUT_MS);
-    bool answers = result.exit_code == 0;
-    run_result_free(&result);
-    return answers;
-}
-
-void cluster_launch_store(void)
-{
-    char data[FOLDER_BYTES + 16], log[FOLDER_BYTES + 32];
-    int64_t deadline = deadline_in(POSTGRES_TIMEOUT_MS);
-    snprintf(data, sizeof data, "%s/data", cluster.store_folder);
-    snprintf(log, sizeof log, "log_directory=%s", cluster.store_folder);
-    const char *const argv[] = {POSTGRES_FOLDER "postgres",
-                                "-D",
-                                data,
-                                "-k",
-                                cluster.store_folder,
-                                "-c",
-                                "listen_addresses=",
-                                "-c",
-                                "fsync=off", /* processes die here, machines do not */
-                                "-c",
-                                "shared_buffers=32MB",
-                                "-c",
-                                "logging_collector=on",
-                                "-c",
-                                log,
-                                "-c",
-                                "log_filename=postgres.log",
-                                NULL};
-    cluster.store = start_as_postgres(argv);
-    while (!store_answers()) {
-        if (!wait_a_moment(deadline)) {
-            fail_msg("PostgreSQL does not answer");
-        }
-    }
-}
-
-static void start_store(void)
-{
-    char data[FOLDER_BYTES + 16];
-    folder_make(cluster.store_folder);
-    const struct passwd *user = getpwnam(POSTGRES_USER);
-    if (geteuid() == 0) {
-        assert_non_null(user);
-        assert_int_equal(chown(cluster.store_folder, user->pw_uid, user->pw_gid), 0);
-    }
-    assert_int_equal(chmod(cluster.store_folder, 0755), 0);
-    snprintf(data, sizeof data, "%s/data", cluster.store_folder);
-    const char *const argv[] = {
-        POSTGRES_FOLDER "initdb", "-D", data, "-A", "trust", "-U", POSTGRES_USER, "-N", "-E", "UTF8",
-        "--locale=C.UTF-8",       NULL};
-    assert_int_equal(program_wait(start_as_postgres(argv), POSTGRES_TIMEOUT_MS), 0);
-    cluster_launch_store();
-}
-
-size_t cluster_store_pids(pid_t pids[SERVER_CHILDREN_MAX])
-{
-    struct server_fixture postmaster = {.pid = cluster.store};
-    pids[0] = cluster.store;
-    return cluster.store != 0 ? 1 + server_fixture_children(&postmaster, pids + 1, SERVER_CHILDREN_MAX - 1)
-                              : 0;
-}
-
-size_t cluster_sessions(pid_t pids[SERVER_CHILDREN_MAX])
-{
-    struct server_fixture postmaster = {.pid = cluster.store};
-    return cluster.store != 0 ? server_fixture_find(&postmaster, SESSION_TITLE, pids, SERVER_CHILDREN_MAX)
-                              : 0;
+    return PQping(cluster.store_url) == PQPING_OK;
 }
 
 void cluster_kill_store(void)
 {
     pid_t pids[SERVER_CHILDREN_MAX];
-    size_t count = cluster_store_pids(pids);
+    struct server_fixture postmaster = {.pid = cluster.store.pid};
+    size_t count = server_fixture_children(&postmaster, pids, SERVER_CHILDREN_MAX);
+    postgres_fixture_kill(&cluster.store);
     for (size_t i = 0; i < count; i++) {
         kill(pids[i], SIGKILL);
     }
-    server_fixture_wait_gone(pids, count, PATIENCE_MS); /* orphans come to us */
-    cluster.store = 0;
+    server_fixture_wait_gone(pids, count, PATIENCE_MS); /* they hold its shared memory */
 }
 
-static void end_store(void)
+void cluster_launch_store(void)
 {
-    if (cluster.store != 0) {
-        cluster_kill_store();
+    if (cluster.store.pid == 0) {
+        postgres_fixture_restart(&cluster.store);
     }
-    if (cluster.store_folder[0] != '\0') {
-        folder_remove(cluster.store_folder);
+}
+
+void cluster_stop_store(void)
+{
+    postgres_fixture_freeze(&cluster.store);
+    cluster.store_is_stopped = true;
+}
+
+void cluster_continue_store(void)
+{
+    if (cluster.store_is_stopped) {
+        postgres_fixture_thaw(&cluster.store);
     }
+    cluster.store_is_stopped = false;
+}
+
+size_t cluster_sessions(pid_t pids[SERVER_CHILDREN_MAX])
+{
+    struct server_fixture postmaster = {.pid = cluster.store.pid};
+    return cluster.store.pid != 0 ? server_fixture_find(&postmaster, SESSION_TITLE, pids, SERVER_CHILDREN_MAX)
+                                  : 0;
 }
 
 /* --- all of it --------------------------------------------------------------------------------------------- */
@@ -410,23 +339,19 @@ static void write_redis_url(char url[REDIS_URL_BYTES], const char *const address
     snprintf(url, REDIS_URL_BYTES, "sentinel://" GROUP "@%s,%s,%s", addresses[0], addresses[1], addresses[2]);
 }
 
-static void write_store_url(char *url, size_t room, const char *folder)
-{
-    snprintf(url, room, "postgresql:///" DATABASE "?host=%s&user=" POSTGRES_USER, folder);
-}
-
 void cluster_start(char redis_url[REDIS_URL_BYTES], char store_url[SERVER_STORE_URL_BYTES])
 {
     if (!cluster.there) {
         cluster.there = true; /* what there is of it is to be ended */
         start_redis();
-        start_store();
+        postgres_fixture_start(&cluster.store, false);
+        postgres_fixture_new_database(&cluster.store, cluster.store_url);
     }
     cluster_launch_redis();
     write_redis_url(redis_url, (const char *const[]){cluster.members[REDISES].address,
                                                      cluster.members[REDISES + 1].address,
                                                      cluster.members[REDISES + 2].address});
-    write_store_url(store_url, SERVER_STORE_URL_BYTES, cluster.store_folder);
+    memcpy(store_url, cluster.store_url, sizeof cluster.store_url);
     int64_t deadline = deadline_in(PATIENCE_MS);
     while (!redis_is_whole()) {
         if (!wait_a_moment(deadline)) {
@@ -446,13 +371,14 @@ void cluster_end(void)
     if (cluster.folder[0] != '\0') {
         folder_remove(cluster.folder);
     }
-    end_store();
+    cluster_continue_store();
+    postgres_fixture_end(&cluster.store);
     memset(&cluster, 0, sizeof cluster);
 }
 
 bool cluster_is_whole(void)
 {
-    return redis_is_whole() && cluster.store != 0 && store_answers();
+    return redis_is_whole() && cluster.store.pid != 0 && store_answers();
 }
 
 size_t cluster_plan_redis_links(unsigned server, struct proxy_plan *plans, char url[REDIS_URL_BYTES])
@@ -468,17 +394,20 @@ size_t cluster_plan_redis_links(unsigned server, struct proxy_plan *plans, char 
     return MEMBERS;
 }
 
+/* The same database, on a socket in a folder of the proxy's. */
 void cluster_plan_store_link(unsigned server, struct proxy_plan *plan, char url[REDIS_URL_BYTES])
 {
     char folder[FOLDER_BYTES + 16];
-    snprintf(folder, sizeof folder, "%s/link%u", cluster.store_folder, server + 1);
+    const char *folder_in_url = strstr(cluster.store_url, cluster.store.folder);
+    assert_non_null(folder_in_url);
+    snprintf(folder, sizeof folder, "%s/link%u", cluster.store.folder, server + 1);
     mkdir(folder, 0700); /* it may be there */
-    snprintf(cluster.store_paths[server], sizeof cluster.store_paths[server], "%s/" SOCKET_NAME, folder);
-    snprintf(cluster.store_paths[SERVERS_MAX], sizeof cluster.store_paths[SERVERS_MAX], "%s/" SOCKET_NAME,
-             cluster.store_folder);
-    *plan = (struct proxy_plan){.listen = cluster.store_paths[server],
-                                .behind = cluster.store_paths[SERVERS_MAX]};
-    write_store_url(url, REDIS_URL_BYTES, folder);
+    snprintf(store_paths[server], sizeof store_paths[server], "%s/" SOCKET_NAME, folder);
+    snprintf(store_paths[SERVERS_MAX], sizeof store_paths[SERVERS_MAX], "%s/" SOCKET_NAME,
+             cluster.store.folder);
+    *plan = (struct proxy_plan){.listen = store_paths[server], .behind = store_paths[SERVERS_MAX]};
+    snprintf(url, REDIS_URL_BYTES, "%.*s%s%s", (int)(folder_in_url - cluster.store_url), cluster.store_url,
+             folder, folder_in_url + strlen(cluster.store.folder));
 }
 
 /* For the folder of a failed round. */
@@ -487,5 +416,4 @@ void cluster_log_paths(char paths[CLUSTER_LOGS][FOLDER_BYTES + 32])
     for (size_t i = 0; i < MEMBERS; i++) {
         snprintf(paths[i], FOLDER_BYTES + 32, "%s/%zu/redis.log", cluster.folder, i);
     }
-    snprintf(paths[MEMBERS], FOLDER_BYTES + 32, "%s/postgres.log", cluster.store_folder);
 }

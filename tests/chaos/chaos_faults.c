@@ -367,7 +367,7 @@ const struct fault faults[] = {
     {"failover-loses-writes", CLUSTER, FAILOVER | IN_SHORT, NULL, lose_writes, launch_redis, 1500, 4000},
     {"failover-asked-for", CLUSTER, FAILOVER, NULL, ask_failover, NULL, 0, 0},
     {"kill-postgres", CLUSTER, ALONE | IN_SHORT, NULL, kill_store, launch_store, 10, 1500},
-    {"stop-postgres", CLUSTER, 0, NULL, stop_store, go_on, 100, 2500},
+    {"stop-postgres", CLUSTER, 0, NULL, stop_store, continue_store, 100, 2500},
     {"kill-session", CLUSTER, 0, NULL, kill_session, NULL, 0, 0},
     {"end-sessions", CLUSTER, 0, NULL, end_sessions, NULL, 0, 0},
     {"redis-calls-swallowed", BOTH, ONE_OF_TWO | IN_SHORT, NULL, redis_calls_swallowed, calm_links, 200,

@@ -1,6 +1,5 @@
 /* Faults of several servers that share a Redis and a store: of the one whose recorder is active, of the Redis that fails
- * over, of PostgreSQL, and of each server's links. See chaos_faults.c for when these functions run. Owns what is to be
- * healed. */
+ * over, of PostgreSQL, and of each server's links. See chaos_faults.c for when these functions run. */
 #include "chaos.h"
 
 #include "doorbuster/redis.h"
@@ -12,8 +11,6 @@
 #define FEW_CALLS_MAX 6
 #define BEHIND_MS_MAX 300 /* the replica hears of nothing for so long */
 #define ACTIVE_IN 3       /* of so many server faults all but one concern the server that records */
-
-static bool store_is_down;
 
 static unsigned some_server(struct round *round)
 {
@@ -171,26 +168,24 @@ void kill_store(struct round *round)
 {
     (void)round;
     cluster_kill_store();
-    store_is_down = true;
 }
 
 void launch_store(struct round *round)
 {
     (void)round;
-    if (store_is_down) {
-        cluster_launch_store();
-        store_is_down = false;
-    }
+    cluster_launch_store();
 }
 
 void stop_store(struct round *round)
 {
-    pid_t pids[SERVER_CHILDREN_MAX];
-    size_t count = cluster_store_pids(pids);
     (void)round;
-    for (size_t i = 0; i < count; i++) {
-        bench_stop_process(pids[i]);
-    }
+    cluster_stop_store();
+}
+
+void continue_store(struct round *round)
+{
+    (void)round;
+    cluster_continue_store();
 }
 
 /* kill -9 of one of its processes: it ends all sessions, and recovers. */

@@ -147,8 +147,8 @@ static void write_sentences(const struct round *round, FILE *out, const char *in
 
 static void copy_cluster_logs(const char *folder)
 {
-    static const char *const names[CLUSTER_LOGS] = {"redis1.log",    "redis2.log",    "sentinel1.log",
-                                                    "sentinel2.log", "sentinel3.log", "postgres.log"};
+    static const char *const names[CLUSTER_LOGS] = {"redis1.log", "redis2.log", "sentinel1.log",
+                                                    "sentinel2.log", "sentinel3.log"};
     char paths[CLUSTER_LOGS][FOLDER_BYTES + 32];
     cluster_log_paths(paths);
     for (size_t i = 0; i < CLUSTER_LOGS; i++) {

@@ -15,7 +15,7 @@
 #include <sys/types.h>
 
 #define SERVER_CHILDREN_MAX 64
-#define SERVER_STORE_URL_BYTES (FOLDER_BYTES + 96)
+#define SERVER_STORE_URL_BYTES 200
 #define SERVER_SECRET "a secret of the tests, 32 bytes or more"
 
 struct server_fixture {
