@@ -90,7 +90,8 @@ static const char usage[] =
     "PostgreSQL)\n"
     "  --several       the modes several and cluster only\n"
     "  --workers N     of each server (2)\n"
-    "  --servers N     in the mode nodes: 1, or 2 on one store (now this, now that)\n"
+    "  --servers N     in the mode nodes: 1, or 2 on one store (now this, now that); in several and cluster: "
+    "1, not 2\n"
     "  --sweep[=short] every failpoint with every action; short: with one action each. Of several servers "
     "every fault; "
     "short: some\n"
@@ -336,7 +337,7 @@ static enum chaos_mode mode_of_block(unsigned block, unsigned modes)
     }
 }
 
-/* Two in every other block of the mode "nodes", unless an option or a fault has it otherwise. */
+/* Two of several; two in every other block of the mode "nodes"; unless an option or a fault has it otherwise. */
 static unsigned servers_of_block(enum chaos_mode mode, unsigned number_of_block)
 {
     bool needs_two = false;
@@ -345,8 +346,11 @@ static unsigned servers_of_block(enum chaos_mode mode, unsigned number_of_block)
         needs_two = needs_two || (fault_find(at, bytes)->flags & TWO_SERVERS) != 0;
         at += bytes + (at[bytes] == '+');
     }
+    if (is_several(mode)) {
+        return options.servers != 0 && !needs_two ? options.servers : SERVERS_MAX;
+    }
     if (mode != MODE_NODES) {
-        return is_several(mode) ? SERVERS_MAX : 1;
+        return 1;
     }
     return needs_two              ? 2
            : options.servers != 0 ? options.servers
