@@ -93,8 +93,8 @@ static const char usage[] =
     "  --servers N     in the mode nodes: 1, or 2 on one store (now this, now that); in several and cluster: "
     "1, not 2\n"
     "  --sweep[=short] every failpoint with every action; short: with one action each. Of several servers "
-    "every fault; "
-    "short: some\n"
+    "first "
+    "every fault, or some of them\n"
     "  --no-keys       no Idempotency-Key, neither of buyers nor of admins\n"
     "  --folder DIR    for what is kept; without it a temporary one\n"
     "  --keep          keep it after a run without a violation\n"
@@ -390,7 +390,7 @@ static void sweep_mode(enum chaos_mode mode, unsigned *number_of_round)
         round = (struct round){.number = ++*number_of_round,
                                .seed = seed_of(options.seed, BLOCK_SEEDS + 1 + i),
                                .mode = mode,
-                               .servers = 1};
+                               .servers = is_several(mode) ? SERVERS_MAX : 1};
         do_round(&round, fault, false);
     }
 }
@@ -419,6 +419,9 @@ static void sweep_rounds(void)
     for (unsigned mode = 0; mode < MODES; mode++) {
         if ((modes & SEVERAL_MODES & 1u << mode) != 0) {
             sweep_faults((enum chaos_mode)mode, &number_of_round);
+        }
+        if ((modes & SEVERAL_MODES & 1u << mode) != 0 && sweep_step == 1) {
+            sweep_mode((enum chaos_mode)mode, &number_of_round);
         }
     }
     if ((modes & LUA_MODES) != 0) {
