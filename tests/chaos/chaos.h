@@ -12,7 +12,8 @@
  *                    Redlock gate's nodes, _several: of several servers, what they share and the links to it
  *   chaos_round.c    one round
  *   chaos_audit*.c   what must hold, by the store: orders, _books: stock, _answers: what was told,
- *                    _kept: is it still there at the end? _nodes: what holds with and without a majority
+ *                    _kept: is it still there at the end? _nodes: what holds with and without a majority,
+ *                    _sql: the store read once more, by SQL of our own
  *   chaos_report.c   lines, summary, the folder of a failed round
  *   chaos_sweep.c    every failpoint with every action
  *   chaos_selftest.c histories that were falsified, for the audit to notice

@@ -411,6 +411,7 @@ void audit_round(struct round *round)
     read_orders(&audit);
     read_products(&audit);
     audit_read_rows(&audit);
+    audit_by_sql(&audit);
     if (options.self_test) {
         selftest_falsify_readings(&audit.read);
     }

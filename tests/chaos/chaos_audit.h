@@ -49,6 +49,9 @@ void audit_going_on(struct audit *audit);
 void audit_meeting(struct audit *audit);
 void audit_majority(struct audit *audit);
 
+/* chaos_audit_sql.c: what was read is what is there. */
+void audit_by_sql(struct audit *audit);
+
 /* chaos_audit_kept.c: what was confirmed, for audit_kept(). */
 void audit_remember(struct audit *audit);
 
