@@ -27,7 +27,7 @@ static enum deployment deployment_of(enum chaos_mode mode)
 struct result {
     const struct fault *faults[ROUND_FAULTS_MAX];
     size_t fault_count;
-    int64_t recovery_ms, meeting_ms, pause_ms, back_ms;
+    int64_t recovery_ms, meeting_ms, pause_ms, back_ms, named_ms;
     unsigned flags;
     enum deployment deployment;
     bool violated, store_was_held;
@@ -202,6 +202,7 @@ static void add_result(const struct round *round)
                               .meeting_ms = round->meeting_ms,
                               .pause_ms = round->pause_ms,
                               .back_ms = round->back_ms,
+                              .named_ms = round->named_ms,
                               .flags = round->flags,
                               .violated = round->violations > 0,
                               .store_was_held = round->store_was_held,
@@ -239,6 +240,8 @@ void report_round(const struct round *round)
     report.violated_rounds += round->violations > 0;
     if (round->violations > 0) {
         write_sentences(round, stdout, "       ", SENTENCES_SHOWN);
+    }
+    if (round->violations > 0 || options.keep) {
         keep_round(round);
     }
 }
@@ -368,20 +371,30 @@ static void print_meeting(int64_t *times)
     }
 }
 
-static void print_back(int64_t *times)
+static void print_times(const char *what, int64_t *times, size_t count)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < report.count; i++) {
-        if (report.results[i].back_ms >= 0) {
-            times[count++] = report.results[i].back_ms;
-        }
-    }
     qsort(times, count, sizeof *times, by_value);
     if (count > 0) {
-        printf("Of two servers the one that was hit sold again %" PRId64
-               " ms after that was over (median; 99 of 100: %" PRId64 ", longest %" PRId64 ")\n",
-               times[count / 2], times[(count * 99 - 1) / 100], times[count - 1]);
+        printf("%s: %" PRId64 " ms (median of %zu; 99 of 100: %" PRId64 ", longest %" PRId64 ")\n", what,
+               times[count / 2], count, times[(count * 99 - 1) / 100], times[count - 1]);
     }
+}
+
+static void print_several(int64_t *times)
+{
+    size_t back = 0, named = 0;
+    for (size_t i = 0; i < report.count; i++) {
+        if (report.results[i].back_ms >= 0) {
+            times[back++] = report.results[i].back_ms;
+        }
+    }
+    print_times("Of two servers the one that was hit sold again after that was over", times, back);
+    for (size_t i = 0; i < report.count; i++) {
+        if (report.results[i].named_ms >= 0) {
+            times[named++] = report.results[i].named_ms;
+        }
+    }
+    print_times("After the Sentinels had named another master sales went on", times, named);
 }
 
 static void print_table(void)
@@ -400,7 +413,7 @@ static void print_table(void)
     print_all("several servers, no failover", times, WITH_SEVERAL, FAILED_OVER, false);
     print_all("several servers, a failover", times, WITH_SEVERAL, FAILED_OVER, true);
     print_meeting(times);
-    print_back(times);
+    print_several(times);
     free(times);
 }
 
