@@ -97,7 +97,7 @@ static const char usage[] =
     "every fault, or some of them\n"
     "  --no-keys       no Idempotency-Key, neither of buyers nor of admins\n"
     "  --folder DIR    for what is kept; without it a temporary one\n"
-    "  --keep          keep it after a run without a violation\n"
+    "  --keep          keep all rounds in it, those without a violation too\n"
     "  --self-test     a round without a fault; what came of it is falsified in many ways: the audit must "
     "notice\n"
     "  --list          the faults\n";
@@ -272,7 +272,8 @@ static void close_store_cb(struct round *round)
 /* Everything this store ever confirmed is looked at once more. */
 static void close_store(enum chaos_mode mode)
 {
-    struct round last = {.mode = mode, .servers = bench.server_count, .recovery_ms = -1, .back_ms = -1};
+    struct round last = {
+        .mode = mode, .servers = bench.server_count, .recovery_ms = -1, .back_ms = -1, .named_ms = -1};
     snprintf(last.names, sizeof last.names, "(store %u: all %zu confirmed orders again)", stores,
              kept_count());
     history_clear();
@@ -304,7 +305,7 @@ static bool make_bench(struct round *round, bool new_block)
 static void do_round(struct round *round, const struct fault *fault, bool new_block)
 {
     history_clear();
-    round->recovery_ms = round->meeting_ms = round->back_ms = -1;
+    round->recovery_ms = round->meeting_ms = round->back_ms = round->named_ms = -1;
     bool there = make_bench(round, new_block);
     if (fault != NULL) {
         round->random = round->seed;

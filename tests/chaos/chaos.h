@@ -247,7 +247,10 @@ pid_t cluster_master_pid(void);
 pid_t cluster_replica_pid(void);
 void cluster_kill_master(void);
 void cluster_launch_redis(void); /* those that were killed; does not wait for them */
-void cluster_ask_failover(void);
+void cluster_ask_failover(void); /* waits for it, not for long */
+/* Since when the Sentinels have named another master than at the last cluster_watch(); 0: they do not. */
+void cluster_watch(void);
+int64_t cluster_renamed_us(void);
 void cluster_kill_store(void);                            /* kill -9, all its processes */
 void cluster_launch_store(void);                          /* if it was killed; waits until it answers */
 void cluster_stop_store(void);                            /* SIGSTOP, all its processes */
@@ -414,6 +417,7 @@ struct round {
     bool store_was_held; /* by the worker that was stopped: nobody can sell until it goes on */
     int64_t recovery_ms; /* -1: none */
     int64_t back_ms;  /* a server that a fault had concerned alone: from when that was healed; -1: none was */
+    int64_t named_ms; /* recovery, from when the Sentinels had named another master; -1: they did not */
     int64_t pause_ms; /* the longest without a sale, on servers that the fault does not concern */
     int64_t
         meeting_ms; /* REDLOCK_MODES: so long after the last answer all nodes said what the store says; -1: never */

@@ -25,6 +25,7 @@
 #define QUORUM 2
 #define GROUP "shop"
 #define TIMEOUT_MS 1000
+#define FAILOVER_MS 3000
 #define TEXT_BYTES 2048
 #define PORT_BYTES 8
 #define SOCKET_NAME ".s.PGSQL.5432"
@@ -46,6 +47,8 @@ static struct {
     struct postgres_fixture store;
     char store_url[POSTGRES_URL_BYTES];
     bool store_is_stopped;
+    size_t watched; /* the master */
+    int64_t renamed_us;
 } cluster;
 static char store_paths[SERVERS_MAX + 1][FOLDER_BYTES + 48];
 
@@ -244,9 +247,27 @@ void cluster_launch_redis(void)
     }
 }
 
+void cluster_watch(void)
+{
+    cluster.watched = master(QUORUM);
+    cluster.renamed_us = 0;
+}
+
+int64_t cluster_renamed_us(void)
+{
+    size_t now = cluster.renamed_us == 0 ? master(QUORUM) : MEMBERS;
+    if (now < REDISES && now != cluster.watched) {
+        cluster.renamed_us = now_us();
+    }
+    return cluster.renamed_us;
+}
+
 void cluster_ask_failover(void)
 {
+    int64_t deadline = deadline_in(FAILOVER_MS);
     does(REDISES, "SENTINEL FAILOVER " GROUP);
+    while (cluster_renamed_us() == 0 && wait_a_moment(deadline)) {
+    }
 }
 
 static bool says(size_t i, const char *command, const char *what)

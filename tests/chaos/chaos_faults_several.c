@@ -9,6 +9,7 @@
 #define LEASE_MS 1500 /* the recorder's */
 #define LATE_MS_MAX 800
 #define FEW_CALLS_MAX 6
+#define FEW_COMMITS_MAX 2
 #define BEHIND_MS_MAX 300 /* the replica hears of nothing for so long */
 #define ACTIVE_IN 3       /* of so many server faults all but one concern the server that records */
 
@@ -159,8 +160,8 @@ void lose_writes(struct round *round)
 
 void ask_failover(struct round *round)
 {
-    (void)round;
     cluster_ask_failover();
+    round->fault_us = now_us();
 }
 
 /* --- PostgreSQL -------------------------------------------------------------------------------------------- */
@@ -314,11 +315,13 @@ void deliver_to_redis_late(struct round *round)
 /* What a COMMIT did its sender does not hear; or it is carried out when its sender has long gone. */
 void lose_commit_answers(struct round *round)
 {
-    several_links_do(SERVERS_MAX, LINKS_TO_STORE, PROXY_LOSE_ANSWER, 0, few_calls(round));
+    several_links_do(SERVERS_MAX, LINKS_TO_STORE, PROXY_LOSE_ANSWER, 0,
+                     1 + (int)random_below(&round->random, FEW_COMMITS_MAX));
 }
 
 void deliver_commits_late(struct round *round)
 {
     int ms = late_ms(round);
-    several_links_do(SERVERS_MAX, LINKS_TO_STORE, PROXY_DELIVER_LATE, ms, few_calls(round));
+    several_links_do(SERVERS_MAX, LINKS_TO_STORE, PROXY_DELIVER_LATE, ms,
+                     1 + (int)random_below(&round->random, FEW_COMMITS_MAX));
 }

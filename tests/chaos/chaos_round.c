@@ -21,8 +21,9 @@
 #define BETWEEN_MS_MAX 300 /* two faults of a round */
 #define AFTER_MS_MIN 80
 #define AFTER_MS_MAX 220
-#define PAIR_IN 3   /* one round of so many has two faults */
-#define KILLS_MAX 3 /* more of a server's children, and its backing off would be what is measured */
+#define PAIR_IN 3      /* one round of so many has two faults */
+#define WATCH_US 15000 /* the Sentinels are asked so often who the master is */
+#define KILLS_MAX 3    /* more of a server's children, and its backing off would be what is measured */
 
 void violation(struct round *round, const char *format, ...)
 {
@@ -186,11 +187,21 @@ static void buy_and_heal_for(struct round *round, int ms)
     }
 }
 
+static void watch_failover(void)
+{
+    static int64_t last_us;
+    if (bench.mode == MODE_CLUSTER && now_us() - last_us > WATCH_US) {
+        last_us = now_us();
+        cluster_renamed_us();
+    }
+}
+
 /* When all servers but this one have sold; 0: not within the time. */
 static int64_t await_sale(int64_t since_us, unsigned but, int64_t deadline)
 {
     while (buyers_first_sale(since_us, but) == 0 && now_us() < deadline && !interrupted) {
         buyers_step(1);
+        watch_failover();
     }
     return buyers_first_sale(since_us, but);
 }
@@ -216,10 +227,19 @@ static void come_back(struct round *round)
     }
 }
 
+static void note_failover(struct round *round)
+{
+    int64_t named_us = bench.mode == MODE_CLUSTER ? cluster_renamed_us() : 0;
+    if (named_us != 0) {
+        round->named_ms = round->recovered_us > named_us ? (round->recovered_us - named_us) / 1000 : 0;
+    }
+}
+
 static void recover(struct round *round)
 {
     while (!heal_what_is_due(round, false) && !interrupted) {
         buyers_step(1);
+        watch_failover();
     }
     round->calm_us = now_us();
     int64_t since_us = round->healed_us > round->fault_us ? round->healed_us : round->fault_us;
@@ -227,6 +247,7 @@ static void recover(struct round *round)
     round->recovered_us = await_sale(since_us, one_alone(round) ? round->concerned : SERVERS_MAX, deadline);
     if (round->recovered_us != 0) {
         round->recovery_ms = (round->recovered_us - since_us) / 1000;
+        note_failover(round);
     } else if (!interrupted) {
         violation(round, "no sale was confirmed within %d ms after the fault", RECOVERY_PATIENCE_MS);
     }
@@ -245,6 +266,9 @@ static void body(struct round *round)
     get_ready(round);
     wait_with(while_waiting);
     buyers_for(BEFORE_MS_MIN + (int)random_below(&round->random, BEFORE_MS_MAX - BEFORE_MS_MIN));
+    if (bench.mode == MODE_CLUSTER) {
+        cluster_watch();
+    }
     for (size_t i = 0; i < round->fault_count && !interrupted; i++) {
         inject(round, i);
         if (i + 1 < round->fault_count) {
