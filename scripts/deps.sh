@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing of Doorbuster's needs, all of it from the distribution's own packages.
 #
-#   scripts/deps.sh [GROUP]...      groups: build run test browser load bench; none: build run
+#   scripts/deps.sh [GROUP]...      groups: build run test browser load cluster bench; none: build run
 #
 # Asks for nothing, and touches nothing if nothing is missing: then it needs neither the network nor root.
 set -euo pipefail
@@ -13,10 +13,11 @@ declare -A PACKAGES=(
   [test]="redis-server redis-tools sqlite3 docker-compose prometheus systemd mandoc curl python3 python3-jsonschema"
   [browser]="chromium chromium-driver python3-selenium"
   [load]="python3-locust"
-  [bench]="wrk nginx-light redis-server redis-tools python3"
+  [cluster]="postgresql haproxy redis-server redis-tools curl"
+  [bench]="wrk nginx-light redis-server redis-tools postgresql haproxy python3"
 )
 # Packages that bring a daemon. We want their programs only: Doorbuster starts its own, on private sockets.
-DAEMONS="redis-server nginx-light prometheus"
+DAEMONS="redis-server nginx-light prometheus postgresql haproxy"
 POLICY=/usr/sbin/policy-rc.d
 
 say() { printf 'deps: %s\n' "$*"; }
@@ -42,7 +43,7 @@ find_missing() {
   local group package
   missing=()
   for group in "$@"; do
-    [[ -n ${PACKAGES[$group]:-} ]] || refuse "unknown group '$group'; there are: build run test browser load bench"
+    [[ -n ${PACKAGES[$group]:-} ]] || refuse "unknown group '$group'; there are: build run test browser load cluster bench"
     for package in ${PACKAGES[$group]}; do
       is_installed "$package" || [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")
     done

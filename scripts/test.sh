@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/deps.sh build run test browser load
+scripts/deps.sh build run test browser load cluster
 
 build=build-test
 jobs=$(nproc)
@@ -20,11 +20,13 @@ failed=0
 (cd "$build" && ctest --parallel $((2 * jobs)) --output-on-failure --no-tests=error --timeout 300 "$@") || failed=1
 if [ $# -eq 0 ]; then
     echo "== docker-compose.yml"
-    docker-compose config --quiet && docker-compose --profile redlock config --quiet && docker-compose --profile monitoring config --quiet && echo "docker-compose.yml is accepted" || failed=1
+    docker-compose config --quiet && docker-compose --profile redlock config --quiet && docker-compose --profile monitoring config --quiet && docker-compose --profile cluster config --quiet &&
+        LISTEN=127.0.0.1:8080 SERVER_A=127.0.0.1:8081 SERVER_B=127.0.0.1:8082 /usr/sbin/haproxy -c -q -f cluster/haproxy.cfg && echo "docker-compose.yml and cluster/haproxy.cfg are accepted" || failed=1
     echo "== the demo, shortened"
     scripts/demo.sh -t 15s --report "$build/report.html" || failed=1
     scripts/demo.sh -t 10s --scenario v2_multi --report "$build/report-v2.html" || failed=1
     scripts/demo.sh -t 15s --scenario v3_redlock --report "$build/report-v3.html" || failed=1
+    scripts/demo.sh -t 15s --store postgres --users 200 --kill --report "$build/report-v5.html" || failed=1
     echo "== no failpoint in the release build"
     "$build/bin/server" --failpoints >"$build/failpoints"
     found=0

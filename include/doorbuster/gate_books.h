@@ -11,6 +11,7 @@
 /* --- reading --------------------------------------------------------------------------------------------------------------- */
 enum gate_script { GATE_SCRIPT_SELL, GATE_SCRIPT_STOCK, GATE_SCRIPT_CANCEL, GATE_SCRIPTS };
 #define GATE_SCRIPT_SHA_BYTES 41 /* terminated */
+#define GATE_MASTER_BYTES 41     /* of a replication id, terminated */
 
 struct gate_head {
     bool exists;
@@ -19,7 +20,11 @@ struct gate_head {
     int64_t at_ms;    /* the time of the last entry; -1: the same */
     int64_t store_id; /* of the store it belongs to; 0: missing */
     char scripts[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES]; /* while it is open; "" if missing */
-    struct log_position log_last;                      /* id of the last entry ever added */
+    char opened_on[GATE_MASTER_BYTES];                 /* likewise: the master it was opened on */
+    char master
+        [GATE_MASTER_BYTES]; /* this Redis's replication id: another in each reign of each master; a replica has its master's */
+    bool is_replica;
+    struct log_position log_last; /* id of the last entry ever added */
     struct log_position
         log_lost; /* everything after this is there; at or before it entries may have been trimmed away */
 };
@@ -133,10 +138,13 @@ struct gate_change_key {
     char key[IDEMPOTENCY_KEY_BYTES_MAX + 1];
 };
 bool gate_put_change_keys(redisContext *redis, const struct gate_change_key *keys, size_t count);
-/* Loads the scripts with this epoch in their text, and opens the head, which must be closed. The workers hear of it by the next gate_announce(). */
+/* Loads the scripts with this epoch in their text, and opens the head, which must be closed. The workers hear of it by the next gate_announce().
+ * `master` is of the head as it was read before Redis was compared with the store: fails if another reign has begun since. Only in this one the scripts work. */
+bool gate_open_on(redisContext *redis, uint64_t epoch, const char master[GATE_MASTER_BYTES]);
+/* The same on whatever Redis is now. */
 bool gate_open(redisContext *redis, uint64_t epoch);
-/* Is the head still this store's, at this epoch and sound, are its scripts loaded, has it given out at least `orders` order ids, and does the log go on from
- * `recorded`? *ours is set when the answer is known. */
+/* Is the head still this store's, at this epoch and sound, is this the master it was opened on, are its scripts loaded, has it given out at least `orders` order
+ * ids, and does the log go on from `recorded`? *ours is set when the answer is known. */
 bool gate_is_ours(redisContext *redis, int64_t store_id, uint64_t epoch, struct log_position recorded,
                   int64_t orders, bool *ours);
 bool gate_announce(redisContext *redis, const struct gate_announcement *announcement);

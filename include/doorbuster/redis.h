@@ -8,26 +8,56 @@
 #include <stdint.h>
 #include <uv.h>
 
+/* What an address names: one Redis; the master of a group that Sentinels watch; the master of a Redis Cluster that has a key's slot. Of the last
+ * two, connecting finds out which Redis that is at the moment. */
+enum redis_kind { REDIS_DIRECT, REDIS_BY_SENTINEL, REDIS_IN_CLUSTER };
+
+#define REDIS_SEEDS_MAX 9
+#define REDIS_SENTINEL_PORT 26379
+struct redis_host {
+    char host[256];
+    int port;
+};
+
 struct redis_address {
-    char host[256]; /* "" when `path` is used */
+    enum redis_kind kind;
+    char host[256]; /* REDIS_DIRECT; "" when `path` is used */
     int port;
     char path[108]; /* Unix socket */
     char password[256];
     int database;
+    /* Whom to ask: Sentinels, or nodes of a Cluster. */
+    unsigned seed_count;
+    struct redis_host seeds[REDIS_SEEDS_MAX];
+    char group[64];              /* REDIS_BY_SENTINEL: the master's name */
+    char sentinel_password[256]; /* the Sentinels' own; "": none */
+    char key[64];                /* REDIS_IN_CLUSTER: its slot's owner is meant; whoever parses sets it */
 };
 
-/* "redis://[:password@]host[:port][/db]" or "unix:/path". False: `error` says what it may be. */
+/* "redis://[:password@]host[:port][/db]" or "unix:/path";
+ * "sentinel://[:password@]NAME@host[:port],host[:port],…[/db]": the hosts are Sentinels (port 26379), NAME is what they call the master, the password is
+ * Redis's; the Sentinels' own, if they want one, is in the environment: REDIS_SENTINEL_PASSWORD;
+ * "cluster://[:password@]host[:port],host[:port],…": some nodes of a Redis Cluster.
+ * At most REDIS_SEEDS_MAX hosts. False: `error` says what it may be. */
 bool redis_address_parse(const char *url, struct redis_address *out, char *error, size_t error_bytes);
-/* For messages; never with the password. */
+/* For messages; never with a password. */
 void redis_address_format(const struct redis_address *address, char *out, size_t out_bytes);
 
 /* --- blocking: the recorder, setup, verify, pool jobs ------------------------------------------------------------------- */
-/* Connects, authenticates, selects the database; every later command has `timeout_ms` too. NULL: `error` says why. */
+/* Connects, authenticates, selects the database; every later command has `timeout_ms` too. A master that is to be found is looked for for at most as long,
+ * beginning with whoever answered this thread last, and is one by its own word (ROLE). NULL: `error` says why. */
 redisContext *redis_connect_blocking(const struct redis_address *address, int timeout_ms, char *error,
                                      size_t error_bytes);
 
-/* A connection with no command on its way: has the other end given it up meanwhile? */
+/* A connection with no command on its way: has the other end given it up meanwhile, or said that it is not, or not now, whom we look for
+ * (redis_is_elsewhere())? */
 bool redis_is_dead(const redisContext *redis);
+/* Do more of the Sentinels know the master at another place than where this connection is? Asks one of them, in turn, and the others only if that one
+ * says so; each has `timeout_ms`. False for other kinds of address, and if nobody answers. */
+bool redis_was_replaced(const struct redis_address *address, const redisContext *redis, int timeout_ms);
+/* Is this an error reply of a Redis that is no master (any more), or does not have the slot, or not now: READONLY, MOVED, ASK, TRYAGAIN, CLUSTERDOWN,
+ * MASTERDOWN, LOADING? Nothing was done then. Every connection and link that hears it is of no more use, and is found anew. */
+bool redis_is_elsewhere(const char *error);
 
 /* One command from printf-like parts. NULL on a broken connection *or* an error reply; redis_failure() then says which. The reply is the
  * caller's: freeReplyObject. */
@@ -42,7 +72,8 @@ bool redis_done(redisReply *reply);
 const char *redis_failure(void);
 
 /* --- a link on the loop: workers ------------------------------------------------------------------------------------------ */
-/* One connection that reconnects by itself (20 ms doubling to 1 s, with jitter). Commands are only buffered; redis_link_flush() writes
+/* One connection that reconnects by itself (20 ms doubling to 300 ms, with jitter), and looks each time anew where the master is. Names of hosts are looked
+ * up off the loop. Commands are only buffered; redis_link_flush() writes
  * them, once a turn of the loop. Loop thread only. */
 struct redis_link;
 

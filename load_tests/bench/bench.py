@@ -8,11 +8,9 @@ medians are compared; everything happens in one run.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import resource
-import secrets
 import shutil
 import signal
 import subprocess
@@ -22,20 +20,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable
+from typing import Callable
 
 import api
+import postgres
 import processes
 import table
-from processes import Process, Unmeasurable
+from load import (FULL, HUGE_STOCK, QUICK, SHELF_PRODUCTS, Bench, Plan, measure_truth, mid, prepare, purchases, refusals, say, wrk_command,
+                  wrk_result)
+from processes import Unmeasurable
 from table import Row
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-HUGE_STOCK = 1_000_000_000
+ROOT = Path(__file__).resolve().parents[2]
 IDLE_CONNECTIONS = 10_000
 SPARE_FILES = 200
-SHELF_PRODUCTS = 64
 CART_LINES = 3
 STORM_CONNECTIONS = 64
 STORM_PAUSE_MS = 50            # 64 people, 20 tries a second each: many times what two cores can hash
@@ -45,107 +43,6 @@ NODES_KILLED = (2, 4)          # of the Redlock gate's five
 NODES_BACK_SECONDS_MAX = 90.0
 LOCK_WAIT = "doorbuster_lock_wait_seconds"
 REDIS_DECREMENT = "return redis.call('DECRBY', KEYS[1], 1)"
-
-
-@dataclass
-class Plan:
-    rounds: int
-    seconds: int
-    people: int
-
-
-QUICK = Plan(rounds=2, seconds=2, people=32)
-FULL = Plan(rounds=5, seconds=5, people=128)
-
-
-@dataclass
-class Bench:
-    """What all measurements need."""
-    plan: Plan
-    folder: Path
-    port: int
-    server: Process
-    admin_token: str
-    tokens_file: Path
-    names_file: Path
-    token: str
-    plenty: int              # product with a stock that never ends
-    sold_out: int            # product without any
-    shelf: list[int]         # products with a stock that never ends, for carts
-    workers: int
-    confirmed: int = 0       # purchases that were told 201
-    open_ended: int = 0      # connections that may have had one more on the way when a round ended
-    confirmed_units: int = 0    # a cart's lines are a unit each
-    open_ended_units: int = 0
-    nginx_us: float = 0      # processor time of an answer of nginx's: how fast this machine is just now
-
-
-@dataclass
-class Load:
-    """One round of wrk."""
-    rate: float
-    p99_ms: float
-    cpu_us: float            # processor time a request, of the processes watched
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-# --- wrk -------------------------------------------------------------------------------------------------------------------------------
-
-
-def wrk_command(port: int, connections: int, seconds: float, script: str, *arguments: str) -> list[str]:
-    return ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds:.0f}s", "--timeout", "10s", "-s", str(HERE / script),
-            f"http://127.0.0.1:{port}", "--", *arguments]
-
-
-def wrk_result(output: str) -> dict[str, Any]:
-    for line in output.splitlines():
-        if line.startswith("RESULT "):
-            return json.loads(line[len("RESULT "):])
-    raise Unmeasurable(f"wrk gave no result: {output.strip()[-300:]}")
-
-
-def run_wrk(bench: Bench, port: int, connections: int, watched: int, products: list[int],
-            lines: int = 1) -> tuple[Load, dict[str, Any]]:
-    """`watched`: the process whose family's processor time counts. `lines`: of each purchase, of products at random."""
-    pids = processes.family(watched)
-    command = wrk_command(port, connections, bench.plan.seconds, "purchases.lua", str(bench.tokens_file), str(lines),
-                          *map(str, products))
-    before = processes.cpu_seconds(pids)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=bench.plan.seconds + 60,
-                          check=False)
-    used = processes.cpu_seconds(pids) - before
-    result = wrk_result(done.stdout)
-    if result["broken"] or result["timeouts"]:
-        raise Unmeasurable(f"wrk: {result['broken']} connections broke, {result['timeouts']} requests timed out")
-    if not result["requests"]:
-        raise Unmeasurable("wrk had no answers")
-    load = Load(result["requests"] / result["seconds"], result["p99_us"] / 1000, used * 1e6 / result["requests"])
-    return load, result
-
-
-def purchases(bench: Bench, connections: int, products: list[int] | None = None, lines: int = 1) -> Load:
-    load, result = run_wrk(bench, bench.port, connections, bench.server.pid, products or [bench.plenty], lines)
-    if result["refused"]:
-        raise Unmeasurable(f"{result['refused']} of {result['requests']} purchases were refused, though there is stock for all")
-    bench.confirmed += result["requests"]
-    bench.open_ended += connections
-    bench.confirmed_units += result["requests"] * lines
-    bench.open_ended_units += connections * lines
-    return load
-
-
-def refusals(bench: Bench, port: int, watched: int) -> Load:
-    load, result = run_wrk(bench, port, 64, watched, [bench.sold_out])
-    if result["refused"] != result["requests"]:
-        raise Unmeasurable(f"{result['requests'] - result['refused']} purchases of a sold-out product were not refused")
-    return load
-
-
-def mid(loads: list[Load], what: Callable[[Load], float]) -> float:
-    return median(what(load) for load in loads)
 
 
 # --- the measurements ----------------------------------------------------------------------------------------------------------------
@@ -395,50 +292,7 @@ def measure_storm(bench: Bench) -> list[Row]:
     ]
 
 
-def measure_truth(bench: Bench, verify: Path) -> list[Row]:
-    """Fast is nothing if it is not true: all that was confirmed must be in the store."""
-    done = subprocess.run([str(verify), "--json", "--data", str(bench.folder / "data")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, timeout=300, check=False)
-    try:
-        report = json.loads(done.stdout)
-        orders = report["orders"] - 1  # without that of the last one
-        units = sum(product["sold"] for product in report["products"] if product["id"] in (bench.plenty, *bench.shelf))
-        failed = [check["name"] for check in report["checks"] if not check["ok"]]
-    except (ValueError, KeyError) as error:
-        raise Unmeasurable(f"verify could not check (exit {done.returncode}): {(done.stderr or done.stdout).strip()[:200]}") from error
-    # When a round ends, wrk hangs up on purchases that are on their way; those may be sold without having been counted.
-    all_orders = bench.confirmed <= orders <= bench.confirmed + bench.open_ended
-    all_units = bench.confirmed_units <= units <= bench.confirmed_units + bench.open_ended_units
-    return [
-        Row("purchases in the store after all this", f"{orders:,}", f"{bench.confirmed:,} were confirmed",
-            goal=f"all; {len(report['checks'])} checks of verify" + (f"; FAILED: {', '.join(failed)}" if failed else ""),
-            ok=all_orders and report["ok"] and done.returncode == 0),
-        Row("units in these purchases", f"{units:,}", f"{bench.confirmed_units:,} were confirmed", goal="all", ok=all_units),
-    ]
-
-
 # --- the run ------------------------------------------------------------------------------------------------------------------------------
-
-
-def prepare(plan: Plan, folder: Path, bin_folder: Path, workers: int, server: Process, port: int) -> Bench:
-    password = secrets.token_urlsafe(16)
-    done = subprocess.run([str(bin_folder / "setup"), "--scenario", "v1_stress", "--data", str(folder / "data")], text=True, timeout=60,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-                          env={**processes.clean_environment(), "DOORBUSTER_ADMIN_PASSWORD": password})
-    if done.returncode != 0:
-        raise Unmeasurable(f"setup exits {done.returncode}: {done.stdout.strip()[:300]}")
-    admin_token = api.log_in(port, "admin_v1_stress", password)
-    people = api.register(port, plan.people)
-    plenty = api.add_product(port, admin_token, "Bench: plenty", HUGE_STOCK)
-    sold_out = api.add_product(port, admin_token, "Bench: the last one", 1)
-    shelf = api.add_products(port, admin_token, "Bench: shelf", SHELF_PRODUCTS, HUGE_STOCK)
-    if (status := api.buy(port, people[0].token, sold_out)) != 201:
-        raise Unmeasurable(f"the last unit could not be bought: {status}")
-    tokens_file, names_file = folder / "tokens", folder / "names"
-    tokens_file.write_text("".join(f"{person.token}\n" for person in people))
-    names_file.write_text("".join(f"{person.name}\n" for person in people))
-    return Bench(plan, folder, port, server, admin_token, tokens_file, names_file, people[0].token, plenty, sold_out, shelf,
-                 workers)
 
 
 def measure(bench: Bench, bin_folder: Path, only: str) -> list[Row]:
@@ -450,9 +304,10 @@ def measure(bench: Bench, bin_folder: Path, only: str) -> list[Row]:
         ("carts against single purchases", lambda: measure_carts(bench)),
         ("purchases during a login storm", lambda: measure_storm(bench)),
         ("the Redlock gate", lambda: measure_redlock(bench, bin_folder)),
+        ("PostgreSQL against SQLite and pgbench, and 1, 2, 4 workers, 1 and 2 servers", lambda: postgres.measure(bench, bin_folder)),
         ("the store", lambda: measure_truth(bench, bin_folder / "verify")),
     ]
-    steps = [(what, step) for what, step in steps if only in what]
+    steps = [(what, step) for what, step in steps if only.lower() in what.lower()]
     rows: list[Row] = []
     purchases(bench, 64)  # a round that does not count: files grow, caches fill
     for what, step in steps:

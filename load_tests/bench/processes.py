@@ -15,6 +15,9 @@ from pathlib import Path
 READY_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 30
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+POSTGRES = "PostgreSQL"
+ROOT = Path(__file__).resolve().parents[2]
+PROXY_CONFIGURATION = ROOT / "cluster" / "haproxy.cfg"   # of two servers
 
 
 class Unmeasurable(Exception):
@@ -77,12 +80,22 @@ def clean_environment() -> dict[str, str]:
             if not key.startswith(("DOORBUSTER_", "REDIS_", "LOCK_")) and key not in ("DATABASE_URL", "JWT_SECRET_KEY")}
 
 
-def start_server(binary: Path, folder: Path, port: int, workers: int, gate: str) -> Process:
+def start_server(binary: Path, folder: Path, port: int, workers: int, gate: str, settings: dict[str, str] | None = None) -> Process:
+    """`settings`: from the environment, besides."""
     server = Process("the server", [str(binary), "--listen", f"127.0.0.1:{port}", "--data", str(folder / "data"),
                                     "--workers", str(workers), "--gate", gate], folder / "server.log",
-                     clean_environment() | {"DOORBUSTER_RATE_LIMITS": "off"})
+                     clean_environment() | {"DOORBUSTER_RATE_LIMITS": "off"} | (settings or {}))
     server.wait_until(lambda: "ready on " in server.log.read_text(errors="replace"))
     return server
+
+
+def start_shop_redis(folder: Path) -> tuple[Process, str]:
+    """A Redis as several servers share one, written down like a server's private one. Its socket."""
+    path = str(folder / "redis.sock")
+    redis = Process("redis-server", ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--appendonly", "yes", "--appendfsync",
+                                     "everysec", "--maxmemory-policy", "noeviction", "--dir", str(folder)], folder / "redis.log")
+    redis.wait_until(lambda: os.path.exists(path))
+    return redis, path
 
 
 def start_redis(folder: Path) -> tuple[Process, int, str]:
@@ -134,6 +147,45 @@ http {{
     return nginx
 
 
+def start_proxy(folder: Path, servers: list[int]) -> tuple[Process, int]:
+    """HAProxy as docker-compose.yml runs it. Its port."""
+    port = free_port()
+    where = {"LISTEN": f"127.0.0.1:{port}", "SERVER_A": f"127.0.0.1:{servers[0]}", "SERVER_B": f"127.0.0.1:{servers[1]}"}
+    proxy = Process("HAProxy", ["/usr/sbin/haproxy", "-db", "-f", str(PROXY_CONFIGURATION)], folder / "haproxy.log", clean_environment() | where)
+    proxy.wait_until(lambda: answers(port))
+    return proxy, port
+
+
+class Postgres:
+    """A PostgreSQL of the benchmark's own, in a folder that its parent lets the user postgres through to."""
+
+    SCRIPT = str(ROOT / "scripts" / "postgres.sh")
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.folder = folder
+        try:
+            done = subprocess.run([self.SCRIPT, "start", str(folder), *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                  timeout=READY_SECONDS_MAX * 2, check=False)
+            if done.returncode != 0:
+                raise Unmeasurable(f"PostgreSQL has not come up: {done.stderr.strip()[-300:]}")
+            self.url = done.stdout.strip()
+            self.pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+        except BaseException:
+            self.stop()
+            raise
+
+    def client(self, program: str, database: str, *arguments: str, seconds_max: float = 60) -> str:
+        """What psql, pgbench or createdb say."""
+        done = subprocess.run([program, "-h", str(self.folder), "-U", "doorbuster", *arguments, database], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=seconds_max, check=False)
+        if done.returncode != 0:
+            raise Unmeasurable(f"{program}: {done.stdout.strip()[-300:]}")
+        return done.stdout.strip()
+
+    def stop(self) -> None:
+        subprocess.run([self.SCRIPT, "stop", str(self.folder)], timeout=STOP_SECONDS_MAX * 2, check=False)
+
+
 # --- /proc ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -166,18 +218,50 @@ def thread_seconds(pid: int, task: str) -> float:
         return 0.0  # a thread that has just ended: a library's helper, which has done next to nothing
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """Processor time that the processes have had. Live threads: to the nanosecond. Children that have ended (a Redis rewriting its
-    log, say): to the clock tick."""
-    total = 0.0
-    for pid in pids:
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has had. Live threads: to the nanosecond. Children that have ended (a Redis rewriting its log, say): to
+    the clock tick."""
+    fields = stat_fields(pid)
+    return ((int(fields[13]) + int(fields[14])) / TICKS_PER_SECOND +
+            sum(thread_seconds(pid, task) for task in os.listdir(f"/proc/{pid}/task")))
+
+
+def cpu_by_pid(roots: list[int]) -> dict[int, tuple[str, float]]:
+    """Of these and all that descend from them: what they are, and the processor time they have had."""
+    found = {}
+    for pid in (member for root in roots for member in family(root)):
         try:
-            fields = stat_fields(pid)
-            total += (int(fields[13]) + int(fields[14])) / TICKS_PER_SECOND
-            total += sum(thread_seconds(pid, task) for task in os.listdir(f"/proc/{pid}/task"))
-        except OSError as error:
-            raise Unmeasurable(f"process {pid} ended during a measurement ({error})") from error
-    return total
+            found[pid] = kind_of(pid), cpu_seconds(pid)
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def cpu_since(before: dict[int, tuple[str, float]], roots: list[int]) -> dict[str, float]:
+    """Processor time since then, by what the processes are. One of a database's may end meanwhile, its parent has its time then; none of a server's
+    may."""
+    after = cpu_by_pid(roots)
+    for pid, (kind, _) in before.items():
+        if pid not in after and not kind.startswith(POSTGRES):
+            raise Unmeasurable(f"process {pid} ({kind}) ended during a measurement")
+    used: dict[str, float] = {}
+    for readings, sign in ((after, 1), (before, -1)):
+        for kind, seconds in readings.values():
+            used[kind] = used.get(kind, 0.0) + sign * seconds
+    return used
+
+
+def kind_of(pid: int) -> str:
+    """"workers", "recorder", "Redis", "PostgreSQL's sessions" … The latter are, while people buy, the recorder's."""
+    title = command_line(pid)
+    if title.startswith("doorbuster: worker"):
+        return "workers"
+    if title.startswith("doorbuster: "):
+        return title.split()[1]
+    name = program(pid)
+    if name.startswith("postgres"):
+        return f"{POSTGRES}'s sessions" if title.startswith("postgres: doorbuster ") else f"{POSTGRES}'s writers"
+    return "Redis" if name.startswith("redis") else name
 
 
 def kill_nodes(server: int, numbers: tuple[int, ...]) -> None:

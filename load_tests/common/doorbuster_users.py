@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import random
 import time
+import uuid
 from typing import Any
 
+import gevent
 from locust import task
 
 import one_product_report as report
@@ -21,6 +23,8 @@ from tally import OneProductTally
 
 REPEAT_BUYERS_ONE_IN = 10   # of those who have bought, one in ten tries again
 ORDERS_MAX = 100            # of a person, in one answer
+TRIES_MAX = 40              # until it is known what became of a purchase whose server was killed
+RETRY_PAUSE_S = 0.2
 
 
 def scenario(name: str, users: int, spawn_rate: int) -> None:
@@ -135,8 +139,7 @@ class DoorbusterUser(Person):
             self.asked = True
             tally.people_asked += 1
         tally.unanswered += 1  # until there is an answer: this person may be stopped at any moment
-        answer = self.call("POST", self.purchase_path(), self.judge_purchase, name=self.purchase_name,
-                           body=f'{{"product_id": {tally.product_id}, "quantity": 1}}')
+        answer = self.ask_for_one()
         if answer.status == 0 or (answer.status == 409 and not self.orders):
             # Whether it was sold is open: the connection may have broken after the order was written down, and the client
             # library then asks a second time by itself.
@@ -145,8 +148,22 @@ class DoorbusterUser(Person):
             tally.unanswered -= 1
         self.pause_if_told(answer)
 
+    def ask_for_one(self) -> Answer:
+        """Where servers are killed: with a key, and until it is clear what became of it."""
+        extra = {"Idempotency-Key": uuid.uuid4().hex} if run.patient else None
+        for _ in range(TRIES_MAX):
+            answer = self.call("POST", self.purchase_path(), self.judge_purchase, name=self.purchase_name,
+                               body=f'{{"product_id": {run.tally.product_id}, "quantity": 1}}', extra=extra)
+            if not (run.patient and answer.is_open()):
+                break
+            gevent.sleep(RETRY_PAUSE_S)
+        return answer
+
     def judge_purchase(self, answer: Answer) -> str | None:
         tally = run.tally
+        if run.patient and answer.is_open():
+            tally.interrupted += 1
+            return None
         if answer.status == 201:
             return self.judge_sale(answer)
         if answer.is_sold_out():

@@ -61,6 +61,7 @@ def as_json(scenario: str, tally: OneProductTally, reading: StoreReading, faults
         "people_refused": tally.people_refused,
         "refused_sold_out": tally.refused_sold_out,
         "unanswered": tally.unanswered,
+        "interrupted": tally.interrupted,
         "store": {
             **report.store_as_json(reading),
             "sold_in_run": sold_in_run(tally, reading),
@@ -83,6 +84,8 @@ def summary(scenario: str, tally: OneProductTally, reading: StoreReading, faults
         f"  limit refusals        {tally.refused_limit:>8,}    of those who had one and tried again",
         *report.lines_of_answers(tally),
     ]
+    if tally.interrupted:
+        lines.append(f"  interrupted           {tally.interrupted:>8,}    answers lost while a server was down, asked again")
     if tally.settled_by_orders or tally.unanswered:
         lines.append(f"  lost answers          {tally.settled_by_orders + tally.unanswered:>8,}"
                      f"    of those, {tally.settled_by_orders} settled by looking at the orders")

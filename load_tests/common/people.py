@@ -8,6 +8,7 @@ Settings, from the environment:
   DOORBUSTER_RESULT    also write the summary here, as JSON
   DOORBUSTER_PROGRESS  also write a line here every few seconds
   DOORBUSTER_TIMELINE  also write a line of figures here every second, as JSON (timeline.py), for the report page
+  DOORBUSTER_KILLS     not empty: servers are killed during this run, and whoever got no answer asks again
   DOORBUSTER_ACKS      keep the list of confirmed orders here, as `verify --acks` reads it; else it lasts as long as the run
 """
 from __future__ import annotations
@@ -38,6 +39,7 @@ PROGRESS_SECONDS = 5
 STOP_SECONDS_MAX = 10       # how long a stopping run waits for answers that are on their way
 THROTTLE_RETRIES_MAX = 30   # a person who is told 429 this often in a row goes home
 THROTTLE_PAUSE_S_MAX = 5.0
+LOST = (0, 502, 503, 504)   # answers of a server that was killed, or of the proxy in front of it
 
 # The client treats these as answers, not as errors: otherwise it drops the connection after each refusal, and the run would
 # measure connecting.
@@ -54,6 +56,11 @@ class Answer:
 
     def detail(self) -> str:
         return str(self.body.get("detail", "")) if isinstance(self.body, dict) else ""
+
+    def is_open(self) -> bool:
+        """It is not known what became of the request, or not yet."""
+        return self.status in LOST or (self.status == 409 and isinstance(self.body, dict)
+                                       and str(self.body.get("type", "")).endswith("/request-in-progress"))
 
     def is_sold_out(self) -> bool:
         return self.status == 400 and SOLD_OUT in self.detail()
@@ -89,6 +96,7 @@ class Run:
         self.ready = False
         self.judged = True
         self.environment: Any = None
+        self.patient = bool(os.environ.get("DOORBUSTER_KILLS"))  # no answer is no fault: people ask again
 
 
 run = Run()
@@ -124,7 +132,9 @@ class Person(FastHttpUser):
 
     def register(self) -> None:
         body = {"username": self.username, "password": self.password, "email": f"{self.username}@example.com"}
-        self.until_not_throttled("POST", "/api/auth/register", expect_status("register", 201), body=json.dumps(body))
+        # Nobody else has such a name: whoever asks again and hears that it is taken has got it.
+        expected = (201, 409) if run.patient else (201,)
+        self.until_not_throttled("POST", "/api/auth/register", expect_status("register", *expected), body=json.dumps(body))
 
     def log_in(self) -> None:
         form = urlencode({"username": self.username, "password": self.password})
@@ -147,11 +157,14 @@ class Person(FastHttpUser):
             if answer.status == 429:
                 run.tally.throttled += 1
                 return None
+            if run.patient and answer.is_open():
+                run.tally.interrupted += 1
+                return None
             return judge(answer)
 
         for _ in range(THROTTLE_RETRIES_MAX):
             answer = self.call(method, path, allow_429, **arguments)
-            if answer.status != 429:
+            if answer.status != 429 and not (run.patient and answer.is_open()):
                 return answer
             gevent.sleep(min(answer.retry_after_s, THROTTLE_PAUSE_S_MAX) * random.uniform(0.5, 1.0))
         run.tally.unexpected(f"{path}: told to slow down {THROTTLE_RETRIES_MAX} times in a row", str(answer))
@@ -194,9 +207,9 @@ def read_answer(response: Any, sent_at: float) -> Answer:
 # --- what the answers must look like ----------------------------------------------------------------------------------------------
 
 
-def expect_status(what: str, status: int) -> Judge:
+def expect_status(what: str, *statuses: int) -> Judge:
     def judge(answer: Answer) -> str | None:
-        return None if answer.status == status else f"{what}: answer {answer.status or 'lost'} instead of {status}"
+        return None if answer.status in statuses else f"{what}: answer {answer.status or 'lost'} instead of {statuses[0]}"
     return judge
 
 

@@ -24,7 +24,6 @@ class ProductionTally(ShelfTally):
     shape: str = ""
     seconds_asked: int = 0       # for how long the shape was asked to last
     kills_expected: bool = False # then a lost answer or a 503 is no fault: the same is asked again, with the same key
-    interrupted: int = 0         # such answers
     drops: int = 0               # products put on sale during the run
     bend: dict[str, Any] | None = None  # of the shape that looks for it
     bought: int = 0

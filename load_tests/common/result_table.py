@@ -29,6 +29,7 @@ RATE_TARGET_PEOPLE_MIN = {"v1_stress": 300, "v2_multi": 50, "v3_redlock": 300}
 PRODUCTION_RATE_MIN, PRODUCTION_PEOPLE_MIN = 1000, 1000
 PRODUCTION_P50_MS_MAX, PRODUCTION_P99_MS_MAX, RECOVERY_SECONDS_MAX = 50, 200, 30
 BUSIEST_SECONDS = 3
+TAKEOVER_SECONDS_MAX = 5   # as long as a purchase waits before it is told 503
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Run:
     timeline: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)  # what watch.py saw
+    killed: dict[str, Any] | None = None   # what v1_stress/outage.py wrote: the server, and when the sale went on
 
 
 def read_run(path: Path) -> Run:
@@ -62,6 +64,8 @@ def read_run(path: Path) -> Run:
         return Run(json.loads(path.read_text(encoding="utf-8")))
     run = Run(json.loads((path / "result.json").read_text(encoding="utf-8")), None, read_lines(path / "timeline.jsonl"),
               sorted(read_lines(path / "events.jsonl"), key=lambda event: event["at"]), read_lines(path / "samples.jsonl"))
+    if (path / "killed.json").exists():
+        run.killed = json.loads((path / "killed.json").read_text(encoding="utf-8"))
     if run.result["scenario"] == "v3_redlock":
         outages = path / "outages.json"
         run.outages = json.loads(outages.read_text(encoding="utf-8")) if outages.exists() else []
@@ -284,6 +288,9 @@ def rows_of(run: Run) -> list[Row]:
     rows = rows_of_shelf(result) if result.get("products") else rows_of_one_product(result)
     rows += rows_of_redlock(result) if "locks" in result else []
     rows += rows_of_outages(result["everyday"], run.outages) if run.outages is not None else []
+    if run.killed:
+        rows += [below(f"{run.killed['what']} killed: next order recorded after", run.killed["seconds"], TAKEOVER_SECONDS_MAX, "s"),
+                 Row("answers lost meanwhile, and asked for again", f"{result['interrupted']:,}")]
     return rows + rows_of_answers(result)
 
 

@@ -84,6 +84,7 @@ class Tally:
 
     refused_limit: int = 0       # answers 409, customer limit
     throttled: int = 0           # answers 429; asked again after a pause
+    interrupted: int = 0         # answers that never came, or 503, while a process was down; asked again
     settled_by_orders: int = 0   # purchases whose answer was lost and which were found among the buyer's orders
     oversold: int = 0            # answers with a negative stock
     mismatches: int = 0          # stock answers in which the store and the other books differ

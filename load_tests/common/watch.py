@@ -2,13 +2,14 @@
 """Watches a running server from outside, once a second, until the load generator has ended: the stock of every product by the store and by Redis,
 and how much processor time the server, its Redis, the load generator and everything else on the machine take. A JSON object a line, for the report.
 
-  watch.py --host URL --server PID --load FILE --out FILE [--events FILE]
+  watch.py --host URL --server PID… --load FILE --out FILE [--events FILE] [--beside PID…]
 
-  --server  the supervisor
+  --server  the supervisor; of several servers all
+  --beside  what is not the servers' child: a Redis, a PostgreSQL
   --load    the load generator's process id will be in this file: it is started when OUT is there, so that this has signed in before the crowd
   --events  note here, too, which of the server's processes were started anew
 
-A line: {"at": …, "products": [{"id", "name", "store", "redis"}, …], "cpu": {"server": 0.8, "redis": 0.1, "load": 0.9, "others": 0.0}}; "redis" is null while
+A line: {"at": …, "products": [{"id", "name", "store", "redis"}, …], "cpu": {"server": 0.8, "redis": 0.1, "load": 0.9, "others": 0.0}}, and "postgres" if there is one; "redis" is null while
 it cannot be asked.
 """
 from __future__ import annotations
@@ -61,19 +62,20 @@ class Shelf:
 class Machine:
     """Processor time by who had it, between two looks. What was started since the last look counts from then on."""
 
-    def __init__(self, server: int, load: int) -> None:
-        self.server, self.load = server, load
+    def __init__(self, servers: list[int], beside: list[int], load: int) -> None:
+        self.servers, self.beside, self.load = servers, beside, load
         self.before: dict[int, float] = {}
         self.at = 0.0
         self.busy = 0.0
-        self.titles: dict[str, int] = {}
+        self.titles: dict[tuple[int, str], int] = {}
 
     def look(self) -> dict[str, float]:
         now = time.monotonic()
         pids = {pid: "load" for pid in processes.family(self.load)}
-        for pid in processes.family(self.server):
-            pids[pid] = "redis" if processes.program(pid).startswith("redis") else "server"
-        used = {"server": 0.0, "redis": 0.0, "load": 0.0}
+        for root in (*self.servers, *self.beside):
+            for pid in processes.family(root):
+                pids[pid] = whose(pid)
+        used = {"server": 0.0, "redis": 0.0, "load": 0.0} | {who: 0.0 for who in pids.values()}
         seconds: dict[int, float] = {}
         for pid, who in pids.items():
             try:
@@ -88,11 +90,16 @@ class Machine:
         return {who: round(value / passed, 3) for who, value in used.items()}
 
     def started_anew(self) -> list[str]:
-        """The server's processes that have another number than when last looked at."""
-        titles = {name_of(processes.command_line(pid)): pid for pid in processes.family(self.server)[1:]}
+        """The servers' processes that have another number than when last looked at."""
+        titles = {(server, name_of(processes.command_line(pid))): pid for server in self.servers for pid in processes.family(server)[1:]}
         anew = [title for title, pid in titles.items() if self.titles.get(title, pid) != pid]
         self.titles.update(titles)
-        return anew
+        return [title for _, title in anew]
+
+
+def whose(pid: int) -> str:
+    program = processes.program(pid)
+    return "redis" if program.startswith("redis") else "postgres" if program.startswith("postgres") else "server"
 
 
 def busy_seconds() -> float:
@@ -112,7 +119,8 @@ def name_of(command_line: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="watch.py")
     parser.add_argument("--host", required=True, metavar="URL")
-    parser.add_argument("--server", type=int, required=True, metavar="PID")
+    parser.add_argument("--server", type=int, nargs="+", required=True, metavar="PID")
+    parser.add_argument("--beside", type=int, nargs="+", default=[], metavar="PID")
     parser.add_argument("--load", type=Path, required=True, metavar="FILE")
     parser.add_argument("--out", required=True, metavar="FILE")
     parser.add_argument("--events", metavar="FILE")
@@ -121,7 +129,7 @@ def main() -> int:
     shelf.look()
     with open(arguments.out, "w", encoding="utf-8") as out:
         load = wait_for_number(arguments.load)
-        machine = Machine(arguments.server, load)
+        machine = Machine(arguments.server, arguments.beside, load)
         machine.look()
         machine.started_anew()
         while is_running(load):

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Notes where and with what a run was made, as JSON, for the report: machine.py --bin DIR --data DIR --scenario NAME --gate NAME --out FILE"""
+"""Notes where and with what a run was made, as JSON, for the report: machine.py --bin DIR --data DIR --scenario NAME --gate NAME --out FILE
+[--servers N --store sqlite|postgres]"""
 from __future__ import annotations
 
 import argparse
@@ -30,10 +31,20 @@ def field_of(path: str, name: str) -> str:
     return "?"
 
 
+def beyond_one(servers: int, store: str) -> dict[str, str]:
+    """What a run with several servers had besides."""
+    if store != "postgres":
+        return {}
+    return {"PostgreSQL": first_line("psql", "--version"), "HAProxy": first_line("/usr/sbin/haproxy", "-v").partition(" 20")[0],
+            "servers": f"{servers}, behind HAProxy, on one PostgreSQL and one Redis"}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="machine.py")
     for option in ("--bin", "--data", "--scenario", "--gate", "--out"):
         parser.add_argument(option, required=True)
+    parser.add_argument("--servers", type=int, default=1)
+    parser.add_argument("--store", default="sqlite")
     arguments = parser.parse_args()
     memory_kib = field_of("/proc/meminfo", "MemTotal").split()[0]
     facts = {
@@ -42,6 +53,7 @@ def main() -> int:
         "began_at": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "Doorbuster": first_line(f"{arguments.bin}/server", "--version"),
         "Redis": first_line("redis-server", "--version").partition(" sha")[0],
+        **beyond_one(arguments.servers, arguments.store),
         "Locust": first_line("dpkg-query", "-W", "-f", "${Version}", "python3-locust"),
         "Python": platform.python_version(),
         "processors": f"{os.cpu_count()} x {field_of('/proc/cpuinfo', 'model name')}",

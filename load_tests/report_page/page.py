@@ -45,7 +45,7 @@ td, th { padding:4px 14px 4px 0; border-bottom:1px solid var(--rule); text-align
 """
 COLOURS = {"confirmed": "green", "sold-out": "orange", "refused": "pink", "changed": "teal", "signed-in": "grey", "looked": "sky",
            "unavailable": "red", "p50": "blue", "p95": "orange", "p99": "red", "users": "blue", "server": "green", "redis": "red",
-           "load": "grey", "others": "pink", "store": "blue"}
+           "postgres": "blue", "load": "grey", "others": "pink", "store": "blue"}
 
 
 def render(run: RunRead) -> str:

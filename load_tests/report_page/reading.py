@@ -71,7 +71,9 @@ def read(folder: Path) -> RunRead:
     found.all_times, found.buying_times = (times(lines, which, began) for which in ("all", "buying"))
     found.users = [Series("people", "users", thin(((line["at"] - began, line["users"]) for line in lines), mean))]
     found.cpu = [Series(name, who, thin(((line["at"] - began, line["cpu"].get(who, 0.0)) for line in samples), mean))
-                 for name, who in (("server", "server"), ("Redis", "redis"), ("load generator", "load"), ("everything else", "others"))] if samples else []
+                 for name, who in (("server", "server"), ("Redis", "redis"), ("PostgreSQL", "postgres"), ("load generator", "load"),
+                                   ("everything else", "others"))
+                 if any(who in line["cpu"] for line in samples)]
     read_stock(found, looks, began)
     return found
 

@@ -229,12 +229,14 @@ static cJSON *order_json(const struct board_order *order)
 }
 
 /* A recorder that has never written anything is silent since the server started. */
-static void add_recorder(cJSON *json, const struct board_sale *sale, const char *name, int64_t now_us)
+static void add_recorder(cJSON *json, const struct board_sale *sale, const char *name, bool active,
+                         int64_t now_us)
 {
     int64_t silent_us = now_us - sale->written_us;
     cJSON *recorder = cJSON_AddObjectToObject(json, "recorder");
     cJSON_AddStringToObject(recorder, "name", name);
     cJSON_AddBoolToObject(recorder, "up", sale->written_us > 0 && silent_us < SILENT_US);
+    cJSON_AddBoolToObject(recorder, "active", active);
     add_number(recorder, "lag_entries", (double)sale->lag_entries);
     add_rounded(recorder, "lag_seconds", (double)sale->lag_us / 1e6);
     add_number(recorder, "epoch", (double)sale->epoch);
@@ -325,7 +327,10 @@ char *figures_print(struct figures *figures, const struct metrics_page *page, co
     add_rates(json, figures);
     add_totals(json, figures);
     add_latency(json, figures);
-    add_recorder(json, &figures->sale, place->kind == GATE_REDLOCK ? "keeper" : "recorder", now_us);
+    add_recorder(json, &figures->sale, place->kind == GATE_REDLOCK ? "keeper" : "recorder",
+                 __atomic_load_n(&page->recorder.gauges[METRICS_GAUGE_recorder_active], __ATOMIC_RELAXED) !=
+                     0,
+                 now_us);
     add_processes(json, &figures->processes);
     add_breakers(json, page);
     if (with_history) {

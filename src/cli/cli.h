@@ -25,6 +25,11 @@
          .value_name = "URL",                                                                                \
          .default_value = "spawn",                                                                           \
          .help = "the server's Redis; spawn: its private one in DIR"},                                       \
+        {.option = "shop",                                                                                   \
+         .environment = "DOORBUSTER_SHOP",                                                                   \
+         .value_name = "NAME",                                                                               \
+         .default_value = GATE_SHOP_DEFAULT,                                                                 \
+         .help = "the server's shop"},                                                                       \
         {.option = "gate",                                                                                   \
          .environment = "DOORBUSTER_GATE",                                                                   \
          .value_name = "GATE",                                                                               \

@@ -22,10 +22,20 @@ _Noreturn static void refuse_without_folder(const struct settings *settings)
                    settings_get(settings, "data"));
 }
 
+static void take_shop(const struct settings *settings)
+{
+    char error[512];
+    const char *shop = settings_get(settings, "shop");
+    if (!gate_use_shop(shop, error, sizeof error)) {
+        process_refuse(settings->program, "--shop or DOORBUSTER_SHOP: %s", error);
+    }
+    store_use_shop(shop);
+}
+
 static void take_redis(const struct settings *settings, struct cli_place *out, const char *redis)
 {
     char error[512];
-    if (!redis_address_parse(redis, &out->gate.redis, error, sizeof error)) {
+    if (!gate_place_parse_redis(&out->gate, redis, error, sizeof error)) {
         process_refuse(settings->program, "%s", error);
     }
 }
@@ -73,6 +83,7 @@ void cli_read_place(const struct settings *settings, struct cli_place *out)
     char *absolute = realpath(settings_get(settings, "data"), NULL);
     enum gate_kind said;
     *out = (struct cli_place){0};
+    take_shop(settings);
     snprintf(out->data_dir, sizeof out->data_dir, "%s", absolute ? absolute : "");
     free(absolute);
     if (gate != NULL && !gate_kind_parse(gate, &said)) {

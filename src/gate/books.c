@@ -109,14 +109,41 @@ static void read_head_fields(const redisReply *head, struct gate_head *out)
     out->epoch = out->exists ? out->epoch : 0;
     out->at_ms = counter(head->element[3]);
     read_script_fields(&head->element[4], out);
+    const redisReply *master = head->element[4 + GATE_SCRIPTS];
+    snprintf(out->opened_on, sizeof out->opened_on, "%s",
+             master->type == REDIS_REPLY_STRING ? master->str : "");
+}
+
+/* The value of the line "name:value" of INFO's answer; "" if there is none. */
+static void copy_fact(const char *info, const char *name, char *out, size_t out_bytes)
+{
+    const char *at = strstr(info, name);
+    at = at != NULL ? at + strlen(name) : "";
+    snprintf(out, out_bytes, "%.*s", (int)strcspn(at, "\r\n"), at);
+}
+
+static bool read_master(redisContext *redis, struct gate_head *out)
+{
+    char role[16];
+    redisReply *info = redis_ask(redis, "INFO replication");
+    if (info == NULL) {
+        return false;
+    }
+    copy_fact(info->str, "role:", role, sizeof role);
+    copy_fact(info->str, "master_replid:", out->master, sizeof out->master);
+    out->is_replica = strcmp(role, "master") != 0;
+    return redis_done(info);
 }
 
 bool gate_read_head(redisContext *redis, struct gate_head *out)
 {
     *out = (struct gate_head){.orders = -1, .at_ms = -1};
     bool missing;
+    if (!read_master(redis, out)) {
+        return false;
+    }
     redisReply *head =
-        ask_about(redis, "HMGET %s epoch orders store at sell stock cancel", gate_keys.head, &missing);
+        ask_about(redis, "HMGET %s epoch orders store at sell stock cancel master", gate_keys.head, &missing);
     if (head != NULL) {
         read_head_fields(head, out);
         freeReplyObject(head);

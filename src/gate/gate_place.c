@@ -2,6 +2,8 @@
  * never shows a password. */
 #include "doorbuster/gate_place.h"
 
+#include "keys.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -32,6 +34,13 @@ void gate_place_name_node(const struct gate_place *place, unsigned node, char *o
     }
 }
 
+bool gate_place_parse_redis(struct gate_place *place, const char *url, char *error, size_t error_bytes)
+{
+    bool parsed = redis_address_parse(url, &place->redis, error, error_bytes);
+    snprintf(place->redis.key, sizeof place->redis.key, "%s", gate_keys.head);
+    return parsed;
+}
+
 /* --- a list of nodes ------------------------------------------------------------------------------------------------------------ */
 /* Of "host:port" the port is asked for: so a list of one word is a slip of the pen, not a host. */
 static bool parse_bare(const char *text, struct redis_address *out)
@@ -50,6 +59,15 @@ static bool parse_node(const char *text, unsigned number, struct redis_address *
                        size_t error_bytes)
 {
     char why[NODE_BYTES_MAX + 256];
+    if (strncmp(text, "sentinel:", 9) == 0 || strncmp(text, "cluster:", 8) == 0) {
+        snprintf(error, error_bytes,
+                 "node %u: a lock node is one Redis on its own, not %.*s://: after a failover its successor "
+                 "may not know the "
+                 "locks that were given, and two holders would have a majority; name five Redis that do not "
+                 "fail over",
+                 number, (int)strcspn(text, ":"), text);
+        return false;
+    }
     if (strncmp(text, "unix:", 5) == 0 || strncmp(text, "redis:", 6) == 0) {
         bool parsed = redis_address_parse(text, out, why, sizeof why);
         if (!parsed) {

@@ -1,6 +1,6 @@
 /* The recorder's side of Redis: closing and opening the gate, filling it from the store, trimming the log.
  * Only the recorder loads scripts, each with the epoch in its text: that is the fence. A Redis that forgot anything has forgotten the
- * scripts too, and sells nothing until the recorder has vouched for it. Runs in the recorder's one thread; owns nothing. */
+ * scripts too, or reigns under another replication id than the one in their text (ADR 16), and sells nothing until the recorder has vouched for it. Runs in the recorder's one thread; owns nothing. */
 #include "doorbuster/gate_books.h"
 
 #include "doorbuster/check.h"
@@ -34,6 +34,7 @@ static bool all_done(redisContext *redis, size_t count)
     return ok && redis->err == 0;
 }
 
+/* But the lease: it says who is filling Redis anew. */
 static bool delete_all_keys(redisContext *redis)
 {
     char cursor[32] = "0";
@@ -45,11 +46,15 @@ static bool delete_all_keys(redisContext *redis)
             return false;
         }
         snprintf(cursor, sizeof cursor, "%s", page->element[0]->str);
+        size_t deleted = 0;
         for (size_t i = 0; i < page->element[1]->elements; i++) {
             const redisReply *key = page->element[1]->element[i];
-            redisAppendCommand(redis, "DEL %b", key->str, key->len);
+            if (strcmp(key->str, gate_keys.recorder) != 0) {
+                redisAppendCommand(redis, "DEL %b", key->str, key->len);
+                deleted++;
+            }
         }
-        bool ok = all_done(redis, page->element[1]->elements);
+        bool ok = all_done(redis, deleted);
         freeReplyObject(page);
         if (!ok) {
             return false;
@@ -167,18 +172,29 @@ bool gate_put_change_keys(redisContext *redis, const struct gate_change_key *key
 }
 
 /* --- scripts and the head ---------------------------------------------------------------------------------------------------------- */
-/* Loads common.lua and behind it `text`, with this epoch in them. */
-static bool load_script(redisContext *redis, const char *text, uint64_t epoch,
+/* Copies up to `mark`, which stands there once, and puts `value` in its place. Returns what follows it. */
+static const char *fill_in(const char *text, const char *mark, const char *value, char *out, size_t *used)
+{
+    const char *at = strstr(text, mark);
+    CHECK(at != NULL && strstr(at + 1, mark) == NULL);
+    int bytes = snprintf(out + *used, SCRIPT_BYTES_MAX - *used, "%.*s%s", (int)(at - text), text, value);
+    CHECK(bytes > 0 && (size_t)bytes < SCRIPT_BYTES_MAX - *used);
+    *used += (size_t)bytes;
+    return at + strlen(mark);
+}
+
+/* Loads common.lua and behind it `text`, with this epoch and this master in them. */
+static bool load_script(redisContext *redis, const char *text, uint64_t epoch, const char *master,
                         char sha[GATE_SCRIPT_SHA_BYTES])
 {
-    static const char mark[] = "@EPOCH@";
-    char script[SCRIPT_BYTES_MAX];
-    const char *at = strstr(embedded_common_lua, mark);
-    CHECK(at != NULL && strstr(at + 1, mark) == NULL);
-    int bytes = snprintf(script, sizeof script, "%.*s%" PRIu64 "%s%s", (int)(at - embedded_common_lua),
-                         embedded_common_lua, epoch, at + strlen(mark), text);
-    CHECK(bytes > 0 && (size_t)bytes < sizeof script);
-    redisReply *reply = redis_ask(redis, "SCRIPT LOAD %b", script, (size_t)bytes);
+    char script[SCRIPT_BYTES_MAX], number[TEXT_INT64_BYTES];
+    size_t used = 0;
+    text_from_int64((int64_t)epoch, number);
+    const char *rest = fill_in(embedded_common_lua, "@EPOCH@", number, script, &used);
+    rest = fill_in(rest, "@MASTER@", master, script, &used);
+    int bytes = snprintf(script + used, sizeof script - used, "%s%s", rest, text);
+    CHECK(bytes > 0 && (size_t)bytes < sizeof script - used);
+    redisReply *reply = redis_ask(redis, "SCRIPT LOAD %b", script, used + (size_t)bytes);
     if (reply == NULL) {
         return false;
     }
@@ -186,36 +202,47 @@ static bool load_script(redisContext *redis, const char *text, uint64_t epoch,
     return redis_done(reply);
 }
 
-static bool load_scripts(redisContext *redis, uint64_t epoch, char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES])
+static bool load_scripts(redisContext *redis, uint64_t epoch, const char *master,
+                         char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES])
 {
     const char *const texts[GATE_SCRIPTS] = {[GATE_SCRIPT_SELL] = embedded_sell_lua,
                                              [GATE_SCRIPT_STOCK] = embedded_stock_lua,
                                              [GATE_SCRIPT_CANCEL] = embedded_cancel_lua};
     for (int i = 0; i < GATE_SCRIPTS; i++) {
-        if (!load_script(redis, texts[i], epoch, shas[i])) {
+        if (!load_script(redis, texts[i], epoch, master, shas[i])) {
             return false;
         }
     }
     return true;
 }
 
-/* Only a closed head that belongs to a store, beside a log: Redis may have forgotten them since they were looked at, another recorder may
- * have been quicker. */
+/* Only a closed head that belongs to a store, beside a log, of the same master: Redis may have forgotten them since they were looked at, another recorder may
+ * have been quicker, and a failover may have come and gone. ARGV: master, epoch, then the head's other fields. */
 static const char opening[] =
+    "local info = redis.call('INFO', 'replication') "
+    "if not string.find(info, 'master_replid:' .. ARGV[1], 1, true) then "
+    "return redis.error_reply('FORGOTTEN perhaps: another master reigns than the one that was looked at') "
+    "end "
     "if not redis.call('HGET', KEYS[1], 'store') or redis.call('EXISTS', KEYS[2]) == 0 then "
     "return redis.error_reply('FORGOTTEN while it was being opened') end "
     "if redis.call('HGET', KEYS[1], 'epoch') then return redis.error_reply('OPEN already') end "
-    "return redis.call('HSET', KEYS[1], 'epoch', ARGV[1], unpack(ARGV, 2))";
+    "return redis.call('HSET', KEYS[1], 'master', ARGV[1], 'epoch', ARGV[2], unpack(ARGV, 3))";
+
+bool gate_open_on(redisContext *redis, uint64_t epoch, const char master[GATE_MASTER_BYTES])
+{
+    char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES];
+    return load_scripts(redis, epoch, master, shas) &&
+           redis_done(redis_ask(redis, "EVAL %s 2 %s %s %s %" PRIu64 " %s %s %s %s %s %s", opening,
+                                gate_keys.head, gate_keys.log, master, epoch,
+                                gate_script_fields[GATE_SCRIPT_SELL], shas[GATE_SCRIPT_SELL],
+                                gate_script_fields[GATE_SCRIPT_STOCK], shas[GATE_SCRIPT_STOCK],
+                                gate_script_fields[GATE_SCRIPT_CANCEL], shas[GATE_SCRIPT_CANCEL]));
+}
 
 bool gate_open(redisContext *redis, uint64_t epoch)
 {
-    char shas[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES];
-    return load_scripts(redis, epoch, shas) &&
-           redis_done(redis_ask(redis, "EVAL %s 2 %s %s %" PRIu64 " %s %s %s %s %s %s", opening,
-                                gate_keys.head, gate_keys.log, epoch, gate_script_fields[GATE_SCRIPT_SELL],
-                                shas[GATE_SCRIPT_SELL], gate_script_fields[GATE_SCRIPT_STOCK],
-                                shas[GATE_SCRIPT_STOCK], gate_script_fields[GATE_SCRIPT_CANCEL],
-                                shas[GATE_SCRIPT_CANCEL]));
+    struct gate_head head;
+    return gate_read_head(redis, &head) && gate_open_on(redis, epoch, head.master);
 }
 
 /* What the scripts rely on, and the log from where the store is. */
@@ -223,8 +250,8 @@ static bool head_is_sound(const struct gate_head *head, int64_t store_id, uint64
                           struct log_position recorded, int64_t orders)
 {
     return head->exists && head->store_id == store_id && head->epoch == epoch && head->orders >= orders &&
-           head->at_ms >= 0 && head->log_last.epoch <= epoch &&
-           log_position_compare(head->log_last, recorded) >= 0 &&
+           !head->is_replica && strcmp(head->opened_on, head->master) == 0 && head->at_ms >= 0 &&
+           head->log_last.epoch <= epoch && log_position_compare(head->log_last, recorded) >= 0 &&
            log_position_compare(head->log_lost, recorded) <= 0;
 }
 

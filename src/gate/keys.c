@@ -12,7 +12,7 @@
         .head = "{" shop "}:head", .log = "{" shop "}:log",                                                  \
         .product = "{" shop "}:product:", .buyers = "{" shop "}:buyers:", .ordered = "{" shop "}:idem:",     \
         .changed = "{" shop "}:change:", .cancelled = "{" shop "}:cancelled:",                               \
-        .node_stock = "{" shop "}:stock:", .lock = "{" shop "}:lock:", .all = "{" shop "}:*",                \
+        .node_stock = "{" shop "}:stock:", .lock = "{" shop "}:lock:", .recorder = "{" shop "}:recorder", .all = "{" shop "}:*",                \
         .news = "{" shop "}:news", .stock_news = "{" shop "}:stock", .lock_news = "{" shop "}:locks"         \
     }
 

@@ -10,7 +10,7 @@
 
 /* Made once, by gate_use_shop(); until then they are the default shop's. Those that end in a colon are prefixes. */
 struct gate_keys {
-    /* hash: store, orders, at; while the gate is open epoch, sell, stock, cancel (script shas) */
+    /* hash: store, orders, at; while the gate is open epoch, sell, stock, cancel (script shas), master (replication id) */
     char head[GATE_KEY_BYTES];
     char log[GATE_KEY_BYTES]; /* stream: the sales log */
     /* "<product>": hash: stock (not of a bundle), price, limit, starts, ends (ms since 1970, 0: none), components ("<product>:<quantity> …"; only of a
@@ -23,7 +23,8 @@ struct gate_keys {
     /* On the nodes of the Redlock gate. "<store>:<product>": string: "<stock> <epoch> <n>"; see node_stock.h */
     char node_stock[GATE_KEY_BYTES];
     char lock[GATE_KEY_BYTES]; /* "<product>": string: the holder's token. On the same nodes. Expires */
-    char all[GATE_KEY_BYTES];  /* a pattern */
+    char recorder[GATE_KEY_BYTES]; /* string: who records, see gate_lease.h. Expires */
+    char all[GATE_KEY_BYTES];      /* a pattern */
 
     /* One channel for all news, so that a worker needs one subscription and gets them in order:
      *   "recorded 4711 8 7-1042 55 56"

@@ -16,7 +16,12 @@
  * Nothing is sold that could not be recorded in time: while the recorder has been silent for a second, or too much waits for its record,
  * no call is sent (the breaker `record` is open).
  *
- * Failures: STALE and NOSCRIPT put a call's purchases back to the front of the queue and read the head again. */
+ * Each link finds the master by itself, so after a failover they may be on different Redis for a moment. Whichever of them knows the older epoch is behind
+ * and is made anew: the calls' by its head, the news' by what it hears; epochs are the store's, so the older can be no one's future. Meanwhile nothing is
+ * sold by the head of an older epoch than the news', and what a newer one sells waits for news of that.
+ *
+ * Failures: STALE and NOSCRIPT put a call's purchases back to the front of the queue and read the head again; so does what redis_is_elsewhere(), and
+ * the link is made anew. */
 #include "driver.h"
 
 #include "doorbuster/check.h"
@@ -45,6 +50,8 @@
 #define WAITING_MAX 10000 /* purchases waiting for their record; beyond, nothing more is reserved */
 #define ASK_ATTACH_EVERY_US 500000
 #define DAMAGE_PAUSE_US 20000
+#define APART_US 200000 /* so long the two links may be of different epochs before one of them is made anew */
+#define ELSEWHERE_NEWS_TIMEOUT_US 1500000 /* of a Redis that was found, so may be elsewhere by now */
 #define EXPIRE_EVERY_US 100000
 #define FIELDS_MIN 4 /* of a purchase in a call */
 #define FIELDS_MAX                                                                                           \
@@ -88,6 +95,9 @@ struct lua_gate {
     bool heard_recorded; /* since the subscription */
     int64_t store_id;    /* of the head; whose news count */
     uint64_t attached_epoch;
+    int64_t calls_behind_us,
+        news_behind_us;    /* since when the link knows an older epoch than the other; 0: it does not */
+    bool is_replica;       /* by its own word, the Redis of the calls */
     int64_t news_us;       /* when the last came, or was subscribed to */
     int64_t recorded_us;   /* when the recorder spoke last */
     int64_t held_until_us; /* the gate is damaged: no use in asking again at once */
@@ -428,7 +438,8 @@ static void call_cb(const redisReply *reply, void *context)
             gate->wish = "the selling script gave a damaged answer";
             put_in_doubt(call, gate->wish);
         }
-    } else if (text_begins_with(reply->str, "STALE") || text_begins_with(reply->str, "NOSCRIPT")) {
+    } else if (text_begins_with(reply->str, "STALE") || text_begins_with(reply->str, "NOSCRIPT") ||
+               redis_is_elsewhere(reply->str)) {
         gate->script_known = false;
         put_back(call);
     } else if (text_begins_with(reply->str, "DAMAGED") || text_begins_with(reply->str, "WRONGTYPE")) {
@@ -545,6 +556,11 @@ static void send_call(struct lua_gate *gate)
                              arguments->argv_bytes));
 }
 
+static void note_behind(int64_t *since_us, bool behind)
+{
+    *since_us = !behind ? 0 : *since_us != 0 ? *since_us : clock_monotonic_us();
+}
+
 /* --- the news ------------------------------------------------------------------------------------------------------------------------ */
 /* Takes out of `from` what must be in the store by now if it was ever sold: older epochs, and positions up to `recorded`. */
 static void settle_up_to(struct lua_gate *gate, struct purchase_list *from, struct log_position recorded)
@@ -623,6 +639,8 @@ static void hear_recorded(struct lua_gate *gate, const char *text)
     gate->recorded_us = clock_monotonic_us();
     gate->heard_recorded = true;
     hear_epoch(gate, (uint64_t)news.epoch);
+    note_behind(&gate->news_behind_us,
+                gate->script_known && news.epoch > 0 && (uint64_t)news.epoch < gate->script_epoch);
     if (first) { /* whoever was rejected up to here was named before we listened */
         settle_up_to(gate, &gate->waiting, news.recorded);
     } else {
@@ -695,6 +713,20 @@ static void ask_for_attach(struct lua_gate *gate)
     }
 }
 
+/* Is the master's place found out, so that it may change? */
+static bool is_found(const struct lua_gate *gate)
+{
+    return gate->base.settings.place->redis.kind != REDIS_DIRECT;
+}
+
+static void role_cb(const redisReply *reply, void *context)
+{
+    struct lua_gate *gate = context;
+    gate->is_replica = reply != NULL && reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 &&
+                       reply->element[0]->type == REDIS_REPLY_STRING &&
+                       strcmp(reply->element[0]->str, "master") != 0;
+}
+
 static void head_cb(const redisReply *reply, void *context)
 {
     struct lua_gate *gate = context;
@@ -712,6 +744,11 @@ static void head_cb(const redisReply *reply, void *context)
     if (!open) {
         return; /* the sweep asks again */
     }
+    bool behind = (uint64_t)epoch < gate->attached_epoch;
+    note_behind(&gate->calls_behind_us, behind);
+    if (behind) {
+        return; /* likewise; and the link is made anew if it stays so */
+    }
     /* That older epochs are settled is said by the news alone: a head can be edited. */
     gate->store_id = store_id;
     memcpy(gate->sell_sha, sell->str, GATE_SCRIPT_SHA_BYTES);
@@ -728,6 +765,9 @@ static void read_head(struct lua_gate *gate)
     gate->reading_head =
         redis_link_command(gate->calls, head_cb, gate, 5,
                            (const char *[]){"HMGET", gate_keys.head, "epoch", "sell", "store"}, NULL);
+    if (is_found(gate)) {
+        redis_link_command(gate->calls, role_cb, gate, 1, (const char *[]){"ROLE"}, NULL);
+    }
 }
 
 /* --- links ------------------------------------------------------------------------------------------------------------------------------ */
@@ -740,7 +780,8 @@ static void calls_up_cb(void *context)
 static void calls_down_cb(void *context)
 {
     struct lua_gate *gate = context;
-    gate->script_known = gate->reading_head = false;
+    gate->script_known = gate->reading_head = gate->is_replica = false;
+    gate->calls_behind_us = 0;
     metrics_add(METRICS_redis_links_lost, 1);
 }
 
@@ -757,6 +798,7 @@ static void news_down_cb(void *context)
     struct lua_gate *gate = context;
     metrics_add(METRICS_redis_links_lost, 1);
     gate->subscribed = gate->heard_recorded = false;
+    gate->news_behind_us = 0;
     forget_sold_out(gate);
     purchase_list_join(&gate->missed, &gate->waiting);
 }
@@ -836,6 +878,28 @@ static int64_t expected_wait_us(const struct lua_gate *gate, int64_t now_us)
     return calls_us > oldest_us ? calls_us : oldest_us;
 }
 
+static bool stays_behind(int64_t since_us, int64_t now_us)
+{
+    return since_us != 0 && now_us - since_us > APART_US;
+}
+
+static void watch_links(struct lua_gate *gate, int64_t now_us)
+{
+    int64_t silence_us = is_found(gate) ? ELSEWHERE_NEWS_TIMEOUT_US : NEWS_TIMEOUT_US;
+    if (gate->is_replica && redis_link_is_up(gate->calls)) {
+        redis_link_reset(gate->calls, "it is a replica's");
+    } else if (stays_behind(gate->calls_behind_us, now_us) && redis_link_is_up(gate->calls)) {
+        redis_link_reset(gate->calls, "its gate is of an older epoch than the news");
+    }
+    /* The recorder gives a sign of life every 100 ms, through Redis. A link that broke without a word must not keep us waiting for ever; if it
+     * is the recorder that is silent, a new link costs nothing. */
+    if (redis_link_is_up(gate->news) && now_us - gate->news_us > silence_us) {
+        redis_link_reset(gate->news, "no news for too long");
+    } else if (stays_behind(gate->news_behind_us, now_us) && redis_link_is_up(gate->news)) {
+        redis_link_reset(gate->news, "they are of an older epoch than the gate");
+    }
+}
+
 static void sweep_cb(uv_timer_t *timer)
 {
     struct lua_gate *gate = timer->data;
@@ -845,11 +909,7 @@ static void sweep_cb(uv_timer_t *timer)
     ask_for_attach(gate);
     watch_record(gate, now_us);
     gate_watch(&gate->base, now_us, why_away(gate), expected_wait_us(gate, now_us));
-    /* The recorder gives a sign of life every 100 ms, through Redis. A link that broke without a word must not keep us waiting for ever; if it
-     * is the recorder that is silent, a new link costs nothing. */
-    if (redis_link_is_up(gate->news) && now_us - gate->news_us > NEWS_TIMEOUT_US) {
-        redis_link_reset(gate->news, "no news for too long");
-    }
+    watch_links(gate, now_us);
 }
 
 /* --- the driver --------------------------------------------------------------------------------------------------------------------------- */

@@ -1,18 +1,22 @@
-/* Redis addresses as URLs. Pure functions; any thread. They own nothing and fail with a sentence for the user. */
+/* Redis addresses as URLs. Pure functions but for one look into the environment; any thread. They own nothing and fail with a sentence for the user. */
 #include "doorbuster/redis.h"
 
 #include "doorbuster/text.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define MAY_BE                                                                                               \
+    "redis://[:password@]host[:port][/db], unix:/path, sentinel://[:password@]NAME@host[:port],…[/db] or " \
+    "cluster://[:password@]host[:port],…"
 
 /* What stands before an '@' may be a password: it is not shown. */
 static bool refuse(char *error, size_t error_bytes, const char *url)
 {
     const char *at = strrchr(url, '@');
-    snprintf(error, error_bytes,
-             "\"%s%s\" is no Redis address; it may be redis://[:password@]host[:port][/db] or unix:/path",
-             at ? "…" : "", at ? at : url);
+    snprintf(error, error_bytes, "\"%s%s\" is no Redis address; it may be " MAY_BE, at ? "…" : "",
+             at ? at : url);
     return false;
 }
 
@@ -27,7 +31,7 @@ static bool copy_part(char *out, size_t out_bytes, const char *from, size_t byte
 }
 
 /* "host", "host:port", "[::1]:port" in text[0..bytes). */
-static bool parse_host(const char *text, size_t bytes, struct redis_address *out)
+static bool parse_host(const char *text, size_t bytes, int default_port, struct redis_host *out)
 {
     const char *end = text + bytes;
     const char *host = text;
@@ -45,7 +49,7 @@ static bool parse_host(const char *text, size_t bytes, struct redis_address *out
         port = host_end ? host_end + 1 : NULL;
         host_end = host_end ? host_end : end;
     }
-    int64_t number = 6379;
+    int64_t number = default_port;
     if (port != NULL && !text_to_int64(port, (size_t)(end - port), 1, 65535, &number)) {
         return false;
     }
@@ -53,44 +57,141 @@ static bool parse_host(const char *text, size_t bytes, struct redis_address *out
     return host_end > host && copy_part(out->host, sizeof out->host, host, (size_t)(host_end - host));
 }
 
-bool redis_address_parse(const char *url, struct redis_address *out, char *error, size_t error_bytes)
+/* "host:port,host:port" */
+static bool parse_seeds(const char *text, size_t bytes, int default_port, struct redis_address *out)
 {
-    *out = (struct redis_address){0};
-    if (strncmp(url, "unix:", 5) == 0) {
-        const char *path = url + 5;
-        if (*path == '\0' || !copy_part(out->path, sizeof out->path, path, strlen(path))) {
-            snprintf(error, error_bytes, "\"%s\": the path of a Unix socket has 1 to %zu bytes", url,
-                     sizeof out->path - 1);
+    const char *end = text + bytes;
+    for (const char *comma; out->seed_count < REDIS_SEEDS_MAX; text = comma + 1) {
+        comma = memchr(text, ',', (size_t)(end - text));
+        size_t host_bytes = (size_t)((comma ? comma : end) - text);
+        if (!parse_host(text, host_bytes, default_port, &out->seeds[out->seed_count++])) {
             return false;
         }
-        return true;
-    }
-    if (strncmp(url, "redis://", 8) != 0) {
-        return refuse(error, error_bytes, url);
-    }
-    const char *rest = url + 8;
-    const char *at = strrchr(rest, '@');
-    if (at != NULL) {
-        if (*rest != ':' ||
-            !copy_part(out->password, sizeof out->password, rest + 1, (size_t)(at - rest - 1))) {
-            return refuse(error, error_bytes, url);
+        if (comma == NULL) {
+            return true;
         }
-        rest = at + 1;
     }
-    const char *slash = strchr(rest, '/');
-    size_t host_bytes = slash ? (size_t)(slash - rest) : strlen(rest);
+    return false;
+}
+
+/* "[:password@]" and, of Sentinels, "NAME@": all in text[0..bytes), which ends with an '@' or is empty. */
+static bool parse_before_hosts(const char *text, size_t bytes, struct redis_address *out)
+{
+    bool has_group = out->kind == REDIS_BY_SENTINEL;
+    if (has_group) {
+        const char *group = bytes > 0 && *text == ':' ? memrchr(text, '@', bytes - 1) : text - 1;
+        size_t group_bytes = bytes > 0 && group != NULL ? bytes - 1 - (size_t)(group + 1 - text) : 0;
+        if (group_bytes == 0 || memchr(group + 1, '@', group_bytes) != NULL ||
+            memchr(group + 1, ':', group_bytes) != NULL /* a user's name and password? */ ||
+            !copy_part(out->group, sizeof out->group, group + 1, group_bytes)) {
+            return false;
+        }
+        bytes -= group_bytes + 1;
+    }
+    return bytes == 0 ||
+           (*text == ':' && copy_part(out->password, sizeof out->password, text + 1, bytes - 2));
+}
+
+static bool parse_database(const char *slash, struct redis_address *out)
+{
     int64_t database = 0;
-    if (slash != NULL && slash[1] != '\0' && !text_to_int64(slash + 1, strlen(slash + 1), 0, 15, &database)) {
+    bool ok =
+        slash == NULL || slash[1] == '\0' || text_to_int64(slash + 1, strlen(slash + 1), 0, 15, &database);
+    out->database = (int)database;
+    return ok && (out->kind != REDIS_IN_CLUSTER || slash == NULL);
+}
+
+static bool parse_hosts(const char *text, size_t bytes, struct redis_address *out)
+{
+    struct redis_host host;
+    if (out->kind != REDIS_DIRECT) {
+        return parse_seeds(text, bytes, out->kind == REDIS_BY_SENTINEL ? REDIS_SENTINEL_PORT : 6379, out);
+    }
+    if (!parse_host(text, bytes, 6379, &host)) {
+        return false;
+    }
+    memcpy(out->host, host.host, sizeof out->host);
+    out->port = host.port;
+    return true;
+}
+
+static bool parse_unix(const char *url, struct redis_address *out, char *error, size_t error_bytes)
+{
+    const char *path = url + strlen("unix:");
+    if (*path == '\0' || !copy_part(out->path, sizeof out->path, path, strlen(path))) {
+        snprintf(error, error_bytes, "\"%s\": the path of a Unix socket has 1 to %zu bytes", url,
+                 sizeof out->path - 1);
+        return false;
+    }
+    return true;
+}
+
+static bool take_sentinel_password(struct redis_address *out, char *error, size_t error_bytes)
+{
+    const char *password = out->kind == REDIS_BY_SENTINEL ? getenv("REDIS_SENTINEL_PASSWORD") : NULL;
+    if (password != NULL &&
+        !copy_part(out->sentinel_password, sizeof out->sentinel_password, password, strlen(password))) {
+        snprintf(error, error_bytes, "REDIS_SENTINEL_PASSWORD has at most %zu bytes",
+                 sizeof out->sentinel_password - 1);
+        return false;
+    }
+    return true;
+}
+
+bool redis_address_parse(const char *url, struct redis_address *out, char *error, size_t error_bytes)
+{
+    static const char *const schemes[] = {
+        [REDIS_DIRECT] = "redis://", [REDIS_BY_SENTINEL] = "sentinel://", [REDIS_IN_CLUSTER] = "cluster://"};
+    *out = (struct redis_address){0};
+    if (strncmp(url, "unix:", 5) == 0) {
+        return parse_unix(url, out, error, error_bytes);
+    }
+    int kind = REDIS_IN_CLUSTER;
+    while (kind >= REDIS_DIRECT && !text_begins_with(url, schemes[kind])) {
+        kind--;
+    }
+    if (kind < REDIS_DIRECT) {
         return refuse(error, error_bytes, url);
     }
-    out->database = (int)database;
-    return parse_host(rest, host_bytes, out) || refuse(error, error_bytes, url);
+    out->kind = (enum redis_kind)kind;
+    const char *rest = url + strlen(schemes[kind]), *at = strrchr(rest, '@');
+    const char *hosts = at != NULL ? at + 1 : rest, *slash = strchr(hosts, '/');
+    size_t hosts_bytes = slash != NULL ? (size_t)(slash - hosts) : strlen(hosts);
+    if (!parse_before_hosts(rest, (size_t)(hosts - rest), out) || !parse_database(slash, out) ||
+        !parse_hosts(hosts, hosts_bytes, out)) {
+        return refuse(error, error_bytes, url);
+    }
+    return take_sentinel_password(out, error, error_bytes);
+}
+
+/* Appends "host:port"; an IPv6 address in brackets. */
+static size_t format_host(const char *host, int port, char *out, size_t out_bytes)
+{
+    int bytes = snprintf(out, out_bytes, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);
+    return bytes < 0 ? 0 : (size_t)bytes < out_bytes ? (size_t)bytes : out_bytes - 1;
+}
+
+static void format_seeds(const struct redis_address *address, char *out, size_t out_bytes)
+{
+    bool by_sentinel = address->kind == REDIS_BY_SENTINEL;
+    size_t used =
+        (size_t)snprintf(out, out_bytes, by_sentinel ? "sentinel://%s@" : "cluster://%s", address->group);
+    for (unsigned i = 0; i < address->seed_count && used + 1 < out_bytes; i++) {
+        const struct redis_host *seed = &address->seeds[i];
+        used += (size_t)snprintf(out + used, out_bytes - used, "%s", i > 0 ? "," : "");
+        used += format_host(seed->host, seed->port, out + used, out_bytes - used);
+    }
+    if (by_sentinel && used < out_bytes) {
+        snprintf(out + used, out_bytes - used, "/%d", address->database);
+    }
 }
 
 void redis_address_format(const struct redis_address *address, char *out, size_t out_bytes)
 {
     if (address->path[0] != '\0') {
         snprintf(out, out_bytes, "unix:%s", address->path);
+    } else if (address->kind != REDIS_DIRECT) {
+        format_seeds(address, out, out_bytes);
     } else {
         snprintf(out, out_bytes, strchr(address->host, ':') ? "redis://[%s]:%d/%d" : "redis://%s:%d/%d",
                  address->host, address->port, address->database);

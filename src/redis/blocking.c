@@ -1,6 +1,12 @@
 /* Blocking Redis connections: for the recorder, the command-line tools and pool jobs, never for a worker's loop. The context belongs to
- * the caller; a failure is NULL and a sentence. */
+ * the caller; a failure is NULL and a sentence.
+ *
+ * A master that is to be found is looked for with whoever answered last first, one after the other, until the time is over: a Sentinel says where it is,
+ * a node of a Cluster says so by MOVED, and the Redis found there must itself say that it is a master. */
 #include "doorbuster/redis.h"
+
+#include "doorbuster/clock.h"
+#include "finding.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -40,7 +46,7 @@ static void note_broken(const redisContext *redis)
     }
 }
 
-static redisReply *accept_reply(const redisContext *redis, redisReply *reply)
+static redisReply *accept_reply(redisContext *redis, redisReply *reply)
 {
     if (reply == NULL) {
         note_broken(redis);
@@ -48,6 +54,10 @@ static redisReply *accept_reply(const redisContext *redis, redisReply *reply)
     }
     if (reply->type == REDIS_REPLY_ERROR) {
         note_failure(reply->str);
+        if (redis_is_elsewhere(reply->str)) { /* whoever uses it shall connect anew */
+            redis->err = REDIS_ERR_OTHER;
+            snprintf(redis->errstr, sizeof redis->errstr, "%.100s", reply->str);
+        }
         freeReplyObject(reply);
         return NULL;
     }
@@ -85,30 +95,26 @@ bool redis_done(redisReply *reply)
     return true;
 }
 
-static bool say_hello(redisContext *redis, const struct redis_address *address)
+static bool say_hello(redisContext *redis, const char *password, int database)
 {
-    if (address->password[0] != '\0' && !redis_done(redis_ask(redis, "AUTH %s", address->password))) {
+    if (password[0] != '\0' && !redis_done(redis_ask(redis, "AUTH %s", password))) {
         return false;
     }
-    if (address->database != 0 && !redis_done(redis_ask(redis, "SELECT %d", address->database))) {
+    if (database != 0 && !redis_done(redis_ask(redis, "SELECT %d", database))) {
         return false;
     }
     return redis_done(redis_ask(redis, "PING"));
 }
 
-redisContext *redis_connect_blocking(const struct redis_address *address, int timeout_ms, char *error,
-                                     size_t error_bytes)
+/* Connected and let in; NULL: `error` says why, of the place `where`. */
+static redisContext *let_in(redisContext *redis, const char *where, const char *password, int database,
+                            int timeout_ms, char *error, size_t error_bytes)
 {
-    struct timeval timeout = timeout_of(timeout_ms);
-    redisContext *redis = address->path[0] != '\0'
-                              ? redisConnectUnixWithTimeout(address->path, timeout)
-                              : redisConnectWithTimeout(address->host, address->port, timeout);
-    char where[384];
-    redis_address_format(address, where, sizeof where);
     if (redis == NULL || redis->err != 0) {
         snprintf(error, error_bytes, "cannot connect to Redis at %s: %s", where,
                  redis ? redis->errstr : "out of memory");
-    } else if (redisSetTimeout(redis, timeout) != REDIS_OK || !say_hello(redis, address)) {
+    } else if (redisSetTimeout(redis, timeout_of(timeout_ms)) != REDIS_OK ||
+               !say_hello(redis, password, database)) {
         snprintf(error, error_bytes, "Redis at %s does not let us in: %s", where, redis_failure());
     } else {
         return redis;
@@ -117,6 +123,163 @@ redisContext *redis_connect_blocking(const struct redis_address *address, int ti
         redisFree(redis);
     }
     return NULL;
+}
+
+/* --- one that is to be found ------------------------------------------------------------------------------------------------- */
+struct search {
+    const struct redis_address *address;
+    int timeout_ms;
+    int64_t deadline_us;
+    char *error;
+    size_t error_bytes;
+};
+
+static int time_left_ms(const struct search *search, int at_most_ms)
+{
+    int64_t left_ms = (search->deadline_us - clock_monotonic_us()) / 1000;
+    return left_ms < 1 ? 1 : left_ms < at_most_ms ? (int)left_ms : at_most_ms;
+}
+
+static bool time_is_over(const struct search *search)
+{
+    return clock_monotonic_us() >= search->deadline_us;
+}
+
+static redisContext *connect_to(const struct search *search, const struct redis_host *host,
+                                const char *password, int database, int timeout_ms)
+{
+    char where[300];
+    snprintf(where, sizeof where, strchr(host->host, ':') ? "[%s]:%d" : "%s:%d", host->host, host->port);
+    return let_in(redisConnectWithTimeout(host->host, host->port, timeout_of(timeout_ms)), where, password,
+                  database, timeout_ms, search->error, search->error_bytes);
+}
+
+static bool fail(const struct search *search, const struct redis_host *host, const char *why)
+{
+    snprintf(search->error, search->error_bytes, "%s:%d %s", host->host, host->port, why);
+    return false;
+}
+
+/* True: *out is where this Sentinel says that the master is. */
+static bool ask_sentinel(const struct search *search, const struct redis_host *sentinel,
+                         struct redis_host *out)
+{
+    redisContext *redis = connect_to(search, sentinel, search->address->sentinel_password, 0,
+                                     time_left_ms(search, FINDING_SENTINEL_MS));
+    if (redis == NULL) {
+        return false;
+    }
+    redisReply *reply = redis_ask(redis, "SENTINEL GET-MASTER-ADDR-BY-NAME %s", search->address->group);
+    bool known = reply != NULL && finding_master(reply, out);
+    if (!known) {
+        fail(search, sentinel, reply != NULL ? "knows no master of that name" : redis_failure());
+    }
+    freeReplyObject(reply);
+    redisFree(redis);
+    return known;
+}
+
+static redisContext *find_by_sentinel(const struct search *search, const struct redis_host *sentinel)
+{
+    struct redis_host master;
+    if (!ask_sentinel(search, sentinel, &master)) {
+        return NULL;
+    }
+    redisContext *redis = connect_to(search, &master, search->address->password, search->address->database,
+                                     time_left_ms(search, search->timeout_ms));
+    redisReply *role = redis != NULL ? redis_ask(redis, "ROLE") : NULL;
+    if (redis != NULL && (role == NULL || !finding_is_master(role))) {
+        fail(search, &master, "is no master, though a Sentinel says so");
+        redisFree(redis);
+        redis = NULL;
+    }
+    freeReplyObject(role);
+    return redis;
+}
+
+/* Whoever does not have the key's slot says who has; a replica says who its master is. */
+static redisContext *find_in_cluster(const struct search *search, const struct redis_host *node)
+{
+    struct redis_host at = *node;
+    for (int hops = 0; hops < FINDING_HOPS_MAX && !time_is_over(search); hops++) {
+        redisContext *redis =
+            connect_to(search, &at, search->address->password, 0, time_left_ms(search, search->timeout_ms));
+        if (redis == NULL || redis_done(redis_ask(redis, "EXISTS %s", search->address->key))) {
+            return redis;
+        }
+        fail(search, &at, redis_failure());
+        redisFree(redis);
+        struct redis_host asked = at;
+        if (!finding_moved(redis_failure(), asked.host, &at)) {
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
+static redisContext *find(const struct redis_address *address, int timeout_ms, char *error,
+                          size_t error_bytes)
+{
+    static _Thread_local unsigned first; /* who answered last */
+    char why[256] = "nobody answered";
+    struct search search = {address, timeout_ms, clock_monotonic_us() + (int64_t)timeout_ms * 1000, why,
+                            sizeof why};
+    redisContext *redis = NULL;
+    for (unsigned i = 0; redis == NULL && i < address->seed_count && (i == 0 || !time_is_over(&search));
+         i++) {
+        const struct redis_host *seed = &address->seeds[(first + i) % address->seed_count];
+        redis = address->kind == REDIS_BY_SENTINEL ? find_by_sentinel(&search, seed)
+                                                   : find_in_cluster(&search, seed);
+        if (redis != NULL) {
+            first += i;
+            redisSetTimeout(redis, timeout_of(timeout_ms)); /* whatever was left of it for connecting */
+        }
+    }
+    if (redis == NULL) {
+        char where[384];
+        first++;
+        redis_address_format(address, where, sizeof where);
+        snprintf(error, error_bytes, "cannot find the Redis to use by %s: %s", where, why);
+    }
+    return redis;
+}
+
+redisContext *redis_connect_blocking(const struct redis_address *address, int timeout_ms, char *error,
+                                     size_t error_bytes)
+{
+    struct timeval timeout = timeout_of(timeout_ms);
+    char where[384];
+    if (address->kind != REDIS_DIRECT) {
+        return find(address, timeout_ms, error, error_bytes);
+    }
+    redis_address_format(address, where, sizeof where);
+    return let_in(address->path[0] != '\0' ? redisConnectUnixWithTimeout(address->path, timeout)
+                                           : redisConnectWithTimeout(address->host, address->port, timeout),
+                  where, address->password, address->database, timeout_ms, error, error_bytes);
+}
+
+/* --- is it still the master? ---------------------------------------------------------------------------------------------------- */
+static bool is_at(const struct redis_host *host, const redisContext *redis)
+{
+    return redis->tcp.port == host->port && strcmp(redis->tcp.host, host->host) == 0;
+}
+
+bool redis_was_replaced(const struct redis_address *address, const redisContext *redis, int timeout_ms)
+{
+    static _Thread_local unsigned next;
+    unsigned here = 0, elsewhere = 0, count = address->kind == REDIS_BY_SENTINEL ? address->seed_count : 0;
+    char why[256];
+    struct search search = {.address = address, .error = why, .error_bytes = sizeof why};
+    next++;
+    for (unsigned i = 0; i < count && (i == 0 || elsewhere > 0); i++) { /* the first may end it */
+        struct redis_host master;
+        search.deadline_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
+        if (ask_sentinel(&search, &address->seeds[(next + i) % count], &master)) {
+            here += is_at(&master, redis);
+            elsewhere += !is_at(&master, redis);
+        }
+    }
+    return elsewhere > here;
 }
 
 /* Redis says nothing of its own accord: what can be read is the end, or what nobody asked for. */

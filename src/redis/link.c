@@ -1,8 +1,12 @@
 /* One hiredis connection on a libuv loop, wrapped once. A worker's loop thread. Owns the hiredis context, its poll handle and a timer.
  *
- *   WAITING --timer--> CONNECTING --PONG--> UP
- *      ^                   |                 |
- *      +------ failed -----+------ lost -----+          any --redis_link_close--> CLOSED
+ *   WAITING --timer--> CONNECTING --let in--> UP
+ *      ^                   |                   |
+ *      +------ failed -----+------- lost ------+          any --redis_link_close--> CLOSED
+ *
+ * A master that is to be found takes two such connections, or more: one to a Sentinel, or to a node of a Cluster, which says where it is (`target`),
+ * then without a pause (`hop`) one there, and it must say itself that it is the master. Whoever cannot say is followed by the next of the list. Any reply
+ * of the kind of redis_is_elsewhere() ends a link that is up. A host's name is looked up in libuv's pool first.
  *
  * hiredis frees a context by itself when the connection ends, after running every pending callback with NULL; so the context is
  * reached only through `poll->context`, which its cleanup hook sets to NULL, and each connection has a poll struct of its own that
@@ -12,8 +16,11 @@
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/log.h"
+#include "finding.h"
 
+#include <arpa/inet.h>
 #include <hiredis/async.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +28,7 @@
 #define BACKOFF_FIRST_MS 20
 #define BACKOFF_MAX_MS 300 /* an attempt costs little, and buyers wait for it */
 #define WATCH_MS 100       /* how often the timeouts are looked at */
+#define SETTLED_US 1000000 /* up for so long: the next attempt begins with the shortest wait again */
 
 enum link_state { LINK_WAITING, LINK_CONNECTING, LINK_UP, LINK_CLOSED };
 
@@ -29,6 +37,12 @@ struct link_poll {
     redisAsyncContext *context; /* NULL once hiredis has let go of it */
     struct redis_link *link;
     int events;
+};
+
+/* A host's name being looked up. */
+struct lookup {
+    uv_getaddrinfo_t request;
+    struct redis_link *link; /* NULL: it does not want to know any more */
 };
 
 struct redis_link {
@@ -44,6 +58,16 @@ struct redis_link {
     int64_t progress_us; /* when the last reply came, or the first of the pending was sent */
     int64_t retry_us;    /* WAITING: when to try again; CONNECTING: when to give up */
     int backoff_ms;
+    int64_t up_us;         /* since when */
+    bool leaving;          /* up, but the context is about to be freed: takes no commands */
+    struct lookup *lookup; /* CONNECTING: of the name of `at` */
+    /* where a master that is to be found may be */
+    struct redis_host at; /* where this connection goes to */
+    unsigned seed;        /* whom to ask: the one who answered last */
+    bool asks_sentinel;   /* this connection is to one */
+    bool has_target, hop;
+    struct redis_host target;
+    unsigned hops; /* since it last waited, or was up for a while */
 };
 
 struct pending_command {
@@ -53,6 +77,8 @@ struct pending_command {
 };
 
 static void link_lost(struct redis_link *link);
+static void forget_lookup(struct redis_link *link);
+static void watch_cb(uv_timer_t *timer);
 
 /* --- hiredis on uv_poll --------------------------------------------------------------------------------------------------- */
 static void poll_cb(uv_poll_t *handle, int status, int events)
@@ -134,6 +160,24 @@ static void schedule_retry(struct redis_link *link)
     link->backoff_ms = link->backoff_ms * 2 < BACKOFF_MAX_MS ? link->backoff_ms * 2 : BACKOFF_MAX_MS;
 }
 
+/* Where to look next, and when. */
+static void plan(struct redis_link *link, bool was_up)
+{
+    bool lasted = was_up && !(link->leaving && clock_monotonic_us() - link->up_us < SETTLED_US);
+    link->backoff_ms = lasted ? BACKOFF_FIRST_MS : link->backoff_ms;
+    link->hops = lasted ? 0 : link->hops;
+    if (link->hop && ++link->hops <= FINDING_HOPS_MAX) {
+        link->hop = false;
+        link->retry_us = clock_monotonic_us();
+        uv_timer_start(&link->timer, watch_cb, 0, 0);
+        return;
+    }
+    link->seed += !was_up;
+    link->hop = link->has_target = false;
+    link->hops = 0;
+    schedule_retry(link);
+}
+
 /* The context is gone, every pending callback has run. */
 static void link_lost(struct redis_link *link)
 {
@@ -143,7 +187,8 @@ static void link_lost(struct redis_link *link)
         return;
     }
     link->state = LINK_WAITING;
-    schedule_retry(link);
+    plan(link, was_up);
+    link->leaving = false;
     if (was_up) {
         log_warn("lost the %s link to Redis; reconnecting", link->settings.name);
         link->settings.down_cb(link->settings.context);
@@ -153,33 +198,90 @@ static void link_lost(struct redis_link *link)
 static void give_up(struct redis_link *link, const char *why)
 {
     log_warn("%s link to Redis: %s", link->settings.name, why);
+    if (link->poll != NULL) {
+        redisAsyncFree(link->poll->context);
+    } else {
+        forget_lookup(link);
+        link_lost(link);
+    }
+}
+
+/* The next connection goes there, at once. */
+static void head_for(struct redis_link *link, const struct redis_host *target)
+{
+    link->target = *target;
+    link->has_target = link->hop = true;
+}
+
+/* From within a callback: hiredis frees the context when that has returned. */
+static void leave(struct redis_link *link, const char *why)
+{
+    struct redis_host moved_to;
+    log_warn("%s link to Redis: %s", link->settings.name, why);
+    if (link->settings.address.kind == REDIS_IN_CLUSTER && finding_moved(why, link->at.host, &moved_to)) {
+        head_for(link, &moved_to);
+    }
+    link->leaving = true;
     redisAsyncFree(link->poll->context);
 }
 
-static void reply_cb(redisAsyncContext *context, void *reply, void *data)
+static void reply_cb(redisAsyncContext *context, void *data, void *command_data)
 {
-    (void)context;
-    struct pending_command *command = data;
-    command->link->pending--;
-    command->link->progress_us = clock_monotonic_us();
+    const redisReply *reply = data;
+    struct pending_command *command = command_data;
+    struct redis_link *link = command->link;
+    link->pending--;
+    link->progress_us = clock_monotonic_us();
     command->cb(reply, command->context);
     free(command);
+    if (reply != NULL && reply->type == REDIS_REPLY_ERROR && redis_is_elsewhere(reply->str) &&
+        link->state == LINK_UP && !link->leaving && link->poll != NULL && link->poll->context == context) {
+        leave(link, reply->str);
+    }
 }
 
-static void ping_cb(const redisReply *reply, void *context)
+/* The last answer to a greeting: is it whom we look for? */
+static void greeted_cb(const redisReply *reply, void *context)
 {
     struct redis_link *link = context;
+    struct redis_host moved_to;
+    enum redis_kind kind = link->settings.address.kind;
     if (reply == NULL || link->state != LINK_CONNECTING) {
         return;
     }
-    if (reply->type == REDIS_REPLY_ERROR) { /* LOADING, NOAUTH, MASTERDOWN: not yet */
+    bool refused = reply->type == REDIS_REPLY_ERROR; /* LOADING, NOAUTH, MASTERDOWN: not yet */
+    if (refused && kind == REDIS_IN_CLUSTER && finding_moved(reply->str, link->at.host, &moved_to)) {
+        head_for(link, &moved_to);
+    } else if (refused) {
         log_warn("%s link: Redis is not ready: %s", link->settings.name, reply->str);
+    } else if (kind == REDIS_BY_SENTINEL && !finding_is_master(reply)) {
+        log_debug("%s link: %s:%d is no master", link->settings.name, link->at.host, link->at.port);
+        refused = true;
+    }
+    if (refused) {
         redisAsyncDisconnect(link->poll->context);
         return;
     }
     link->state = LINK_UP;
-    link->backoff_ms = BACKOFF_FIRST_MS;
+    link->up_us = clock_monotonic_us();
     link->settings.up_cb(link->settings.context);
+}
+
+/* What a Sentinel says. */
+static void found_cb(const redisReply *reply, void *context)
+{
+    struct redis_link *link = context;
+    struct redis_host master;
+    if (reply == NULL || link->state != LINK_CONNECTING) {
+        return;
+    }
+    if (finding_master(reply, &master)) {
+        head_for(link, &master);
+    } else {
+        log_warn("%s link: the Sentinel at %s:%d knows no master %s", link->settings.name, link->at.host,
+                 link->at.port, link->settings.address.group);
+    }
+    redisAsyncDisconnect(link->poll->context);
 }
 
 static void ignore_cb(const redisReply *reply, void *context)
@@ -202,9 +304,23 @@ static void send_command(struct redis_link *link, redis_reply_cb cb, void *conte
     CHECK(redisAsyncCommandArgv(link->poll->context, reply_cb, command, argc, argv, argv_bytes) == REDIS_OK);
 }
 
+static void ask_sentinel(struct redis_link *link)
+{
+    const struct redis_address *address = &link->settings.address;
+    if (address->sentinel_password[0] != '\0') {
+        send_command(link, ignore_cb, link, 2, (const char *[]){"AUTH", address->sentinel_password}, NULL);
+    }
+    send_command(link, found_cb, link, 3,
+                 (const char *[]){"SENTINEL", "GET-MASTER-ADDR-BY-NAME", address->group}, NULL);
+}
+
 static void say_hello(struct redis_link *link)
 {
     const struct redis_address *address = &link->settings.address;
+    if (link->asks_sentinel) {
+        ask_sentinel(link);
+        return;
+    }
     if (address->password[0] != '\0') {
         send_command(link, ignore_cb, link, 2, (const char *[]){"AUTH", address->password}, NULL);
     }
@@ -213,7 +329,12 @@ static void say_hello(struct redis_link *link)
         snprintf(database, sizeof database, "%d", address->database);
         send_command(link, ignore_cb, link, 2, (const char *[]){"SELECT", database}, NULL);
     }
-    send_command(link, ping_cb, link, 1, (const char *[]){"PING"}, NULL);
+    if (address->kind == REDIS_IN_CLUSTER) {
+        send_command(link, greeted_cb, link, 2, (const char *[]){"EXISTS", address->key}, NULL);
+    } else {
+        const char *greeting = address->kind == REDIS_BY_SENTINEL ? "ROLE" : "PING";
+        send_command(link, greeted_cb, link, 1, &greeting, NULL);
+    }
 }
 
 static void connect_cb(const redisAsyncContext *context, int status)
@@ -227,17 +348,14 @@ static void connect_cb(const redisAsyncContext *context, int status)
     say_hello(poll->link);
 }
 
-static void start_connecting(struct redis_link *link)
+static void take_context(struct redis_link *link, redisAsyncContext *context)
 {
-    const struct redis_address *address = &link->settings.address;
-    redisAsyncContext *context = address->path[0] != '\0' ? redisAsyncConnectUnix(address->path)
-                                                          : redisAsyncConnect(address->host, address->port);
     if (context == NULL || context->err != 0) {
         log_debug("%s link: %s", link->settings.name, context ? context->errstr : "out of memory");
         if (context != NULL) {
             redisAsyncFree(context);
         }
-        schedule_retry(link);
+        link_lost(link);
         return;
     }
     struct link_poll *poll = calloc(1, sizeof *poll);
@@ -253,9 +371,100 @@ static void start_connecting(struct redis_link *link)
     context->ev.delWrite = del_write_cb;
     context->ev.cleanup = cleanup_cb;
     link->poll = poll;
-    link->state = LINK_CONNECTING;
-    link->retry_us = clock_monotonic_us() + (int64_t)link->settings.connect_timeout_ms * 1000;
     redisAsyncSetConnectCallback(context, connect_cb);
+}
+
+/* --- names ---------------------------------------------------------------------------------------------------------------------- */
+static bool is_numeric(const char *host)
+{
+    unsigned char address[sizeof(struct in6_addr)];
+    return inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
+}
+
+/* As hiredis does: an IPv6 address only if there is no other. */
+static bool first_address(const struct addrinfo *list, char *out, size_t out_bytes)
+{
+    const struct addrinfo *chosen = list;
+    while (chosen != NULL && chosen->ai_family != AF_INET) {
+        chosen = chosen->ai_next;
+    }
+    chosen = chosen != NULL ? chosen : list;
+    return chosen != NULL && getnameinfo(chosen->ai_addr, chosen->ai_addrlen, out, (socklen_t)out_bytes, NULL,
+                                         0, NI_NUMERICHOST) == 0;
+}
+
+static void looked_up_cb(uv_getaddrinfo_t *request, int status, struct addrinfo *list)
+{
+    struct lookup *lookup = request->data;
+    struct redis_link *link = lookup->link;
+    char numeric[INET6_ADDRSTRLEN + 32];
+    bool found = status == 0 && first_address(list, numeric, sizeof numeric);
+    uv_freeaddrinfo(list);
+    free(lookup);
+    if (link == NULL) {
+        return;
+    }
+    link->lookup = NULL;
+    if (found) {
+        take_context(link, redisAsyncConnect(numeric, link->at.port));
+    } else {
+        log_warn("%s link: %s: %s", link->settings.name, link->at.host,
+                 status != 0 ? uv_strerror(status) : "no address");
+        link_lost(link);
+    }
+}
+
+static void look_up(struct redis_link *link)
+{
+    static const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct lookup *lookup = calloc(1, sizeof *lookup);
+    CHECK(lookup != NULL);
+    lookup->link = link;
+    lookup->request.data = lookup;
+    CHECK(uv_getaddrinfo(link->loop, &lookup->request, looked_up_cb, link->at.host, NULL, &hints) == 0);
+    link->lookup = lookup;
+}
+
+/* It answers all the same, later. */
+static void forget_lookup(struct redis_link *link)
+{
+    if (link->lookup != NULL) {
+        uv_cancel((uv_req_t *)&link->lookup->request);
+        link->lookup->link = NULL;
+        link->lookup = NULL;
+    }
+}
+
+/* --- connecting ------------------------------------------------------------------------------------------------------------------ */
+static void choose_host(struct redis_link *link)
+{
+    const struct redis_address *address = &link->settings.address;
+    link->asks_sentinel = address->kind == REDIS_BY_SENTINEL && !link->has_target;
+    if (address->kind == REDIS_DIRECT) {
+        memcpy(link->at.host, address->host, sizeof link->at.host);
+        link->at.port = address->port;
+    } else {
+        link->at = link->has_target ? link->target : address->seeds[link->seed % address->seed_count];
+    }
+}
+
+static void start_connecting(struct redis_link *link)
+{
+    const char *path = link->settings.address.path;
+    int timeout_ms = link->settings.connect_timeout_ms;
+    choose_host(link);
+    if (link->asks_sentinel && timeout_ms > FINDING_SENTINEL_MS) {
+        timeout_ms = FINDING_SENTINEL_MS;
+    }
+    link->state = LINK_CONNECTING;
+    link->retry_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
+    if (path[0] != '\0') {
+        take_context(link, redisAsyncConnectUnix(path));
+    } else if (is_numeric(link->at.host)) {
+        take_context(link, redisAsyncConnect(link->at.host, link->at.port));
+    } else {
+        look_up(link);
+    }
 }
 
 static void watch_cb(uv_timer_t *timer)
@@ -294,13 +503,13 @@ struct redis_link *redis_link_new(uv_loop_t *loop, const struct redis_link_setti
 
 bool redis_link_is_up(const struct redis_link *link)
 {
-    return link->state == LINK_UP;
+    return link->state == LINK_UP && !link->leaving;
 }
 
 bool redis_link_command(struct redis_link *link, redis_reply_cb cb, void *context, int argc,
                         const char **argv, const size_t *argv_bytes)
 {
-    if (link->state != LINK_UP) {
+    if (!redis_link_is_up(link)) {
         return false;
     }
     send_command(link, cb, context, argc, argv, argv_bytes);
@@ -324,7 +533,7 @@ static void message_cb(redisAsyncContext *context, void *reply, void *data)
 
 bool redis_link_subscribe(struct redis_link *link, const char *channel, redis_reply_cb cb, void *context)
 {
-    if (link->state != LINK_UP) {
+    if (!redis_link_is_up(link)) {
         return false;
     }
     struct subscription *subscription = malloc(sizeof *subscription);
@@ -337,7 +546,7 @@ bool redis_link_subscribe(struct redis_link *link, const char *channel, redis_re
 
 void redis_link_flush(struct redis_link *link)
 {
-    if (!link->write_due) {
+    if (!link->write_due || link->leaving) {
         return;
     }
     link->write_due = false;
@@ -363,6 +572,7 @@ void redis_link_close(struct redis_link **link_pointer)
     struct redis_link *link = *link_pointer;
     *link_pointer = NULL;
     link->state = LINK_CLOSED;
+    forget_lookup(link);
     if (link->poll != NULL) {
         redisAsyncFree(link->poll->context);
     }

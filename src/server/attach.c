@@ -32,13 +32,31 @@ static bool redis_failed(const char *doing)
     return false;
 }
 
-bool recorder_store_failed(struct recorder *recorder, const char *doing)
+bool recorder_beat(struct recorder *recorder)
+{
+    int64_t now_us = clock_monotonic_us();
+    metrics_beat(now_us);
+    return leading_keep(&recorder->leading, recorder->redis, now_us);
+}
+
+/* Nobody else records? Then nobody could. Another server that can reach the store gets the turn, and opens the gate again. */
+static void close_until_store_works(struct recorder *recorder)
 {
     struct gate_head head;
+    recorder->leading.renew_us = 0; /* ask now */
+    if (leading_keep(&recorder->leading, recorder->redis, clock_monotonic_us()) &&
+        gate_read_head(recorder->redis, &head) && head.epoch != 0 && gate_close(recorder->redis)) {
+        log_warn("the gate is closed until the store can record again");
+    }
+    leading_drop(&recorder->leading, recorder->redis, "the store fails");
+}
+
+bool recorder_store_failed(struct recorder *recorder, const char *doing)
+{
     log_error("%s: %s", doing, store_error(recorder->store));
     metrics_add(METRICS_recorder_store_failures, 1);
-    if (gate_read_head(recorder->redis, &head) && head.epoch != 0 && gate_close(recorder->redis)) {
-        log_warn("the gate is closed until the store can record again");
+    if (recorder->leading.leads) {
+        close_until_store_works(recorder);
     }
     store_close(&recorder->store);
     return false;
@@ -105,8 +123,7 @@ static bool each_product(struct recorder *recorder, product_step step)
         ok = store_products(recorder->store, after, products, PRODUCTS_AT_ONCE, &count) == STORE_OK ||
              recorder_store_failed(recorder, "reading the products");
         for (size_t i = 0; ok && i < count; i++) {
-            metrics_beat(clock_monotonic_us());
-            ok = step(recorder, &products[i]);
+            ok = recorder_beat(recorder) && step(recorder, &products[i]);
             after = products[i].id;
         }
     }
@@ -122,6 +139,7 @@ static bool put_product(struct recorder *recorder, const struct store_product *p
 
 /* Gathers what the store gives one by one, until there is enough for a write. */
 struct gathering {
+    struct recorder *recorder;
     redisContext *redis;
     int64_t now_ms;
     bool failed;
@@ -139,7 +157,7 @@ typedef void (*put_gathered)(struct gathering *gathering);
 static bool note_gathered(struct gathering *gathering, put_gathered put)
 {
     if (++gathering->count == PUT_AT_ONCE) {
-        metrics_beat(clock_monotonic_us());
+        gathering->failed = gathering->failed || !recorder_beat(gathering->recorder);
         put(gathering);
     }
     return !gathering->failed;
@@ -207,6 +225,7 @@ static bool put_buyers_and_keys(struct recorder *recorder)
     if (gathering == NULL) {
         return false;
     }
+    gathering->recorder = recorder;
     gathering->redis = recorder->redis;
     gathering->now_ms = clock_wall_ms();
     int64_t since_ms = gathering->now_ms - IDEMPOTENCY_KEY_LIFETIME_MS;
@@ -252,7 +271,7 @@ static bool rebuild(struct recorder *recorder)
     if (store_position(recorder->store, &position) != STORE_OK) {
         return recorder_store_failed(recorder, "rebuild");
     }
-    if (!leave_the_old_log(recorder)) {
+    if (!leave_the_old_log(recorder) || !recorder_beat(recorder)) {
         return false;
     }
     if (!gate_wipe(recorder->redis, recorder->recorded) || failpoint("attach.wiped")) {
@@ -323,8 +342,10 @@ static bool judge_product(struct recorder *recorder, const struct store_product 
 {
     bool equal = gate->on_sale ? same_books(product, gate) : !product->opened;
     if (!closed && !gate->at_known) { /* our own position: there must be a log that goes on from it */
-        log_warn("the log at the store's position is gone: attaching again");
         recorder->attach_wanted = true;
+        if (recorder->leading.leads) {
+            log_warn("the log at the store's position is gone: attaching again");
+        }
         return true; /* nobody can say */
     }
     if (!equal) {
@@ -367,7 +388,7 @@ static bool compare_open(struct recorder *recorder, const struct store_product *
         line->in_flight = gate->in_flight;
         line->books_equal = equal;
     }
-    return !is_overdue(product) || open_if_planned(recorder, product);
+    return !recorder->leading.leads || !is_overdue(product) || open_if_planned(recorder, product);
 }
 
 /* The products behind *after, which moves on; to 0 behind the last of them. */
@@ -436,13 +457,31 @@ bool recorder_compare_books(struct recorder *recorder)
     if (!compare_shown(recorder, first) || !compare_others(recorder, first)) {
         return false;
     }
-    if (recorder->difference_count > 0) {
+    if (recorder->difference_count > 0 && recorder->leading.leads) {
         log_event(LOG_ERROR, LOG_FIELDS(LOG_NUMBER("product_id", recorder->differences[0].product_id)),
                   "the books differ, first product %" PRId64 ": attaching again to put Redis right",
                   recorder->differences[0].product_id);
     }
     return recorder->board == NULL || sale_board_show(recorder->board, recorder->store) == STORE_OK ||
            recorder_store_failed(recorder, "showing the books");
+}
+
+/* All of the store at one moment: whoever records moves it on meanwhile. */
+bool recorder_watch_books(struct recorder *recorder)
+{
+    struct store_position position;
+    recorder->open_epoch = 0;
+    if (store_snapshot_begin(recorder->store) != STORE_OK ||
+        store_position(recorder->store, &position) != STORE_OK) {
+        return recorder_store_failed(recorder, "watching the books");
+    }
+    recorder->recorded = position.recorded;
+    bool watched = recorder_compare_books(recorder);
+    if (recorder->store != NULL) {
+        store_snapshot_end(recorder->store);
+    }
+    recorder->attach_wanted = recorder->rebuild_wanted = false; /* for whoever records to see */
+    return watched;
 }
 
 bool recorder_show_store(struct recorder *recorder)
@@ -460,7 +499,9 @@ static bool record_healing(struct recorder *recorder)
         const struct difference *difference = &recorder->differences[i];
         struct stock_change change = {.product_id = difference->product_id, .cause = STOCK_HEALING};
         struct change_result result;
-        metrics_beat(clock_monotonic_us());
+        if (!recorder_beat(recorder)) {
+            return false;
+        }
         if (difference->redis_stock < 0) {
             snprintf(change.note, sizeof change.note, "Redis did not have it, the store has %" PRId64,
                      difference->store_stock);
@@ -543,6 +584,12 @@ bool recorder_attach(struct recorder *recorder)
     if (failpoint("attach.begin") || !gate_read_head(recorder->redis, &head)) {
         return redis_failed("reading the head");
     }
+    if (head.is_replica) {
+        recorder->redis->err =
+            REDIS_ERR_OTHER; /* a failover: whoever is master now is found by connecting anew */
+        log_warn("attach: this Redis is a replica");
+        return false;
+    }
     if (!take_over(recorder, &head, &position) || failpoint("attach.epoch")) {
         return false;
     }
@@ -561,7 +608,7 @@ bool recorder_attach(struct recorder *recorder)
     if (!is_still_ours(recorder)) {
         return false;
     }
-    if (!gate_open(recorder->redis, recorder->epoch) || failpoint("attach.opened")) {
+    if (!gate_open_on(recorder->redis, recorder->epoch, head.master) || failpoint("attach.opened")) {
         return redis_failed("opening the gate");
     }
     recorder->open_epoch = recorder->epoch;

@@ -5,6 +5,7 @@
 #include "doorbuster/gate_books.h"
 #include "doorbuster/store.h"
 
+#include "leading.h"
 #include "sale_board.h"
 
 #define RECORD_ENTRIES_MAX 512                        /* entries in one transaction */
@@ -40,6 +41,8 @@ struct recorder {
     struct sale_board *board; /* shows what a look at the books finds; NULL: nobody looks at it */
     int64_t compared_up_to;   /* product id: of those that are not on the board */
     bool rebuild_wanted;      /* Redis's books are wrong: the attach is to fill it from the store */
+    struct leading leading;
+    int64_t next_master_us; /* when to ask the Sentinels again */
 };
 
 enum record_result { RECORDED_NOTHING, RECORDED_SOME, RECORD_FAILED, RECORD_DAMAGED };
@@ -59,6 +62,12 @@ bool recorder_store_failed(struct recorder *recorder, const char *doing);
  * few of the others, in turn. Sets attach_wanted and rebuild_wanted if not; also opens products whose opening was never written. False: Redis or
  * the store failed; logged. */
 bool recorder_compare_books(struct recorder *recorder);
+
+/* The same while another server records: shows what is seen, mends nothing. False: Redis or the store failed; logged. */
+bool recorder_watch_books(struct recorder *recorder);
+
+/* Says that the recorder lives, and keeps its turn to record. False: it is over; whatever is under way is given up. */
+bool recorder_beat(struct recorder *recorder);
 
 /* Redis cannot be asked, or the gate is closed: shows what the store has, now and then. False: the store failed; logged. */
 bool recorder_show_store(struct recorder *recorder);

@@ -48,6 +48,11 @@ static struct setting options[] = {
      .value_name = "URL",
      .default_value = "spawn",
      .help = "redis://[:password@]host:port/db, unix:/path, or spawn: a private one in DIR"},
+    {.option = "shop",
+     .environment = "DOORBUSTER_SHOP",
+     .value_name = "NAME",
+     .default_value = GATE_SHOP_DEFAULT,
+     .help = "whose sale it is, if several shops share a Redis or a PostgreSQL"},
     {.option = "gate",
      .environment = "DOORBUSTER_GATE",
      .value_name = "GATE",
@@ -196,6 +201,16 @@ static void read_data_dir(struct server_configuration *configuration)
     }
 }
 
+static void read_shop(void)
+{
+    char error[512];
+    const char *shop = settings_get(&settings, "shop");
+    if (!gate_use_shop(shop, error, sizeof error)) {
+        process_refuse(PROGRAM, "--shop or DOORBUSTER_SHOP: %s", error);
+    }
+    store_use_shop(shop);
+}
+
 static void read_store(struct server_configuration *configuration)
 {
     char error[512];
@@ -235,6 +250,7 @@ void configuration_read(struct server_configuration *configuration, int argc, ch
                                 "address, such as 127.0.0.1:8080");
     }
     read_data_dir(configuration);
+    read_shop();
     configuration_read_http(&settings, configuration);
     configuration_read_gate(&settings, configuration);
     read_store(configuration);

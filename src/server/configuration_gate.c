@@ -105,7 +105,7 @@ static void read_redis(const struct settings *settings, struct gate_place *place
         snprintf(own, sizeof own, "unix:%s/redis.sock", data_dir);
         url = own;
     }
-    if (!redis_address_parse(url, &place->redis, error, sizeof error)) {
+    if (!gate_place_parse_redis(place, url, error, sizeof error)) {
         process_refuse(PROGRAM, "%s%s", error,
                        place->spawn_redis ? "; choose a --data folder with a shorter path" : "");
     }

@@ -65,6 +65,7 @@ int node_keeper_run(const struct server_shared *shared)
     process_set_title("doorbuster: keeper");
     log_set_speaker("keeper");
     metrics_use_slot(&shared->metrics->recorder);
+    metrics_set(METRICS_GAUGE_recorder_active, 1); /* keepers do not take turns */
 
     struct node_keeper *keeper =
         node_keeper_new(&configuration->place, configuration->store_url, &shared->metrics->board);

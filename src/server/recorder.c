@@ -1,10 +1,14 @@
 /* The recorder: the sales log into the store, in order, in large transactions. A process of its own, one thread, blocking calls. Owns the
  * store's position and the fence.
  *
- *   DETACHED --attach--> ATTACHED --read, record, announce, over and over--+
- *      ^                    |  ^--------------------------------------------+
- *      +-- Redis lost, head or scripts not ours, store fenced or failing,
- *          a worker in doubt asks for it, the books differ
+ *   STANDBY --its turn--> DETACHED --attach--> ATTACHED --read, record, announce, over and over--+
+ *      ^                   |  ^                   |  ^--------------------------------------------+
+ *      |                   |  +-------------------+-- Redis lost, head or scripts not ours, store fenced or failing,
+ *      +-------------------+----------------------+   a worker in doubt asks for it, the books differ
+ *        another server has the turn (leading.h)
+ *
+ * Of several servers on one store and one Redis one records; the others stand by, look at the books, mend nothing, and ask five times a second whether
+ * it is their turn. A server alone always has it.
  *
  * If it dies, sales wait and go on from its position. It ends when nobody is left who could sell (the workers' lifeline closes): then it
  * drains the log. While it commits, the next entries gather: the busier, the larger the transactions.
@@ -35,6 +39,10 @@
 #define RETRY_FIRST_MS 20
 #define RETRY_MAX_MS 250
 #define REDIS_TIMEOUT_MS 2000
+#define STANDBY_MS 200
+#define DRAIN_US 2000000
+#define MASTER_CHECK_US 1000000 /* how often a Sentinel is asked who is master */
+#define SENTINEL_TIMEOUT_MS 100
 
 /* A Redis that outlived its store may sell products that were made after the backup that was restored: it is filled anew. */
 static bool opens_a_lost_product(const struct recorder *recorder, const struct log_entry *entry)
@@ -104,9 +112,9 @@ static void count_run(struct recorder *recorder, size_t count, int64_t commit_us
         const struct log_entry *entry = &recorder->entries[i];
         orders += entry->order_count;
         metrics_add(METRICS_recorder_cancellations, entry->kind == LOG_ENTRY_CANCEL);
-        metrics_add(METRICS_recorder_stock_changes,
-                    entry->kind == LOG_ENTRY_STOCK || entry->kind == LOG_ENTRY_PRICE ||
-                        entry->kind == LOG_ENTRY_WINDOW);
+        metrics_add(METRICS_recorder_stock_changes, entry->kind == LOG_ENTRY_STOCK ||
+                                                        entry->kind == LOG_ENTRY_PRICE ||
+                                                        entry->kind == LOG_ENTRY_WINDOW);
     }
     recorder->last_order += (int64_t)orders;
     metrics_observe(METRICS_HISTOGRAM_recorder_batch, orders);
@@ -226,6 +234,23 @@ static bool gate_still_ours(struct recorder *recorder, int64_t *next_us, int64_t
     return ours;
 }
 
+/* An old master that is cut off from its Sentinels goes on answering: it is left as soon as they have another. */
+static bool is_still_the_master(struct recorder *recorder, const struct redis_address *address,
+                                int64_t now_us)
+{
+    if (now_us < recorder->next_master_us) {
+        return true;
+    }
+    recorder->next_master_us = now_us + MASTER_CHECK_US;
+    if (!redis_was_replaced(address, recorder->redis, SENTINEL_TIMEOUT_MS)) {
+        return true;
+    }
+    log_warn("the Sentinels have another master than %s:%d: attaching to that", recorder->redis->tcp.host,
+             recorder->redis->tcp.port);
+    recorder->redis->err = REDIS_ERR_OTHER; /* the next connection is to that one */
+    return false;
+}
+
 static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t now_us)
 {
     if (now_us < *next_us) {
@@ -235,7 +260,12 @@ static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t
     return recorder_compare_books(recorder);
 }
 
-static void keep_recording(struct recorder *recorder, int lifeline_fd)
+static bool keeps_its_turn(struct recorder *recorder)
+{
+    return leading_keep(&recorder->leading, recorder->redis, clock_monotonic_us());
+}
+
+static void keep_recording(struct recorder *recorder, const struct redis_address *address, int lifeline_fd)
 {
     struct trimmer trimmer = {.next_us = 0};
     int64_t next_check_us = 0, next_compare_us = 0, now_us;
@@ -244,16 +274,22 @@ static void keep_recording(struct recorder *recorder, int lifeline_fd)
         now_us = clock_monotonic_us();
         log_flush(false);
         result = recorder_record(recorder, WAIT_FOR_ENTRIES_MS);
-    } while (result < RECORD_FAILED && !recorder->attach_wanted &&
-             gate_still_ours(recorder, &next_check_us, now_us) && trim(recorder, &trimmer, now_us) &&
+    } while (result < RECORD_FAILED && !recorder->attach_wanted && keeps_its_turn(recorder) &&
+             gate_still_ours(recorder, &next_check_us, now_us) &&
+             is_still_the_master(recorder, address, now_us) && trim(recorder, &trimmer, now_us) &&
              books_are_equal(recorder, &next_compare_us, now_us) && !lifeline_is_closed(lifeline_fd, 0));
 }
 
+/* What our own workers sold is recorded, for they have waited for it. In a Redis of our own nothing is left behind; in one that others sell
+ * through the log may have no end, and whoever records next goes on from here. */
 static void drain_and_leave(struct recorder *recorder, const struct server_shared *shared)
 {
-    while (recorder->redis != NULL && recorder->store != NULL &&
-           recorder_record(recorder, 0) == RECORDED_SOME) {
+    int64_t enough_us = clock_monotonic_us() + DRAIN_US;
+    while (recorder->redis != NULL && recorder->store != NULL && recorder->open_epoch > 0 &&
+           recorder->leading.leads && recorder_record(recorder, 0) == RECORDED_SOME &&
+           (shared->configuration.place.spawn_redis || clock_monotonic_us() < enough_us)) {
     }
+    leading_drop(&recorder->leading, recorder->redis, "the server stops");
     bool orphaned = lifeline_is_closed(shared->supervisor_lifeline[0], 0);
     if (recorder->redis != NULL && orphaned && shared->configuration.place.spawn_redis) {
         log_warn("the supervisor is gone: shutting the private Redis down");
@@ -271,6 +307,39 @@ static void beat_cb(void)
     metrics_beat(clock_monotonic_us());
 }
 
+enum step { STEP_ATTACHED, STEP_STANDBY, STEP_FAILED };
+
+/* From whatever state to one in which it records, or stands by. */
+static enum step next_step(struct recorder *recorder, const struct server_shared *shared, bool quietly)
+{
+    const struct server_configuration *configuration = &shared->configuration;
+    char error[512];
+    log_flush(false);
+    metrics_beat(clock_monotonic_us());
+    if (recorder->store == NULL && store_open(&recorder->store, configuration->store_url, STORE_WRITER, error,
+                                              sizeof error) != STORE_OK) {
+        log_error("no store to record into: %s", error);
+        leading_drop(&recorder->leading, recorder->redis, "no store to record into");
+        return STEP_FAILED;
+    }
+    if (!ensure_connected(recorder, &configuration->place.redis, quietly) ||
+        !is_still_the_master(recorder, &configuration->place.redis, clock_monotonic_us())) {
+        return STEP_FAILED;
+    }
+    if (!keeps_its_turn(recorder)) {
+        return recorder->redis->err == 0 && recorder_watch_books(recorder) ? STEP_STANDBY : STEP_FAILED;
+    }
+    return recorder_attach(recorder) ? STEP_ATTACHED : STEP_FAILED;
+}
+
+static int pause_after(const struct recorder *recorder, enum step step, int retry_ms)
+{
+    if (step == STEP_STANDBY) {
+        return STANDBY_MS;
+    }
+    return step == STEP_FAILED ? retry_ms : recorder->attach_wanted ? 0 : RETRY_FIRST_MS;
+}
+
 int recorder_run(const struct server_shared *shared)
 {
     signal(SIGINT, SIG_IGN); /* the supervisor decides when to stop; Ctrl-C reaches the whole group */
@@ -285,31 +354,27 @@ int recorder_run(const struct server_shared *shared)
     struct recorder *recorder = calloc(1, sizeof *recorder);
     CHECK(recorder != NULL);
     recorder->board = sale_board_new(&shared->metrics->board);
+    leading_init(&recorder->leading, shared->configuration.holder.server, shared->configuration.holder.run,
+                 shared->configuration.secret, shared->configuration.secret_bytes);
     store_while_waiting(beat_cb);
-    char error[512];
     bool ready = false;
     int retry_ms = RETRY_FIRST_MS;
+    enum step step;
     do {
-        log_flush(false);
-        metrics_beat(clock_monotonic_us());
-        if (recorder->store == NULL && store_open(&recorder->store, shared->configuration.store_url,
-                                                  STORE_WRITER, error, sizeof error) != STORE_OK) {
-            log_error("no store to record into: %s", error);
-        } else if (ensure_connected(recorder, &shared->configuration.place.redis, retry_ms < RETRY_MAX_MS) &&
-                   recorder_attach(recorder)) {
-            retry_ms = RETRY_FIRST_MS;
-            if (!ready) {
-                ready = true;
-                supervisor_tell_ready(shared);
-            }
-            keep_recording(recorder, shared->workers_lifeline[0]);
-            lifeline_is_closed(shared->workers_lifeline[0], recorder->attach_wanted ? 0 : RETRY_FIRST_MS);
-            continue;
+        step = next_step(recorder, shared, retry_ms < RETRY_MAX_MS);
+        if (step != STEP_FAILED && !ready) {
+            ready = true;
+            supervisor_tell_ready(shared);
         }
-        retry_ms = retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2 : RETRY_MAX_MS;
-        recorder_show_store(recorder);
-        lifeline_is_closed(shared->workers_lifeline[0], retry_ms);
-    } while (!lifeline_is_closed(shared->workers_lifeline[0], 0));
+        if (step == STEP_ATTACHED) {
+            keep_recording(recorder, &shared->configuration.place.redis, shared->workers_lifeline[0]);
+        } else if (step == STEP_FAILED) {
+            recorder_show_store(recorder);
+        }
+        retry_ms = step != STEP_FAILED           ? RETRY_FIRST_MS
+                   : retry_ms * 2 < RETRY_MAX_MS ? retry_ms * 2
+                                                 : RETRY_MAX_MS;
+    } while (!lifeline_is_closed(shared->workers_lifeline[0], pause_after(recorder, step, retry_ms)));
     drain_and_leave(recorder, shared);
     sale_board_free(&recorder->board);
     free(recorder);

@@ -22,6 +22,12 @@ static struct store_book *find_slot(struct store_books *books, int64_t product_i
     return &books->slots[i];
 }
 
+static void free_tables(struct store_books *books)
+{
+    free(books->slots);
+    free(books->moved);
+}
+
 static bool grow_books(struct store_books *books)
 {
     if (2 * (books->used + 1) <= books->capacity)
@@ -31,7 +37,7 @@ static bool grow_books(struct store_books *books)
     larger.slots = calloc(larger.capacity, sizeof *larger.slots);
     larger.moved = calloc(larger.capacity / 2, sizeof *larger.moved);
     if (larger.slots == NULL || larger.moved == NULL) {
-        store_books_free(&larger);
+        free_tables(&larger);
         return false;
     }
     for (size_t i = 0; i < books->capacity; i++) {
@@ -40,24 +46,26 @@ static bool grow_books(struct store_books *books)
     }
     for (size_t i = 0; i < books->moved_count; i++)
         larger.moved[i] = books->moved[i];
-    store_books_free(books);
+    free_tables(books);
     *books = larger;
     return true;
 }
 
-void store_books_free(struct store_books *books)
-{
-    free(books->slots);
-    free(books->moved);
-    *books = (struct store_books){0};
-}
-
 void store_books_forget(struct store_books *books)
 {
-    if (books->used > 0)
-        memset(books->slots, 0, books->capacity * sizeof *books->slots);
+    for (size_t i = 0; books->used > 0 && i < books->capacity; i++) {
+        free(books->slots[i].bundle);
+        books->slots[i] = (struct store_book){0};
+    }
     books->used = 0;
     books->moved_count = 0;
+}
+
+void store_books_free(struct store_books *books)
+{
+    store_books_forget(books);
+    free_tables(books);
+    *books = (struct store_books){0};
 }
 
 /* --- the store's side --- */
@@ -142,6 +150,24 @@ struct store_book *store_book_of(struct store *store, int64_t product_id)
         return book;
     sql_fail(store, "reading a book");
     return NULL;
+}
+
+const struct store_bundle *store_book_bundle(struct store *store, struct store_book *book)
+{
+    static const struct store_bundle nothing;
+    if (!book->is_bundle || book->bundle != NULL)
+        return book->is_bundle ? book->bundle : &nothing;
+    struct store_bundle *bundle = malloc(sizeof *bundle);
+    if (bundle == NULL) {
+        store_refuse(store, "reading a bundle in %s failed: out of memory", sql_where(store));
+        return NULL;
+    }
+    if (store_components(store, book->product_id, bundle->components, &bundle->count) != STORE_OK) {
+        free(bundle);
+        return NULL;
+    }
+    book->bundle = bundle;
+    return bundle;
 }
 
 static bool write_sales(struct store *store, const struct store_book *book)

@@ -71,24 +71,24 @@ static enum store_status end_change(const struct store_turn *turn, enum store_st
 
 /* --- stock --- */
 /* How many of it can be had; of a bundle, as many as its components allow. */
-static enum store_status available(struct store *store, const struct store_book *book, int64_t *out)
+static enum store_status available(struct store *store, struct store_book *book, int64_t *out)
 {
-    struct bundle_component components[BUNDLE_COMPONENTS_MAX];
-    size_t count;
     int64_t most = INT64_MAX;
     *out = book->stock;
     if (!book->is_bundle)
         return STORE_OK;
-    enum store_status status = store_components(store, book->product_id, components, &count);
-    for (size_t i = 0; i < count && status == STORE_OK; i++) {
-        const struct store_book *component = store_book_of(store, components[i].product_id);
+    const struct store_bundle *bundle = store_book_bundle(store, book);
+    if (bundle == NULL)
+        return STORE_FAILED;
+    for (size_t i = 0; i < bundle->count; i++) {
+        const struct store_book *component = store_book_of(store, bundle->components[i].product_id);
         if (component == NULL)
             return STORE_FAILED;
-        int64_t allows = component->stock / components[i].quantity;
+        int64_t allows = component->stock / bundle->components[i].quantity;
         most = allows < most ? allows : most;
     }
     *out = most == INT64_MAX ? 0 : most;
-    return status;
+    return STORE_OK;
 }
 
 static bool has_such_stock(const struct store_book *book, const struct stock_change *change)
@@ -307,8 +307,9 @@ static enum store_status cancel_confirmed(const struct store_turn *turn, const s
     struct order_part parts[ORDER_PARTS_MAX];
     size_t count = 0;
     parts[0] = order_part_at(&order->sale, 0);
-    enum store_status status =
-        store_order_parts(turn->store, order->sale.id, parts + 1, ORDER_PARTS_MAX - 1, &count);
+    enum store_status status = STORE_OK;
+    if (order->part_count > 1)
+        status = store_order_parts(turn->store, order->sale.id, parts + 1, ORDER_PARTS_MAX - 1, &count);
     if (status != STORE_OK)
         return status;
     struct log_entry entry = {.kind = LOG_ENTRY_CANCEL,

@@ -54,6 +54,6 @@ const char *store_shop(void);
 enum store_status store_refuse(struct store *store, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-extern const struct store_driver sqlite_driver;
+extern const struct store_driver sqlite_driver, postgres_driver;
 
 #endif

@@ -225,16 +225,21 @@ static void unsell_parts(struct store *store, const struct sale_order *order, si
 
 /* What must stand behind a line: nothing, or, of a bundle, exactly what it is made of. Redis may have been told something else. */
 struct expected {
-    struct bundle_component components[BUNDLE_COMPONENTS_MAX];
-    size_t count, met;
+    const struct store_bundle *bundle; /* NULL: nothing */
+    size_t met;
     int64_t bundles;
 };
 
+static bool has_all(const struct expected *expected)
+{
+    return expected->bundle == NULL || expected->met == expected->bundle->count;
+}
+
 static bool is_expected(struct expected *expected, const struct order_part *component)
 {
-    if (expected->met == expected->count)
+    if (has_all(expected))
         return false;
-    const struct bundle_component *next = &expected->components[expected->met++];
+    const struct bundle_component *next = &expected->bundle->components[expected->met++];
     return component->product_id == next->product_id &&
            component->quantity == next->quantity * expected->bundles;
 }
@@ -246,11 +251,10 @@ static enum store_status sell_part(struct store *store, const struct order_part 
     struct store_book *book = store_book_of(store, part->product_id);
     if (book == NULL)
         return STORE_FAILED;
-    *fits = part->is_component ? is_expected(expected, part) && !book->is_bundle
-                               : expected->met == expected->count;
+    *fits = part->is_component ? is_expected(expected, part) && !book->is_bundle : has_all(expected);
     if (*fits && book->is_bundle) {
-        *expected = (struct expected){.bundles = part->quantity};
-        if (store_components(store, part->product_id, expected->components, &expected->count) != STORE_OK)
+        *expected = (struct expected){store_book_bundle(store, book), 0, part->quantity};
+        if (expected->bundle == NULL)
             return STORE_FAILED;
     }
     *fits = *fits && part->unit_price == (part->is_component ? 0 : book->price) &&
@@ -261,7 +265,7 @@ static enum store_status sell_part(struct store *store, const struct order_part 
 /* All parts or none. */
 static enum store_status sell_parts(struct store *store, const struct sale_order *order, bool *sold)
 {
-    struct expected expected = {.count = 0};
+    struct expected expected = {.bundle = NULL};
     *sold = false;
     for (size_t i = 0; i < order_part_count(order); i++) {
         struct order_part part = order_part_at(order, i);
@@ -273,7 +277,7 @@ static enum store_status sell_parts(struct store *store, const struct sale_order
             return STORE_OK;
         }
     }
-    *sold = expected.met == expected.count;
+    *sold = has_all(&expected);
     if (!*sold)
         unsell_parts(store, order, order_part_count(order));
     return STORE_OK;
@@ -342,7 +346,8 @@ static enum store_status read_parts(struct store *store, int64_t order_id,
     if (!*stands)
         return status == STORE_NOT_FOUND ? STORE_OK : status;
     parts[0] = order_part_at(&order.sale, 0);
-    status = store_order_parts(store, order_id, parts + 1, ORDER_PARTS_MAX - 1, count);
+    if (order.part_count > 1)
+        status = store_order_parts(store, order_id, parts + 1, ORDER_PARTS_MAX - 1, count);
     *count += 1;
     return status;
 }
@@ -654,6 +659,11 @@ enum store_status store_record(struct store *store, uint64_t epoch, struct log_p
     if (count == 0)
         return STORE_OK;
     enum store_status status = record_run(store, epoch, from, entries, count, rejected, rejected_count);
+    if (status == STORE_FAILED &&
+        sql_was_mistaken(store)) { /* the books were not what we believed: now they are read */
+        *rejected_count = 0;
+        status = record_run(store, epoch, from, entries, count, rejected, rejected_count);
+    }
     if (status != STORE_OK)
         *rejected_count = 0;
     CHECK(*rejected_count <= orders);

@@ -383,12 +383,13 @@ enum store_status store_order_parts(struct store *store, int64_t id, struct orde
     return find_many(store, statement, read_part, out, sizeof *out, count, "reading the parts of an order");
 }
 
-/* The last order below `before`, 0 if there is none. */
-static enum store_status last_order_before(struct store *store, int64_t before, int64_t *id,
+/* The last order below `before`, 0 if there is none; of this user, if the database has an index for that. */
+static enum store_status last_order_before(struct store *store, int64_t before, int64_t user_id, int64_t *id,
                                            const char *doing)
 {
     const enum sql_statement row = SQL_LAST_ORDER_BEFORE;
     sql_bind_int(store, row, 1, before);
+    sql_bind_int(store, row, 2, user_id);
     enum store_status status = STORE_OK;
     if (sql_step(store, row) == SQL_ROW)
         *id = sql_int(store, row, 0);
@@ -399,24 +400,27 @@ static enum store_status last_order_before(struct store *store, int64_t before, 
 }
 
 /* From the newest shelf down, skipping to the next that has any orders at all, so that a gap in the ids costs
- * nothing. */
+ * nothing. A driver without shelves finds all at once, below the shelf too. */
 static enum store_status walk_shelves(struct store *store, int64_t user_id, int64_t before,
                                       struct store_order *out, size_t max, size_t *count, const char *doing)
 {
     const enum sql_statement statement = SQL_ORDERS_OF_USER;
     int64_t last = 0;
-    enum store_status status = last_order_before(store, before, &last, doing);
+    enum store_status status = last_order_before(store, before, user_id, &last, doing);
     while (status == STORE_OK && last > 0 && *count < max) {
         size_t found = 0;
-        int64_t shelf = last >> SHELF_BITS;
+        const int64_t shelf = last >> SHELF_BITS;
         sql_bind_int(store, statement, 1, shelf);
         sql_bind_int(store, statement, 2, user_id);
         sql_bind_int(store, statement, 3, before);
         sql_bind_int(store, statement, 4, limit_of(max - *count));
         status = find_many(store, statement, read_order, out + *count, sizeof *out, &found, doing);
         *count += found;
-        if (status == STORE_OK)
-            status = last_order_before(store, shelf << SHELF_BITS, &last, doing);
+        before = shelf << SHELF_BITS;
+        if (found > 0 && out[*count - 1].sale.id < before)
+            before = out[*count - 1].sale.id;
+        if (status == STORE_OK && *count < max)
+            status = last_order_before(store, before, user_id, &last, doing);
     }
     return status;
 }

@@ -17,6 +17,12 @@
 
 enum store_book_change { BOOK_AS_READ, BOOK_SOLD, BOOK_CHANGED }; /* BOOK_SOLD: stock and sold, no more */
 
+/* What a bundle is made of, which never changes. */
+struct store_bundle {
+    size_t count;
+    struct bundle_component components[BUNDLE_COMPONENTS_MAX];
+};
+
 /* A product's book while a run of entries is applied to it. */
 struct store_book {
     int64_t product_id; /* 0: free slot */
@@ -27,7 +33,8 @@ struct store_book {
     int64_t stock, opening, restocked, cancelled, sold;
     int64_t price;
     struct sale_window window;
-    int64_t limit; /* never changes */
+    int64_t limit;               /* never changes */
+    struct store_bundle *bundle; /* NULL: not a bundle, or not asked for yet */
     int64_t updated_at_ms;
     /* What the entry at hand has moved. All its orders move the same way. */
     int64_t moved; /* 0: nothing yet */
@@ -112,6 +119,8 @@ void store_counter_free(struct store_counter **counter);
 struct store_book *store_book_of(struct store *store, int64_t product_id);
 /* The same without the store: a book that is not there yet is empty. NULL: out of memory. */
 struct store_book *store_books_find(struct store_books *books, int64_t product_id);
+/* What the book's product is made of, read when it is first asked for; nothing of other products. NULL: failed, the error is set. Valid as long as the books are kept. */
+const struct store_bundle *store_book_bundle(struct store *store, struct store_book *book);
 bool store_book_sell(struct store_book *book,
                      int64_t quantity); /* false: it does not fit, nothing was changed */
 void store_book_unsell(struct store_book *book, int64_t quantity);    /* as if it had not been sold */

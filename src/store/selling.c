@@ -190,14 +190,17 @@ static enum store_status put_product(struct store *store, struct shelf *shelf, i
 {
     if (shelf_has_product(shelf, product_id))
         return STORE_OK;
-    const struct store_book *book = store_book_of(store, product_id);
-    if (book == NULL)
+    struct store_book *book = store_book_of(store, product_id);
+    const struct store_bundle *bundle = book == NULL ? NULL : store_book_bundle(store, book);
+    if (bundle == NULL)
         return STORE_FAILED;
     struct sale_product terms = terms_of(book, product_id);
     enum store_status status = STORE_OK;
     bool on_sale = book->known && book->opened;
-    if (book->is_bundle && !is_component)
-        status = store_components(store, product_id, terms.components, &terms.component_count);
+    if (!is_component) {
+        terms.component_count = bundle->count;
+        memcpy(terms.components, bundle->components, bundle->count * sizeof *bundle->components);
+    }
     shelf_put_product(shelf, &terms, on_sale);
     for (size_t i = 0; i < terms.component_count && status == STORE_OK; i++)
         status = put_product(store, shelf, terms.components[i].product_id, true);

@@ -98,8 +98,12 @@ struct sql_calls {
     /* Before a recording on a connection that knows no better; see store_raise_epoch() in store.h. PostgreSQL: a connection that is sound. */
     enum store_status (*make_sound)(struct store *store);
     /* Within a write: false if the driver knows that somebody else may have written since this was last asked on the connection, by hand too. What the
-     * rules themselves have written elsewhere store_books_begin() finds out by the position, so a driver that knows nothing more says true. */
+     * rules themselves have written elsewhere store_books_begin() finds out by the position, so a driver that knows nothing more says true. One that will only
+     * know later may say true and fail the transaction if it was wrong: see was_mistaken. */
     enum store_status (*nobody_else_wrote)(struct store *store, bool *so);
+
+    /* After a write that has failed: only because what nobody_else_wrote had said was wrong, so that the same once more will do? NULL: that cannot be. */
+    bool (*was_mistaken)(struct store *store);
 
     void (*bind_int)(struct store *store, enum sql_statement statement, int index, int64_t value);
     /* Text and bytes must live until the statement is reset. NULL: null. */
@@ -141,6 +145,11 @@ static inline enum store_status sql_write_end(struct store *store, enum store_st
                                               const char *doing)
 {
     return store->sql->write_end(store, status, doing);
+}
+
+static inline bool sql_was_mistaken(struct store *store)
+{
+    return store->sql->was_mistaken != NULL && store->sql->was_mistaken(store);
 }
 
 static inline enum store_status sql_make_sound(struct store *store)

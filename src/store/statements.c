@@ -31,7 +31,7 @@
 #define HAS_LIMIT(product)                                                                                   \
     " WHERE EXISTS (SELECT 1 FROM products WHERE per_customer_limit > 0)"                                    \
     " AND orders.state = 0 AND " product " IN (SELECT id FROM products WHERE per_customer_limit > 0)"        \
-    " AND orders.id NOT IN (SELECT order_id FROM cancellations)"
+    " AND NOT EXISTS (SELECT 1 FROM cancellations WHERE cancellations.order_id = orders.id)"
 #define LIVE_LIMITED_PARTS                                                                                   \
     "(SELECT product_id, user_id, quantity FROM orders" HAS_LIMIT(                                           \
         "product_id") " UNION ALL SELECT order_parts.product_id, user_id, order_parts.quantity"              \
@@ -78,7 +78,7 @@ const char *const sql_statements[SQL_STATEMENTS] = {
         "SELECT product_id, quantity, unit_price, remaining, is_component FROM order_parts"
         " WHERE order_id = ?1 ORDER BY part LIMIT ?2",
     [SQL_LAST_ORDER] = "SELECT max(id) FROM orders",
-    [SQL_LAST_ORDER_BEFORE] = "SELECT max(id) FROM orders WHERE id < ?1",
+    [SQL_LAST_ORDER_BEFORE] = "SELECT max(id) FROM orders WHERE id < ?1 AND ?2 = ?2", /* of user ?2, where that is quick */
 
     [SQL_POSITION] =
         "SELECT epoch, recorded_epoch, recorded_n, (SELECT max(id) FROM orders), store_id, seller"

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct store_driver *const drivers[] = {&sqlite_driver};
+static const struct store_driver *const drivers[] = {&sqlite_driver, &postgres_driver};
 
 static const struct store_driver *find_driver(const char *url, char *error, size_t error_bytes)
 {
@@ -23,9 +23,11 @@ static const struct store_driver *find_driver(const char *url, char *error, size
     size_t scheme = strcspn(url, ":");
     if (scheme == strlen(url))
         scheme = 0;
-    snprintf(error, error_bytes,
-             "no store is called \"%.*s%s\"; it may be sqlite:PATH, for example sqlite:data/doorbuster.db",
-             (int)(scheme < 32 ? scheme : 32), url, scheme > 0 ? ":" : "");
+    snprintf(
+        error, error_bytes,
+        "no store is called \"%.*s%s\"; it may be sqlite:PATH, for example sqlite:data/doorbuster.db, or "
+        "postgresql://HOST/DATABASE",
+        (int)(scheme < 32 ? scheme : 32), url, scheme > 0 ? ":" : "");
     return NULL;
 }
 

@@ -14,6 +14,7 @@
 #include "doorbuster/store.h"
 
 #include <inttypes.h>
+#include "store_fixture.h"
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,8 @@ struct parity {
     struct redis_fixture fixture;
     redisContext *redis;
     struct side decides, records; /* the second from Redis's log */
-    sqlite3 *look;                /* at both */
+    sqlite3 *look;                /* at both; NULL: they are in PostgreSQL */
+    char url[STORE_FIXTURE_URL_BYTES];
     uint64_t seed, random;
     unsigned step;
     struct log_position recorded;
@@ -86,12 +88,16 @@ static bool once_in(struct parity *p, uint32_t times)
 }
 
 /* --- the two sides --- */
-static void open_side(struct side *side)
+/* In PostgreSQL both are in one database, as two shops whose schemas are called like SQLite's databases in open_look(). */
+static void open_side(struct side *side, const char *shop, char url[STORE_FIXTURE_URL_BYTES])
 {
-    char url[sizeof side->path + 16], error[512];
+    char error[512];
     folder_make(side->folder);
     snprintf(side->path, sizeof side->path, "%s/shop.db", side->folder);
-    snprintf(url, sizeof url, "sqlite:%s", side->path);
+    if (!store_fixture_is_postgres() || url[0] == '\0') {
+        store_fixture_new(side->folder, "shop.db", url, STORE_FIXTURE_URL_BYTES);
+    }
+    store_use_shop(shop);
     if (store_open(&side->store, url, STORE_WRITER, error, sizeof error) != STORE_OK) {
         fail_msg("%s", error);
     }
@@ -150,15 +156,23 @@ static int64_t redis_number(struct parity *p, const char *key, int64_t id, const
 static void open_look(struct parity *p)
 {
     char attach[256];
+    if (store_fixture_is_postgres()) {
+        return;
+    }
     snprintf(attach, sizeof attach, "ATTACH '%s' AS records", p->records.path);
     assert_int_equal(sqlite3_open(p->decides.path, &p->look), SQLITE_OK);
     sqlite3_busy_timeout(p->look, 5000);
     assert_int_equal(sqlite3_exec(p->look, attach, NULL, NULL, NULL), SQLITE_OK);
 }
 
-static int64_t ask_sqlite(const struct parity *p, const char *sql)
+/* 0: no row. */
+static int64_t ask_both(const struct parity *p, const char *sql)
 {
     sqlite3_stmt *statement;
+    if (p->look == NULL) {
+        int64_t number = store_fixture_ask(p->url, sql);
+        return number < 0 ? 0 : number;
+    }
     if (sqlite3_prepare_v2(p->look, sql, -1, &statement, NULL) != SQLITE_OK) {
         fail_msg("%s: %s", sql, sqlite3_errmsg(p->look));
     }
@@ -203,7 +217,7 @@ static void compare_owners(struct parity *p)
                      " AND user_id = %" PRId64,
                      product, user);
             same(p, "units of a customer", redis_number(p, "{doorbuster}:buyers:", product, field),
-                 ask_sqlite(p, sql));
+                 ask_both(p, sql));
         }
     }
 }
@@ -223,10 +237,10 @@ static void compare_tables(struct parity *p)
         snprintf(ours, sizeof ours, rows[i], "main");
         snprintf(theirs, sizeof theirs, rows[i], "records");
         snprintf(sql, sizeof sql,
-                 "SELECT (SELECT count(*) FROM (SELECT %s EXCEPT SELECT %s))"
-                 " + (SELECT count(*) FROM (SELECT %s EXCEPT SELECT %s))",
+                 "SELECT (SELECT count(*) FROM (SELECT %s EXCEPT SELECT %s) AS a)"
+                 " + (SELECT count(*) FROM (SELECT %s EXCEPT SELECT %s) AS b)",
                  ours, theirs, theirs, ours);
-        same(p, rows[i], 0, ask_sqlite(p, sql));
+        same(p, rows[i], 0, ask_both(p, sql));
     }
 }
 
@@ -436,7 +450,7 @@ static void compare_moves(struct parity *p, const struct stock_moves *moves)
              "SELECT count(*) FROM main.audit_log WHERE log_n = %" PRIu64
              " AND product_id NOT IN (SELECT id FROM main.products WHERE is_bundle = 1)",
              p->recorded.n);
-    same(p, "moves", ask_sqlite(p, sql), (int64_t)moves->count);
+    same(p, "moves", ask_both(p, sql), (int64_t)moves->count);
     for (size_t i = 0; i < moves->count; i++) {
         same(p, "a move", find_product(&p->records, moves->each[i].product_id).stock, moves->each[i].stock);
     }
@@ -641,12 +655,15 @@ static void cancel_any(struct parity *p)
 /* --- the store was the Lua gate's in between, as far as buyers and keys are concerned --- */
 static void take_over_again(struct parity *p)
 {
-    assert_int_equal(sqlite3_exec(p->look,
-                                  "UPDATE state SET seller = 0, epoch = epoch - 1; DELETE FROM recent_keys;"
-                                  "UPDATE limited_buyers SET units = units + 1;"
-                                  "INSERT INTO recent_keys VALUES (1, 'k1', 1, 99999999999999)",
-                                  NULL, NULL, NULL),
-                     SQLITE_OK);
+    static const char sql[] =
+        "UPDATE main.state SET seller = 0, epoch = epoch - 1; DELETE FROM main.recent_keys;"
+        "UPDATE main.limited_buyers SET units = units + 1;"
+        "INSERT INTO main.recent_keys (user_id, key, order_id, at_ms) VALUES (1, 'k1', 1, 99999999999999)";
+    if (p->look == NULL) {
+        assert_true(store_fixture_edit(p->url, sql));
+    } else {
+        assert_int_equal(sqlite3_exec(p->look, sql, NULL, NULL, NULL), SQLITE_OK);
+    }
     assert_int_equal(store_take_over(p->decides.store), STORE_OK);
 }
 
@@ -724,8 +741,9 @@ static void begin(struct parity *p, uint64_t seed)
     p->step = 0;
     p->recorded = (struct log_position){EPOCH, 0};
     memset(p->stock_after, 0, sizeof p->stock_after);
-    open_side(&p->decides);
-    open_side(&p->records);
+    p->url[0] = '\0';
+    open_side(&p->decides, "main", p->url);
+    open_side(&p->records, "records", p->url);
     open_look(p);
     assert_int_equal(store_take_over(p->decides.store), STORE_OK);
     assert_int_equal(store_raise_epoch(p->records.store, 0, EPOCH), STORE_OK);

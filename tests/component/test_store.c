@@ -1,7 +1,6 @@
 /* The store's contract (store.h), against a real store in a temporary folder.
  *
- * Everything above the line "SQLite only" uses the contract alone and runs on any driver: a driver brings a
- * `struct engine`, that is a URL of a new, empty store and a way to edit it behind our back. Processes are
+ * Everything above the line "SQLite only" uses the contract alone and runs on any driver (store_fixture.h). Processes are
  * forked before anything is opened. */
 #include "doorbuster/clock.h"
 #include "doorbuster/store.h"
@@ -25,12 +24,14 @@
 #include <cmocka.h>
 #include <sqlite3.h>
 
+#include "store_fixture.h"
+
 #define REJECTED_MAX 20000
 #define PRICE 500
 
 struct fixture {
     char folder[64];
-    char url[128];
+    char url[STORE_FIXTURE_URL_BYTES];
     struct store *store; /* a writer */
     int64_t next_id;     /* of orders */
     uint64_t epoch;
@@ -38,31 +39,6 @@ struct fixture {
     int64_t rejected[REJECTED_MAX];
     size_t rejected_count;
 };
-
-struct engine {
-    void (*new_url)(const char *folder, char *url, size_t url_bytes);
-    bool (*edit)(struct fixture *f,
-                 const char *sql); /* behind the store's back; false if the schema forbids it */
-};
-
-static void sqlite_new_url(const char *folder, char *url, size_t url_bytes)
-{
-    snprintf(url, url_bytes, "sqlite:%s/shop.db", folder);
-}
-
-static bool sqlite_edit(struct fixture *f, const char *sql)
-{
-    sqlite3 *db;
-    assert_int_equal(sqlite3_open_v2(f->url + strlen("sqlite:"), &db, SQLITE_OPEN_READWRITE, NULL),
-                     SQLITE_OK);
-    int code = sqlite3_exec(db, sql, NULL, NULL, NULL);
-    if (code != SQLITE_OK && code != SQLITE_CONSTRAINT)
-        fail_msg("%s: %s", sql, sqlite3_errmsg(db));
-    sqlite3_close(db);
-    return code == SQLITE_OK;
-}
-
-static const struct engine engine = {sqlite_new_url, sqlite_edit};
 
 /* --- fixture --- */
 #define assert_ok(f, status) assert_status((f)->store, (status), STORE_OK, __LINE__)
@@ -87,7 +63,7 @@ static void make_folder(struct fixture *f)
 {
     snprintf(f->folder, sizeof f->folder, "/tmp/doorbuster-store-XXXXXX");
     assert_non_null(mkdtemp(f->folder));
-    engine.new_url(f->folder, f->url, sizeof f->url);
+    store_fixture_new(f->folder, "shop.db", f->url, sizeof f->url);
     f->next_id = 1;
 }
 
@@ -304,7 +280,7 @@ static void test_wrong_urls_say_what_they_may_be(void **state)
     static const char *const wrong[] = {"",
                                         "shop.db",
                                         "mysql:shop",
-                                        "postgresql://u:secret@h/d",
+                                        "mysql://u:secret@h/d",
                                         "sqlite",
                                         "sqlite:",
                                         "sqlite://",
@@ -962,12 +938,12 @@ static void test_audit_of_orders_finds_each_fault(void **state)
     struct store_orders_audit sound = {.count = 10, .first_id = 1, .last_id = 10};
     assert_memory_equal(&audit, &sound, sizeof audit);
 
-    assert_true(
-        engine.edit(f, "UPDATE orders SET log_n = (SELECT log_n FROM orders WHERE id = 3) - 1 WHERE id = 4"));
-    assert_true(engine.edit(f, "UPDATE orders SET at_ms = at_ms - 100 WHERE id = 6"));
-    assert_true(engine.edit(f, "UPDATE orders SET user_id = 77 WHERE id = 7"));
-    assert_true(engine.edit(f, "UPDATE orders SET product_id = 78 WHERE id IN (8, 9)"));
-    assert_true(engine.edit(f, "UPDATE orders SET log_epoch = log_epoch + 1 WHERE id = 10"));
+    assert_true(store_fixture_try(
+        f->url, "UPDATE orders SET log_n = (SELECT log_n FROM orders WHERE id = 3) - 1 WHERE id = 4"));
+    assert_true(store_fixture_try(f->url, "UPDATE orders SET at_ms = at_ms - 100 WHERE id = 6"));
+    assert_true(store_fixture_try(f->url, "UPDATE orders SET user_id = 77 WHERE id = 7"));
+    assert_true(store_fixture_try(f->url, "UPDATE orders SET product_id = 78 WHERE id IN (8, 9)"));
+    assert_true(store_fixture_try(f->url, "UPDATE orders SET log_epoch = log_epoch + 1 WHERE id = 10"));
     audit = audit_orders(f);
     assert_int_equal(audit.out_of_log_order, 1);
     assert_int_equal(audit.out_of_time_order, 1);
@@ -977,12 +953,12 @@ static void test_audit_of_orders_finds_each_fault(void **state)
     assert_int_equal(audit.beyond_position, 1);
     assert_int_equal(audit.first_gap, 0);
 
-    assert_true(engine.edit(f, "DELETE FROM orders WHERE id IN (5, 8)"));
+    assert_true(store_fixture_try(f->url, "DELETE FROM orders WHERE id IN (5, 8)"));
     audit = audit_orders(f);
     assert_int_equal(audit.first_gap, 5);
     assert_int_equal(audit.count, 8);
     assert_int_equal(audit.last_id, 10);
-    assert_true(engine.edit(f, "DELETE FROM orders WHERE id IN (1, 2)"));
+    assert_true(store_fixture_try(f->url, "DELETE FROM orders WHERE id IN (1, 2)"));
     audit = audit_orders(f);
     assert_int_equal(audit.first_gap, 1);
     assert_int_equal(audit.first_id, 3);
@@ -1002,11 +978,11 @@ static void test_the_schema_forbids_an_oversale(void **state)
 {
     struct fixture *f = *state;
     int64_t product = open_shop(f, 2);
-    assert_false(engine.edit(f, "UPDATE products SET stock = -1, sold = 3"));
-    assert_false(engine.edit(f, "UPDATE products SET stock = stock + 1"));
-    assert_false(engine.edit(f, "UPDATE products SET sold = sold + 1"));
-    assert_false(engine.edit(f, "UPDATE products SET price = 0"));
-    assert_true(engine.edit(f, "UPDATE products SET stock = 0, sold = 2"));
+    assert_false(store_fixture_try(f->url, "UPDATE products SET stock = -1, sold = 3"));
+    assert_false(store_fixture_try(f->url, "UPDATE products SET stock = stock + 1"));
+    assert_false(store_fixture_try(f->url, "UPDATE products SET sold = sold + 1"));
+    assert_false(store_fixture_try(f->url, "UPDATE products SET price = 0"));
+    assert_true(store_fixture_try(f->url, "UPDATE products SET stock = 0, sold = 2"));
     assert_int_equal(find_product(f, product).stock, 0);
 }
 
@@ -1237,7 +1213,7 @@ static void test_url_with_slashes_is_the_same_file(void **state)
 {
     struct fixture *f = *state;
     add_user(f, "ada");
-    char url[160];
+    char url[400];
     snprintf(url, sizeof url, "sqlite://%s", path_of(f));
     struct store *store = open_or_die(url, STORE_READER);
     struct store_user user;
@@ -1321,7 +1297,7 @@ static void test_a_store_of_a_newer_version_is_left_alone(void **state)
 {
     struct fixture *f = *state;
     store_close(&f->store);
-    assert_true(engine.edit(f, "PRAGMA user_version = 999"));
+    assert_true(store_fixture_try(f->url, "PRAGMA user_version = 999"));
     assert_open_fails(f->url, STORE_WRITER, "newer Doorbuster");
     assert_open_fails(f->url, STORE_READER, "newer Doorbuster");
 }
@@ -1337,7 +1313,7 @@ static void test_reader_of_an_empty_file(void **state)
 static void test_folders_that_cannot_be_written(void **state)
 {
     struct fixture *f = *state;
-    char url[160];
+    char url[400];
     snprintf(url, sizeof url, "sqlite:%s/missing/shop.db", f->folder);
     assert_open_fails(url, STORE_WRITER, "must exist");
     assert_open_fails("sqlite:/proc/shop.db", STORE_WRITER, "writable");
@@ -1556,7 +1532,6 @@ int main(void)
         SHOP(test_new_store_is_empty),
         SHOP(test_opening_again_changes_nothing),
         cmocka_unit_test(test_wrong_urls_say_what_they_may_be),
-        cmocka_unit_test(test_right_urls),
         CLOSED(test_reader_needs_a_store),
         SHOP(test_users),
         SHOP(test_longest_texts_fit),
@@ -1586,6 +1561,9 @@ int main(void)
         SHOP(test_closing_inside_a_snapshot),
         SHOP(test_processes_that_write_and_read_at_once),
         SHOP(test_what_was_recorded_survives_a_kill),
+    };
+    const struct CMUnitTest in_a_file[] = {
+        cmocka_unit_test(test_right_urls),
         SHOP(test_url_with_slashes_is_the_same_file),
         CLOSED(test_relative_path_is_a_file_whatever_its_name),
         SHOP(test_files_are_private),
@@ -1601,5 +1579,8 @@ int main(void)
         SHOP(test_writers_take_turns),
         SHOP(test_the_write_ahead_log_stays_small),
     };
-    return cmocka_run_group_tests_name("store", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("store", tests, NULL, NULL);
+    if (!store_fixture_is_postgres())
+        failed += cmocka_run_group_tests_name("store in a file", in_a_file, NULL, NULL);
+    return failed;
 }

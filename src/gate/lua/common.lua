@@ -1,12 +1,22 @@
 -- What every script begins with: the fence, the clock, the log, products. The recorder loads it in front of each of the others.
 --
 -- KEYS  1 head   2 log   3 prefix of products ("{doorbuster}:product:")   4 prefix of buyers ("{doorbuster}:buyers:")
--- Errors: STALE, when this text's epoch is not the head's: nothing was changed, ask again with the new script;
+-- Errors: STALE, when this text's epoch is not the head's, or the Redis is not in the same reign as a master any more as when the recorder loaded this text
+--         (its replication id is another): nothing was changed, ask again with the new script;
+--         READONLY, from a Redis that is a replica by now: likewise, ask another;
 --         DAMAGED, when something is there that we did not write, or not there that we did: nothing was changed, the recorder has to mend it.
 -- Numbers stay below 10^14, so that Lua prints them as integers.
 
-local EPOCH = '@EPOCH@' -- filled in by the recorder when it loads the script
+local EPOCH, MASTER = '@EPOCH@', '@MASTER@' -- filled in by the recorder when it loads the script
 
+-- A Redis that was demoted, took over another's data and was promoted again still has this script, but perhaps not all that was sold by it.
+local info = redis.call('INFO', 'replication')
+if not string.find(info, 'master_replid:' .. MASTER, 1, true) then
+    if string.find(info, 'role:slave', 1, true) then
+        return redis.error_reply('READONLY this Redis is a replica now')
+    end
+    return redis.error_reply('STALE another reign of a master has begun; read the head again')
+end
 local head = redis.call('HMGET', KEYS[1], 'epoch', 'orders', 'at')
 if head[1] ~= EPOCH then
     return redis.error_reply('STALE the gate was opened anew; read the head again')

@@ -1,0 +1,17 @@
+/* What Sentinels and nodes of a Redis Cluster answer to "who is the master?". Pure functions; blocking.c and link.c ask. */
+#ifndef DOORBUSTER_REDIS_FINDING_H
+#define DOORBUSTER_REDIS_FINDING_H
+
+#include "doorbuster/redis.h"
+
+#define FINDING_SENTINEL_MS 300 /* a Sentinel that has not answered within this is passed over */
+#define FINDING_HOPS_MAX 4      /* so many MOVED in a row are followed without a pause */
+
+/* SENTINEL GET-MASTER-ADDR-BY-NAME's reply. False: it knows no such group, or says something else. */
+bool finding_master(const redisReply *reply, struct redis_host *out);
+/* "MOVED 866 10.0.0.7:7002" by the node at `asked`. False: it is something else. */
+bool finding_moved(const char *error, const char *asked, struct redis_host *out);
+/* ROLE's reply. */
+bool finding_is_master(const redisReply *reply);
+
+#endif
