@@ -165,7 +165,8 @@ struct bench {
     bool there, has_redis, has_nodes, tmpfs;
     enum chaos_mode mode;
     enum redis_persistence persistence;
-    unsigned kills; /* of the server's children since it was started */
+    int64_t killed_us; /* when all processes of a server were killed last */
+    unsigned kills;    /* of the server's children since it was started */
     pid_t stopped[SERVER_CHILDREN_MAX];
     size_t stopped_count;
     long log_seen[SERVERS_MAX]; /* the logs up to here have been looked through */

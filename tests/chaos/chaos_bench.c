@@ -239,11 +239,13 @@ void bench_begin(bool small_disk)
 static bool put_server_down(struct server_fixture *server)
 {
     pid_t children[SERVER_CHILDREN_MAX];
+    kill(server->pid, SIGSTOP); /* it starts nobody any more */
     size_t count = server_fixture_children(server, children, SERVER_CHILDREN_MAX);
-    server_fixture_kill_supervisor(server);
     for (size_t i = 0; i < count; i++) {
         kill(children[i], SIGKILL);
     }
+    bench.killed_us = now_us();
+    server_fixture_kill_supervisor(server);
     return server_fixture_wait_gone(children, count, LEAVE_MS);
 }
 

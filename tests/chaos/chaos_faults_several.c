@@ -30,14 +30,14 @@ void kill_active_server(struct round *round)
 {
     round->concerned = active_server(round);
     bench_kill_server(round->concerned);
-    round->fault_us = now_us();
+    round->fault_us = bench.killed_us;
 }
 
 void kill_idle_server(struct round *round)
 {
     round->concerned = (active_server(round) + 1) % bench.server_count;
     bench_kill_server(round->concerned);
-    round->fault_us = now_us();
+    round->fault_us = bench.killed_us;
 }
 
 /* Told to end, it lets go of the lease. Recovery counts from when it was told. */
