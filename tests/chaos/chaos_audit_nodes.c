@@ -97,6 +97,12 @@ static int64_t longest_pause_us(unsigned server, int64_t from_us, int64_t to_us)
     return to_us - last_us > longest_us ? to_us - last_us : longest_us;
 }
 
+/* Does what fails concern all of several servers? Then the pause is told, and is what it is. */
+static bool may_pause(const struct round *round)
+{
+    return is_several(round->mode) && (round->fault_count > 1 || (round->flags & TWO_SERVERS) == 0);
+}
+
 static void check_pauses(struct audit *audit)
 {
     struct round *round = audit->round;
@@ -111,6 +117,9 @@ static void check_pauses(struct audit *audit)
         }
         int64_t pause_ms = longest_pause_us(server, round->first_fault_us, until_us) / 1000;
         round->pause_ms = pause_ms > round->pause_ms ? pause_ms : round->pause_ms;
+        if (may_pause(round)) {
+            continue;
+        }
         if (pause_ms > (alone && is_redlock(round->mode) ? limit_ms : STALL_MS)) {
             violation(round, "server %u confirmed nothing for %" PRId64 " ms, though it had %s", server + 1,
                       pause_ms, is_redlock(round->mode) ? "a majority of nodes" : "all that it needs");
@@ -120,8 +129,7 @@ static void check_pauses(struct audit *audit)
 
 void audit_going_on(struct audit *audit)
 {
-    const struct round *round = audit->round;
-    if (round->fault_us != 0 && round->fault_count == 1 && (round->flags & TWO_SERVERS) != 0) {
+    if (audit->round->fault_us != 0) {
         check_pauses(audit);
     }
 }
