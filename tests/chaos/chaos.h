@@ -247,11 +247,14 @@ bool cluster_master(
 pid_t cluster_master_pid(void);
 pid_t cluster_replica_pid(void);
 void cluster_kill_master(void);
-void cluster_launch_redis(void); /* those that were killed; does not wait for them */
+void cluster_launch_redis(void);                       /* those that were killed; does not wait for them */
+void cluster_cut_master_off(enum proxy_action action); /* from the Sentinels and its replica */
+void cluster_reconnect(void);
 void cluster_ask_failover(void); /* waits for it, not for long */
 /* Since when the Sentinels have named another master than at the last cluster_watch(); 0: they do not. */
 void cluster_watch(void);
 int64_t cluster_renamed_us(void);
+bool cluster_has_failed_over(void);                       /* since the last cluster_watch() */
 void cluster_kill_store(void);                            /* kill -9, all its processes */
 void cluster_launch_store(void);                          /* if it was killed; waits until it answers */
 void cluster_stop_store(void);                            /* SIGSTOP, all its processes */
@@ -373,6 +376,8 @@ FAULT_FUNCTION(kill_master);
 FAULT_FUNCTION(launch_redis);
 FAULT_FUNCTION(stop_master);
 FAULT_FUNCTION(stop_replica);
+FAULT_FUNCTION(cut_master_off);
+FAULT_FUNCTION(reconnect_master);
 FAULT_FUNCTION(lose_writes);
 FAULT_FUNCTION(ask_failover);
 FAULT_FUNCTION(kill_store);
@@ -415,8 +420,9 @@ struct round {
     int64_t row_before; /* the audit log's last, before the products were put up */
     int64_t began_us, first_fault_us, fault_us, heal_began_us, healed_us, concerned_healed_us, calm_us,
         recovered_us;
-    bool store_was_held; /* by the worker that was stopped: nobody can sell until it goes on */
-    int64_t recovery_ms; /* -1: none */
+    bool unasked_failover; /* the Sentinels took a busy machine for a dead one */
+    bool store_was_held;   /* by the worker that was stopped: nobody can sell until it goes on */
+    int64_t recovery_ms;   /* -1: none */
     int64_t back_ms;  /* a server that a fault had concerned alone: from when that was healed; -1: none was */
     int64_t named_ms; /* recovery, from when the Sentinels had named another master; -1: they did not */
     int64_t pause_ms; /* the longest without a sale, on servers that the fault does not concern */

@@ -2,8 +2,9 @@
  * and PostgreSQL. Signals go to recorded pids only, and to PostgreSQL's own processes, as /proc shows them.
  *
  * A node's configuration is a file, which the Sentinels rewrite: who comes back knows what it was when it died, as in life.
- * The Sentinels' own periods are shortened: a node that does not answer is down after half a second, and one that comes back as
- * a master is told that it is none within one second, not eight. */
+ * The Sentinels' own periods are shortened: a node that does not answer is down after 0.75 s, and one that comes back as
+ * a master is told that it is none within one second, not eight. The Sentinels, and the other node, reach a node through a proxy
+ * of their own, and tell of that: so a master can be cut off from them alone, while servers still sell there. */
 #include "chaos.h"
 
 #include "postgres_fixture.h"
@@ -26,6 +27,7 @@
 #define GROUP "shop"
 #define TIMEOUT_MS 1000
 #define FAILOVER_MS 3000
+#define FIELD_BYTES 64
 #define TEXT_BYTES 2048
 #define PORT_BYTES 8
 #define SOCKET_NAME ".s.PGSQL.5432"
@@ -41,14 +43,19 @@ static struct {
     bool there;
     char folder[FOLDER_BYTES];
     struct member members[MEMBERS];
+    struct proxy among[REDISES]; /* what they and the Sentinels have to each node */
+    struct member known_as[REDISES];
+    struct proxy_plan plans[REDISES];
     uint16_t links[SERVERS_MAX][MEMBERS];
-    char link_addresses[SERVERS_MAX][MEMBERS][32], ports[SERVERS_MAX + 1][MEMBERS][PORT_BYTES];
+    char link_addresses[SERVERS_MAX][MEMBERS][32];
+    char ports[SERVERS_MAX + 1][MEMBERS][PORT_BYTES]; /* those of the links; those that Sentinels tell of */
     const char *replaced[SERVERS_MAX][2 * MEMBERS + 1];
     struct postgres_fixture store;
     char store_url[POSTGRES_URL_BYTES];
     bool store_is_stopped;
     size_t watched; /* the master */
     int64_t renamed_us;
+    uint64_t epoch;
 } cluster;
 static char store_paths[SERVERS_MAX + 1][FOLDER_BYTES + 48];
 
@@ -71,15 +78,17 @@ static void write_configuration(size_t i)
             cluster.folder, i);
     if (is_sentinel(i)) {
         fprintf(file,
-                "sentinel monitor " GROUP " 127.0.0.1 %u %d\nsentinel down-after-milliseconds " GROUP " 500\n"
+                "sentinel monitor " GROUP " 127.0.0.1 %u %d\nsentinel down-after-milliseconds " GROUP " 750\n"
                 "sentinel failover-timeout " GROUP " 2000\n",
-                (unsigned)cluster.members[0].port, QUORUM);
+                (unsigned)cluster.known_as[0].port, QUORUM);
     } else {
+        fprintf(file, "replica-announce-ip 127.0.0.1\nreplica-announce-port %u\n",
+                (unsigned)cluster.known_as[i].port);
         fprintf(file, "save \"\"\nappendonly yes\nappendfsync everysec\nmaxmemory-policy noeviction\n"
                       "repl-diskless-sync-delay 0\nrepl-ping-replica-period 1\n");
     }
     if (!is_sentinel(i) && i > 0) {
-        fprintf(file, "replicaof 127.0.0.1 %u\n", (unsigned)cluster.members[0].port);
+        fprintf(file, "replicaof 127.0.0.1 %u\n", (unsigned)cluster.known_as[0].port);
     }
     fclose(file);
 }
@@ -136,7 +145,7 @@ static bool is_taken(uint16_t port)
                 return true;
             }
         }
-        if (cluster.members[i].port == port) {
+        if (cluster.members[i].port == port || (!is_sentinel(i) && cluster.known_as[i].port == port)) {
             return true;
         }
     }
@@ -160,6 +169,13 @@ static void start_redis(void)
     folder_make(cluster.folder);
     for (size_t i = 0; i < MEMBERS; i++) {
         cluster.members[i].port = another_port(cluster.ports[SERVERS_MAX][i], cluster.members[i].address);
+        if (!is_sentinel(i)) {
+            cluster.known_as[i].port =
+                another_port(cluster.ports[SERVERS_MAX][i], cluster.known_as[i].address);
+            cluster.plans[i] = (struct proxy_plan){.listen = cluster.known_as[i].address,
+                                                   .behind = cluster.members[i].address};
+            proxy_start_as(&cluster.among[i], &cluster.plans[i]);
+        }
         for (unsigned server = 0; server < SERVERS_MAX; server++) {
             cluster.links[server][i] =
                 another_port(cluster.ports[server][i], cluster.link_addresses[server][i]);
@@ -247,10 +263,68 @@ void cluster_launch_redis(void)
     }
 }
 
+void cluster_cut_master_off(enum proxy_action action)
+{
+    size_t node = master(QUORUM);
+    if (node < REDISES) {
+        proxy_do(&cluster.among[node], action, 0, 1);
+    }
+}
+
+void cluster_reconnect(void)
+{
+    for (size_t i = 0; i < REDISES; i++) {
+        proxy_do(&cluster.among[i], PROXY_CALM, 0, 0);
+    }
+}
+
+/* The value of a field of what this command tells, or of the first of what it lists; "": there is none. */
+static void read_field(size_t sentinel, const char *command, const char *name, char out[FIELD_BYTES])
+{
+    redisReply *reply = ask(sentinel, command);
+    const redisReply *one = reply;
+    out[0] = '\0';
+    if (reply != NULL && reply->elements > 0 && reply->element[0]->type == REDIS_REPLY_ARRAY) {
+        one = reply->element[0];
+    }
+    for (size_t i = 0; one != NULL && i + 1 < one->elements; i += 2) {
+        if (strcmp(one->element[i]->str, name) == 0) {
+            snprintf(out, FIELD_BYTES, "%s", one->element[i + 1]->str);
+        }
+    }
+    freeReplyObject(reply);
+}
+
+static bool has_flags(size_t sentinel, const char *command, const char *flags)
+{
+    char its[FIELD_BYTES];
+    read_field(sentinel, command, "flags", its);
+    return strcmp(its, flags) == 0;
+}
+
+/* It rises with each failover. */
+static uint64_t configuration_epoch(void)
+{
+    uint64_t highest = 0;
+    for (size_t i = REDISES; i < MEMBERS; i++) {
+        char text[FIELD_BYTES];
+        read_field(i, "SENTINEL MASTER " GROUP, "config-epoch", text);
+        uint64_t its = strtoull(text, NULL, 10);
+        highest = its > highest ? its : highest;
+    }
+    return highest;
+}
+
 void cluster_watch(void)
 {
+    cluster.epoch = configuration_epoch();
     cluster.watched = master(QUORUM);
     cluster.renamed_us = 0;
+}
+
+bool cluster_has_failed_over(void)
+{
+    return configuration_epoch() > cluster.epoch;
 }
 
 int64_t cluster_renamed_us(void)
@@ -278,23 +352,6 @@ static bool says(size_t i, const char *command, const char *what)
     return so;
 }
 
-/* The value of a field of the first of what this command lists. */
-static bool has_flags(size_t sentinel, const char *command, bool list, const char *flags)
-{
-    redisReply *reply = ask(sentinel, command);
-    const redisReply *one = reply;
-    if (list) {
-        one = reply != NULL && reply->elements > 0 ? reply->element[0] : NULL;
-    }
-    bool so = false;
-    for (size_t i = 0; one != NULL && i + 1 < one->elements; i += 2) {
-        so = so ||
-             (strcmp(one->element[i]->str, "flags") == 0 && strcmp(one->element[i + 1]->str, flags) == 0);
-    }
-    freeReplyObject(reply);
-    return so;
-}
-
 static bool redis_is_whole(void)
 {
     size_t node = master(SENTINELS);
@@ -302,8 +359,8 @@ static bool redis_is_whole(void)
                  says(node, "INFO replication", "state=online") &&
                  says(1 - node, "INFO replication", "master_link_status:up");
     for (size_t i = REDISES; whole && i < MEMBERS; i++) {
-        whole = has_flags(i, "SENTINEL MASTER " GROUP, false, "master") &&
-                has_flags(i, "SENTINEL REPLICAS " GROUP, true, "slave");
+        whole = has_flags(i, "SENTINEL MASTER " GROUP, "master") &&
+                has_flags(i, "SENTINEL REPLICAS " GROUP, "slave");
     }
     return whole;
 }
@@ -388,6 +445,9 @@ void cluster_end(void)
             kill(cluster.members[i].pid, SIGKILL);
             waitpid(cluster.members[i].pid, NULL, 0);
         }
+    }
+    for (size_t i = 0; i < REDISES; i++) {
+        proxy_end(&cluster.among[i]);
     }
     if (cluster.folder[0] != '\0') {
         folder_remove(cluster.folder);

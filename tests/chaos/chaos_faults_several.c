@@ -158,6 +158,19 @@ void lose_writes(struct round *round)
     }
 }
 
+/* The Sentinels take it for dead, and name its replica; servers still reach it, and it takes itself for the master. */
+void cut_master_off(struct round *round)
+{
+    static const enum proxy_action ways[] = {PROXY_SILENT, PROXY_AWAY, PROXY_ANSWERS_SWALLOWED};
+    cluster_cut_master_off(ways[random_below(&round->random, sizeof ways / sizeof ways[0])]);
+}
+
+void reconnect_master(struct round *round)
+{
+    (void)round;
+    cluster_reconnect();
+}
+
 void ask_failover(struct round *round)
 {
     cluster_ask_failover();

@@ -232,6 +232,9 @@ void report_round(const struct round *round)
     if (round->fault_count > 0) {
         add_result(round);
     }
+    if (round->unasked_failover) {
+        printf("       a failover that nobody asked for\n");
+    }
     printf("%5u  %-15" PRIu64 " %-11s %-44s %6zu %5zu %6zu %6zu %6zu %4zu %6zu %9s  %s\n", round->number,
            round->seed, mode, round->names, history.confirmed, history.carts,
            history.sold_out + history.refused, history.cancels, history.changes, history.unavailable,

@@ -136,6 +136,9 @@ static void get_ready(struct round *round)
             round->faults[i]->prepare(round);
         }
     }
+    if (bench.mode == MODE_CLUSTER) {
+        cluster_watch();
+    }
     round->row_before = audit_last_row();
     make_products(round);
     round->order_before = audit_last_order();
@@ -266,9 +269,6 @@ static void body(struct round *round)
     get_ready(round);
     wait_with(while_waiting);
     buyers_for(BEFORE_MS_MIN + (int)random_below(&round->random, BEFORE_MS_MAX - BEFORE_MS_MIN));
-    if (bench.mode == MODE_CLUSTER) {
-        cluster_watch();
-    }
     for (size_t i = 0; i < round->fault_count && !interrupted; i++) {
         inject(round, i);
         if (i + 1 < round->fault_count) {
@@ -289,6 +289,10 @@ static void body(struct round *round)
     }
     if (is_several(bench.mode) && !several_links_calm(PATIENCE_MS)) {
         fail_msg("the servers' proxies could not deliver what they held for %d ms", PATIENCE_MS);
+    }
+    if (bench.mode == MODE_CLUSTER && (round->flags & FAILED_OVER) == 0 && cluster_has_failed_over()) {
+        round->flags = (round->flags | FORGETS | FAILED_OVER) & ~(unsigned)STRICT;
+        round->unasked_failover = true;
     }
     if (options.self_test) {
         selftest_audit(round);
