@@ -44,17 +44,19 @@ bool postgres_fault(struct postgres_store *store, const char *state, const char 
     return false;
 }
 
-/* One line without an end: libpq's messages have several. */
+/* As one line without an end. libpq's messages have several: those that are indented only guess at the reason. */
 static void copy_line(char *out, size_t out_bytes, const char *text)
 {
     size_t used = 0;
-    for (; *text != '\0' && used + 3 < out_bytes; text++) {
-        if (*text != '\n' && *text != '\t')
-            out[used++] = *text;
-        else if (used > 0 && text[1] != '\0' && out[used - 1] != ' ')
-            out[used++] = ' ';
+    while (*text != '\0' && used + 2 < out_bytes) {
+        size_t bytes = strcspn(text, "\n");
+        if (text[0] != '\t' && bytes > 0)
+            used += (size_t)snprintf(out + used, out_bytes - used, "%s%.*s", used > 0 ? "; " : "", (int)bytes,
+                                     text);
+        text += bytes + (text[bytes] != '\0');
     }
-    while (used > 0 && out[used - 1] == ' ')
+    used = used < out_bytes ? used : out_bytes - 1;
+    while (used > 0 && strchr(" .:", out[used - 1]) != NULL)
         used--;
     out[used] = '\0';
 }
