@@ -771,6 +771,8 @@ int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
+        TEST(
+            test_a_killed_server_loses_nothing_that_was_told), /* first: recovery syncs every file of every database */
         cmocka_unit_test(test_urls),
         TEST(test_who_is_not_let_in_is_told_why),
         TEST(test_many_first_writers_make_one_store),
@@ -788,7 +790,6 @@ int main(void)
         TEST(test_scans_of_every_length),
         TEST(test_a_lost_answer_to_commit_is_settled_by_the_position),
         TEST(test_a_commit_that_arrives_late),
-        TEST(test_a_killed_server_loses_nothing_that_was_told),
     };
     return cmocka_run_group_tests_name("postgres", tests, start_postgres, end_postgres);
 }
