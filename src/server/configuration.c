@@ -48,7 +48,8 @@ static struct setting options[] = {
      .environment = "REDIS_URL",
      .value_name = "URL",
      .default_value = "spawn",
-     .help = "redis://[:password@]host:port/db, unix:/path, or spawn: a private one in DIR"},
+     .help = "redis://[:password@]host:port/db, unix:/path, sentinel://NAME@host:port,…, "
+             "cluster://host:port,…, or spawn: a private one in DIR"},
     {.option = "shop",
      .environment = "DOORBUSTER_SHOP",
      .value_name = "NAME",

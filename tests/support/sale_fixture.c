@@ -210,11 +210,19 @@ static redisContext *connect_to_redis(const struct sale_fixture *sale)
         return server_fixture_redis(&sale->server);
     }
     assert_true(redis_address_parse(sale->redis_url, &address, error, sizeof error));
+    snprintf(address.key, sizeof address.key, "{doorbuster}:head");
     redisContext *redis = redis_connect_blocking(&address, SALE_PATIENCE_MS, error, sizeof error);
     if (redis == NULL) {
         fail_msg("%s", error);
     }
     return redis;
+}
+
+void sale_fixture_find_redis(struct sale_fixture *sale)
+{
+    redisFree(sale->redis);
+    sale->redis = NULL;
+    sale->redis = connect_to_redis(sale);
 }
 
 /* --- the store

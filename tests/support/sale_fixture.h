@@ -65,6 +65,8 @@ void sale_fixture_expect_going_on(struct sale_fixture *sale, int64_t since_us, c
 
 /* --- the books
  * --------------------------------------------------------------------------------------------------------------------- */
+/* Connects anew: after a failover another one is behind its address. */
+void sale_fixture_find_redis(struct sale_fixture *sale);
 /* A field of the head, "" if there is none. */
 void sale_fixture_head(const struct sale_fixture *sale, const char *field, char out[64]);
 int64_t sale_fixture_orders_given(const struct sale_fixture *sale); /* -1: the head does not say */
