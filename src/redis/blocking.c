@@ -158,7 +158,7 @@ static redisContext *connect_to(const struct search *search, const struct redis_
 
 static bool fail(const struct search *search, const struct redis_host *host, const char *why)
 {
-    snprintf(search->error, search->error_bytes, "%s:%d %s", host->host, host->port, why);
+    snprintf(search->error, search->error_bytes, "%s:%d %.200s", host->host, host->port, why);
     return false;
 }
 
