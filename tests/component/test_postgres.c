@@ -7,6 +7,9 @@
 #include "doorbuster/store.h"
 
 #include "folder.h"
+#ifdef DOORBUSTER_FAILPOINTS
+#include "failpoints.h"
+#endif
 #include "postgres_fixture.h"
 #include "proxy.h"
 #include "testing.h"
@@ -476,16 +479,44 @@ static void test_a_foreign_lock_fails_a_write_in_time(void **state)
     assert_agrees(f, 1);
 }
 
-/* A process that stops within its transaction. */
-static void freeze_within_a_write(const struct fixture *f)
+#ifdef DOORBUSTER_FAILPOINTS
+/* A process that stops within its transaction holds the others up until its session is ended for that. */
+static void test_a_writer_that_stops_within_a_write(void **state)
 {
-    struct store *store;
-    char error[512];
-    (void)f;
-    if (store_open(&store, f->url, STORE_WRITER, error, sizeof error) != STORE_OK)
-        _exit(1);
-    _exit(2);
+    struct fixture *f = *state;
+    char folder[FOLDER_BYTES], path[FOLDER_BYTES + 16];
+    open_shop(f);
+    store_close(&f->store);
+    folder_make(folder);
+    snprintf(path, sizeof path, "%s/failpoints", folder);
+    struct failpoint_page *failpoints = failpoints_file_make(path);
+    fflush(NULL);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        alarm(60);
+        setenv("DOORBUSTER_FAILPOINT_FILE", path, 1);
+        failpoint_init(0, NULL);
+        failpoints_arm(failpoints, "store.commit:stop");
+        f->store = open_store(f->url, STORE_WRITER);
+        enum store_status status = record_sale(f); /* stops here, and is fenced off by its own absence */
+        _exit(status == STORE_FAILED && strstr(store_error(f->store), "connected again") != NULL ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    assert_true(WIFSTOPPED(status));
+    f->store = open_store(f->url, STORE_WRITER);
+    int64_t began_us = now_us();
+    assert_ok(f, record_sale(f));
+    assert_in_time(began_us, 100, 3000 + GRACE_MS);
+    kill(pid, SIGCONT);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    failpoints_file_close(&failpoints);
+    folder_remove(folder);
+    assert_agrees(f, 1);
 }
+#endif
 
 /* --- hands ----------------------------------------------------------------------------------------------------------------- */
 static void test_books_that_a_hand_has_changed_are_read_again(void **state)
@@ -725,7 +756,6 @@ static void test_a_killed_server_loses_nothing_that_was_told(void **state)
 static int start_postgres(void **state)
 {
     (void)state;
-    (void)freeze_within_a_write;
     postgres_fixture_start(&postgres, false);
     return 0;
 }
@@ -741,6 +771,8 @@ int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
+        TEST(
+            test_a_killed_server_loses_nothing_that_was_told), /* first: recovery syncs every file of every database */
         cmocka_unit_test(test_urls),
         TEST(test_who_is_not_let_in_is_told_why),
         TEST(test_many_first_writers_make_one_store),
@@ -751,11 +783,13 @@ int main(void)
         TEST(test_a_server_that_is_stopped_and_started),
         TEST(test_a_frozen_server_fails_a_call_in_time),
         TEST(test_a_foreign_lock_fails_a_write_in_time),
+#ifdef DOORBUSTER_FAILPOINTS
+        TEST(test_a_writer_that_stops_within_a_write),
+#endif
         TEST(test_books_that_a_hand_has_changed_are_read_again),
         TEST(test_scans_of_every_length),
         TEST(test_a_lost_answer_to_commit_is_settled_by_the_position),
         TEST(test_a_commit_that_arrives_late),
-        TEST(test_a_killed_server_loses_nothing_that_was_told),
     };
     return cmocka_run_group_tests_name("postgres", tests, start_postgres, end_postgres);
 }

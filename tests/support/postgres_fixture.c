@@ -198,11 +198,13 @@ void postgres_fixture_stop(struct postgres_fixture *fixture)
     fixture->pid = 0;
 }
 
-/* The postmaster first: it can make no more of them then. */
-static void signal_all(const struct postgres_fixture *fixture, int signal)
+/* The postmaster stops first, so that it makes no more of them; its children are listed only as long as it is there. */
+static size_t stop_all(const struct postgres_fixture *fixture, pid_t pids[CHILDREN_MAX])
 {
-    char path[64], line[2048] = "";
-    kill(fixture->pid, signal);
+    char path[64], line[4096] = "";
+    size_t count = 0;
+    kill(fixture->pid, SIGSTOP);
+    pids[count++] = fixture->pid;
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)fixture->pid, (int)fixture->pid);
     FILE *file = fopen(path, "r");
     assert_non_null(file);
@@ -211,29 +213,60 @@ static void signal_all(const struct postgres_fixture *fixture, int signal)
     }
     fclose(file);
     char *at = line, *end;
-    for (long pid = strtol(at, &end, 10); end != at; pid = strtol(at, &end, 10)) {
-        kill((pid_t)pid, signal);
+    for (long pid = strtol(at, &end, 10); end != at && count < CHILDREN_MAX; pid = strtol(at, &end, 10)) {
+        pids[count++] = (pid_t)pid;
         at = end;
     }
+    for (size_t i = 1; i < count; i++) {
+        kill(pids[i], SIGSTOP);
+    }
+    return count;
+}
+
+static bool is_alive(pid_t pid)
+{
+    char path[32], line[256] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    bool known = file != NULL && fgets(line, sizeof line, file) != NULL;
+    if (file != NULL) {
+        fclose(file);
+    }
+    const char *name_end = strrchr(line, ')');
+    return known && name_end != NULL && name_end[2] != 'Z'; /* whoever is its parent now may take his time */
 }
 
 void postgres_fixture_kill(struct postgres_fixture *fixture)
 {
+    pid_t pids[CHILDREN_MAX];
     let_go();
-    signal_all(fixture, SIGSTOP); /* so that none is missed */
-    signal_all(fixture, SIGKILL);
+    size_t count = stop_all(fixture, pids);
+    for (size_t i = 0; i < count; i++) {
+        kill(pids[i], SIGKILL);
+    }
     waitpid(fixture->pid, NULL, 0);
+    int64_t deadline = deadline_in(START_TIMEOUT_MS);
+    for (size_t i = 1; i < count; i++) { /* one that is left keeps the next from starting */
+        while (is_alive(pids[i])) {
+            assert_true(wait_a_moment(deadline));
+        }
+    }
     fixture->pid = 0;
 }
 
 void postgres_fixture_freeze(const struct postgres_fixture *fixture)
 {
-    signal_all(fixture, SIGSTOP);
+    pid_t pids[CHILDREN_MAX];
+    stop_all(fixture, pids);
 }
 
 void postgres_fixture_thaw(const struct postgres_fixture *fixture)
 {
-    signal_all(fixture, SIGCONT);
+    pid_t pids[CHILDREN_MAX];
+    size_t count = stop_all(fixture, pids);
+    for (size_t i = count; i-- > 0;) {
+        kill(pids[i], SIGCONT);
+    }
 }
 
 void postgres_fixture_end(struct postgres_fixture *fixture)
