@@ -158,7 +158,7 @@ static redisContext *connect_to(const struct search *search, const struct redis_
 
 static bool fail(const struct search *search, const struct redis_host *host, const char *why)
 {
-    snprintf(search->error, search->error_bytes, "%s:%d %s", host->host, host->port, why);
+    snprintf(search->error, search->error_bytes, "%s:%d %.200s", host->host, host->port, why);
     return false;
 }
 
@@ -223,7 +223,7 @@ static redisContext *find(const struct redis_address *address, int timeout_ms, c
                           size_t error_bytes)
 {
     static _Thread_local unsigned first; /* who answered last */
-    char why[256] = "nobody answered";
+    char why[512] = "nobody answered";
     struct search search = {address, timeout_ms, clock_monotonic_us() + (int64_t)timeout_ms * 1000, why,
                             sizeof why};
     redisContext *redis = NULL;
@@ -302,7 +302,7 @@ bool redis_was_replaced(const struct redis_address *address, const redisContext 
 {
     static _Thread_local unsigned next;
     unsigned here = 0, elsewhere = 0, count = address->kind == REDIS_BY_SENTINEL ? address->seed_count : 0;
-    char why[256];
+    char why[512];
     struct search search = {.address = address, .error = why, .error_bytes = sizeof why};
     next++;
     for (unsigned i = 0; i < count && (i == 0 || elsewhere > 0); i++) { /* the first may end it */
