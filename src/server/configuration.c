@@ -42,7 +42,8 @@ static struct setting options[] = {
     {.option = "store",
      .environment = "DATABASE_URL",
      .value_name = "URL",
-     .help = "where orders are kept (default: sqlite:DIR/doorbuster.db)"},
+     .help = "where orders are kept, sqlite:PATH or postgresql://HOST/DATABASE (default: "
+             "sqlite:DIR/doorbuster.db)"},
     {.option = "redis",
      .environment = "REDIS_URL",
      .value_name = "URL",

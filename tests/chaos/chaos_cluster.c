@@ -28,6 +28,7 @@
 #define TIMEOUT_MS 1000
 #define FAILOVER_MS 3000
 #define FIELD_BYTES 64
+#define SESSIONS_END_MS 500
 #define TEXT_BYTES 2048
 #define PORT_BYTES 8
 #define SOCKET_NAME ".s.PGSQL.5432"
@@ -411,13 +412,24 @@ size_t cluster_sessions(pid_t pids[SERVER_CHILDREN_MAX])
                                   : 0;
 }
 
+void cluster_await_recovery(void)
+{
+    pid_t pids[SERVER_CHILDREN_MAX];
+    int64_t deadline = deadline_in(SESSIONS_END_MS);
+    while (cluster_sessions(pids) > 0 && wait_a_moment(deadline)) {
+    }
+    deadline = deadline_in(PATIENCE_MS);
+    while (!store_answers() && wait_a_moment(deadline)) {
+    }
+}
+
 /* --- all of it --------------------------------------------------------------------------------------------- */
 static void write_redis_url(char url[REDIS_URL_BYTES], const char *const addresses[SENTINELS])
 {
     snprintf(url, REDIS_URL_BYTES, "sentinel://" GROUP "@%s,%s,%s", addresses[0], addresses[1], addresses[2]);
 }
 
-void cluster_start(char redis_url[REDIS_URL_BYTES], char store_url[SERVER_STORE_URL_BYTES])
+void cluster_start(char redis_url[REDIS_URL_BYTES], char store_url[STORE_FIXTURE_URL_BYTES])
 {
     if (!cluster.there) {
         cluster.there = true; /* what there is of it is to be ended */

@@ -7,6 +7,7 @@
 #define DOORBUSTER_TEST_SERVER_FIXTURE_H
 
 #include "folder.h"
+#include "store_fixture.h"
 
 #include "doorbuster/jwt.h"
 #include "doorbuster/store.h"
@@ -15,13 +16,12 @@
 #include <sys/types.h>
 
 #define SERVER_CHILDREN_MAX 64
-#define SERVER_STORE_URL_BYTES 200
 #define SERVER_SECRET "a secret of the tests, 32 bytes or more"
 
 struct server_fixture {
     char folder[FOLDER_BYTES];
     char data[FOLDER_BYTES + 8], log_path[FOLDER_BYTES + 8];
-    char store_url[SERVER_STORE_URL_BYTES];
+    char store_url[STORE_FIXTURE_URL_BYTES];
     pid_t pid; /* the supervisor; 0: not running */
     uint16_t port;
     unsigned workers;
