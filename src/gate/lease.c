@@ -9,11 +9,13 @@
 
 #define HOLDER_BYTES 48
 
-/* By hand somebody may have put anything there: what is no text of ours is nobody's lease. ARGV: me, my lifetime in ms, "<server>-" or "". */
+/* By hand somebody may have put anything there: what is no text of ours is nobody's lease. DEL first: Redis refuses SET when it is out of memory, unless a script
+ * has written before; and only who has the lease can record and trim the log, which may be what fills it. ARGV: me, my lifetime in ms, "<server>-" or "". */
 static const char taking[] =
     "local held = redis.pcall('GET', KEYS[1]) "
     "if type(held) == 'string' and held ~= ARGV[1] and "
     "(ARGV[3] == '' or string.sub(held, 1, #ARGV[3]) ~= ARGV[3]) then return held end "
+    "redis.call('DEL', KEYS[1]) "
     "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) "
     "return ARGV[1]";
 static const char dropping[] =
