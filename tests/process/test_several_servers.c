@@ -47,7 +47,7 @@ static struct {
     struct sale_fixture sale;    /* and the first server */
     struct server_fixture other; /* the second */
     struct server_fixture *servers[SERVERS];
-    const char *const *environment;
+    const char *const *environments[SERVERS];
 } test;
 
 /* --- the two servers ------------------------------------------------------------------------------------------------------------ */
@@ -65,7 +65,7 @@ static void start_server(size_t i)
     server->wanted_port = server->port; /* the one that its buyers know */
     server_fixture_start(server, WORKERS,
                          LIST("--redis", test.urls[i], "--store", test.sale.server.store_url),
-                         test.environment);
+                         test.environments[i]);
 }
 
 /* Its buyers go to the other one from now on, or come back. None of them may be waiting. */
@@ -109,11 +109,12 @@ static void await_logged(size_t server, const char *words)
     }
 }
 
-/* All that both of them sell through is a Redis that keeps its data, if it is killed. */
-static void begin(const char *const *environment)
+static void begin(const char *const *environment, const char *const *other_environment)
 {
     signal(SIGPIPE, SIG_IGN);
-    test.environment = environment;
+    redis_fixture_start(&test.redis, true);
+    test.environments[0] = environment;
+    test.environments[1] = other_environment;
     start_proxy(0);
     start_proxy(1);
     sale_fixture_begin(&test.sale, WORKERS, BUYERS, test.urls[0], environment);
@@ -130,8 +131,7 @@ static void begin(const char *const *environment)
 static int begin_two_servers(void **state)
 {
     (void)state;
-    redis_fixture_start(&test.redis, true);
-    begin(NULL);
+    begin(NULL, NULL);
     sale_fixture_start_buying(&test.sale);
     return 0;
 }
@@ -214,7 +214,7 @@ static void expect_epochs(uint64_t before, uint64_t most)
 static void expect_no_fight(void)
 {
     uint64_t epoch = sale_fixture_epoch(&test.sale);
-    sale_fixture_buy_for(&test.sale, 1000);
+    sale_fixture_buy_for(&test.sale, 600);
     assert_int_equal(sale_fixture_epoch(&test.sale), epoch);
 }
 
@@ -431,7 +431,7 @@ static void test_redis_comes_back_without_its_data(void **state)
 static void test_redis_is_flushed(void **state)
 {
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 2; i++) {
         uint64_t epoch = sale_fixture_epoch(&test.sale);
         redis_do(test.sale.redis, "FLUSHALL"); /* the lease is gone too */
         expect_all_well(epoch, "Redis is flushed");
@@ -517,11 +517,10 @@ static void test_another_secret_is_warned_of(void **state)
     (void)state;
     sale_fixture_stop_buying(&test.sale);
     server_fixture_stop(test.servers[1]);
-    test.environment = LIST("JWT_SECRET_KEY=a secret that the other server does not know of");
+    test.environments[1] = LIST("JWT_SECRET_KEY=a secret that the other server does not know of");
     start_server(1);
     await_logged(1, "signs tokens with another key");
     await_logged(1, "the same JWT_SECRET_KEY");
-    test.environment = NULL;
     test_both_leave_as_they_should(state);
 }
 
@@ -529,18 +528,32 @@ static void test_another_secret_is_warned_of(void **state)
 #ifdef DOORBUSTER_FAILPOINTS
 static struct failpoint_page *failpoints;
 
-static int begin_with_failpoints(void **state)
+static char failpoints_folder[FOLDER_BYTES];
+
+static void begin_with_failpoints_in(bool both)
 {
     static char variable[FOLDER_BYTES + 64];
     static const char *environment[] = {variable, NULL};
     char path[FOLDER_BYTES + 32];
-    (void)state;
-    redis_fixture_start(&test.redis, true);
-    snprintf(path, sizeof path, "%s/failpoints", test.redis.folder);
+    folder_make(failpoints_folder);
+    snprintf(path, sizeof path, "%s/failpoints", failpoints_folder);
     snprintf(variable, sizeof variable, "DOORBUSTER_FAILPOINT_FILE=%s", path);
     failpoints = failpoints_file_make(path);
-    begin(environment);
+    begin(environment, both ? environment : NULL);
     sale_fixture_start_buying(&test.sale);
+}
+
+static int begin_with_failpoints(void **state)
+{
+    (void)state;
+    begin_with_failpoints_in(true);
+    return 0;
+}
+
+static int begin_with_failpoints_in_the_first(void **state)
+{
+    (void)state;
+    begin_with_failpoints_in(false);
     return 0;
 }
 
@@ -548,6 +561,7 @@ static int end_with_failpoints(void **state)
 {
     if (failpoints != NULL) {
         failpoints_file_close(&failpoints);
+        folder_remove(failpoints_folder);
     }
     return end_two_servers(state);
 }
@@ -580,14 +594,14 @@ static void record_both(const char *spec, int ms, const char *what)
 static void test_two_record_at_once(void **state)
 {
     (void)state;
-    record_both("leading.ignore:error~3000", 3000, "two that record at once");
+    record_both("leading.ignore:error~2000", 2000, "two that record at once");
 }
 
 /* Each finds out by the store alone that the other is there. */
 static void test_two_record_at_once_and_do_not_see_each_other(void **state)
 {
     (void)state;
-    record_both("leading.ignore:error~3000,attach.beside:error~3000", 3000,
+    record_both("leading.ignore:error~2000,attach.beside:error~2000", 2000,
                 "two that record at once, side by side");
 }
 
@@ -646,13 +660,33 @@ static void test_a_recorder_that_stood_still_while_it_filled_redis(void **state)
     judge();
     test_both_leave_as_they_should(state);
 }
+
+/* It closes the gate and lets go; the other one's store works. */
+static void test_the_store_of_who_records_fails(void **state)
+{
+    (void)state;
+    uint64_t epoch = sale_fixture_epoch(&test.sale);
+    assert_true(records(0));
+    int64_t since_us = now_us();
+    failpoints_arm(failpoints, "vfs.write:error~3000");
+    int64_t took_us = await_epoch(epoch, since_us);
+    await_sold_by_both();
+    print_message("a store fails: the other has attached after %d ms\n", (int)(took_us / 1000));
+    assert_in_range(took_us, 0, BUSY_US);
+    assert_true(records(1));
+    assert_false(records(0));
+    assert_true(server_fixture_metric(test.servers[0], "recorder_store_failures") > 0);
+    expect_epochs(epoch, EPOCHS_MAX);
+    failpoints_disarm(failpoints);
+    expect_no_fight();
+    judge();
+    test_both_leave_as_they_should(state);
+}
 #endif
 
 /* --- the tests ----------------------------------------------------------------------------------------------------------------------- */
 int main(void)
 {
-    if (getenv("ONLY"))
-        cmocka_set_test_filter(getenv("ONLY"));
     const struct CMUnitTest servers[] = {
         cmocka_unit_test(test_one_records_and_both_sell),
         cmocka_unit_test(test_a_server_that_stops_hands_over),
@@ -681,7 +715,11 @@ int main(void)
     const struct CMUnitTest still[] = {
         cmocka_unit_test(test_a_recorder_that_stood_still_while_it_filled_redis),
     };
+    const struct CMUnitTest failing[] = {
+        cmocka_unit_test(test_the_store_of_who_records_fails),
+    };
     failed += cmocka_run_group_tests(still, begin_with_failpoints, end_with_failpoints);
+    failed += cmocka_run_group_tests(failing, begin_with_failpoints_in_the_first, end_with_failpoints);
     failed += cmocka_run_group_tests(ignorant, begin_with_failpoints, end_with_failpoints);
 #endif
     return failed;
