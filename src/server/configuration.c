@@ -42,12 +42,14 @@ static struct setting options[] = {
     {.option = "store",
      .environment = "DATABASE_URL",
      .value_name = "URL",
-     .help = "where orders are kept (default: sqlite:DIR/doorbuster.db)"},
+     .help = "where orders are kept, sqlite:PATH or postgresql://HOST/DATABASE (default: "
+             "sqlite:DIR/doorbuster.db)"},
     {.option = "redis",
      .environment = "REDIS_URL",
      .value_name = "URL",
      .default_value = "spawn",
-     .help = "redis://[:password@]host:port/db, unix:/path, or spawn: a private one in DIR"},
+     .help = "redis://[:password@]host:port/db, unix:/path, sentinel://NAME@host:port,…, "
+             "cluster://host:port,…, or spawn: a private one in DIR"},
     {.option = "shop",
      .environment = "DOORBUSTER_SHOP",
      .value_name = "NAME",

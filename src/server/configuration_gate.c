@@ -28,14 +28,6 @@ struct redis_facts {
 };
 
 /* --- asking ------------------------------------------------------------------------------------------------------------------------- */
-/* Copies the value of the line "name:value" of INFO's answer; "" if there is none. */
-static void copy_fact(const char *info, const char *name, char *out, size_t out_bytes)
-{
-    const char *at = strstr(info, name);
-    at = at != NULL ? at + strlen(name) : "";
-    snprintf(out, out_bytes, "%.*s", (int)strcspn(at, "\r\n"), at);
-}
-
 /* False: it cannot be asked; `error` says why. */
 static bool ask_redis(const struct redis_address *address, struct redis_facts *facts, char *error,
                       size_t error_bytes)
@@ -50,9 +42,9 @@ static bool ask_redis(const struct redis_address *address, struct redis_facts *f
     if (replication == NULL) {
         snprintf(error, error_bytes, "Redis does not answer INFO: %s", redis_failure());
     } else {
-        copy_fact(server->str, "redis_version:", facts->version, sizeof facts->version);
-        copy_fact(server->str, "run_id:", facts->run, sizeof facts->run);
-        copy_fact(replication->str, "role:", role, sizeof role);
+        redis_info_value(server->str, "redis_version:", facts->version, sizeof facts->version);
+        redis_info_value(server->str, "run_id:", facts->run, sizeof facts->run);
+        redis_info_value(replication->str, "role:", role, sizeof role);
         facts->is_replica = strcmp(role, "slave") == 0;
     }
     bool asked = replication != NULL;

@@ -46,8 +46,7 @@ static void say_standby(struct leading *leading, const struct gate_candidate *ho
                   "by; stop one of them, "
                   "remove its server.id and start it again");
     } else {
-        log_line(leading->has_led ? LOG_WARN : LOG_INFO, "server %016" PRIx64 " records: standing by",
-                 holder->server);
+        log_info("server %016" PRIx64 " records: standing by", holder->server);
     }
     if (holder->key != leading->me.key) {
         log_warn("server %016" PRIx64
@@ -93,6 +92,9 @@ bool leading_keep(struct leading *leading, redisContext *redis, int64_t now_us)
         }
         return true;
     case GATE_LEASE_TAKEN:
+        if (leading->leads) {
+            log_warn("this server's turn to record is over");
+        }
         end_to_lead(leading);
         say_standby(leading, &holder);
         leading->holder = holder;

@@ -13,6 +13,7 @@
  * Failure: false, and what was said is kept for postgres_fail(). A password is in the URL only, and that is never part of a message. */
 #include "postgres.h"
 
+#include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 
@@ -44,17 +45,19 @@ bool postgres_fault(struct postgres_store *store, const char *state, const char 
     return false;
 }
 
-/* One line without an end: libpq's messages have several. */
+/* As one line without an end. libpq's messages have several: those that are indented only guess at the reason. */
 static void copy_line(char *out, size_t out_bytes, const char *text)
 {
     size_t used = 0;
-    for (; *text != '\0' && used + 3 < out_bytes; text++) {
-        if (*text != '\n' && *text != '\t')
-            out[used++] = *text;
-        else if (used > 0 && text[1] != '\0' && out[used - 1] != ' ')
-            out[used++] = ' ';
+    while (*text != '\0' && used + 2 < out_bytes) {
+        size_t bytes = strcspn(text, "\n");
+        if (text[0] != '\t' && bytes > 0)
+            used += (size_t)snprintf(out + used, out_bytes - used, "%s%.*s", used > 0 ? "; " : "", (int)bytes,
+                                     text);
+        text += bytes + (text[bytes] != '\0');
     }
-    while (used > 0 && out[used - 1] == ' ')
+    used = used < out_bytes ? used : out_bytes - 1;
+    while (used > 0 && strchr(" .:", out[used - 1]) != NULL)
         used--;
     out[used] = '\0';
 }
@@ -230,13 +233,19 @@ static bool begin_connecting(struct postgres_store *store)
     return PQstatus(store->connection) != CONNECTION_BAD || lose_by_libpq(store);
 }
 
+/* As the URL says; else a call's time for each host that it names: those that are gone take 3 s each. */
 static int connect_timeout_ms(struct postgres_store *store)
 {
     PQconninfoOption *options = PQconninfo(store->connection);
-    const char *given = value_of(options, "connect_timeout");
-    long seconds = given == NULL ? 0 : strtol(given, NULL, 10);
+    const char *given = value_of(options, "connect_timeout"), *hosts = value_of(options, "host");
+    long ms = given == NULL ? 0 : 1000 * strtol(given, NULL, 10);
+    if (ms <= 0) {
+        ms = POSTGRES_CALL_MS;
+        for (; hosts != NULL && (hosts = strchr(hosts, ',')) != NULL; hosts++)
+            ms += POSTGRES_CALL_MS;
+    }
     PQconninfoFree(options);
-    return seconds > 0 && seconds * 1000 <= CONNECT_MS_MAX ? (int)seconds * 1000 : POSTGRES_CALL_MS;
+    return (int)(ms < CONNECT_MS_MAX ? ms : CONNECT_MS_MAX);
 }
 
 static bool connect_by(struct postgres_store *store, int64_t deadline_us, int timeout_ms)
@@ -361,6 +370,7 @@ static bool still_lives(struct postgres_store *store)
 
 bool postgres_ready(struct postgres_store *store)
 {
+    CHECK(store->owner_pid == (long)getpid());
     if (store->connection != NULL && still_lives(store))
         return true;
     postgres_disconnect(store);

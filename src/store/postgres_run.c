@@ -19,7 +19,7 @@
 #define BYTEA_OID 17
 #define SENTENCE_BYTES 2048
 #define LOCK_SENTENCE "SELECT edits FROM state WHERE one = 1 FOR UPDATE"
-#define BEGIN_WRITE "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+#define BEGIN_WRITE "BEGIN READ WRITE" /* READ COMMITTED, as begin_session() has it */
 
 /* --- binding --- */
 static struct postgres_parameters *parameters_of(struct postgres_store *store, enum sql_statement statement,

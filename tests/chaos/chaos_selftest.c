@@ -260,6 +260,11 @@ static void cancelled_and_still_sold(void)
     }
 }
 
+static void misread(void)
+{
+    store->products[PLENTIFUL].stock++;
+}
+
 static void restock_lost(void)
 {
     remove_row(row_of_change());
@@ -297,6 +302,7 @@ static const struct {
     {"a cancel gives back twice", NULL, given_back_twice, "was given back 2 times", NULL},
     {"a cancel gives nothing back", NULL, not_given_back, "was given back 0 times", NULL},
     {"a cancelled order still counts as sold", NULL, cancelled_and_still_sold, "cancelled ones", NULL},
+    {"the store is not what was read", NULL, misread, "the second reader", NULL},
     {"a restock is lost", NULL, restock_lost, "the audit log does not have it", NULL},
     {"a restock is applied twice", NULL, restocked_twice, "it was applied already", NULL},
     {"a restock that nobody asked for", changed_by_nobody, NULL, "nobody asked for that", NULL},

@@ -100,6 +100,9 @@ void sale_fixture_ask(struct sale_fixture *sale, size_t buyer, int64_t product, 
     asking->product = product;
     asking->quantity = quantity;
     asking->waits = true;
+    if (asking->port != 0) {
+        crowd_move(sale->crowd, buyer, asking->port);
+    }
     crowd_buy(sale->crowd, buyer, asking->token, product, quantity);
 }
 
@@ -210,11 +213,19 @@ static redisContext *connect_to_redis(const struct sale_fixture *sale)
         return server_fixture_redis(&sale->server);
     }
     assert_true(redis_address_parse(sale->redis_url, &address, error, sizeof error));
+    snprintf(address.key, sizeof address.key, "{doorbuster}:head");
     redisContext *redis = redis_connect_blocking(&address, SALE_PATIENCE_MS, error, sizeof error);
     if (redis == NULL) {
         fail_msg("%s", error);
     }
     return redis;
+}
+
+void sale_fixture_find_redis(struct sale_fixture *sale)
+{
+    redisFree(sale->redis);
+    sale->redis = NULL;
+    sale->redis = connect_to_redis(sale);
 }
 
 /* --- the store

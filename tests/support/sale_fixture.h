@@ -20,6 +20,7 @@
 struct sale_buyer {
     char token[JWT_TOKEN_BYTES_MAX];
     int64_t product, quantity; /* asked for last */
+    uint16_t port;             /* of the server that is asked, from the next connection on; 0: as it is */
     bool waits;                /* for the answer */
     int status;                /* of the last answer; CROWD_BROKEN: none came */
     int64_t answered_us;       /* from the request to it */
@@ -65,6 +66,8 @@ void sale_fixture_expect_going_on(struct sale_fixture *sale, int64_t since_us, c
 
 /* --- the books
  * --------------------------------------------------------------------------------------------------------------------- */
+/* Connects anew: after a failover another one is behind its address. */
+void sale_fixture_find_redis(struct sale_fixture *sale);
 /* A field of the head, "" if there is none. */
 void sale_fixture_head(const struct sale_fixture *sale, const char *field, char out[64]);
 int64_t sale_fixture_orders_given(const struct sale_fixture *sale); /* -1: the head does not say */

@@ -3,6 +3,8 @@
 
 #include "doorbuster/redis.h"
 
+#include "finding.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,6 +84,23 @@ static void test_addresses_that_are_none(void **state)
                                       "redis://[::1]:",
                                       "unix:",
                                       "spawn",
+                                      "sentinel://",
+                                      "sentinel://host:26379",
+                                      "sentinel://@host",
+                                      "sentinel://:password@host",
+                                      "sentinel://:password@@host",
+                                      "sentinel://user:password@host",
+                                      "sentinel://a@b@host",
+                                      "sentinel://shop@",
+                                      "sentinel://shop@a,",
+                                      "sentinel://shop@a,,b",
+                                      "sentinel://shop@a:0",
+                                      "sentinel://shop@a/16",
+                                      "sentinel://shop@1,2,3,4,5,6,7,8,9,10",
+                                      "cluster://",
+                                      "cluster://shop@a",
+                                      "cluster://a/1",
+                                      "cluster://a/",
                                       " redis://host"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -92,6 +111,100 @@ static void test_addresses_that_are_none(void **state)
         }
         assert_true(strlen(error) > 20);
     }
+}
+
+static void test_masters_to_be_found(void **state)
+{
+    static const struct {
+        const char *url;
+        enum redis_kind kind;
+        const char *group, *password;
+        int database;
+        unsigned seeds;
+        const char *last_host;
+        int last_port;
+        const char *shown;
+    } list[] = {
+        {"sentinel://shop@a:1,b", REDIS_BY_SENTINEL, "shop", "", 0, 2, "b", 26379,
+         "sentinel://shop@a:1,b:26379/0"},
+        {"sentinel://:p@ss:w/rd@my-shop.1@[::1]:7/3", REDIS_BY_SENTINEL, "my-shop.1", "p@ss:w/rd", 3, 1,
+         "::1", 7, "sentinel://my-shop.1@[::1]:7/3"},
+        {"sentinel://:@shop@h", REDIS_BY_SENTINEL, "shop", "", 0, 1, "h", 26379, "sentinel://shop@h:26379/0"},
+        {"cluster://a:7001,b,[::1]:7003", REDIS_IN_CLUSTER, "", "", 0, 3, "::1", 7003,
+         "cluster://a:7001,b:6379,[::1]:7003"},
+        {"cluster://:pass@a", REDIS_IN_CLUSTER, "", "pass", 0, 1, "a", 6379, "cluster://a:6379"},
+        {"cluster://1,2,3,4,5,6,7,8,9", REDIS_IN_CLUSTER, "", "", 0, 9, "9", 6379,
+         "cluster://1:6379,2:6379,3:6379,4:6379,5:6379,6:6379,7:6379,8:6379,9:6379"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct redis_address address;
+        char shown[512], cut[24];
+        if (!redis_address_parse(list[i].url, &address, error, sizeof error)) {
+            fail_msg("%s: %s", list[i].url, error);
+        }
+        assert_int_equal(address.kind, list[i].kind);
+        assert_string_equal(address.group, list[i].group);
+        assert_string_equal(address.password, list[i].password);
+        assert_int_equal(address.database, list[i].database);
+        assert_int_equal(address.seed_count, list[i].seeds);
+        assert_string_equal(address.seeds[list[i].seeds - 1].host, list[i].last_host);
+        assert_int_equal(address.seeds[list[i].seeds - 1].port, list[i].last_port);
+        redis_address_format(&address, shown, sizeof shown);
+        assert_string_equal(shown, list[i].shown);
+        redis_address_format(&address, cut, sizeof cut); /* there may be less room */
+        assert_memory_equal(cut, shown, strlen(cut));
+    }
+}
+
+static void test_the_password_of_sentinels(void **state)
+{
+    struct redis_address address;
+    char password[300];
+    (void)state;
+    assert_int_equal(setenv("REDIS_SENTINEL_PASSWORD", "openbarley", 1), 0);
+    assert_true(redis_address_parse("sentinel://shop@a", &address, error, sizeof error));
+    assert_string_equal(address.sentinel_password, "openbarley");
+    assert_true(redis_address_parse("cluster://a", &address, error, sizeof error));
+    assert_string_equal(address.sentinel_password, "");
+    memset(password, 'x', sizeof password - 1);
+    password[sizeof password - 1] = '\0';
+    assert_int_equal(setenv("REDIS_SENTINEL_PASSWORD", password, 1), 0);
+    assert_false(redis_address_parse("sentinel://shop@a", &address, error, sizeof error));
+    assert_non_null(strstr(error, "REDIS_SENTINEL_PASSWORD has at most 255 bytes"));
+    assert_int_equal(unsetenv("REDIS_SENTINEL_PASSWORD"), 0);
+}
+
+static void test_what_others_say_of_the_master(void **state)
+{
+    struct redis_host host;
+    (void)state;
+    assert_true(finding_moved("MOVED 866 10.0.0.7:7002", "asked", &host));
+    assert_string_equal(host.host, "10.0.0.7");
+    assert_int_equal(host.port, 7002);
+    assert_true(finding_moved("MOVED 866 ::1:7002", "asked", &host));
+    assert_string_equal(host.host, "::1");
+    assert_true(finding_moved("MOVED 866 :7003", "asked", &host));
+    assert_string_equal(host.host, "asked");
+    assert_int_equal(host.port, 7003);
+    assert_false(finding_moved("MOVED 866 ?:7003", "asked", &host));
+    assert_false(finding_moved("MOVED 866 a:0", "asked", &host));
+    assert_false(finding_moved("MOVED 866", "asked", &host));
+    assert_false(finding_moved("ASK 866 10.0.0.7:7002", "asked", &host));
+    static const char *const elsewhere[] = {"READONLY You can't write against a read only replica. script: …",
+                                            "MOVED 1 a:1",
+                                            "ASK 1 a:1",
+                                            "TRYAGAIN Multiple keys request during rehashing of slot",
+                                            "CLUSTERDOWN Hash slot not served",
+                                            "MASTERDOWN Link with MASTER is down",
+                                            "LOADING Redis is loading the dataset in memory"};
+    for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++) {
+        assert_true(redis_is_elsewhere(elsewhere[i]));
+    }
+    assert_false(redis_is_elsewhere("ERR no such key"));
+    assert_false(redis_is_elsewhere("STALE"));
+    assert_false(redis_is_elsewhere("OOM command not allowed"));
+    assert_false(redis_is_elsewhere(""));
 }
 
 static void test_lengths(void **state)
@@ -115,9 +228,10 @@ static void test_lengths(void **state)
 
 static void test_passwords_are_not_shown(void **state)
 {
-    static const char *const bad[] = {"redis://:opensesame@host:0", "redis://user:opensesame@host",
-                                      "http://:opensesame@host", "redis://:opensesame@",
-                                      "redis://:opensesame@host/99"};
+    static const char *const bad[] = {"redis://:opensesame@host:0",      "redis://user:opensesame@host",
+                                      "http://:opensesame@host",         "redis://:opensesame@",
+                                      "redis://:opensesame@host/99",     "sentinel://:opensesame@host",
+                                      "sentinel://user:opensesame@host", "cluster://user:opensesame@host"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct redis_address address;
@@ -161,9 +275,15 @@ static void test_no_answer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_addresses),    cmocka_unit_test(test_addresses_that_are_none),
-        cmocka_unit_test(test_lengths),      cmocka_unit_test(test_passwords_are_not_shown),
-        cmocka_unit_test(test_nobody_there), cmocka_unit_test(test_no_answer),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_addresses_that_are_none),
+        cmocka_unit_test(test_masters_to_be_found),
+        cmocka_unit_test(test_the_password_of_sentinels),
+        cmocka_unit_test(test_what_others_say_of_the_master),
+        cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_passwords_are_not_shown),
+        cmocka_unit_test(test_nobody_there),
+        cmocka_unit_test(test_no_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

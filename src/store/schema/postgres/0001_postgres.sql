@@ -58,7 +58,10 @@ CREATE TABLE orders (
     part_count      smallint NOT NULL DEFAULT 1, -- the row itself holds the first
     idempotency_key text     COLLATE "C" -- the buyer's, of this user. Not unique: a day later it may be used again. No index: Redis knows the recent ones
 );
-CREATE INDEX orders_by_user ON orders (user_id, id);
+-- A user's orders are looked up shelf by shelf, in one statement; a shelf is 65,536 orders in a row. An index (user_id, id) would write to a random page of the
+-- whole index for each order: measured with 2 to 3 million orders of a million users, 24 us an order instead of 10 (without any index by user 7). A look-up costs 2 ms for
+-- each ten million orders.
+CREATE INDEX orders_by_user ON orders ((id >> 16), user_id);
 
 CREATE TABLE order_parts (
     order_id     bigint   NOT NULL,
