@@ -28,6 +28,8 @@
 #define WAIT_AT_ONCE_MS 50 /* between two signs of life */
 #define CONNECT_MS_MAX 60000
 #define VERSION_MIN 130000
+#define CANNOT_CONNECT                                                                                       \
+    "08001" /* also what PostgreSQL says before it lets anybody in, for which libpq gives no SQLSTATE */
 #define DIVISION_BY_ZERO "22012" /* ALL_OR_NONE in postgres_sentences.c */
 /* Of the sessions, as POSTGRES_STATEMENT_MS_TEXT. */
 #define LOCK_TIMEOUT "4000"
@@ -93,6 +95,8 @@ struct advice {
 static const char *advice(const char *state)
 {
     static const struct advice all[] = {
+        {CANNOT_CONNECT,
+         "; PostgreSQL must run there, have the database, and let this role in (pg_hba.conf)"},
         {"08", "; it is connected again at the next call"},
         {"25006", "; a standby, or a role or database that only reads, cannot be written: name the primary"},
         {"28", "; the role or its password is wrong: look at pg_hba.conf, and at ~/.pgpass, PGPASSFILE or "
@@ -377,6 +381,8 @@ bool postgres_ready(struct postgres_store *store)
     postgres_forget_answers(store);
     if (begin_connecting(store) && settle(store))
         return true;
+    if (store->connection == NULL) /* not refused by PostgreSQL for a reason of its own */
+        snprintf(store->state, sizeof store->state, CANNOT_CONNECT);
     postgres_disconnect(store);
     return false;
 }

@@ -254,11 +254,12 @@ void cluster_ask_failover(void); /* waits for it, not for long */
 /* Since when the Sentinels have named another master than at the last cluster_watch(); 0: they do not. */
 void cluster_watch(void);
 int64_t cluster_renamed_us(void);
-bool cluster_has_failed_over(void);                       /* since the last cluster_watch() */
-void cluster_kill_store(void);                            /* kill -9, all its processes */
-void cluster_launch_store(void);                          /* if it was killed; waits until it answers */
-void cluster_stop_store(void);                            /* SIGSTOP, all its processes */
-void cluster_continue_store(void);                        /* if it was stopped */
+bool cluster_has_failed_over(void); /* since the last cluster_watch() */
+void cluster_kill_store(void);      /* kill -9, all its processes */
+void cluster_launch_store(void);    /* if it was killed; waits until it answers */
+void cluster_stop_store(void);      /* SIGSTOP, all its processes */
+void cluster_continue_store(void);  /* if it was stopped */
+void cluster_await_recovery(void);  /* after a session was killed: until it lets others in again */
 size_t cluster_sessions(pid_t pids[SERVER_CHILDREN_MAX]); /* its processes that have a client */
 #define CLUSTER_LOGS 5
 void cluster_log_paths(char paths[CLUSTER_LOGS][FOLDER_BYTES + 32]);

@@ -28,6 +28,7 @@
 #define TIMEOUT_MS 1000
 #define FAILOVER_MS 3000
 #define FIELD_BYTES 64
+#define SESSIONS_END_MS 500
 #define TEXT_BYTES 2048
 #define PORT_BYTES 8
 #define SOCKET_NAME ".s.PGSQL.5432"
@@ -409,6 +410,17 @@ size_t cluster_sessions(pid_t pids[SERVER_CHILDREN_MAX])
     struct server_fixture postmaster = {.pid = cluster.store.pid};
     return cluster.store.pid != 0 ? server_fixture_find(&postmaster, SESSION_TITLE, pids, SERVER_CHILDREN_MAX)
                                   : 0;
+}
+
+void cluster_await_recovery(void)
+{
+    pid_t pids[SERVER_CHILDREN_MAX];
+    int64_t deadline = deadline_in(SESSIONS_END_MS);
+    while (cluster_sessions(pids) > 0 && wait_a_moment(deadline)) {
+    }
+    deadline = deadline_in(PATIENCE_MS);
+    while (!store_answers() && wait_a_moment(deadline)) {
+    }
 }
 
 /* --- all of it --------------------------------------------------------------------------------------------- */

@@ -202,13 +202,15 @@ void continue_store(struct round *round)
     cluster_continue_store();
 }
 
-/* kill -9 of one of its processes: it ends all sessions, and recovers. */
+/* kill -9 of one of its processes: it ends all sessions, and recovers. Sales can go on from then. */
 void kill_session(struct round *round)
 {
     pid_t pids[SERVER_CHILDREN_MAX];
     size_t count = cluster_sessions(pids);
     if (count > 0) {
         kill(pids[random_below(&round->random, (uint32_t)count)], SIGKILL);
+        cluster_await_recovery();
+        round->fault_us = now_us();
     }
 }
 

@@ -123,7 +123,7 @@ static void withdrawal_refused_with_stock_left(void)
 
 static void broken_in_a_strict_round(void)
 {
-    history.broken++;
+    history.requests[history.request_count - 1].status = CROWD_BROKEN;
 }
 
 static void rejected(void)
@@ -355,23 +355,30 @@ void selftest_audit(struct round *round)
 {
     size_t bytes = history.wish_count * sizeof *history.wishes;
     struct history told = history;
+    size_t request_bytes = history.request_count * sizeof *history.requests;
     struct wish *wishes = malloc(bytes);
+    struct request *requests = malloc(request_bytes);
     assert_non_null(wishes);
+    assert_non_null(requests);
     memcpy(wishes, history.wishes, bytes);
+    memcpy(requests, history.requests, request_bytes);
     audit_round(round);
     if (round->violations > 0) {
         printf("NOT FALSIFIED, and yet: %s\n", round->sentences[0]);
         free(wishes);
+        free(requests);
         return;
     }
     for (current = 0; current < FALSIFICATIONS && !interrupted; current++) {
         history = told;
         memcpy(history.wishes, wishes, bytes);
+        memcpy(history.requests, requests, request_bytes);
         if (falsifications[current].went == NULL || is_redlock(round->mode)) {
             falsify_and_audit(round);
         }
     }
     free(wishes);
+    free(requests);
 }
 
 bool selftest_passed(const struct round *round)
