@@ -8,7 +8,7 @@
 FROM debian:12-slim AS build
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libhiredis-dev \
-    libuv1-dev libsqlite3-dev libcjson-dev libsodium-dev \
+    libuv1-dev libsqlite3-dev libpq-dev libcjson-dev libsodium-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 # What the build reads, and no more: a changed README or load test does not start it again.
@@ -23,7 +23,7 @@ RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DDOORBUSTER_TESTS=
 
 FROM debian:12-slim
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends libmicrohttpd12 libgnutls30 libhiredis0.14 libuv1 libsqlite3-0 libcjson1 libsodium23 \
+ && apt-get install --yes --no-install-recommends libmicrohttpd12 libgnutls30 libhiredis0.14 libuv1 libsqlite3-0 libpq5 libcjson1 libsodium23 \
     redis-server \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin doorbuster \

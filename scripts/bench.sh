@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures speed and memory of the whole stack and prints a table of ratios: against nginx, against redis-benchmark, against itself.
+# Measures speed and memory of the whole stack and prints a table of ratios: against nginx, redis-benchmark, pgbench, against itself.
 #
 #   scripts/bench.sh [--quick] [--only WORDS] [--workers N] [--bin DIR]
 #
-#   --quick      about two minutes instead of about ten
-#   --only WORDS only some of it: "Redlock", "idle", "sold-out", "redis-benchmark", "carts", "storm"
+#   --quick      about three minutes instead of about fifteen
+#   --only WORDS only some of it: "Redlock", "idle", "sold-out", "redis-benchmark", "carts", "storm", "postgres"
 #   --workers N  worker processes of the server, and of nginx beside it     default: processors
 #   --bin DIR    use the programs in DIR, build nothing                     default: build/bin, built now
 #

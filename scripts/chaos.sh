@@ -6,6 +6,7 @@
 #   scripts/chaos.sh --replay SEED --mode MODE --servers N --fault NAME
 #                                               one round again, as its kept folder says
 #   scripts/chaos.sh --gate redlock             the Redlock gate only: its nodes, two servers on one store
+#   scripts/chaos.sh --several                  two servers: on one file, or on PostgreSQL and a Redis that fails over
 #   scripts/chaos.sh --sweep                    every failpoint with every action
 #   scripts/chaos.sh --list | --help            the faults, all options
 #
@@ -19,7 +20,7 @@ bin=${DOORBUSTER_BIN:-$PWD/$build/bin}
 
 build() {
     local log=$build.chaos.log
-    scripts/deps.sh build run test
+    scripts/deps.sh build run test cluster
     if ! { cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDOORBUSTER_SANITIZE=ON \
         -DDOORBUSTER_FAILPOINTS=ON &&
         cmake --build "$build" --parallel "$(nproc)" --target server verify chaos; } >"$log" 2>&1; then

@@ -5,7 +5,7 @@
 #   scripts/demo.sh [-t 60s] [--scenario NAME] [--users N] [--rate N] [--report FILE] [--keep]
 #   scripts/demo.sh --store postgres [--servers N] [--kill] [...]
 #
-#   -t, --time      how long the people are there: 60s, 2m, 1h            default 60s; v4_soak 10m
+#   -t, --time      how long the people are there: 60s, 2m, 1h            default 60s; v4_soak 10m, with --store postgres 90s
 #   --scenario      v1_stress: 300 people, hardly waiting, 100 units      default v1_stress
 #                   v1_basic:  100 people in no hurry, 100 units
 #                   v2_multi:  300 people with carts, ten products, two bundles, a clerk who restocks
@@ -39,6 +39,7 @@ LOCUST_EXTRA_SECONDS=120 # on top of the run: preflight, the last answers, verif
 NODES_TO_KILL=2,4        # of five, so that a majority is left
 HAPROXY=/usr/sbin/haproxy
 SERVER_NAMES=(A B C D)
+SESSIONS_A_WORKER=24     # with PostgreSQL, at most
 
 duration=
 scenario=v1_stress
@@ -99,6 +100,7 @@ read_options() {
     esac
     shift 2
   done
+  read_store
   case $scenario in v4_soak) duration=${duration:-10m} ;; *) duration=${duration:-60s} ;; esac
   [[ $duration =~ ^([1-9][0-9]{0,4})([smh]?)$ ]] || refuse "-t $duration: must be like 60s, 2m or 1h"
   case ${BASH_REMATCH[2]} in
@@ -106,7 +108,6 @@ read_options() {
     h) seconds=$((BASH_REMATCH[1] * 3600)) ;;
     *) seconds=${BASH_REMATCH[1]} ;;
   esac
-  read_store
   case $scenario in
     v1_stress) users=${users:-300} rate=${rate:-30} ;;
     v1_basic) users=${users:-100} rate=${rate:-10} ;;
@@ -132,7 +133,8 @@ read_store() {
       [[ $scenario =~ ^(v1_stress|v1_basic|v2_multi)$ ]] || refuse "--store postgres goes with v1_stress, v1_basic and v2_multi"
       servers=${servers:-2}
       [[ $servers =~ ^[1-4]$ ]] || refuse "--servers $servers: must be from 1 to 4"
-      if [[ $scenario == v1_stress ]]; then users=${users:-1000}; fi
+      # Signing up is hashing, which is slow on purpose: they come no faster than two processors can hash beside the sale.
+      if [[ $scenario == v1_stress ]]; then users=${users:-1000} rate=${rate:-20} duration=${duration:-90s}; fi
       ((!kill || (servers > 1 && users > 1))) || refuse "--kill needs two servers, so that one is left, and two people"
       ((!kill)) || [[ $scenario == v1_stress ]] || refuse "--kill goes with v1_stress"
       ;;
@@ -218,12 +220,13 @@ data_of() { # NUMBER
 start_server() { # NUMBER
   local log=$work/logs/server-$1.log settings=(DOORBUSTER_RATE_LIMITS=off)
   if [[ $store == postgres ]]; then
-    settings+=("DOORBUSTER_WORKERS=$((($(nproc) + servers - 1) / servers))" "JWT_SECRET_KEY=$secret" DOORBUSTER_TRUSTED_PROXIES=127.0.0.1)
+    settings+=("DOORBUSTER_WORKERS=$workers" "JWT_SECRET_KEY=$secret" DOORBUSTER_TRUSTED_PROXIES=127.0.0.1)
   fi
   : >>"$log"
   # In a session of its own, so that Ctrl-C reaches this script alone, which then stops things in order.
   env "${settings[@]}" setsid "$BIN/server" --listen "127.0.0.1:${server_ports[$1]}" --data "$(data_of "$1")" --gate "$gate" >>"$log" 2>&1 </dev/null &
   server_pids[$1]=$!
+  if ((kill)); then disown "$!"; fi # so that bash does not tell of its death
 }
 
 await_server() { # NUMBER
@@ -259,7 +262,8 @@ start_surroundings() {
   step "Starting PostgreSQL and Redis, each on a socket in $work"
   chmod 711 "$work" # PostgreSQL is another user's; what is in here is closed to him, but for his own
   chmod 700 "$work/logs" "$work/run"
-  DATABASE_URL=$("$ROOT/scripts/postgres.sh" start "$work/postgres") || fail "PostgreSQL has not come up"
+  workers=$((($(nproc) + servers - 1) / servers))
+  DATABASE_URL=$("$ROOT/scripts/postgres.sh" start "$work/postgres" max_connections=$((servers * (workers * SESSIONS_A_WORKER + 1) + 20))) || fail "PostgreSQL has not come up"
   mkdir -m 700 "$work/redis"
   setsid redis-server --port 0 --unixsocket "$work/redis/redis.sock" --dir "$work/redis" --save "" --appendonly yes --appendfsync everysec \
     --maxmemory-policy noeviction >"$work/logs/redis.log" 2>&1 </dev/null &
@@ -299,7 +303,6 @@ start_killed_again() {
   if ! ((kill)) || is_alive "$outage_pid"; then return 0; fi
   for ((number = 1; number <= servers; number++)); do
     is_alive "${server_pids[number]}" && continue
-    wait "${server_pids[number]}" 2>/dev/null || true
     start_server "$number"
     printf '        server %s: started again\n' "$number" >>"$work/logs/progress.log"
     printf '{"at": %s, "what": "server %s started again"}\n' "$EPOCHREALTIME" "$number" >>"$work/run/events.jsonl"

@@ -7,10 +7,10 @@
 set -euo pipefail
 
 declare -A PACKAGES=(
-  [build]="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libhiredis-dev libuv1-dev libsqlite3-dev libcjson-dev
+  [build]="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libhiredis-dev libuv1-dev libsqlite3-dev libpq-dev libcjson-dev
            libsodium-dev libcmocka-dev"
   [run]="redis-server curl"
-  [test]="redis-server redis-tools sqlite3 docker-compose prometheus systemd mandoc curl python3 python3-jsonschema"
+  [test]="redis-server redis-tools sqlite3 postgresql docker-compose prometheus systemd mandoc curl python3 python3-jsonschema"
   [browser]="chromium chromium-driver python3-selenium"
   [load]="python3-locust"
   [cluster]="postgresql haproxy redis-server redis-tools curl"

@@ -26,7 +26,7 @@ if [ $# -eq 0 ]; then
     scripts/demo.sh -t 15s --report "$build/report.html" || failed=1
     scripts/demo.sh -t 10s --scenario v2_multi --report "$build/report-v2.html" || failed=1
     scripts/demo.sh -t 15s --scenario v3_redlock --report "$build/report-v3.html" || failed=1
-    scripts/demo.sh -t 15s --store postgres --users 200 --kill --report "$build/report-v5.html" || failed=1
+    scripts/demo.sh -t 20s --store postgres --users 150 --rate 15 --kill --report "$build/report-v5.html" || failed=1
     echo "== no failpoint in the release build"
     "$build/bin/server" --failpoints >"$build/failpoints"
     found=0

@@ -66,7 +66,7 @@ check_installed() {
 check_documents() { # DEB
     local file
     dpkg-deb --contents "$1" >"$room/contents"
-    for file in docs/operations.md monitoring/rules.yml monitoring/prometheus.yml monitoring/grafana/dashboards/doorbuster.json web/openapi.json; do
+    for file in docs/operations.md cluster/haproxy.cfg monitoring/rules.yml monitoring/prometheus.yml monitoring/grafana/dashboards/doorbuster.json web/openapi.json; do
         expect "$room/contents" "/usr/share/doc/doorbuster/$file"
     done
 }

@@ -7,7 +7,7 @@ import { byId, formatCount, formatMilliseconds, formatRate, formatSeconds, forma
 import { watchFigures } from './figures.js';
 import { session } from './session.js';
 import { productName, showStock } from './stock_cards.js';
-import { findTroubles, judgeBooks, recorderIsSilent } from './troubles.js';
+import { findTroubles, judgeBooks, recorderIsSilent, standsBy } from './troubles.js';
 
 const TITLE = document.title;
 const LOOK_MS = 500;
@@ -36,7 +36,8 @@ function showRecorder(figures) {
   setText(byId('recorder-name'), recorder.name === 'recorder' ? 'Recorder' : 'Keeper');
   setText(byId('lag'), !silent ? formatSeconds(recorder.lag_seconds) : known ? formatSeconds(Math.floor(recorder.silent_seconds)) : '–');
   setText(byId('lag-of'), silent ? ' silent' : ' behind');
-  setText(byId('recorder-detail'), silent ? since : `${plural(recorder.lag_entries, 'entry', 'entries')}, epoch ${recorder.epoch}`);
+  setText(byId('recorder-detail'), silent ? since : standsBy(recorder) ? 'standing by: another server records'
+    : `${plural(recorder.lag_entries, 'entry', 'entries')}, epoch ${recorder.epoch}`);
   setAttribute(byId('tile-recorder'), 'class', `tile ${silent ? 'old' : ''}`);
 }
 

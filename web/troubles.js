@@ -12,6 +12,9 @@ const PRODUCTS_A_SECOND = 32; // many products are compared some at a time: all 
 // The stock, the orders and the books on the page are the recorder's: while it is silent they are old.
 export const recorderIsSilent = ({ recorder }) => !recorder.up || recorder.silent_seconds > RECORDER_SILENT_SECONDS;
 
+// Of several servers one records; the others watch.
+export const standsBy = ({ active }) => active === false;
+
 // 'unknown', 'old', 'equal' or 'differ'
 export function judgeBooks(figures) {
   const { at, books, products_total: total } = figures;
@@ -35,6 +38,13 @@ function ofBooks({ books, products }) {
 
 function ofRecorder(figures) {
   const { recorder } = figures;
+  if (recorderIsSilent(figures) && standsBy(recorder)) {
+    return [{
+      minor: true,
+      title: `The ${recorder.name}, which stands by, gives no sign of life for ${forHowLong(recorder.silent_seconds)}.`,
+      text: 'What this page shows of stock and books is old. Another server records, if its own page says so. Look at this server’s log for why: a store or a Redis that cannot be reached from here.',
+    }];
+  }
   if (recorderIsSilent(figures)) {
     return [{
       title: `The ${recorder.name} gives no sign of life for ${forHowLong(recorder.silent_seconds)}.`,

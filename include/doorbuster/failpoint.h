@@ -35,6 +35,8 @@
     X("store.commit")       /* likewise: all written, before COMMIT */                                           \
     X("store.committed")    /* likewise: after COMMIT, before it returns; error: the answer is lost */           \
     X("recorder.announce")  /* recorder: recorded, before the workers are told */                                \
+    X("leading.ignore")     /* recorder: asks whose turn it is; error: believes that it is its own */            \
+    X("attach.beside")      /* attach: other recorders' connections are to be closed; error: they stay */        \
     X("attach.begin")       /* attach: nothing done yet */                                                       \
     X("attach.epoch")       /* attach: epoch raised */                                                           \
     X("attach.closed")      /* attach: gate closed */                                                            \

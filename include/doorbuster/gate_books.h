@@ -115,6 +115,8 @@ bool gate_close(redisContext *redis);
 /* Forgets everything of ours, the head first, and starts an empty log whose last id is `recorded`. Until gate_finish_rebuild() there is no
  * head: a rebuild that was cut short is never taken for a whole one. */
 bool gate_wipe(redisContext *redis, struct log_position recorded);
+/* Called between the steps of a long gate_wipe(); it may use the same connection. Once per process, before the first; NULL: nothing. */
+void gate_while_working(void (*cb)(void));
 /* The head of a store, still closed: its order counter and the time of its last order. */
 bool gate_finish_rebuild(redisContext *redis, int64_t store_id, int64_t orders, int64_t at_ms);
 bool gate_put_product(redisContext *redis, const struct sale_product *product);

@@ -49,6 +49,8 @@ void redis_address_format(const struct redis_address *address, char *out, size_t
 redisContext *redis_connect_blocking(const struct redis_address *address, int timeout_ms, char *error,
                                      size_t error_bytes);
 
+/* The value of the line "name:value" in what INFO answered; `name` with its colon. "" if there is none. */
+void redis_info_value(const char *info, const char *name, char *out, size_t out_bytes);
 /* A connection with no command on its way: has the other end given it up meanwhile, or said that it is not, or not now, whom we look for
  * (redis_is_elsewhere())? */
 bool redis_is_dead(const redisContext *redis);

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Speed and memory of the whole stack, each figure beside something that can be known: nginx, redis-benchmark, or itself without
+"""Speed and memory of the whole stack, each figure beside something that can be known: nginx, redis-benchmark, pgbench, or itself without
 the burden. Started by scripts/bench.sh.
 
 The machine is noisy and the load generator shares it. So what is compared is measured in turn (A B A B …), in short rounds, and the
@@ -340,10 +340,10 @@ def describe(plan: Plan, folder: Path, workers: int) -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 10 minutes. Exit 1 if "
+    parser = argparse.ArgumentParser(prog="bench.sh", description="Measures the server's speed and memory, about 15 minutes. Exit 1 if "
                                      "something could not be measured; a missed goal is printed, not an error.")
-    parser.add_argument("--quick", action="store_true", help="about two minutes; good for a first look, not for a comparison")
-    parser.add_argument("--only", default="", metavar="WORDS", help="only the measurements that are called so: \"Redlock\", \"storm\" …")
+    parser.add_argument("--quick", action="store_true", help="about three minutes; good for a first look, not for a comparison")
+    parser.add_argument("--only", default="", metavar="WORDS", help="only the measurements that are called so: \"Redlock\", \"storm\", \"postgres\" …")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="worker processes (default: processors)")
     parser.add_argument("--bin", type=Path, default=ROOT / "build" / "bin", metavar="DIR", help="where server, setup, verify are")
     return parser.parse_args()

@@ -1,10 +1,9 @@
 /* How many orders a second store_record() commits, in runs of several sizes, fsync included; then the same of store_sell(), which decides them too.
  *
- *   bench_store [FOLDER [ORDERS [USERS]]]    a new store in FOLDER (default .), ORDERS a row (200000), that
- * many USERS (100000)
+ *   bench_store [FOLDER|URL [ORDERS [USERS]]]    a new store in FOLDER (default .), ORDERS a row (200000), that many USERS (100000)
  *
- * One process, one thread; works in a file of its own in FOLDER, which it removes. A table on stdout, exit 1
- * on any failure. `p99` and `slowest` are of single commits: what a checkpoint costs the buyers who wait
+ * One process, one thread; works in a file of its own in FOLDER, which it removes, or in the empty database of URL (postgresql://…), which it
+ * leaves full. A table on stdout, exit 1 on any failure. `p99` and `slowest` are of single commits: what a checkpoint costs the buyers who wait
  * behind it. */
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
@@ -167,13 +166,17 @@ int main(int argc, char **argv)
 {
     static const size_t sizes[] = {1, 10, 100, 256, RUN_MAX}, batches[] = {1, 32, SALES_LOG_ORDERS_MAX};
     struct bench bench = {.next_id = 1, .random = 88172645463325252u};
-    const char *folder = argc > 1 ? argv[1] : ".";
+    const char *place = argc > 1 ? argv[1] : ".";
+    bool in_folder = strchr(place, ':') == NULL;
     int64_t total = argc > 2 ? strtoll(argv[2], NULL, 10) : 200000;
     bench.users = argc > 3 ? strtoll(argv[3], NULL, 10) : 100000;
     if (total < RUN_MAX || bench.users < 1)
-        fail("bench_store [FOLDER [ORDERS [USERS]]]: ORDERS is at least 1000, USERS at least 1");
+        fail("bench_store [FOLDER|URL [ORDERS [USERS]]]: ORDERS is at least 1000, USERS at least 1");
     char url[1024], error[512];
-    snprintf(url, sizeof url, "sqlite:%s/bench_store.%ld.db", folder, (long)getpid());
+    if (in_folder)
+        snprintf(url, sizeof url, "sqlite:%s/bench_store.%ld.db", place, (long)getpid());
+    else
+        snprintf(url, sizeof url, "%s", place);
     if (store_open(&bench.store, url, STORE_WRITER, error, sizeof error) != STORE_OK)
         fail(error);
     if (store_raise_epoch(bench.store, 0, 1) != STORE_OK)
@@ -185,7 +188,7 @@ int main(int argc, char **argv)
     table(&bench, sell_batch, "sold/batch", batches, sizeof batches / sizeof batches[0], total);
     store_close(&bench.store);
     static const char *const suffixes[] = {"", "-wal", "-shm", ".lock"};
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; in_folder && i < 4; i++) {
         char path[1100];
         snprintf(path, sizeof path, "%s%s", url + strlen("sqlite:"), suffixes[i]);
         unlink(path);

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import api
 import processes
 import table
 from load import HUGE_STOCK, Bench, Load, measure_truth, mid, prepare, purchases, purchases_at
@@ -19,9 +21,10 @@ CONNECTIONS = (64, 300)
 GROWTH_WORKERS = (1, 2, 4)
 GROWTH_SERVERS = (1, 2)
 GROWTH_CONNECTIONS = 300
+READY_IN_A_ROW = 5
 PLAIN_GOAL = 10
 # Room for pgbench's 300 beside the servers' own connections, and no checkpoint in the middle of a round.
-SETTINGS = ("max_connections=500", "shared_buffers=256MB", "max_wal_size=4GB")
+SETTINGS = ("max_connections=1000", "shared_buffers=256MB", "max_wal_size=4GB")
 PLAIN_DATABASE = "plain"
 PLAIN_SCHEMA = f"""
 CREATE TABLE products (id bigint PRIMARY KEY, stock bigint NOT NULL CHECK (stock >= 0));
@@ -45,8 +48,7 @@ class Server:
 
 
 class Shop:
-    """Servers of several sizes on one PostgreSQL and one Redis. All are up all the time, so that they can be measured in turn; one that nobody asks
-    costs next to nothing."""
+    """Servers of several sizes on one PostgreSQL and one Redis; those that are measured are up, and no others."""
 
     def __init__(self, folder: Path, bin_folder: Path) -> None:
         self.folder, self.bin_folder = folder, bin_folder
@@ -69,31 +71,53 @@ class Shop:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.open(0, 0)
         while self.started:
             self.started.pop().stop()
 
-    def server(self, workers: int, number: int = 0) -> Server:
-        """Started when it is wanted first."""
-        if (workers, number) not in self.servers:
-            folder = self.folder / f"workers-{workers}-{number}"
-            folder.mkdir()
-            port = processes.free_port()
-            process = processes.start_server(self.bin_folder / "server", folder, port, workers, "lua", self.settings)
-            self.started.append(process)
-            self.servers[(workers, number)] = Server(port, process)
-        return self.servers[(workers, number)]
+    def open(self, servers: int, workers: int) -> list[Server]:
+        """So many servers of so many workers, and each worker of them can sell."""
+        wanted = [(workers, number) for number in range(servers)]
+        for size in [size for size in self.servers if size not in wanted]:
+            self.servers.pop(size).process.stop()
+        for size in wanted:
+            if size not in self.servers:
+                folder = self.folder / f"workers-{workers}-{size[1]}"
+                folder.mkdir(exist_ok=True)
+                port = processes.free_port()
+                self.servers[size] = Server(port, processes.start_server(self.bin_folder / "server", folder, port, workers, "lua", self.settings))
+        for server in self.servers.values():
+            await_selling(server, workers)
+        return list(self.servers.values())
 
     def watched(self) -> list[int]:
         return [*(server.process.pid for server in self.servers.values()), self.redis.pid, self.postgres.pid]
+
+    def disk_bytes(self) -> tuple[int, int]:
+        """Written to the log so far; the size of the database."""
+        said = self.postgres.client("psql", "doorbuster", "-At", "-F", " ", "-c",
+                                    "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint, pg_database_size(current_database())")
+        written, kept = map(int, said.split())
+        return written, kept
 
     def buy(self, bench: Bench, servers: list[Server], connections: int) -> Load:
         return purchases_at(bench, [server.port for server in servers], self.watched(), connections, [bench.plenty])
 
 
+def await_selling(server: Server, workers: int) -> None:
+    """Each answer may come from another worker, so several in a row. A recorder takes over when the one before it has let go."""
+    deadline, seen = time.monotonic() + processes.READY_SECONDS_MAX, 0
+    while seen < READY_IN_A_ROW * workers:
+        if time.monotonic() > deadline:
+            raise Unmeasurable(f"a server is up and cannot sell: {api.ready_parts(server.port)}")
+        seen = seen + 1 if api.ask(server.port, "GET", "/health/ready")[0] == 200 else 0
+        time.sleep(0.02)
+
+
 def measure(sqlite: Bench, bin_folder: Path) -> list[Row]:
     sqlite.folder.chmod(0o711)   # PostgreSQL is another user's
     with Shop(sqlite.folder / "shop", bin_folder) as shop:
-        server = shop.server(sqlite.workers)
+        server, = shop.open(1, sqlite.workers)
         folder = server.process.log.parent
         bench = prepare(sqlite.plan, folder, bin_folder, sqlite.workers, server.process, server.port, shop.settings)
         plain = Plain(shop.postgres, folder)
@@ -142,7 +166,7 @@ def against_others(sqlite: Bench, bench: Bench, shop: Shop, plain: Plain) -> lis
     by_postgres: dict[int, list[Load]] = {count: [] for count in CONNECTIONS}
     by_sqlite: dict[int, list[Load]] = {count: [] for count in CONNECTIONS}
     by_pgbench: dict[int, list[float]] = {count: [] for count in CONNECTIONS}
-    server = shop.server(bench.workers)
+    server, = shop.open(1, bench.workers)
     for _ in range(bench.plan.rounds):
         for count in CONNECTIONS:
             by_postgres[count].append(shop.buy(bench, [server], count))
@@ -159,36 +183,37 @@ def against_others(sqlite: Bench, bench: Bench, shop: Shop, plain: Plain) -> lis
                 f"{mid(by_sqlite[count], lambda x: x.p99_ms):.1f} ms SQLite"),
         ]
     most = CONNECTIONS[-1]
-    return rows + [row_of_kinds(f"PostgreSQL: processor time a purchase, {most} connections", by_postgres[most]),
-                   row_of_kinds(f"SQLite: processor time a purchase, {most} connections", by_sqlite[most])]
+    return rows + rows_of_kinds(f"PostgreSQL: processor time a purchase, {most} connections", by_postgres[most], by_sqlite[most], "SQLite")
 
 
-def row_of_kinds(what: str, loads: list[Load]) -> Row:
-    """All of it, and which process has how much of it."""
-    kinds = {kind: median(load.by_kind.get(kind, 0.0) for load in loads) for kind in loads[0].by_kind}
-    parts = sorted(((us, kind) for kind, us in kinds.items() if us >= 0.05), reverse=True)
-    return Row(what, f"{mid(loads, lambda x: x.cpu_us):.1f} us", ", ".join(f"{kind} {us:.1f}" for us, kind in parts))
+def rows_of_kinds(what: str, loads: list[Load], others: list[Load], name: str) -> list[Row]:
+    """All of it, and how much of it which processes have."""
+    rows = [Row(what, f"{mid(loads, lambda x: x.cpu_us):.1f} us", f"{mid(others, lambda x: x.cpu_us):.1f} us {name}")]
+    for kind in sorted(loads[0].by_kind):
+        us, against = (mid(each, lambda x: x.by_kind.get(kind, 0.0)) for each in (loads, others))
+        rows.append(Row(f"  of it {kind}", f"{us:.1f} us", f"{against:.1f} us {name}" if kind in others[0].by_kind else ""))
+    return rows
 
 
 def growth(bench: Bench, shop: Shop) -> list[Row]:
-    """Every size is measured in turn. On a small machine the load generator, Redis and PostgreSQL have their share of the processors, so it ends soon; what it
-    costs per purchase says what a larger one would do."""
+    """On a small machine the load generator, Redis and PostgreSQL have their share of the processors, so it ends soon; what it costs per purchase says what a
+    larger one would do."""
     sizes = [(servers, workers) for servers in GROWTH_SERVERS for workers in GROWTH_WORKERS]
-    for servers, workers in sizes:
-        for number in range(servers):
-            shop.server(workers, number)
     loads: dict[tuple[int, int], list[Load]] = {size: [] for size in sizes}
+    confirmed, written, kept = bench.confirmed, *shop.disk_bytes()
     for _ in range(max(2, bench.plan.rounds - 2)):
         for servers, workers in sizes:
-            loads[(servers, workers)].append(shop.buy(bench, [shop.server(workers, number) for number in range(servers)], GROWTH_CONNECTIONS))
+            loads[(servers, workers)].append(shop.buy(bench, shop.open(servers, workers), GROWTH_CONNECTIONS))
+    confirmed, written, kept = (after - before for after, before in zip((bench.confirmed, *shop.disk_bytes()), (confirmed, written, kept)))
     first = mid(loads[sizes[0]], lambda x: x.rate)
-    return [Row(f"PostgreSQL: {several(servers, 'server')} x {several(workers, 'worker')}, {GROWTH_CONNECTIONS} connections",
+    rows = [Row(f"PostgreSQL: {several(servers, 'server')} x {several(workers, 'worker')}, {GROWTH_CONNECTIONS} connections",
                 f"{mid(loads[(servers, workers)], lambda x: x.rate):,.0f}/s", f"{mid(loads[(servers, workers)], lambda x: x.cpu_us):.1f} us a purchase",
                 f"{mid(loads[(servers, workers)], lambda x: x.rate) / first:.2f}") for servers, workers in sizes]
+    return rows + [Row("PostgreSQL: written ahead for an order, kept of it", f"{written / confirmed:,.0f}, {kept / confirmed:,.0f} bytes")]
 
 
 def behind_proxy(bench: Bench, shop: Shop) -> list[Row]:
-    servers = [shop.server(1, number) for number in range(2)]
+    servers = shop.open(2, 1)
     proxy, port = processes.start_proxy(shop.folder, [server.port for server in servers])
     shop.started.append(proxy)
     through, direct = [], []
@@ -198,7 +223,7 @@ def behind_proxy(bench: Bench, shop: Shop) -> list[Row]:
     rate, against = mid(through, lambda x: x.rate), mid(direct, lambda x: x.rate)
     return [Row(f"PostgreSQL: the same two servers behind HAProxy, {GROWTH_CONNECTIONS} connections", f"{rate:,.0f}/s", f"{against:,.0f}/s without",
                 f"{rate / against:.2f}"),
-            row_of_kinds("PostgreSQL: processor time a purchase behind HAProxy", through)]
+            *rows_of_kinds("PostgreSQL: processor time a purchase behind HAProxy", through, direct, "without")]
 
 
 def several(number: int, what: str) -> str:

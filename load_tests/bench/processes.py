@@ -62,8 +62,11 @@ class Process:
         try:
             self._child.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        self._child.kill()
+        self._child.wait()
 
 
 def answers(port: int) -> bool:

@@ -187,7 +187,12 @@ int backup_run(const struct settings *settings)
     struct backup backup = {.folder = settings_get(settings, "backup"), .folder_fd = -1, .lock_fd = -1};
     int keep =
         settings_get(settings, "keep") != NULL ? (int)settings_get_integer(settings, "keep", 1, KEEP_MAX) : 0;
+    char path[STORE_PATH_BYTES];
     cli_read_place(settings, &place);
+    if (!store_file(place.store_url, path, error, sizeof error)) {
+        complain("the store", error);
+        return 1;
+    }
     setpriority(PRIO_PROCESS, 0, NICE_BY);
     bool ok = open_folder(&backup);
     if (ok && store_open(&store, place.store_url, STORE_READER, error, sizeof error) != STORE_OK) {

@@ -19,7 +19,8 @@
         {.option = "store",                                                                                  \
          .environment = "DATABASE_URL",                                                                      \
          .value_name = "URL",                                                                                \
-         .help = "where orders are kept (default: sqlite:DIR/doorbuster.db)"},                               \
+         .help = "where orders are kept, sqlite:PATH or postgresql://HOST/DATABASE (default: "               \
+                 "sqlite:DIR/doorbuster.db)"},                                                               \
         {.option = "redis",                                                                                  \
          .environment = "REDIS_URL",                                                                         \
          .value_name = "URL",                                                                                \
@@ -64,6 +65,8 @@ void cli_stamp(char out[CLI_STAMP_BYTES]); /* now */
 int backup_run(const struct settings *settings);
 /* setup --restore: puts a backup in the place of a stopped server's store. Exit code. */
 int restore_run(const struct settings *settings);
+/* setup --restored: marks a store as restored that its database has brought back to an earlier moment, while no server runs. Exit code. */
+int restored_run(const struct settings *settings);
 /* setup: makes the admin account and the scenario's products. Exit code. */
 int setup_run(const struct settings *settings);
 /* verify: audits Redis against the store. Exit code. */

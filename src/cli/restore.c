@@ -289,7 +289,7 @@ int restore_run(const struct settings *settings)
     restore.data_dir = place.data_dir;
     cli_stamp(restore.stamp);
     if (!store_file(place.store_url, restore.to, error, sizeof error)) {
-        complain(place.store_url, error);
+        complain("the store", error); /* not its URL: a password may be in it */
         return 1;
     }
     snprintf(restore.half, sizeof restore.half, "%s" RESTORING, restore.to);
@@ -300,6 +300,54 @@ int restore_run(const struct settings *settings)
     }
     if (ok) {
         report(&restore);
+    }
+    return ok ? 0 : 1;
+}
+
+/* --- a store that its database has restored ------------------------------------------------------------------------------------------------ */
+/* Only a store that is there: a URL that was mistyped gets none. */
+static bool mark_where_it_is(struct restore *restore, const char *url)
+{
+    char error[512];
+    struct store *store;
+    if (store_open(&store, url, STORE_READER, error, sizeof error) != STORE_OK) {
+        return complain(restore->from, error);
+    }
+    store_close(&store);
+    if (store_open(&store, url, STORE_WRITER, error, sizeof error) != STORE_OK) {
+        return complain(restore->from, error);
+    }
+    bool ok = check_and_mark(restore, store);
+    store_close(&store);
+    return ok;
+}
+
+int restored_run(const struct settings *settings)
+{
+    static struct restore restore;
+    struct cli_place place;
+    char error[512], position[SALES_LOG_POSITION_BYTES];
+    restore = (struct restore){.lock_fd = -1, .from = "the store"};
+    cli_read_place(settings, &place);
+    restore.data_dir = place.data_dir;
+    cli_stamp(restore.stamp);
+    if (store_file(place.store_url, restore.to, error, sizeof error)) {
+        complain("--restored", "this store is a file: --restore PATH puts a backup in its place");
+        return 1;
+    }
+    bool has_folder = place.data_dir[0] != '\0'; /* several servers have one each: their keys are theirs */
+    bool ok = (!has_folder || lock(&restore)) && mark_where_it_is(&restore, place.store_url) &&
+              (!has_folder || end_sessions(&restore));
+    if (restore.lock_fd >= 0) {
+        close(restore.lock_fd);
+    }
+    if (ok) {
+        log_position_format(restore.position.recorded, position);
+        printf("marked    the store as restored, at log position %s: %" PRId64 " orders\n"
+               "sessions  all must end: servers with another data folder, or a key in JWT_SECRET_KEY, need a "
+               "new key\n"
+               "next      start the servers, then verify\n",
+               position, restore.position.last_order_id);
     }
     return ok ? 0 : 1;
 }

@@ -343,6 +343,9 @@ static void refuse_what_does_not_go_together(const struct settings *settings)
     if (backup && restore) {
         process_refuse(settings->program, "--backup and --restore are two commands");
     }
+    if (is_given(settings, "restored") && (backup || restore || admin)) {
+        process_refuse(settings->program, "--restored is a command of its own");
+    }
     if (admin && (backup || restore)) {
         process_refuse(settings->program, "--admin and --%s are two commands", backup ? "backup" : "restore");
     }
@@ -360,8 +363,9 @@ static void refuse_what_does_not_go_together(const struct settings *settings)
 int setup_run(const struct settings *settings)
 {
     refuse_what_does_not_go_together(settings);
-    return is_given(settings, "backup")    ? backup_run(settings)
-           : is_given(settings, "restore") ? restore_run(settings)
-           : is_given(settings, "admin")   ? admin_run(settings)
-                                           : seed(settings);
+    return is_given(settings, "backup")     ? backup_run(settings)
+           : is_given(settings, "restore")  ? restore_run(settings)
+           : is_given(settings, "restored") ? restored_run(settings)
+           : is_given(settings, "admin")    ? admin_run(settings)
+                                            : seed(settings);
 }

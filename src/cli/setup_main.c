@@ -31,6 +31,9 @@ static struct setting options[] = {
     {.option = "restore",
      .value_name = "PATH",
      .help = "instead: make a backup, or the newest one in a folder, the store of a stopped server"},
+    {.option = "restored",
+     .help = "instead: PostgreSQL has brought the store back to an earlier moment; mark it, before a server "
+             "starts on it"},
     {.option = "replace", .help = "with --restore: put the store that is there aside"},
     {.environment = "DOORBUSTER_ADMIN_PASSWORD",
      .value_name = "PASSWORD",

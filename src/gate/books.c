@@ -114,14 +114,6 @@ static void read_head_fields(const redisReply *head, struct gate_head *out)
              master->type == REDIS_REPLY_STRING ? master->str : "");
 }
 
-/* The value of the line "name:value" of INFO's answer; "" if there is none. */
-static void copy_fact(const char *info, const char *name, char *out, size_t out_bytes)
-{
-    const char *at = strstr(info, name);
-    at = at != NULL ? at + strlen(name) : "";
-    snprintf(out, out_bytes, "%.*s", (int)strcspn(at, "\r\n"), at);
-}
-
 static bool read_master(redisContext *redis, struct gate_head *out)
 {
     char role[16];
@@ -129,8 +121,8 @@ static bool read_master(redisContext *redis, struct gate_head *out)
     if (info == NULL) {
         return false;
     }
-    copy_fact(info->str, "role:", role, sizeof role);
-    copy_fact(info->str, "master_replid:", out->master, sizeof out->master);
+    redis_info_value(info->str, "role:", role, sizeof role);
+    redis_info_value(info->str, "master_replid:", out->master, sizeof out->master);
     out->is_replica = strcmp(role, "master") != 0;
     return redis_done(info);
 }

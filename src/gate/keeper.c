@@ -34,12 +34,22 @@ static bool all_done(redisContext *redis, size_t count)
     return ok && redis->err == 0;
 }
 
+static void (*while_working_cb)(void);
+
+void gate_while_working(void (*cb)(void))
+{
+    while_working_cb = cb;
+}
+
 /* But the lease: it says who is filling Redis anew. */
 static bool delete_all_keys(redisContext *redis)
 {
     char cursor[32] = "0";
     do { /* it may be a Redis with millions of others' keys */
         metrics_beat(clock_monotonic_us());
+        if (while_working_cb != NULL) {
+            while_working_cb();
+        }
         redisReply *page =
             redis_ask(redis, "SCAN %s MATCH %s COUNT %d", cursor, gate_keys.all, DELETE_AT_ONCE);
         if (page == NULL) {

@@ -9,8 +9,8 @@
 
 #define HOLDER_BYTES 48
 
-/* By hand somebody may have put anything there: what is no text of ours is nobody's lease. DEL first: Redis refuses SET when it is out of memory, unless a script
- * has written before; and only who has the lease can record and trim the log, which may be what fills it. ARGV: me, my lifetime in ms, "<server>-" or "". */
+/* By hand somebody may have put anything there: what is no text of ours is nobody's lease. A Redis without memory refuses a script's SET, but not a
+ * DEL, nor what comes after that; and it needs a recorder, who trims the log. ARGV: me, my lifetime in ms, "<server>-" or "". */
 static const char taking[] =
     "local held = redis.pcall('GET', KEYS[1]) "
     "if type(held) == 'string' and held ~= ARGV[1] and "
@@ -60,4 +60,60 @@ bool gate_drop_lease(redisContext *redis, const struct gate_candidate *candidate
     char me[HOLDER_BYTES];
     format(candidate, me);
     return redis_done(redis_ask(redis, "EVAL %s 1 %s %s", dropping, gate_keys.recorder, me));
+}
+
+/* --- the others' connections --------------------------------------------------------------------------------------------------- */
+#define NAME_BYTES (GATE_KEY_BYTES + 48)
+
+bool gate_name_recorder(redisContext *redis, int database)
+{
+    return redis_done(
+        redis_ask(redis, "CLIENT SETNAME doorbuster-recorder:%s:%d", gate_keys.recorder, database));
+}
+
+bool gate_unname_recorder(redisContext *redis)
+{
+    return redis_done(redis_ask(redis, "CLIENT SETNAME %s", ""));
+}
+
+/* The " id=" of a line of CLIENT LIST that has this name and is not mine; 0: it is another's. */
+static int64_t id_of_line(const char *line, size_t bytes, const char *name, int64_t mine)
+{
+    char text[512], wanted[NAME_BYTES];
+    int64_t id;
+    snprintf(text, sizeof text, "%.*s ", (int)(bytes < sizeof text - 2 ? bytes : sizeof text - 2), line);
+    snprintf(wanted, sizeof wanted, " name=%s ", name);
+    return sscanf(text, "id=%" SCNd64 " ", &id) == 1 && id != mine && strstr(text, wanted) != NULL ? id : 0;
+}
+
+static bool end_named(redisContext *redis, const char *list, const char *name, int64_t mine, unsigned *ended)
+{
+    for (const char *line = list; *line != '\0';) {
+        size_t bytes = strcspn(line, "\n");
+        int64_t id = id_of_line(line, bytes, name, mine);
+        redisReply *reply = id > 0 ? redis_ask(redis, "CLIENT KILL ID %" PRId64, id) : NULL;
+        if (id > 0 && reply == NULL) {
+            return false;
+        }
+        *ended += reply != NULL && reply->integer > 0;
+        freeReplyObject(reply);
+        line += bytes + (line[bytes] == '\n');
+    }
+    return true;
+}
+
+bool gate_end_other_recorders(redisContext *redis, unsigned *ended)
+{
+    *ended = 0;
+    redisReply *name = redis_ask(redis, "CLIENT GETNAME");
+    if (name == NULL || name->type != REDIS_REPLY_STRING || name->len == 0) {
+        return redis_done(name); /* a nameless one has no others */
+    }
+    redisReply *id = redis_ask(redis, "CLIENT ID");
+    redisReply *list = id != NULL ? redis_ask(redis, "CLIENT LIST TYPE normal") : NULL;
+    bool done = list != NULL && end_named(redis, list->str, name->str, id->integer, ended);
+    freeReplyObject(list);
+    freeReplyObject(id);
+    freeReplyObject(name);
+    return done;
 }

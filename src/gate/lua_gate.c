@@ -17,7 +17,7 @@
  * no call is sent (the breaker `record` is open).
  *
  * Each link finds the master by itself, so after a failover they may be on different Redis for a moment. Whichever of them knows the older epoch is behind
- * and is made anew: the calls' by its head, the news' by what it hears; epochs are the store's, so the older can be no one's future. Meanwhile nothing is
+ * and is made anew: the calls' by its head, or by having none, the news' by what it hears; epochs are the store's, so the older can be no one's future. Meanwhile nothing is
  * sold by the head of an older epoch than the news', and what a newer one sells waits for news of that.
  *
  * Failures: STALE and NOSCRIPT put a call's purchases back to the front of the queue and read the head again; so does what redis_is_elsewhere(), and
@@ -51,6 +51,7 @@
 #define ASK_ATTACH_EVERY_US 500000
 #define DAMAGE_PAUSE_US 20000
 #define APART_US 200000 /* so long the two links may be of different epochs before one of them is made anew */
+#define SPEAKS_US 250000
 #define ELSEWHERE_NEWS_TIMEOUT_US 1500000 /* of a Redis that was found, so may be elsewhere by now */
 #define EXPIRE_EVERY_US 100000
 #define FIELDS_MIN 4 /* of a purchase in a call */
@@ -719,6 +720,13 @@ static bool is_found(const struct lua_gate *gate)
     return gate->base.settings.place->redis.kind != REDIS_DIRECT;
 }
 
+/* Of an open gate; while it attaches it does not. */
+static bool recorder_speaks(const struct lua_gate *gate)
+{
+    return gate->heard_recorded && gate->attached_epoch > 0 &&
+           clock_monotonic_us() - gate->recorded_us < SPEAKS_US;
+}
+
 static void role_cb(const redisReply *reply, void *context)
 {
     struct lua_gate *gate = context;
@@ -742,6 +750,7 @@ static void head_cb(const redisReply *reply, void *context)
                 text_to_int64(epoch_text->str, epoch_text->len, 1, INT64_MAX, &epoch) &&
                 sell->type == REDIS_REPLY_STRING && sell->len == GATE_SCRIPT_SHA_BYTES - 1;
     if (!open) {
+        note_behind(&gate->calls_behind_us, recorder_speaks(gate));
         return; /* the sweep asks again */
     }
     bool behind = (uint64_t)epoch < gate->attached_epoch;
@@ -889,7 +898,7 @@ static void watch_links(struct lua_gate *gate, int64_t now_us)
     if (gate->is_replica && redis_link_is_up(gate->calls)) {
         redis_link_reset(gate->calls, "it is a replica's");
     } else if (stays_behind(gate->calls_behind_us, now_us) && redis_link_is_up(gate->calls)) {
-        redis_link_reset(gate->calls, "its gate is of an older epoch than the news");
+        redis_link_reset(gate->calls, "its gate is closed, or of an older epoch than the news");
     }
     /* The recorder gives a sign of life every 100 ms, through Redis. A link that broke without a word must not keep us waiting for ever; if it
      * is the recorder that is silent, a new link costs nothing. */

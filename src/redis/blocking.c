@@ -9,6 +9,8 @@
 #include "finding.h"
 
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -156,7 +158,7 @@ static redisContext *connect_to(const struct search *search, const struct redis_
 
 static bool fail(const struct search *search, const struct redis_host *host, const char *why)
 {
-    snprintf(search->error, search->error_bytes, "%s:%d %s", host->host, host->port, why);
+    snprintf(search->error, search->error_bytes, "%s:%d %.200s", host->host, host->port, why);
     return false;
 }
 
@@ -221,7 +223,7 @@ static redisContext *find(const struct redis_address *address, int timeout_ms, c
                           size_t error_bytes)
 {
     static _Thread_local unsigned first; /* who answered last */
-    char why[256] = "nobody answered";
+    char why[512] = "nobody answered";
     struct search search = {address, timeout_ms, clock_monotonic_us() + (int64_t)timeout_ms * 1000, why,
                             sizeof why};
     redisContext *redis = NULL;
@@ -259,16 +261,48 @@ redisContext *redis_connect_blocking(const struct redis_address *address, int ti
 }
 
 /* --- is it still the master? ---------------------------------------------------------------------------------------------------- */
+static bool is_peer(const struct addrinfo *candidate, const struct sockaddr_storage *peer)
+{
+    if (candidate->ai_family != peer->ss_family) {
+        return false;
+    }
+    if (peer->ss_family == AF_INET) {
+        const struct sockaddr_in *a = (const void *)candidate->ai_addr, *b = (const void *)peer;
+        return a->sin_addr.s_addr == b->sin_addr.s_addr;
+    }
+    const struct sockaddr_in6 *a = (const void *)candidate->ai_addr, *b = (const void *)peer;
+    return memcmp(&a->sin6_addr, &b->sin6_addr, sizeof a->sin6_addr) == 0;
+}
+
+/* By another name: one Sentinel may know a host by its name, another by its address. */
+static bool is_peer_called(const char *name, int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t bytes = sizeof peer;
+    struct addrinfo *list, hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    bool found = false;
+    if (getpeername(fd, (struct sockaddr *)&peer, &bytes) != 0 ||
+        getaddrinfo(name, NULL, &hints, &list) != 0) {
+        return false;
+    }
+    for (const struct addrinfo *at = list; at != NULL && !found; at = at->ai_next) {
+        found = is_peer(at, &peer);
+    }
+    freeaddrinfo(list);
+    return found;
+}
+
 static bool is_at(const struct redis_host *host, const redisContext *redis)
 {
-    return redis->tcp.port == host->port && strcmp(redis->tcp.host, host->host) == 0;
+    return redis->tcp.port == host->port &&
+           (strcmp(redis->tcp.host, host->host) == 0 || is_peer_called(host->host, redis->fd));
 }
 
 bool redis_was_replaced(const struct redis_address *address, const redisContext *redis, int timeout_ms)
 {
     static _Thread_local unsigned next;
     unsigned here = 0, elsewhere = 0, count = address->kind == REDIS_BY_SENTINEL ? address->seed_count : 0;
-    char why[256];
+    char why[512];
     struct search search = {.address = address, .error = why, .error_bytes = sizeof why};
     next++;
     for (unsigned i = 0; i < count && (i == 0 || elsewhere > 0); i++) { /* the first may end it */

@@ -3,6 +3,7 @@
 
 #include "doorbuster/text.h"
 
+#include <stdio.h>
 #include <string.h>
 
 bool redis_is_elsewhere(const char *error)
@@ -50,6 +51,13 @@ bool finding_moved(const char *error, const char *asked, struct redis_host *out)
     size_t port_bytes = strcspn(colon + 1, " ");
     return colon > host ? take_host(host, (size_t)(colon - host), colon + 1, port_bytes, out)
                         : take_host(asked, strlen(asked), colon + 1, port_bytes, out);
+}
+
+void redis_info_value(const char *info, const char *name, char *out, size_t out_bytes)
+{
+    const char *at = strstr(info, name);
+    at = at != NULL ? at + strlen(name) : "";
+    snprintf(out, out_bytes, "%.*s", (int)strcspn(at, "\r\n"), at);
 }
 
 bool finding_is_master(const redisReply *reply)

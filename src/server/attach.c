@@ -7,6 +7,9 @@
  *   -> load the scripts with the new epoch, open the gate -> write into the log what was healed
  *   -> open products whose opening never got into the log
  *
+ * Of several servers' recorders one may be stopped anywhere in this, and go on when another has attached: then its connection to Redis is gone
+ * (gate_end_other_recorders()), and the store refuses what it writes.
+ *
  * Killed at any point, the next attach starts from the beginning: until the last step nothing can be sold. Owns nothing of its own. */
 #include "attach.h"
 
@@ -81,6 +84,7 @@ static bool take_over(struct recorder *recorder, const struct gate_head *head,
     enum store_status status = store_raise_epoch(recorder->store, position->epoch, epoch);
     if (status == STORE_FENCED) {
         log_warn("attach: another recorder raised the epoch at the same time; trying again");
+        leading_doubt(&recorder->leading);
         return false;
     }
     if (status != STORE_OK) {
@@ -106,7 +110,8 @@ static bool continues_store(const struct gate_head *head, const struct store_pos
 static enum record_result drain(struct recorder *recorder)
 {
     enum record_result result;
-    while ((result = recorder_record(recorder, 0)) == RECORDED_SOME && recorder_show_store(recorder)) {
+    while ((result = recorder_record(recorder, 0)) == RECORDED_SOME && recorder_show_store(recorder) &&
+           recorder_beat(recorder)) {
     }
     return result == RECORDED_SOME ? RECORD_FAILED : result;
 }
@@ -255,6 +260,7 @@ static bool leave_the_old_log(struct recorder *recorder)
     enum store_status status = store_skip_to(recorder->store, recorder->epoch, recorder->recorded, begin);
     if (status == STORE_FENCED) {
         log_warn("attach: another recorder is at work");
+        leading_doubt(&recorder->leading);
         return false;
     }
     if (status != STORE_OK) {
@@ -391,6 +397,22 @@ static bool compare_open(struct recorder *recorder, const struct store_product *
     return !recorder->leading.leads || !is_overdue(product) || open_if_planned(recorder, product);
 }
 
+static enum store_status read_page(struct recorder *recorder, int64_t after, struct store_product *products,
+                                   size_t *count)
+{
+    struct store_position position;
+    if (!recorder->watching) { /* nobody else moves the position */
+        return store_products(recorder->store, after, products, PRODUCTS_AT_ONCE, count);
+    }
+    enum store_status status = store_snapshot_begin(recorder->store);
+    status = status == STORE_OK ? store_position(recorder->store, &position) : status;
+    status = status == STORE_OK ? store_products(recorder->store, after, products, PRODUCTS_AT_ONCE, count)
+                                : status;
+    store_snapshot_end(recorder->store);
+    recorder->recorded = status == STORE_OK ? position.recorded : recorder->recorded;
+    return status;
+}
+
 /* The products behind *after, which moves on; to 0 behind the last of them. */
 static bool compare_page(struct recorder *recorder, int64_t *after)
 {
@@ -399,7 +421,8 @@ static bool compare_page(struct recorder *recorder, int64_t *after)
     static struct gate_stock gate[PRODUCTS_AT_ONCE];
     struct gate_behind behind;
     size_t count;
-    if (store_products(recorder->store, *after, products, PRODUCTS_AT_ONCE, &count) != STORE_OK) {
+    metrics_beat(clock_monotonic_us());
+    if (read_page(recorder, *after, products, &count) != STORE_OK) {
         return recorder_store_failed(recorder, "comparing the books");
     }
     for (size_t i = 0; i < count; i++) {
@@ -466,20 +489,18 @@ bool recorder_compare_books(struct recorder *recorder)
            recorder_store_failed(recorder, "showing the books");
 }
 
-/* All of the store at one moment: whoever records moves it on meanwhile. */
+/* Whoever records moves the store on meanwhile: each page of products is of one moment, and Redis is asked what was at that position. */
 bool recorder_watch_books(struct recorder *recorder)
 {
-    struct store_position position;
+    int64_t now_us = clock_monotonic_us();
     recorder->open_epoch = 0;
-    if (store_snapshot_begin(recorder->store) != STORE_OK ||
-        store_position(recorder->store, &position) != STORE_OK) {
-        return recorder_store_failed(recorder, "watching the books");
+    if (now_us < recorder->watched_us + sale_board_pause_us(recorder->board)) {
+        return true;
     }
-    recorder->recorded = position.recorded;
+    recorder->watched_us = now_us;
+    recorder->watching = true;
     bool watched = recorder_compare_books(recorder);
-    if (recorder->store != NULL) {
-        store_snapshot_end(recorder->store);
-    }
+    recorder->watching = false;
     recorder->attach_wanted = recorder->rebuild_wanted = false; /* for whoever records to see */
     return watched;
 }
@@ -572,11 +593,25 @@ static bool is_still_ours(struct recorder *recorder)
     if (position.epoch != recorder->epoch) {
         log_event(LOG_WARN, LOG_FIELDS(LOG_NUMBER("epoch", (int64_t)position.epoch)),
                   "attach: another recorder has begun epoch %" PRIu64, position.epoch);
+        leading_doubt(&recorder->leading);
     }
     return position.epoch == recorder->epoch;
 }
 
-bool recorder_attach(struct recorder *recorder)
+/* A Redis that does not let us is as good as one recorder at a time makes it; the lease does. */
+static bool be_alone(struct recorder *recorder)
+{
+    unsigned ended = 0;
+    if (!failpoint("attach.beside") && !gate_end_other_recorders(recorder->redis, &ended)) {
+        log_warn("attach: closing the connections of recorders before this one: %s", redis_failure());
+    }
+    if (ended > 0) {
+        log_warn("attach: closed the connection to Redis of another recorder that was still there");
+    }
+    return recorder->redis->err == 0;
+}
+
+static bool attach(struct recorder *recorder)
 {
     struct store_position position;
     struct gate_head head;
@@ -594,6 +629,9 @@ bool recorder_attach(struct recorder *recorder)
         return false;
     }
     metrics_add(METRICS_recorder_attaches, 1);
+    if (!be_alone(recorder)) {
+        return false;
+    }
     /* A Redis without a head stays without one until it is rebuilt. */
     if (head.exists && !gate_close(recorder->redis)) {
         return redis_failed("closing the gate");
@@ -619,4 +657,12 @@ bool recorder_attach(struct recorder *recorder)
         return redis_failed("announcing the epoch");
     }
     return record_healing(recorder) && each_product(recorder, open_if_planned);
+}
+
+bool recorder_attach(struct recorder *recorder)
+{
+    recorder->attaching = true;
+    bool attached = attach(recorder);
+    recorder->attaching = false;
+    return attached;
 }

@@ -42,6 +42,10 @@ struct recorder {
     int64_t compared_up_to;   /* product id: of those that are not on the board */
     bool rebuild_wanted;      /* Redis's books are wrong: the attach is to fill it from the store */
     struct leading leading;
+    int64_t watched_us;     /* while another records: when it looked at the books last */
+    bool named;             /* the connection to Redis, as that of one who records */
+    bool watching;          /* and looks just now */
+    bool attaching;         /* so waits for the store keep the turn */
     int64_t next_master_us; /* when to ask the Sentinels again */
 };
 
@@ -63,7 +67,7 @@ bool recorder_store_failed(struct recorder *recorder, const char *doing);
  * the store failed; logged. */
 bool recorder_compare_books(struct recorder *recorder);
 
-/* The same while another server records: shows what is seen, mends nothing. False: Redis or the store failed; logged. */
+/* The same while another server records, if it is time for that: shows what is seen, mends nothing. False: Redis or the store failed; logged. */
 bool recorder_watch_books(struct recorder *recorder);
 
 /* Says that the recorder lives, and keeps its turn to record. False: it is over; whatever is under way is given up. */

@@ -4,6 +4,7 @@
 #include "server.h"
 
 #include "doorbuster/check.h"
+#include "doorbuster/clock.h"
 #include "doorbuster/jwt.h"
 #include "doorbuster/log.h"
 #include "doorbuster/process.h"
@@ -18,11 +19,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SECRET_FILE_BYTES 32
 #define ID_DIGITS 16
 #define HANG_TIMEOUT_MAX_S 3600
+#define STORE_PATIENCE_MS 30000
+#define AGAIN_NS 200000000
 
 static struct setting options[] = {
     {.option = "listen",
@@ -42,7 +46,8 @@ static struct setting options[] = {
     {.option = "store",
      .environment = "DATABASE_URL",
      .value_name = "URL",
-     .help = "where orders are kept (default: sqlite:DIR/doorbuster.db)"},
+     .help = "where orders are kept, sqlite:PATH or postgresql://HOST/DATABASE (default: "
+             "sqlite:DIR/doorbuster.db)"},
     {.option = "redis",
      .environment = "REDIS_URL",
      .value_name = "URL",
@@ -298,13 +303,31 @@ static void read_secret(struct server_configuration *configuration)
     close(fd);
 }
 
+/* A database somewhere else may just be starting again, and is waited for; a file is there or not. */
+static enum store_status open_store(const char *url, struct store **store, char *error, size_t error_bytes)
+{
+    char path[STORE_PATH_BYTES], no_file[256];
+    bool said = store_file(url, path, no_file, sizeof no_file);
+    int64_t deadline_us = clock_monotonic_us() + (said ? 0 : (int64_t)STORE_PATIENCE_MS * 1000);
+    enum store_status status;
+    while ((status = store_open(store, url, STORE_WRITER, error, error_bytes)) != STORE_OK &&
+           clock_monotonic_us() < deadline_us) {
+        if (!said) {
+            log_warn("%s; waiting for up to %d s", error, STORE_PATIENCE_MS / 1000);
+        }
+        said = true;
+        nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
+    }
+    return status;
+}
+
 /* Makes it and brings its schema up to date; closed again before the first fork. */
 static void claim_store(struct server_configuration *configuration)
 {
     char error[512];
     struct store *store;
     struct store_position position;
-    if (store_open(&store, configuration->store_url, STORE_WRITER, error, sizeof error) != STORE_OK) {
+    if (open_store(configuration->store_url, &store, error, sizeof error) != STORE_OK) {
         process_refuse(PROGRAM, "%s", error);
     }
     /* The Lua gate's recorder makes it that gate's when it attaches. */

@@ -1,11 +1,13 @@
 /* Which gate the server sells through, and whether what it needs is there. Runs in the supervisor at start, like the rest of the
  * configuration; blocking; owns nothing.
  *
- * The Lua gate needs its one Redis at start. The Redlock gate is made to do without a minority of its nodes, so it starts without them too, with
+ * The Lua gate needs its one Redis at start, and waits for one that may be failing over: a server that gave up then would stay down, for systemd does
+ * not start again what was refused. The Redlock gate is made to do without a minority of its nodes, so it starts without them too, with
  * a warning. Nodes are compared by who they say they are: one Redis under two names would have two votes. */
 #include "configuration_gate.h"
 
 #include "doorbuster/check.h"
+#include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 #include "doorbuster/private_redis.h"
 #include "doorbuster/process.h"
@@ -14,9 +16,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define REDIS_MAJOR_MIN 7
 #define REDIS_TIMEOUT_MS 3000
+#define FAILOVER_PATIENCE_MS 45000 /* the unit allows the start more */
+#define AGAIN_NS 200000000
 #define VERSION_BYTES 32
 #define RUN_BYTES 64
 
@@ -28,14 +33,6 @@ struct redis_facts {
 };
 
 /* --- asking ------------------------------------------------------------------------------------------------------------------------- */
-/* Copies the value of the line "name:value" of INFO's answer; "" if there is none. */
-static void copy_fact(const char *info, const char *name, char *out, size_t out_bytes)
-{
-    const char *at = strstr(info, name);
-    at = at != NULL ? at + strlen(name) : "";
-    snprintf(out, out_bytes, "%.*s", (int)strcspn(at, "\r\n"), at);
-}
-
 /* False: it cannot be asked; `error` says why. */
 static bool ask_redis(const struct redis_address *address, struct redis_facts *facts, char *error,
                       size_t error_bytes)
@@ -50,9 +47,9 @@ static bool ask_redis(const struct redis_address *address, struct redis_facts *f
     if (replication == NULL) {
         snprintf(error, error_bytes, "Redis does not answer INFO: %s", redis_failure());
     } else {
-        copy_fact(server->str, "redis_version:", facts->version, sizeof facts->version);
-        copy_fact(server->str, "run_id:", facts->run, sizeof facts->run);
-        copy_fact(replication->str, "role:", role, sizeof role);
+        redis_info_value(server->str, "redis_version:", facts->version, sizeof facts->version);
+        redis_info_value(server->str, "run_id:", facts->run, sizeof facts->run);
+        redis_info_value(replication->str, "role:", role, sizeof role);
         facts->is_replica = strcmp(role, "slave") == 0;
     }
     bool asked = replication != NULL;
@@ -75,11 +72,30 @@ static const char *shown_version(const struct redis_facts *facts)
 }
 
 /* --- the Lua gate's ------------------------------------------------------------------------------------------------------------------ */
+/* A master that is to be found may just be failing over: it is waited for, for that is over before long. */
+static bool await_redis(const struct redis_address *address, struct redis_facts *facts, char *error,
+                        size_t error_bytes)
+{
+    bool said = address->kind == REDIS_DIRECT;
+    int64_t deadline_us = clock_monotonic_us() + (said ? 0 : (int64_t)FAILOVER_PATIENCE_MS * 1000);
+    while (!ask_redis(address, facts, error, error_bytes)) {
+        if (clock_monotonic_us() >= deadline_us) {
+            return false;
+        }
+        if (!said) {
+            log_warn("%s; waiting for up to %d s", error, FAILOVER_PATIENCE_MS / 1000);
+        }
+        said = true;
+        nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
+    }
+    return true;
+}
+
 static void check_foreign_redis(const struct redis_address *address)
 {
     char error[512];
     struct redis_facts facts = {0};
-    if (!ask_redis(address, &facts, error, sizeof error)) {
+    if (!await_redis(address, &facts, error, sizeof error)) {
         process_refuse(PROGRAM, "%s; start it, or correct --redis", error);
     }
     if (!is_new_enough(&facts)) {

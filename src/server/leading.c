@@ -2,10 +2,13 @@
  *
  *   STANDING BY --the lease is free, or our dead predecessor's--> LEADING --another's, or Redis does not answer--> STANDING BY
  *
+ * A Redis that answers with an error (its disk is full, its replicas are missing) gives the turn to nobody: whoever has it keeps it.
+ *
  * The turn decides who tries, never who may: a recorder that believes in a turn that is over finds the store's epoch or position moved, and
  * records nothing. So clocks, pauses and lost answers cost time, no order. */
 #include "leading.h"
 
+#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/metrics.h"
 
@@ -74,6 +77,10 @@ static void end_to_lead(struct leading *leading)
 bool leading_keep(struct leading *leading, redisContext *redis, int64_t now_us)
 {
     struct gate_candidate holder;
+    if (failpoint("leading.ignore")) { /* a recorder that believes in a turn that it does not have */
+        begin_to_lead(leading);
+        return true;
+    }
     if (leading->leads && now_us < leading->renew_us) {
         return true;
     }
@@ -85,6 +92,9 @@ bool leading_keep(struct leading *leading, redisContext *redis, int64_t now_us)
         }
         return true;
     case GATE_LEASE_TAKEN:
+        if (leading->leads) {
+            log_warn("this server's turn to record is over");
+        }
         end_to_lead(leading);
         say_standby(leading, &holder);
         leading->holder = holder;
@@ -93,8 +103,21 @@ bool leading_keep(struct leading *leading, redisContext *redis, int64_t now_us)
         break;
     }
     log_warn("asking whose turn it is to record: %s", redis_failure());
+    leading->renew_us = now_us + RENEW_EVERY_US;
+    if (redis->err != 0) {
+        end_to_lead(leading);
+    }
+    return leading->leads;
+}
+
+void leading_doubt(struct leading *leading)
+{
+    leading->renew_us = 0;
+}
+
+void leading_lose(struct leading *leading)
+{
     end_to_lead(leading);
-    return false;
 }
 
 void leading_drop(struct leading *leading, redisContext *redis, const char *why)

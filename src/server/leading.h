@@ -19,6 +19,10 @@ void leading_init(struct leading *leading, uint64_t server, uint64_t run, const 
                   size_t secret_bytes);
 /* Takes the turn or keeps it, if it is time to say so to Redis. False: another has it, or Redis cannot be asked; logged when it changes. */
 bool leading_keep(struct leading *leading, redisContext *redis, int64_t now_us);
+/* Something says that another may have the turn: the next leading_keep() asks. */
+void leading_doubt(struct leading *leading);
+/* Redis cannot be reached, so nobody here can have a turn. */
+void leading_lose(struct leading *leading);
 /* Gives the turn up, so that another need not wait for its end. `why` is for the log. `redis` may be NULL: then it ends by itself. */
 void leading_drop(struct leading *leading, redisContext *redis, const char *why);
 

@@ -7,7 +7,7 @@
  *      +-------------------+----------------------+   a worker in doubt asks for it, the books differ
  *        another server has the turn (leading.h)
  *
- * Of several servers on one store and one Redis one records; the others stand by, look at the books, mend nothing, and ask five times a second whether
+ * Of several servers on one store and one Redis one records; the others stand by, look at the books, mend nothing, and ask ten times a second whether
  * it is their turn. A server alone always has it.
  *
  * If it dies, sales wait and go on from its position. It ends when nobody is left who could sell (the workers' lifeline closes): then it
@@ -39,7 +39,7 @@
 #define RETRY_FIRST_MS 20
 #define RETRY_MAX_MS 250
 #define REDIS_TIMEOUT_MS 2000
-#define STANDBY_MS 200
+#define STANDBY_MS 100
 #define DRAIN_US 2000000
 #define MASTER_CHECK_US 1000000 /* how often a Sentinel is asked who is master */
 #define SENTINEL_TIMEOUT_MS 100
@@ -131,13 +131,18 @@ static void count_run(struct recorder *recorder, size_t count, int64_t commit_us
     }
 }
 
+static struct gate_announcement announcement_of(const struct recorder *recorder)
+{
+    return (struct gate_announcement){recorder->store_id, recorder->open_epoch, recorder->recorded,
+                                      recorder->rejected, recorder->rejected_count};
+}
+
 enum record_result recorder_record(struct recorder *recorder, int block_ms)
 {
     size_t count;
     redisReply *reply;
     metrics_beat(clock_monotonic_us());
-    struct gate_announcement announcement = {recorder->store_id, recorder->open_epoch, recorder->recorded,
-                                             recorder->rejected, recorder->rejected_count};
+    struct gate_announcement announcement = announcement_of(recorder);
     struct log_room room = {.orders = recorder->orders,
                             .orders_max = RECORD_ORDERS_MAX,
                             .parts = recorder->parts,
@@ -166,7 +171,8 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
     freeReplyObject(reply); /* not before: the orders' keys point into it */
     if (status != STORE_OK) {
         if (status == STORE_FENCED) {
-            log_error("another recorder is at work: attaching again");
+            log_error("another recorder is at work: attaching again, if it is still this one's turn");
+            leading_doubt(&recorder->leading);
         } else {
             recorder_store_failed(recorder, "recording");
         }
@@ -191,8 +197,12 @@ static bool ensure_connected(struct recorder *recorder, const struct redis_addre
     recorder->redis = redis_connect_blocking(address, REDIS_TIMEOUT_MS, error, sizeof error);
     if (recorder->redis == NULL) {
         log_line(quietly ? LOG_DEBUG : LOG_WARN, "no Redis to record from: %s", error);
+        leading_lose(&recorder->leading);
+        return false;
     }
-    return recorder->redis != NULL;
+    recorder->named = false;
+    leading_doubt(&recorder->leading); /* it may be another Redis, or one that has forgotten */
+    return true;
 }
 
 /* Positions as they were at the last trims: the oldest says what may go. */
@@ -230,6 +240,7 @@ static bool gate_still_ours(struct recorder *recorder, int64_t *next_us, int64_t
     if (!ours) {
         log_warn(
             "the gate is not as we opened it (Redis forgot it, or somebody else opened it): attaching again");
+        leading_doubt(&recorder->leading);
     }
     return ours;
 }
@@ -281,14 +292,28 @@ static void keep_recording(struct recorder *recorder, const struct redis_address
 }
 
 /* What our own workers sold is recorded, for they have waited for it. In a Redis of our own nothing is left behind; in one that others sell
- * through the log may have no end, and whoever records next goes on from here. */
+ * through the log may have no end: what comes after now is for whoever records next. */
+static void drain(struct recorder *recorder, bool everything)
+{
+    struct gate_head head;
+    int64_t enough_us = clock_monotonic_us() + DRAIN_US;
+    if (recorder->redis == NULL || recorder->store == NULL || recorder->open_epoch == 0 ||
+        !recorder->leading.leads || !gate_read_head(recorder->redis, &head)) {
+        return;
+    }
+    while (recorder_record(recorder, 0) == RECORDED_SOME &&
+           (everything || (log_position_compare(recorder->recorded, head.log_last) < 0 &&
+                           clock_monotonic_us() < enough_us && keeps_its_turn(recorder)))) {
+    }
+    struct gate_announcement last = announcement_of(recorder);
+    if (recorder->redis->err == 0) {
+        gate_announce(recorder->redis, &last); /* others' buyers wait for it */
+    }
+}
+
 static void drain_and_leave(struct recorder *recorder, const struct server_shared *shared)
 {
-    int64_t enough_us = clock_monotonic_us() + DRAIN_US;
-    while (recorder->redis != NULL && recorder->store != NULL && recorder->open_epoch > 0 &&
-           recorder->leading.leads && recorder_record(recorder, 0) == RECORDED_SOME &&
-           (shared->configuration.place.spawn_redis || clock_monotonic_us() < enough_us)) {
-    }
+    drain(recorder, shared->configuration.place.spawn_redis);
     leading_drop(&recorder->leading, recorder->redis, "the server stops");
     bool orphaned = lifeline_is_closed(shared->supervisor_lifeline[0], 0);
     if (recorder->redis != NULL && orphaned && shared->configuration.place.spawn_redis) {
@@ -301,13 +326,32 @@ static void drain_and_leave(struct recorder *recorder, const struct server_share
     store_close(&recorder->store);
 }
 
-/* Whoever waits its turn at the store does not hang. */
+static struct recorder *the_recorder;
+
+/* Whoever waits at the store does not hang. Attaching it keeps its turn, however long the store's answers are: two that take it from each other in the
+ * middle of that would never come to its end. Recording it does not: the other's store may be quicker. */
 static void beat_cb(void)
 {
     metrics_beat(clock_monotonic_us());
+    if (the_recorder->attaching && the_recorder->leading.leads && the_recorder->redis->err == 0) {
+        recorder_beat(the_recorder);
+    }
 }
 
 enum step { STEP_ATTACHED, STEP_STANDBY, STEP_FAILED };
+
+/* Who stands by writes nothing, and is nobody's to end. A Redis that does not know names leaves it to the lease. */
+static bool name_connection(struct recorder *recorder, int database, bool records)
+{
+    if (recorder->named != records) {
+        recorder->named = records;
+        if (!(records ? gate_name_recorder(recorder->redis, database)
+                      : gate_unname_recorder(recorder->redis))) {
+            log_warn("naming the connection to Redis: %s", redis_failure());
+        }
+    }
+    return recorder->redis->err == 0;
+}
 
 /* From whatever state to one in which it records, or stands by. */
 static enum step next_step(struct recorder *recorder, const struct server_shared *shared, bool quietly)
@@ -326,8 +370,12 @@ static enum step next_step(struct recorder *recorder, const struct server_shared
         !is_still_the_master(recorder, &configuration->place.redis, clock_monotonic_us())) {
         return STEP_FAILED;
     }
-    if (!keeps_its_turn(recorder)) {
-        return recorder->redis->err == 0 && recorder_watch_books(recorder) ? STEP_STANDBY : STEP_FAILED;
+    bool leads = keeps_its_turn(recorder);
+    if (recorder->redis->err != 0 || !name_connection(recorder, configuration->place.redis.database, leads)) {
+        return STEP_FAILED;
+    }
+    if (!leads) {
+        return recorder_watch_books(recorder) ? STEP_STANDBY : STEP_FAILED;
     }
     return recorder_attach(recorder) ? STEP_ATTACHED : STEP_FAILED;
 }
@@ -356,7 +404,9 @@ int recorder_run(const struct server_shared *shared)
     recorder->board = sale_board_new(&shared->metrics->board);
     leading_init(&recorder->leading, shared->configuration.holder.server, shared->configuration.holder.run,
                  shared->configuration.secret, shared->configuration.secret_bytes);
+    the_recorder = recorder;
     store_while_waiting(beat_cb);
+    gate_while_working(beat_cb);
     bool ready = false;
     int retry_ms = RETRY_FIRST_MS;
     enum step step;

@@ -22,11 +22,15 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Rows of a run that are written in a call's time; beyond, a millisecond more for each. */
+#define ROWS_IN_TIME 2000
+#define ROWS_MAX 60000
+
 /* --- transactions --- */
 static enum store_status write_begin(struct store *base, const char *doing)
 {
     struct postgres_store *store = postgres_of(base);
-    CHECK(store->owner_pid == (long)getpid() && store->transaction == NO_TRANSACTION);
+    CHECK(store->transaction == NO_TRANSACTION);
     store->commit_is_open = store->is_trusted = store->was_mistaken = false;
     if (!postgres_ready(store))
         return postgres_fail(base, doing);
@@ -53,6 +57,18 @@ static void roll_back(struct postgres_store *store, bool was_begun)
     postgres_fault(store, state, "%s", message);
 }
 
+/* A run that fails for its length would fail again and again: a long one may take longer. Returns the time for the round. */
+static int give_time(struct postgres_store *store)
+{
+    char sql[64];
+    if (store->batched <= ROWS_IN_TIME)
+        return POSTGRES_CALL_MS;
+    int ms = POSTGRES_CALL_MS + (int)(store->batched < ROWS_MAX ? store->batched : ROWS_MAX);
+    snprintf(sql, sizeof sql, "SET LOCAL statement_timeout = %d", ms);
+    (void)postgres_put_script(store, sql, JOB_SCRIPT);
+    return ms + POSTGRES_CALL_MS;
+}
+
 /* False: it is not committed, or nobody knows. */
 static bool commit(struct postgres_store *store)
 {
@@ -60,9 +76,10 @@ static bool commit(struct postgres_store *store)
         return true; /* nothing was asked of PostgreSQL */
     if (store->connection == NULL)
         return false;
-    (void)(postgres_put_begin(store) && postgres_put_batches(store) &&
-           postgres_put_script(store, "COMMIT", JOB_COMMIT));
-    if (!postgres_run_round(store, POSTGRES_CALL_MS))
+    bool is_begun = postgres_put_begin(store);
+    int timeout_ms = is_begun ? give_time(store) : POSTGRES_CALL_MS;
+    (void)(is_begun && postgres_put_batches(store) && postgres_put_script(store, "COMMIT", JOB_COMMIT));
+    if (!postgres_run_round(store, timeout_ms))
         return false;
     if (store->warned) { /* "canceling wait for synchronous replication": it stands here, and nowhere else */
         store->commit_is_open = true;
@@ -89,7 +106,7 @@ static enum store_status write_end(struct store *base, enum store_status status,
 static enum store_status snapshot_begin(struct store *base)
 {
     struct postgres_store *store = postgres_of(base);
-    CHECK(store->owner_pid == (long)getpid() && store->transaction == NO_TRANSACTION);
+    CHECK(store->transaction == NO_TRANSACTION);
     if (!postgres_ready(store))
         return postgres_fail(base, "beginning a snapshot");
     /* BEGIN alone fixes no moment, the first read does. */

@@ -13,6 +13,7 @@
  * Failure: false, and what was said is kept for postgres_fail(). A password is in the URL only, and that is never part of a message. */
 #include "postgres.h"
 
+#include "doorbuster/check.h"
 #include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 
@@ -27,6 +28,8 @@
 #define WAIT_AT_ONCE_MS 50 /* between two signs of life */
 #define CONNECT_MS_MAX 60000
 #define VERSION_MIN 130000
+#define CANNOT_CONNECT                                                                                       \
+    "08001" /* also what PostgreSQL says before it lets anybody in, for which libpq gives no SQLSTATE */
 #define DIVISION_BY_ZERO "22012" /* ALL_OR_NONE in postgres_sentences.c */
 /* Of the sessions, as POSTGRES_STATEMENT_MS_TEXT. */
 #define LOCK_TIMEOUT "4000"
@@ -92,6 +95,8 @@ struct advice {
 static const char *advice(const char *state)
 {
     static const struct advice all[] = {
+        {CANNOT_CONNECT,
+         "; PostgreSQL must run there, have the database, and let this role in (pg_hba.conf)"},
         {"08", "; it is connected again at the next call"},
         {"25006", "; a standby, or a role or database that only reads, cannot be written: name the primary"},
         {"28", "; the role or its password is wrong: look at pg_hba.conf, and at ~/.pgpass, PGPASSFILE or "
@@ -232,13 +237,19 @@ static bool begin_connecting(struct postgres_store *store)
     return PQstatus(store->connection) != CONNECTION_BAD || lose_by_libpq(store);
 }
 
+/* As the URL says; else a call's time for each host that it names: those that are gone take 3 s each. */
 static int connect_timeout_ms(struct postgres_store *store)
 {
     PQconninfoOption *options = PQconninfo(store->connection);
-    const char *given = value_of(options, "connect_timeout");
-    long seconds = given == NULL ? 0 : strtol(given, NULL, 10);
+    const char *given = value_of(options, "connect_timeout"), *hosts = value_of(options, "host");
+    long ms = given == NULL ? 0 : 1000 * strtol(given, NULL, 10);
+    if (ms <= 0) {
+        ms = POSTGRES_CALL_MS;
+        for (; hosts != NULL && (hosts = strchr(hosts, ',')) != NULL; hosts++)
+            ms += POSTGRES_CALL_MS;
+    }
     PQconninfoFree(options);
-    return seconds > 0 && seconds * 1000 <= CONNECT_MS_MAX ? (int)seconds * 1000 : POSTGRES_CALL_MS;
+    return (int)(ms < CONNECT_MS_MAX ? ms : CONNECT_MS_MAX);
 }
 
 static bool connect_by(struct postgres_store *store, int64_t deadline_us, int timeout_ms)
@@ -369,12 +380,15 @@ static bool still_lives(struct postgres_store *store)
 
 bool postgres_ready(struct postgres_store *store)
 {
+    CHECK(store->owner_pid == (long)getpid());
     if (store->connection != NULL && still_lives(store))
         return true;
     postgres_disconnect(store);
     postgres_forget_answers(store);
     if (begin_connecting(store) && settle(store))
         return true;
+    if (store->connection == NULL) /* not refused by PostgreSQL for a reason of its own */
+        snprintf(store->state, sizeof store->state, CANNOT_CONNECT);
     postgres_disconnect(store);
     return false;
 }

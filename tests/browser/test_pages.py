@@ -458,6 +458,8 @@ class TestPages(unittest.TestCase):
         books, said = judge(recorder={"up": False, "silent_seconds": None})
         self.assertEqual(books, "old")
         self.assertIn("no sign of life", said)
+        self.assertEqual(judge(recorder={"active": False}), ["equal", ""])
+        self.assertIn("which stands by", judge(recorder={"active": False, "up": False, "silent_seconds": None})[1])
         for name, words in (("redis", "Redis cannot be reached"), ("record", "sales wait for their record"), ("store", "The store does not answer"),
                             ("books", "cannot be read side by side")):
             said = judge(breakers=[{"name": name, "state": "open"}])[1]

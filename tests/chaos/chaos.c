@@ -47,6 +47,7 @@ enum option_id {
     O_FAULT,
     O_MODE,
     O_GATE,
+    O_SEVERAL,
     O_SERVERS,
     O_WORKERS,
     O_SWEEP,
@@ -58,14 +59,23 @@ enum option_id {
     O_HELP
 };
 static const struct option long_options[] = {
-    {"rounds", required_argument, NULL, O_ROUNDS}, {"seed", required_argument, NULL, O_SEED},
-    {"replay", required_argument, NULL, O_REPLAY}, {"fault", required_argument, NULL, O_FAULT},
-    {"mode", required_argument, NULL, O_MODE},     {"workers", required_argument, NULL, O_WORKERS},
-    {"gate", required_argument, NULL, O_GATE},     {"servers", required_argument, NULL, O_SERVERS},
-    {"sweep", optional_argument, NULL, O_SWEEP},   {"keep", no_argument, NULL, O_KEEP},
-    {"no-keys", no_argument, NULL, O_NO_KEYS},     {"folder", required_argument, NULL, O_FOLDER},
-    {"list", no_argument, NULL, O_LIST},           {"self-test", no_argument, NULL, O_SELF_TEST},
-    {"help", no_argument, NULL, O_HELP},           {NULL, 0, NULL, 0},
+    {"rounds", required_argument, NULL, O_ROUNDS},
+    {"seed", required_argument, NULL, O_SEED},
+    {"replay", required_argument, NULL, O_REPLAY},
+    {"fault", required_argument, NULL, O_FAULT},
+    {"mode", required_argument, NULL, O_MODE},
+    {"workers", required_argument, NULL, O_WORKERS},
+    {"gate", required_argument, NULL, O_GATE},
+    {"servers", required_argument, NULL, O_SERVERS},
+    {"sweep", optional_argument, NULL, O_SWEEP},
+    {"keep", no_argument, NULL, O_KEEP},
+    {"no-keys", no_argument, NULL, O_NO_KEYS},
+    {"folder", required_argument, NULL, O_FOLDER},
+    {"list", no_argument, NULL, O_LIST},
+    {"self-test", no_argument, NULL, O_SELF_TEST},
+    {"help", no_argument, NULL, O_HELP},
+    {"several", no_argument, NULL, O_SEVERAL},
+    {NULL, 0, NULL, 0},
 };
 static const char usage[] =
     "chaos [--rounds N] [--seed S] [options]\n"
@@ -76,12 +86,18 @@ static const char usage[] =
     "  --gate GATE     lua or redlock only\n"
     "  --mode MODE     spawn, external or proxy only (of the Lua gate), nodes or nodes-spawn (of the Redlock "
     "gate)\n"
+    "                  several (two servers, the Lua gate) or cluster (the same, Redis with Sentinels, "
+    "PostgreSQL)\n"
+    "  --several       the modes several and cluster only\n"
     "  --workers N     of each server (2)\n"
-    "  --servers N     in the mode nodes: 1, or 2 on one store (now this, now that)\n"
-    "  --sweep[=short] every failpoint with every action; short: with one action each\n"
+    "  --servers N     in the mode nodes: 1, or 2 on one store (now this, now that); in several and cluster: "
+    "1, not 2\n"
+    "  --sweep[=short] every failpoint with every action; short: with one action each. Of several servers "
+    "first "
+    "every fault, or some of them\n"
     "  --no-keys       no Idempotency-Key, neither of buyers nor of admins\n"
     "  --folder DIR    for what is kept; without it a temporary one\n"
-    "  --keep          keep it after a run without a violation\n"
+    "  --keep          keep all rounds in it, those without a violation too\n"
     "  --self-test     a round without a fault; what came of it is falsified in many ways: the audit must "
     "notice\n"
     "  --list          the faults\n";
@@ -104,7 +120,7 @@ static int mode_by_name(const char *text)
             return i;
         }
     }
-    refuse("--mode", text, "spawn, external, proxy, nodes or nodes-spawn");
+    refuse("--mode", text, "spawn, external, proxy, nodes, nodes-spawn, several or cluster");
     return 0;
 }
 
@@ -119,7 +135,7 @@ static unsigned modes_of_gate(const char *text)
 static void list_faults(void)
 {
     for (size_t i = 0; i < fault_count; i++) {
-        printf("%-28s", faults[i].name);
+        printf("%-32s", faults[i].name);
         for (unsigned mode = 0; mode < MODES; mode++) {
             printf("%s%s", faults[i].modes & 1u << mode ? " " : "",
                    faults[i].modes & 1u << mode ? mode_names[mode] : "");
@@ -151,6 +167,9 @@ static void take_option(int id, const char *value)
         break;
     case O_GATE:
         options.modes = modes_of_gate(value);
+        break;
+    case O_SEVERAL:
+        options.modes = SEVERAL_MODES;
         break;
     case O_SERVERS:
         options.servers = (unsigned)number("--servers", value, 1, SERVERS_MAX);
@@ -253,7 +272,8 @@ static void close_store_cb(struct round *round)
 /* Everything this store ever confirmed is looked at once more. */
 static void close_store(enum chaos_mode mode)
 {
-    struct round last = {.mode = mode, .servers = bench.server_count, .recovery_ms = -1};
+    struct round last = {
+        .mode = mode, .servers = bench.server_count, .recovery_ms = -1, .back_ms = -1, .named_ms = -1};
     snprintf(last.names, sizeof last.names, "(store %u: all %zu confirmed orders again)", stores,
              kept_count());
     history_clear();
@@ -269,7 +289,8 @@ static void close_store(enum chaos_mode mode)
 
 static bool make_bench(struct round *round, bool new_block)
 {
-    if (bench.there && rounds_on_store >= options.store_rounds) {
+    bool other_store = several_has_postgres(bench.mode) != several_has_postgres(round->mode);
+    if (bench.there && (other_store || rounds_on_store >= options.store_rounds)) {
         close_store(bench.mode);
     }
     if (!bench.there) {
@@ -284,7 +305,7 @@ static bool make_bench(struct round *round, bool new_block)
 static void do_round(struct round *round, const struct fault *fault, bool new_block)
 {
     history_clear();
-    round->recovery_ms = round->meeting_ms = -1;
+    round->recovery_ms = round->meeting_ms = round->back_ms = round->named_ms = -1;
     bool there = make_bench(round, new_block);
     if (fault != NULL) {
         round->random = round->seed;
@@ -317,7 +338,7 @@ static enum chaos_mode mode_of_block(unsigned block, unsigned modes)
     }
 }
 
-/* Two in every other block of the mode "nodes", unless an option or a fault has it otherwise. */
+/* Two of several; two in every other block of the mode "nodes"; unless an option or a fault has it otherwise. */
 static unsigned servers_of_block(enum chaos_mode mode, unsigned number_of_block)
 {
     bool needs_two = false;
@@ -325,6 +346,9 @@ static unsigned servers_of_block(enum chaos_mode mode, unsigned number_of_block)
         size_t bytes = strcspn(at, "+");
         needs_two = needs_two || (fault_find(at, bytes)->flags & TWO_SERVERS) != 0;
         at += bytes + (at[bytes] == '+');
+    }
+    if (is_several(mode)) {
+        return options.servers != 0 && !needs_two ? options.servers : SERVERS_MAX;
     }
     if (mode != MODE_NODES) {
         return 1;
@@ -367,7 +391,25 @@ static void sweep_mode(enum chaos_mode mode, unsigned *number_of_round)
         round = (struct round){.number = ++*number_of_round,
                                .seed = seed_of(options.seed, BLOCK_SEEDS + 1 + i),
                                .mode = mode,
-                               .servers = 1};
+                               .servers = is_several(mode) ? SERVERS_MAX : 1};
+        do_round(&round, fault, false);
+    }
+}
+
+/* Every fault, or those of the short sweep. */
+static void sweep_faults(enum chaos_mode mode, unsigned *number_of_round)
+{
+    size_t at = 0;
+    const struct fault *fault;
+    while ((fault = fault_next(mode, &at, sweep_step > 1)) != NULL && !interrupted) {
+        static struct round round;
+        if (fault->inject == fill_disk) {
+            continue; /* of the random rounds, on every other store */
+        }
+        round = (struct round){.number = ++*number_of_round,
+                               .seed = seed_of(options.seed, BLOCK_SEEDS + 1 + at),
+                               .mode = mode,
+                               .servers = SERVERS_MAX};
         do_round(&round, fault, false);
     }
 }
@@ -375,6 +417,14 @@ static void sweep_mode(enum chaos_mode mode, unsigned *number_of_round)
 static void sweep_rounds(void)
 {
     unsigned modes = modes_of_option(), number_of_round = 0;
+    for (unsigned mode = 0; mode < MODES; mode++) {
+        if ((modes & SEVERAL_MODES & 1u << mode) != 0) {
+            sweep_faults((enum chaos_mode)mode, &number_of_round);
+        }
+        if ((modes & SEVERAL_MODES & 1u << mode) != 0 && sweep_step == 1) {
+            sweep_mode((enum chaos_mode)mode, &number_of_round);
+        }
+    }
     if ((modes & LUA_MODES) != 0) {
         sweep_mode(MODE_SPAWN, &number_of_round);
     }
@@ -389,8 +439,8 @@ static int self_test(void)
     static struct round round;
     round = (struct round){.number = 1,
                            .seed = seed_of(options.seed, 1),
-                           .mode = options.mode >= 0 ? (enum chaos_mode)options.mode : MODE_SPAWN,
-                           .servers = 1};
+                           .mode = options.mode >= 0 ? (enum chaos_mode)options.mode : MODE_SPAWN};
+    round.servers = is_several(round.mode) ? SERVERS_MAX : 1;
     if (make_bench(&round, false)) {
         round_choose(&round);
         round_run(&round);

@@ -3,14 +3,17 @@
  *
  *   chaos.c          options, the run: stores, blocks of rounds in one mode, the final audit
  *   chaos_bench.c    the servers, their Redis and the proxies: starting, stopping, switching between modes
+ *   chaos_several.c  two servers on one Redis and one store: who records, the links, Redis with its replica and Sentinels,
+ *                    PostgreSQL
  *   chaos_nodes.c    the five nodes of the Redlock gate, and what they say
  *   chaos_buyers.c   sixty people who buy and cancel without end, two admins who restock and withdraw
  *   chaos_history.c  every request of theirs, and what each answer says
  *   chaos_faults*.c  the table of faults, one small function each: _redis: of the Lua gate's Redis, _nodes: of the
- *                    Redlock gate's nodes
+ *                    Redlock gate's nodes, _several: of several servers, what they share and the links to it
  *   chaos_round.c    one round
  *   chaos_audit*.c   what must hold, by the store: orders, _books: stock, _answers: what was told,
- *                    _kept: is it still there at the end? _nodes: what holds with and without a majority
+ *                    _kept: is it still there at the end? _nodes: what holds with and without a majority,
+ *                    _sql: the store read once more, by SQL of our own
  *   chaos_report.c   lines, summary, the folder of a failed round
  *   chaos_sweep.c    every failpoint with every action
  *   chaos_selftest.c histories that were falsified, for the audit to notice
@@ -48,12 +51,27 @@
 #define SENTENCE_BYTES 320
 
 /* --- options ------------------------------------------------------------------------------------------- */
-/* The Lua gate with three kinds of Redis; the Redlock gate on nodes of ours, each behind a proxy of each server, or on the
- * server's own nodes. */
-enum chaos_mode { MODE_SPAWN, MODE_EXTERNAL, MODE_PROXY, MODE_NODES, MODE_NODES_SPAWN, MODES };
+/* The Lua gate with three kinds of Redis; the Redlock gate on nodes of ours, each behind a proxy of each server's, or on the
+ * server's own nodes; two servers with the Lua gate, on one Redis and one file, or on a Redis that fails over and PostgreSQL,
+ * each behind proxies of each server's. */
+enum chaos_mode {
+    MODE_SPAWN,
+    MODE_EXTERNAL,
+    MODE_PROXY,
+    MODE_NODES,
+    MODE_NODES_SPAWN,
+    MODE_SEVERAL,
+    MODE_CLUSTER,
+    MODES
+};
 extern const char *const mode_names[MODES];
 #define LUA_MODES (1u << MODE_SPAWN | 1u << MODE_EXTERNAL | 1u << MODE_PROXY)
 #define REDLOCK_MODES (1u << MODE_NODES | 1u << MODE_NODES_SPAWN)
+#define SEVERAL_MODES (1u << MODE_SEVERAL | 1u << MODE_CLUSTER)
+static inline bool is_several(enum chaos_mode mode)
+{
+    return (SEVERAL_MODES & 1u << mode) != 0;
+}
 static inline bool is_redlock(enum chaos_mode mode)
 {
     return (REDLOCK_MODES & 1u << mode) != 0;
@@ -147,7 +165,8 @@ struct bench {
     bool there, has_redis, has_nodes, tmpfs;
     enum chaos_mode mode;
     enum redis_persistence persistence;
-    unsigned kills; /* of the server's children since it was started */
+    int64_t killed_us; /* when all processes of a server were killed last */
+    unsigned kills;    /* of the server's children since it was started */
     pid_t stopped[SERVER_CHILDREN_MAX];
     size_t stopped_count;
     long log_seen[SERVERS_MAX]; /* the logs up to here have been looked through */
@@ -160,6 +179,7 @@ void bench_switch(enum chaos_mode mode, unsigned servers);
 void bench_start(void); /* the servers, on their last ports */
 void bench_start_server(unsigned server);
 void bench_stop(void);
+uint16_t bench_free_port(void);
 struct server_fixture *bench_server(unsigned server);
 void bench_end(void); /* whatever state it is in; forgets the store */
 void bench_kill_everything(void);
@@ -193,6 +213,57 @@ void node_stock_key(int64_t product_id, char out[NODE_KEY_BYTES]);
 /* How many nodes say exactly this. */
 unsigned nodes_that_say(int64_t product_id, int64_t stock);
 
+/* --- several servers, chaos_several.c ----------------------------------------------------------------------- */
+/* What each server has to what they share: all that leads to Redis, and to its Sentinels; to the store. */
+enum { LINKS_TO_REDIS = 1, LINKS_TO_STORE = 2 };
+#define LEASE_KEY "{doorbuster}:recorder"
+void several_start(void); /* what does not run; the proxies of all servers anew */
+void several_end(void);
+/* Redis and its replica, the Sentinels and the store answer and know of each other, and somebody records. */
+bool several_calm(void);
+bool several_links_calm(int timeout_ms); /* as nodes_calm() */
+void several_links_do(unsigned server, unsigned links, enum proxy_action action, int ms, int count);
+const char *several_redis_url(unsigned server); /* SERVERS_MAX: past the proxies */
+const char *several_store_url(unsigned server);
+redisContext *several_connect(void); /* to the master, past the proxies; NULL: not now */
+pid_t several_master_pid(void);
+/* The server whose recorder has the lease; SERVERS_MAX: none has, it seems. */
+unsigned several_active(void);
+pid_t several_recorder(unsigned server);
+bool several_has_postgres(enum chaos_mode mode); /* else a file */
+
+/* --- the cluster, chaos_cluster.c: Redis with a replica and three Sentinels, and PostgreSQL ------------------- */
+#define REDIS_URL_BYTES 512
+/* What does not run of it; the URLs past the proxies. */
+void cluster_start(char redis_url[REDIS_URL_BYTES], char store_url[STORE_FIXTURE_URL_BYTES]);
+void cluster_end(void);
+/* The links that a server needs to all of Redis, their number, and what it is told as --redis; the same for the store. */
+size_t cluster_plan_redis_links(unsigned server, struct proxy_plan *plans, char url[REDIS_URL_BYTES]);
+void cluster_plan_store_link(unsigned server, struct proxy_plan *plan, char url[REDIS_URL_BYTES]);
+/* All answer, a majority of the Sentinels agrees who the master is, its replica has heard everything. */
+bool cluster_is_whole(void);
+bool cluster_master(
+    struct redis_address *out); /* as the Sentinels have it; false: they do not know, or do not agree */
+pid_t cluster_master_pid(void);
+pid_t cluster_replica_pid(void);
+void cluster_kill_master(void);
+void cluster_launch_redis(void);                       /* those that were killed; does not wait for them */
+void cluster_cut_master_off(enum proxy_action action); /* from the Sentinels and its replica */
+void cluster_reconnect(void);
+void cluster_ask_failover(void); /* waits for it, not for long */
+/* Since when the Sentinels have named another master than at the last cluster_watch(); 0: they do not. */
+void cluster_watch(void);
+int64_t cluster_renamed_us(void);
+bool cluster_has_failed_over(void); /* since the last cluster_watch() */
+void cluster_kill_store(void);      /* kill -9, all its processes */
+void cluster_launch_store(void);    /* if it was killed; waits until it answers */
+void cluster_stop_store(void);      /* SIGSTOP, all its processes */
+void cluster_continue_store(void);  /* if it was stopped */
+void cluster_await_recovery(void);  /* after a session was killed: until it lets others in again */
+size_t cluster_sessions(pid_t pids[SERVER_CHILDREN_MAX]); /* its processes that have a client */
+#define CLUSTER_LOGS 5
+void cluster_log_paths(char paths[CLUSTER_LOGS][FOLDER_BYTES + 32]);
+
 /* --- buyers -------------------------------------------------------------------------------------------- */
 void buyers_open(void); /* for a server that was just started; keeps the accounts of the store */
 void buyers_forget(void);
@@ -204,8 +275,8 @@ void buyers_close(void);
 int64_t buyers_user(unsigned person);
 /* The Idempotency-Key of a wish in the history; "" if it has none. */
 void buyers_key(const struct wish *wish, char out[KEY_BYTES]);
-/* When each server had confirmed a first sale that was asked for after `since_us`; 0: not yet. */
-int64_t buyers_first_sale(int64_t since_us);
+/* When each server but this one (SERVERS_MAX: each) had confirmed a first sale that was asked for after `since_us`; 0: not yet. */
+int64_t buyers_first_sale(int64_t since_us, unsigned but);
 
 /* --- faults -------------------------------------------------------------------------------------------- */
 enum fault_flags {
@@ -225,6 +296,10 @@ enum fault_flags {
     OUTLASTS_TTL = 4096, /* a lock has to end by itself: the goal is a TTL and a second */
     NO_PAUSE = 8192,     /* sales go on meanwhile */
     NODES_KNOW = 16384,  /* a majority of the nodes knows of new stock before anybody is told of it */
+    /* Of several servers: */
+    TAKEN_OVER = 32768,  /* another recorder goes on: the goal is 2 s */
+    FAILED_OVER = 65536, /* Redis's replica goes on: the goal is 4 s */
+    IN_SHORT = 131072,   /* of the short sweep */
 };
 
 struct round;
@@ -242,6 +317,7 @@ extern const size_t fault_count;
 const struct fault *fault_find(const char *name, size_t bytes);
 
 /* Those of chaos_faults_redis.c */
+const struct fault *fault_next(enum chaos_mode mode, size_t *at, bool short_sweep); /* NULL: that was all */
 void fault_none(struct round *round);
 #define FAULT_FUNCTION(name) void name(struct round *round)
 FAULT_FUNCTION(prepare_nothing_kept);
@@ -287,6 +363,48 @@ FAULT_FUNCTION(edit_all_figures);
 FAULT_FUNCTION(delete_locks);
 FAULT_FUNCTION(take_locks);
 
+/* Those of chaos_faults_several.c */
+FAULT_FUNCTION(kill_active_server);
+FAULT_FUNCTION(kill_idle_server);
+FAULT_FUNCTION(hand_over);
+FAULT_FUNCTION(start_concerned_server);
+FAULT_FUNCTION(kill_active_recorder);
+FAULT_FUNCTION(kill_both_recorders);
+FAULT_FUNCTION(stop_active_recorder);
+FAULT_FUNCTION(delete_lease);
+FAULT_FUNCTION(steal_lease);
+FAULT_FUNCTION(kill_master);
+FAULT_FUNCTION(launch_redis);
+FAULT_FUNCTION(stop_master);
+FAULT_FUNCTION(stop_replica);
+FAULT_FUNCTION(cut_master_off);
+FAULT_FUNCTION(reconnect_master);
+FAULT_FUNCTION(lose_writes);
+FAULT_FUNCTION(there_and_back);
+FAULT_FUNCTION(ask_failover);
+FAULT_FUNCTION(kill_store);
+FAULT_FUNCTION(launch_store);
+FAULT_FUNCTION(stop_store);
+FAULT_FUNCTION(continue_store);
+FAULT_FUNCTION(kill_session);
+FAULT_FUNCTION(end_sessions);
+FAULT_FUNCTION(redis_calls_swallowed);
+FAULT_FUNCTION(redis_answers_swallowed);
+FAULT_FUNCTION(redis_silent);
+FAULT_FUNCTION(redis_away);
+FAULT_FUNCTION(store_calls_swallowed);
+FAULT_FUNCTION(store_answers_swallowed);
+FAULT_FUNCTION(store_silent);
+FAULT_FUNCTION(store_away);
+FAULT_FUNCTION(host_isolated);
+FAULT_FUNCTION(calm_links);
+FAULT_FUNCTION(cut_redis_links);
+FAULT_FUNCTION(cut_store_links);
+FAULT_FUNCTION(lose_redis_answers);
+FAULT_FUNCTION(deliver_to_redis_late);
+FAULT_FUNCTION(lose_commit_answers);
+FAULT_FUNCTION(deliver_commits_late);
+
 /* --- rounds -------------------------------------------------------------------------------------------- */
 struct round {
     unsigned number;
@@ -297,15 +415,19 @@ struct round {
     int64_t heal_at_us[ROUND_FAULTS_MAX]; /* 0: nothing to heal (any more) */
     unsigned flags;                       /* of all its faults */
     unsigned servers,
-        concerned; /* which server a fault with NO_MAJORITY or TWO_SERVERS concerns; SERVERS_MAX: all */
+        concerned; /* which server a fault with NO_MAJORITY, TWO_SERVERS or TAKEN_OVER concerns; SERVERS_MAX: all */
     char names[96];
     int64_t products[PRODUCTS], stocks[PRODUCTS];
     int64_t order_before, order_last;
     int64_t row_before; /* the audit log's last, before the products were put up */
-    int64_t began_us, first_fault_us, fault_us, heal_began_us, healed_us, calm_us, recovered_us;
-    bool store_was_held; /* by the worker that was stopped: nobody can sell until it goes on */
-    int64_t recovery_ms; /* -1: none */
-    int64_t pause_ms;    /* the longest without a sale, on servers that the fault does not concern */
+    int64_t began_us, first_fault_us, fault_us, heal_began_us, healed_us, concerned_healed_us, calm_us,
+        recovered_us;
+    bool unasked_failover; /* the Sentinels took a busy machine for a dead one */
+    bool store_was_held;   /* by the worker that was stopped: nobody can sell until it goes on */
+    int64_t recovery_ms;   /* -1: none */
+    int64_t back_ms;  /* a server that a fault had concerned alone: from when that was healed; -1: none was */
+    int64_t named_ms; /* recovery, from when the Sentinels had named another master; -1: they did not */
+    int64_t pause_ms; /* the longest without a sale, on servers that the fault does not concern */
     int64_t
         meeting_ms; /* REDLOCK_MODES: so long after the last answer all nodes said what the store says; -1: never */
     size_t violations;

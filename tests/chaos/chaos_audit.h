@@ -44,9 +44,13 @@ void audit_shortages(struct audit *audit);
 /* How many bundles so much stock allows. */
 int64_t audit_bundles_in(const int64_t stock[PRODUCTS]);
 
-/* chaos_audit_nodes.c: of the Redlock gate */
+/* chaos_audit_nodes.c: of the Redlock gate; audit_going_on(): of several servers */
+void audit_going_on(struct audit *audit);
 void audit_meeting(struct audit *audit);
 void audit_majority(struct audit *audit);
+
+/* chaos_audit_sql.c: what was read is what is there. */
+void audit_by_sql(struct audit *audit);
 
 /* chaos_audit_kept.c: what was confirmed, for audit_kept(). */
 void audit_remember(struct audit *audit);

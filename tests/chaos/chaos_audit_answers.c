@@ -139,6 +139,9 @@ static int64_t lowest_on_nodes(const struct audit *audit, unsigned place, int64_
 static bool is_near_fault(const struct round *round, const struct wish *wish)
 {
     int64_t end_us = round->recovered_us > round->calm_us ? round->recovered_us : round->calm_us;
+    if (round->unasked_failover) {
+        return true; /* whenever that was */
+    }
     return wish->got_us >= round->first_fault_us - FORGOTTEN_BEFORE_US &&
            (round->recovered_us == 0 || wish->first_sent_us <= end_us + FORGOTTEN_AFTER_US);
 }

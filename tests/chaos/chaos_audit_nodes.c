@@ -1,5 +1,5 @@
 /* What holds of the Redlock gate alone: its nodes come to say what the store says; without a majority nothing is sold; who
- * has one goes on selling. Read from the nodes themselves, past the proxies, and from the history. */
+ * has one goes on selling. And of several servers: what concerns one of them does not stop the other. Read from the nodes themselves, past the proxies, and from the history. */
 #include "chaos_audit.h"
 
 #include <inttypes.h>
@@ -97,9 +97,16 @@ static int64_t longest_pause_us(unsigned server, int64_t from_us, int64_t to_us)
     return to_us - last_us > longest_us ? to_us - last_us : longest_us;
 }
 
+/* Does what fails concern all of several servers? Then the pause is told, and is what it is. */
+static bool may_pause(const struct round *round)
+{
+    return is_several(round->mode) && (round->fault_count > 1 || (round->flags & TWO_SERVERS) == 0);
+}
+
 static void check_pauses(struct audit *audit)
 {
     struct round *round = audit->round;
+    bool alone = round->fault_count == 1;
     int64_t limit_ms = (round->flags & NO_PAUSE) != 0      ? PAUSE_MAX_MS
                        : (round->flags & TWO_SERVERS) != 0 ? LOCK_TTL_MS + PAUSE_MAX_MS
                                                            : STALL_MS;
@@ -110,11 +117,20 @@ static void check_pauses(struct audit *audit)
         }
         int64_t pause_ms = longest_pause_us(server, round->first_fault_us, until_us) / 1000;
         round->pause_ms = pause_ms > round->pause_ms ? pause_ms : round->pause_ms;
-        if (pause_ms > (round->fault_count == 1 ? limit_ms : STALL_MS)) {
-            violation(round,
-                      "server %u confirmed nothing for %" PRId64 " ms, though it had a majority of nodes",
-                      server + 1, pause_ms);
+        if (may_pause(round)) {
+            continue;
         }
+        if (pause_ms > (alone && is_redlock(round->mode) ? limit_ms : STALL_MS)) {
+            violation(round, "server %u confirmed nothing for %" PRId64 " ms, though it had %s", server + 1,
+                      pause_ms, is_redlock(round->mode) ? "a majority of nodes" : "all that it needs");
+        }
+    }
+}
+
+void audit_going_on(struct audit *audit)
+{
+    if (audit->round->fault_us != 0) {
+        check_pauses(audit);
     }
 }
 

@@ -6,6 +6,8 @@
  *   nodes         five redis-servers of ours for the Redlock gate, each behind a proxy; sometimes a second server on
  *                 the same store and nodes, with proxies of its own
  *   nodes-spawn   the server runs its private nodes
+ *   several       two servers with the Lua gate on a redis-server of ours and one file
+ *   cluster       the same on a Redis with a replica and Sentinels, and on PostgreSQL
  *
  * Signals go to recorded pids only: the supervisors, their children as /proc shows them, our own Redis and proxies. */
 #include "chaos.h"
@@ -35,7 +37,8 @@
 #define PORTS 20000
 #define TTL_SETTING "LOCK_TIMEOUT_SECONDS=1" /* LOCK_TTL_MS */
 
-const char *const mode_names[MODES] = {"spawn", "external", "proxy", "nodes", "nodes-spawn"};
+const char *const mode_names[MODES] = {"spawn",       "external", "proxy",  "nodes",
+                                       "nodes-spawn", "several",  "cluster"};
 struct bench bench;
 
 /* --- Redis of ours ------------------------------------------------------------------------------------- */
@@ -102,6 +105,9 @@ redisContext *bench_connect(void)
 {
     struct redis_address address = bench.redis.address;
     char error[512];
+    if (is_several(bench.mode)) {
+        return several_connect();
+    }
     if (bench.mode == MODE_SPAWN) {
         address = (struct redis_address){0};
         snprintf(address.path, sizeof address.path, "%s/redis.sock", bench.server.data);
@@ -111,7 +117,9 @@ redisContext *bench_connect(void)
 
 pid_t bench_redis_pid(void)
 {
-    return bench.mode == MODE_SPAWN ? server_fixture_child(&bench.server, "redis-server") : bench.redis.pid;
+    return bench.mode == MODE_SPAWN ? server_fixture_child(&bench.server, "redis-server")
+           : is_several(bench.mode) ? several_master_pid()
+                                    : bench.redis.pid;
 }
 
 /* --- the servers --------------------------------------------------------------------------------------- */
@@ -121,7 +129,7 @@ struct server_fixture *bench_server(unsigned server)
 }
 
 /* Below those that the kernel gives to whoever connects: nobody takes it while the server is down. */
-static uint16_t free_port(void)
+uint16_t bench_free_port(void)
 {
     static uint64_t random;
     struct sockaddr_in where = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -142,16 +150,22 @@ void bench_start_server(unsigned server)
 {
     struct server_fixture *fixture = bench_server(server);
     if (fixture->wanted_port == 0) {
-        fixture->wanted_port = free_port();
+        fixture->wanted_port = bench_free_port();
     }
     const char *nodes = bench.mode == MODE_NODES ? bench.node_lists[server] : "spawn";
     const char *const lua[] = {"--redis", bench.redis_url, NULL};
+    const char *const several[] = {"--redis", several_redis_url(server), "--store", several_store_url(server),
+                                   NULL};
     const char *const redlock[] = {"--gate",           "redlock", "--redlock-nodes", nodes, "--store",
                                    fixture->store_url, NULL};
     char points[FOLDER_BYTES + 64];
     snprintf(points, sizeof points, "DOORBUSTER_FAILPOINT_FILE=%s", bench.failpoints);
     const char *const environment[] = {points, TTL_SETTING, NULL};
-    server_fixture_start(fixture, options.workers, is_redlock(bench.mode) ? redlock : lua, environment);
+    server_fixture_start(fixture, options.workers,
+                         is_redlock(bench.mode)   ? redlock
+                         : is_several(bench.mode) ? several
+                                                  : lua,
+                         environment);
 }
 
 void bench_start(void)
@@ -195,13 +209,16 @@ void bench_switch(enum chaos_mode mode, unsigned servers)
         nodes_start();
     }
     snprintf(bench.redis_url, sizeof bench.redis_url, "spawn");
-    if (mode == MODE_EXTERNAL || mode == MODE_PROXY) {
+    if (mode == MODE_EXTERNAL || mode == MODE_PROXY || mode == MODE_SEVERAL) {
         ensure_redis();
         snprintf(bench.redis_url, sizeof bench.redis_url, "unix:%s", bench.redis.address.path);
     }
     if (mode == MODE_PROXY) {
         proxy_start(&bench.proxy, bench.proxy_path, bench.redis.address.path);
         snprintf(bench.redis_url, sizeof bench.redis_url, "unix:%s", bench.proxy_path);
+    }
+    if (is_several(mode)) {
+        several_start();
     }
     bench_start();
 }
@@ -222,11 +239,13 @@ void bench_begin(bool small_disk)
 static bool put_server_down(struct server_fixture *server)
 {
     pid_t children[SERVER_CHILDREN_MAX];
+    kill(server->pid, SIGSTOP); /* it starts nobody any more */
     size_t count = server_fixture_children(server, children, SERVER_CHILDREN_MAX);
-    server_fixture_kill_supervisor(server);
     for (size_t i = 0; i < count; i++) {
         kill(children[i], SIGKILL);
     }
+    bench.killed_us = now_us();
+    server_fixture_kill_supervisor(server);
     return server_fixture_wait_gone(children, count, LEAVE_MS);
 }
 
@@ -301,7 +320,7 @@ bool bench_is_calm(void)
     return count_children("doorbuster: worker") == (size_t)options.workers * bench.server_count &&
            count_children(keeper_title()) == bench.server_count &&
            count_children("redis-server") == private_redis_count() &&
-           (!is_redlock(bench.mode) || all_nodes_vote());
+           (!is_redlock(bench.mode) || all_nodes_vote()) && (!is_several(bench.mode) || several_calm());
 }
 
 static void check_supervisors(void)
@@ -324,7 +343,7 @@ void bench_wait_calm(void)
         if (!wait_a_moment(deadline)) {
             fail_msg(
                 "%zu workers, %zu of \"%s\", %zu private Redis run instead of %u, %u and %zu, or not all "
-                "nodes vote",
+                "nodes vote, or nobody records, or Redis or the store is not whole",
                 count_children("doorbuster: worker"), count_children(keeper_title()), keeper_title(),
                 count_children("redis-server"), options.workers * bench.server_count, bench.server_count,
                 private_redis_count());
@@ -349,6 +368,7 @@ void bench_end(void)
     }
     proxy_end(&bench.proxy);
     nodes_end();
+    several_end();
     if (bench.has_redis) {
         redis_fixture_end(&bench.redis);
     }
@@ -408,9 +428,12 @@ const char *bench_log_bug(void)
 
 char *bench_verify(int *exit_code)
 {
-    char url[512] = "spawn"; /* past the proxies */
+    char url[REDIS_URL_BYTES] = "spawn"; /* past the proxies */
     if (bench.mode == MODE_EXTERNAL || bench.mode == MODE_PROXY) {
         snprintf(url, sizeof url, "unix:%s", bench.redis.address.path);
+    }
+    if (is_several(bench.mode)) {
+        snprintf(url, sizeof url, "%s", several_redis_url(SERVERS_MAX));
     }
     for (size_t i = 0, used = 0; bench.mode == MODE_NODES && i < NODES; i++) {
         used += (size_t)snprintf(url + used, sizeof url - used, "%sunix:%s", i > 0 ? "," : "",
@@ -419,6 +442,8 @@ char *bench_verify(int *exit_code)
     const char *const argv[] = {program_path("verify"),
                                 "--data",
                                 bench.server.data,
+                                "--store",
+                                bench.server.store_url,
                                 is_redlock(bench.mode) ? "--redlock-nodes" : "--redis",
                                 url,
                                 "--gate",

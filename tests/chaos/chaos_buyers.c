@@ -2,7 +2,7 @@
  * a purchase until its outcome is known; the others take no answer for an answer. Some cancel what they have just been
  * given, some of these twice, once more afterwards or at the same time as an admin. Two admins restock and withdraw, with a
  * key. What is cancelled or changed is repeated until its outcome is known. Of two servers half of them ask the one and
- * half the other, and who repeats may go to the other.
+ * half the other, and who repeats may go to the other. Whose server has died goes on with the other, and comes back later.
  *
  *   IDLE --due--> ASKING --definite answer--> IDLE
  *                   ^  |--broken, 503, "still running", if it is repeated--> AGAIN
@@ -27,6 +27,7 @@
 #define CANCELLED_ONE_IN 16  /* confirmed orders */
 #define AGAIN_ONE_IN 3       /* of these are cancelled twice */
 #define BOTH_ONE_IN 8        /* by an admin too, at the same time */
+#define HOME_ONE_IN 4        /* of those who went to the other server */
 #define RESTOCK_MAX 4
 #define WITHDRAWAL_MAX 3
 #define BODY_BYTES 256
@@ -69,11 +70,31 @@ static void note_sale(unsigned server, int status, int64_t sent_us, int64_t got_
     }
 }
 
-static void maybe_go_to_another_server(unsigned person)
+static void go_to(unsigned person, unsigned server)
 {
-    if (people.servers > 1 && one_in(2)) {
-        people.server[person] = (people.server[person] + 1) % people.servers;
-        crowd_move(people.crowd, person, people.ports[people.server[person]]);
+    people.server[person] = server;
+    crowd_move(people.crowd, person, people.ports[server]);
+}
+
+static void go_to_another_server(unsigned person)
+{
+    go_to(person, (people.server[person] + 1) % people.servers);
+}
+
+/* Who is not in the middle of a purchase looks now and then whether its own server is back. */
+static void choose_server(unsigned person, const struct crowd_answer *answer, bool in_the_middle)
+{
+    unsigned home = person % people.servers;
+    if (people.servers < 2) {
+        return;
+    }
+    if (in_the_middle && one_in(2)) {
+        go_to_another_server(person);
+    } else if (is_several(bench.mode) && answer->status == CROWD_BROKEN && !answer->connected) {
+        go_to_another_server(person);
+    } else if (is_several(bench.mode) && !in_the_middle && people.server[person] != home &&
+               one_in(HOME_ONE_IN)) {
+        go_to(person, home);
     }
 }
 
@@ -104,10 +125,9 @@ static void answer_cb(void *context, size_t person, const struct crowd_answer *a
     if (!again) {
         think_again((unsigned)person, wish);
     }
+    choose_server((unsigned)person, answer, again && wish->repeats);
     if (!again || !wish->repeats) {
         people.wish[person] = NO_WISH;
-    } else {
-        maybe_go_to_another_server((unsigned)person);
     }
     uint32_t pause_us = is_admin((unsigned)person) ? ADMIN_PAUSE_US_MAX : PAUSE_US_MAX;
     people.due_us[person] = now_us() + (again ? AGAIN_US : (int64_t)random_below(&people.random, pause_us));
@@ -385,7 +405,7 @@ bool buyers_finish(int timeout_ms)
     return all_have_their_answer();
 }
 
-int64_t buyers_first_sale(int64_t since_us)
+int64_t buyers_first_sale(int64_t since_us, unsigned but)
 {
     int64_t last_us = 0;
     if (people.first_sale_since_us != since_us) {
@@ -397,6 +417,9 @@ int64_t buyers_first_sale(int64_t since_us)
         }
     }
     for (unsigned i = 0; i < people.servers; i++) {
+        if (i == but) {
+            continue;
+        }
         if (people.first_sale_us[i] == 0) {
             return 0;
         }

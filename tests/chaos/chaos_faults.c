@@ -17,11 +17,18 @@
 #define SPAWN (1u << MODE_SPAWN)
 #define EXTERNAL (1u << MODE_EXTERNAL)
 #define PROXY (1u << MODE_PROXY)
-#define ANY (SPAWN | EXTERNAL | PROXY)
+#define SEVERAL (1u << MODE_SEVERAL)
+#define CLUSTER (1u << MODE_CLUSTER)
+#define BOTH (SEVERAL | CLUSTER)
+#define ONE (SPAWN | EXTERNAL | PROXY)
+#define FILES (ONE | SEVERAL) /* a Redis that stays where it is, and a store in a file */
+#define ANY (FILES | CLUSTER)
 #define NODES_OURS (1u << MODE_NODES)
 #define NODES_SPAWN (1u << MODE_NODES_SPAWN)
 #define REDLOCK (NODES_OURS | NODES_SPAWN)
 #define NODE_FAULT (REDIS_PROCESS | NO_PAUSE)
+#define ONE_OF_TWO (TWO_SERVERS | TAKEN_OVER | INSTANT)
+#define FAILOVER (FORGETS | FAILED_OVER | REDIS_PROCESS | INSTANT)
 
 /* --- signals ------------------------------------------------------------------------------------------- */
 static pid_t some_worker(struct round *round)
@@ -265,21 +272,21 @@ static void delete_log(struct round *round)
 /* --- the table ----------------------------------------------------------------------------------------- */
 const struct fault faults[] = {
     {"kill-worker", ANY | REDLOCK, KILLS, NULL, kill_worker, NULL, 0, 0},
-    {"kill-recorder", ANY, KILLS, NULL, kill_recorder, NULL, 0, 0},
+    {"kill-recorder", ONE, KILLS, NULL, kill_recorder, NULL, 0, 0},
     {"kill-redis", SPAWN, KILLS | FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, kill_redis, NULL, 0, 0},
     {"kill-all-children", SPAWN, KILLS | FORGETS | REDIS_DIES | REDIS_PROCESS, NULL, kill_all_children, NULL,
      0, 0},
     {"kill-everything", ANY | REDLOCK, FORGETS | ALONE | REDIS_DIES | OUTLASTS_TTL, NULL, kill_everything,
      NULL, 0, 0},
     {"stop-worker", ANY | REDLOCK, NODES_KNOW, NULL, stop_worker, go_on, 100, 1500},
-    {"stop-recorder", ANY, 0, NULL, stop_recorder, go_on, 100, 1500},
-    {"stop-redis", ANY, REDIS_PROCESS, NULL, stop_redis, go_on, 100, 1500},
+    {"stop-recorder", ONE, 0, NULL, stop_recorder, go_on, 100, 1500},
+    {"stop-redis", FILES, REDIS_PROCESS, NULL, stop_redis, go_on, 100, 1500},
     {"flushall", ANY, FORGETS, NULL, flush_all, NULL, 0, 0},
     {"flushdb", ANY, FORGETS, NULL, flush_db, NULL, 0, 0},
     {"script-flush", ANY, 0, NULL, flush_scripts, NULL, 0, 0},
-    {"stock-key-deleted", ANY, FORGETS | EDITED | ALONE, NULL, delete_stock, NULL, 0, 0},
-    {"stock-key-edited-up", ANY, REJECTS | EDITED | ALONE, NULL, edit_stock_up, NULL, 0, 0},
-    {"stock-key-edited-down", ANY, FORGETS | EDITED | ALONE, NULL, edit_stock_down, NULL, 0, 0},
+    {"stock-key-deleted", FILES, FORGETS | EDITED | ALONE, NULL, delete_stock, NULL, 0, 0},
+    {"stock-key-edited-up", FILES, REJECTS | EDITED | ALONE, NULL, edit_stock_up, NULL, 0, 0},
+    {"stock-key-edited-down", FILES, FORGETS | EDITED | ALONE, NULL, edit_stock_down, NULL, 0, 0},
     {"head-deleted", ANY, FORGETS, NULL, delete_head, NULL, 0, 0},
     {"log-deleted", ANY, FORGETS, NULL, delete_log, NULL, 0, 0},
     {"sighup", ANY | REDLOCK, STRICT | ALONE | NODES_KNOW, NULL, roll, NULL, 0, 0},
@@ -301,11 +308,11 @@ const struct fault faults[] = {
     {"link-delay", PROXY, 0, NULL, link_delay, link_delay_over, 100, 800},
     {"link-cut-after-request", PROXY, 0, NULL, link_lose_answer, NULL, 0, 0},
     {"link-late-delivery", PROXY, 0, NULL, link_deliver_late, NULL, 0, 0},
-    {"database-locked", ANY | REDLOCK, ALONE | NODES_KNOW, NULL, lock_database, unlock_database, 300, 1500},
-    {"disk-full", ANY | REDLOCK, ALONE | NODES_KNOW, NULL, fill_disk, empty_disk, 300, 1500},
+    {"database-locked", FILES | REDLOCK, ALONE | NODES_KNOW, NULL, lock_database, unlock_database, 300, 1500},
+    {"disk-full", FILES | REDLOCK, ALONE | NODES_KNOW, NULL, fill_disk, empty_disk, 300, 1500},
     /* of the Redlock gate */
     {"kill-keeper", REDLOCK, KILLS | NODES_KNOW, NULL, kill_keeper, NULL, 0, 0},
-    {"kill-supervisor", REDLOCK, OUTLASTS_TTL | ALONE, NULL, kill_supervisor, NULL, 0, 0},
+    {"kill-supervisor", REDLOCK | BOTH, OUTLASTS_TTL | TAKEN_OVER | ALONE, NULL, kill_supervisor, NULL, 0, 0},
     {"kill-server", NODES_OURS, OUTLASTS_TTL | TWO_SERVERS, NULL, kill_server, start_server, 100, 1500},
     {"kill-workers-and-keeper", NODES_OURS, KILLS, NULL, kill_all_children, NULL, 0, 0},
     {"kill-nodes-and-all-else", NODES_SPAWN, KILLS | OUTLASTS_TTL | REDIS_PROCESS, NULL, kill_all_children,
@@ -342,7 +349,47 @@ const struct fault faults[] = {
     {"figures-edited", REDLOCK, LIES | NO_PAUSE, NULL, edit_all_figures, NULL, 0, 0},
     {"locks-deleted", REDLOCK, NO_PAUSE | STRICT | NODES_KNOW, NULL, delete_locks, NULL, 0, 0},
     {"locks-taken", REDLOCK, NODES_KNOW, NULL, take_locks, NULL, 0, 0},
-    {"none", ANY | REDLOCK, STRICT | ALONE | NODES_KNOW, NULL, fault_none, NULL, 0, 0},
+    /* of several servers */
+    {"kill-recorders-host", BOTH, ONE_OF_TWO | IN_SHORT, NULL, kill_active_server, start_concerned_server,
+     100, 3000},
+    {"kill-other-host", BOTH, ONE_OF_TWO, NULL, kill_idle_server, start_concerned_server, 100, 3000},
+    {"hand-over", BOTH, ONE_OF_TWO | IN_SHORT, NULL, hand_over, start_concerned_server, 100, 1500},
+    {"kill-active-recorder", BOTH, KILLS, NULL, kill_active_recorder, NULL, 0, 0},
+    {"kill-both-recorders", BOTH, KILLS | ALONE, NULL, kill_both_recorders, NULL, 0, 0},
+    {"stop-active-recorder", BOTH, TAKEN_OVER, NULL, stop_active_recorder, go_on, 100, 1500},
+    {"stop-active-recorder-past-lease", BOTH, TAKEN_OVER | INSTANT | IN_SHORT, NULL, stop_active_recorder,
+     go_on, 1600, 4000},
+    {"lease-deleted", BOTH, TAKEN_OVER, NULL, delete_lease, NULL, 0, 0},
+    {"lease-stolen", BOTH, TAKEN_OVER, NULL, steal_lease, NULL, 0, 0},
+    {"kill-master", CLUSTER, FAILOVER | IN_SHORT, NULL, kill_master, launch_redis, 100, 4000},
+    {"stop-master", CLUSTER, FAILOVER, NULL, stop_master, go_on, 100, 4000},
+    {"master-cut-off", CLUSTER, FAILOVER | IN_SHORT, NULL, cut_master_off, reconnect_master, 100, 6000},
+    {"stop-replica", CLUSTER, REDIS_PROCESS, NULL, stop_replica, go_on, 100, 2000},
+    {"failover-loses-writes", CLUSTER, FAILOVER | IN_SHORT, NULL, lose_writes, launch_redis, 1500, 4000},
+    {"there-and-back", CLUSTER, FAILOVER | ALONE, NULL, there_and_back, launch_redis, 1500, 4000},
+    {"failover-asked-for", CLUSTER, FAILOVER, NULL, ask_failover, NULL, 0, 0},
+    {"kill-postgres", CLUSTER, IN_SHORT, NULL, kill_store, launch_store, 10, 1500},
+    {"stop-postgres", CLUSTER, 0, NULL, stop_store, continue_store, 100, 2500},
+    {"kill-session", CLUSTER, 0, NULL, kill_session, NULL, 0, 0},
+    {"end-sessions", CLUSTER, 0, NULL, end_sessions, NULL, 0, 0},
+    {"redis-calls-swallowed", BOTH, ONE_OF_TWO | IN_SHORT, NULL, redis_calls_swallowed, calm_links, 200,
+     4000},
+    {"redis-answers-swallowed", BOTH, ONE_OF_TWO, NULL, redis_answers_swallowed, calm_links, 200, 4000},
+    {"redis-link-silent", BOTH, ONE_OF_TWO, NULL, redis_silent, calm_links, 200, 4000},
+    {"redis-link-away", BOTH, ONE_OF_TWO, NULL, redis_away, calm_links, 200, 4000},
+    {"store-calls-swallowed", CLUSTER, ONE_OF_TWO | IN_SHORT, NULL, store_calls_swallowed, calm_links, 200,
+     4000},
+    {"store-answers-swallowed", CLUSTER, ONE_OF_TWO, NULL, store_answers_swallowed, calm_links, 200, 4000},
+    {"store-link-silent", CLUSTER, ONE_OF_TWO, NULL, store_silent, calm_links, 200, 4000},
+    {"store-link-away", CLUSTER, ONE_OF_TWO, NULL, store_away, calm_links, 200, 4000},
+    {"host-isolated", CLUSTER, ONE_OF_TWO, NULL, host_isolated, calm_links, 200, 6000},
+    {"redis-links-cut", BOTH, 0, NULL, cut_redis_links, NULL, 0, 0},
+    {"store-links-cut", CLUSTER, 0, NULL, cut_store_links, NULL, 0, 0},
+    {"redis-answers-lost", BOTH, 0, NULL, lose_redis_answers, NULL, 0, 0},
+    {"redis-calls-late", BOTH, 0, NULL, deliver_to_redis_late, NULL, 0, 0},
+    {"commit-answers-lost", CLUSTER, 0, NULL, lose_commit_answers, NULL, 0, 0},
+    {"commits-late", CLUSTER, 0, NULL, deliver_commits_late, NULL, 0, 0},
+    {"none", ANY | REDLOCK, STRICT | ALONE | NODES_KNOW | IN_SHORT, NULL, fault_none, NULL, 0, 0},
 };
 const size_t fault_count = sizeof faults / sizeof faults[0];
 
@@ -354,4 +401,15 @@ const struct fault *fault_find(const char *name, size_t bytes)
         }
     }
     return sweep_find(name, bytes);
+}
+
+const struct fault *fault_next(enum chaos_mode mode, size_t *at, bool short_sweep)
+{
+    while (*at < fault_count) {
+        const struct fault *fault = &faults[(*at)++];
+        if ((fault->modes & 1u << mode) != 0 && (!short_sweep || (fault->flags & IN_SHORT) != 0)) {
+            return fault;
+        }
+    }
+    return NULL;
 }

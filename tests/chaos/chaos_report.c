@@ -12,15 +12,25 @@
 #define GOAL_MS 1000
 #define GOAL_REDIS_MS 2000
 #define GOAL_TTL_MS (LOCK_TTL_MS + 1000)
+#define GOAL_TAKEN_OVER_MS 2000
+#define GOAL_FAILED_OVER_MS 4000
 #define PATH_BYTES 512
 #define SENTENCES_SHOWN 6 /* on the screen */
+
+/* Some faults are of several of these. */
+enum deployment { WITH_LUA, WITH_REDLOCK, WITH_SEVERAL, DEPLOYMENTS };
+static enum deployment deployment_of(enum chaos_mode mode)
+{
+    return is_redlock(mode) ? WITH_REDLOCK : is_several(mode) ? WITH_SEVERAL : WITH_LUA;
+}
 
 struct result {
     const struct fault *faults[ROUND_FAULTS_MAX];
     size_t fault_count;
-    int64_t recovery_ms, meeting_ms, pause_ms;
+    int64_t recovery_ms, meeting_ms, pause_ms, back_ms, named_ms;
     unsigned flags;
-    bool violated, redlock, store_was_held;
+    enum deployment deployment;
+    bool violated, store_was_held;
 };
 
 static struct {
@@ -135,6 +145,17 @@ static void write_sentences(const struct round *round, FILE *out, const char *in
     }
 }
 
+static void copy_cluster_logs(const char *folder)
+{
+    static const char *const names[CLUSTER_LOGS] = {"redis1.log", "redis2.log", "sentinel1.log",
+                                                    "sentinel2.log", "sentinel3.log"};
+    char paths[CLUSTER_LOGS][FOLDER_BYTES + 32];
+    cluster_log_paths(paths);
+    for (size_t i = 0; i < CLUSTER_LOGS; i++) {
+        copy_text(paths[i], folder, names[i]);
+    }
+}
+
 static void keep_round(const struct round *round)
 {
     char folder[PATH_BYTES - 32], path[PATH_BYTES];
@@ -161,6 +182,9 @@ static void keep_round(const struct round *round)
     if (bench.has_redis) {
         copy_text(path, folder, "redis.log");
     }
+    if (round->mode == MODE_CLUSTER) {
+        copy_cluster_logs(folder);
+    }
     printf("       kept in %s\n", folder);
 }
 
@@ -177,10 +201,12 @@ static void add_result(const struct round *round)
                               .recovery_ms = round->recovery_ms,
                               .meeting_ms = round->meeting_ms,
                               .pause_ms = round->pause_ms,
+                              .back_ms = round->back_ms,
+                              .named_ms = round->named_ms,
                               .flags = round->flags,
                               .violated = round->violations > 0,
                               .store_was_held = round->store_was_held,
-                              .redlock = is_redlock(round->mode)};
+                              .deployment = deployment_of(round->mode)};
     memcpy(result->faults, round->faults, sizeof result->faults);
     report.confirmed += history.confirmed;
     report.sold_out += history.sold_out;
@@ -206,6 +232,9 @@ void report_round(const struct round *round)
     if (round->fault_count > 0) {
         add_result(round);
     }
+    if (round->unasked_failover) {
+        printf("       a failover that nobody asked for\n");
+    }
     printf("%5u  %-15" PRIu64 " %-11s %-44s %6zu %5zu %6zu %6zu %6zu %4zu %6zu %9s  %s\n", round->number,
            round->seed, mode, round->names, history.confirmed, history.carts,
            history.sold_out + history.refused, history.cancels, history.changes, history.unavailable,
@@ -214,6 +243,8 @@ void report_round(const struct round *round)
     report.violated_rounds += round->violations > 0;
     if (round->violations > 0) {
         write_sentences(round, stdout, "       ", SENTENCES_SHOWN);
+    }
+    if (round->violations > 0 || options.keep) {
         keep_round(round);
     }
 }
@@ -226,11 +257,16 @@ struct row {
     int64_t pause_ms; /* the longest */
 };
 
-static int64_t goal_ms(unsigned flags, bool redlock)
+static int64_t goal_ms(unsigned flags, enum deployment deployment)
 {
-    return (flags & OUTLASTS_TTL) != 0             ? GOAL_TTL_MS
-           : !redlock && (flags & REDIS_DIES) != 0 ? GOAL_REDIS_MS
-                                                   : GOAL_MS;
+    if (deployment == WITH_SEVERAL) {
+        return (flags & FAILED_OVER) != 0                 ? GOAL_FAILED_OVER_MS
+               : (flags & (TAKEN_OVER | REDIS_DIES)) != 0 ? GOAL_TAKEN_OVER_MS
+                                                          : GOAL_MS;
+    }
+    return (flags & OUTLASTS_TTL) != 0                           ? GOAL_TTL_MS
+           : deployment == WITH_LUA && (flags & REDIS_DIES) != 0 ? GOAL_REDIS_MS
+                                                                 : GOAL_MS;
 }
 
 static int by_value(const void *a, const void *b)
@@ -247,7 +283,7 @@ static void add_to_row(struct row *row, const struct result *result)
     row->pause_ms = result->pause_ms > row->pause_ms ? result->pause_ms : row->pause_ms;
     if (result->recovery_ms >= 0) {
         row->times[row->count++] = result->recovery_ms;
-        row->late += result->recovery_ms >= goal_ms(result->flags, result->redlock);
+        row->late += result->recovery_ms >= goal_ms(result->flags, result->deployment);
     }
 }
 
@@ -280,40 +316,39 @@ static void print_row(const char *name, struct row *row, int64_t goal)
     printf("\n");
 }
 
-/* Of one gate's rounds, for some faults are of both. */
-static void print_fault(const struct fault *fault, int64_t *times, bool redlock)
+static void print_fault(const struct fault *fault, int64_t *times, enum deployment deployment)
 {
     struct row row = {.times = times};
     for (size_t i = 0; i < report.count; i++) {
         const struct result *result = &report.results[i];
-        if (result->redlock == redlock && concerns(result, fault)) {
+        if (result->deployment == deployment && concerns(result, fault)) {
             add_to_row(&row, result);
         }
     }
-    print_row(fault->name, &row, goal_ms(fault->flags, redlock));
+    print_row(fault->name, &row, goal_ms(fault->flags, deployment));
 }
 
-static void print_faults(int64_t *times, bool redlock)
+static void print_faults(int64_t *times, enum deployment deployment)
 {
     for (size_t i = 0; i < fault_count; i++) {
-        print_fault(&faults[i], times, redlock);
+        print_fault(&faults[i], times, deployment);
     }
     for (size_t i = 0; i < sweep_count(); i++) {
-        print_fault(sweep_fault(i), times, redlock);
+        print_fault(sweep_fault(i), times, deployment);
     }
 }
 
-/* Those of one gate that have, or have not, one of these flags. */
-static void print_all(const char *name, int64_t *times, bool redlock, unsigned flags, bool have)
+/* Those of one deployment that have, or have not, one of these flags. */
+static void print_all(const char *name, int64_t *times, enum deployment deployment, unsigned flags, bool have)
 {
     struct row row = {.times = times};
     for (size_t i = 0; i < report.count; i++) {
         const struct result *result = &report.results[i];
-        if (result->redlock == redlock && ((result->flags & flags) != 0) == have) {
+        if (result->deployment == deployment && ((result->flags & flags) != 0) == have) {
             add_to_row(&row, result);
         }
     }
-    print_row(name, &row, goal_ms(have ? flags : 0, redlock));
+    print_row(name, &row, goal_ms(have ? flags : 0, deployment));
 }
 
 static void print_meeting(int64_t *times)
@@ -339,19 +374,49 @@ static void print_meeting(int64_t *times)
     }
 }
 
+static void print_times(const char *what, int64_t *times, size_t count)
+{
+    qsort(times, count, sizeof *times, by_value);
+    if (count > 0) {
+        printf("%s: %" PRId64 " ms (median of %zu; 99 of 100: %" PRId64 ", longest %" PRId64 ")\n", what,
+               times[count / 2], count, times[(count * 99 - 1) / 100], times[count - 1]);
+    }
+}
+
+static void print_several(int64_t *times)
+{
+    size_t back = 0, named = 0;
+    for (size_t i = 0; i < report.count; i++) {
+        if (report.results[i].back_ms >= 0) {
+            times[back++] = report.results[i].back_ms;
+        }
+    }
+    print_times("Of two servers the one that was hit sold again after that was over", times, back);
+    for (size_t i = 0; i < report.count; i++) {
+        if (report.results[i].named_ms >= 0) {
+            times[named++] = report.results[i].named_ms;
+        }
+    }
+    print_times("After the Sentinels had named another master sales went on", times, named);
+}
+
 static void print_table(void)
 {
     int64_t *times = calloc(report.count + 1, sizeof *times);
     assert_non_null(times);
     printf("\n%-32s %6s %9s %8s %8s %8s   (recovery in ms; a round with two faults counts for both)\n",
            "fault", "rounds", "violated", "median", "p99", "max");
-    print_faults(times, false);
-    print_all("all, Redis lives", times, false, REDIS_DIES, false);
-    print_all("all, Redis is killed", times, false, REDIS_DIES, true);
-    print_faults(times, true);
-    print_all("all, no lock has to end", times, true, OUTLASTS_TTL, false);
-    print_all("all, a lock has to end by itself", times, true, OUTLASTS_TTL, true);
+    print_faults(times, WITH_LUA);
+    print_all("all, Redis lives", times, WITH_LUA, REDIS_DIES, false);
+    print_all("all, Redis is killed", times, WITH_LUA, REDIS_DIES, true);
+    print_faults(times, WITH_REDLOCK);
+    print_all("all, no lock has to end", times, WITH_REDLOCK, OUTLASTS_TTL, false);
+    print_all("all, a lock has to end by itself", times, WITH_REDLOCK, OUTLASTS_TTL, true);
+    print_faults(times, WITH_SEVERAL);
+    print_all("several servers, no failover", times, WITH_SEVERAL, FAILED_OVER, false);
+    print_all("several servers, a failover", times, WITH_SEVERAL, FAILED_OVER, true);
     print_meeting(times);
+    print_several(times);
     free(times);
 }
 

@@ -4,7 +4,9 @@
  *   calm -> buying -> fault (-> second fault) -> healed -> recovered -> buying a little longer -> finished -> audited
  *
  * Recovery is measured from the moment when the last fault was done, or its cause was taken away (SIGCONT, the
- * lock let go), to the first confirmed sale whose request was sent after that; of two servers, until both have sold. */
+ * lock let go), to the first confirmed sale whose request was sent after that; of two servers, until both have sold. Where
+ * one of several servers alone is concerned, the other one's sales count, from the fault on; and then until that one, too, has
+ * sold again. */
 #include "chaos.h"
 
 #include <inttypes.h>
@@ -19,8 +21,9 @@
 #define BETWEEN_MS_MAX 300 /* two faults of a round */
 #define AFTER_MS_MIN 80
 #define AFTER_MS_MAX 220
-#define PAIR_IN 3   /* one round of so many has two faults */
-#define KILLS_MAX 3 /* more of a server's children, and its backing off would be what is measured */
+#define PAIR_IN 3      /* one round of so many has two faults */
+#define WATCH_US 15000 /* the Sentinels are asked so often who the master is */
+#define KILLS_MAX 3    /* more of a server's children, and its backing off would be what is measured */
 
 void violation(struct round *round, const char *format, ...)
 {
@@ -45,7 +48,8 @@ static bool may_be(const struct fault *fault, const struct round *round)
 {
     bool impossible = fault->inject == fill_disk && !bench.tmpfs;
     bool in_pair = round->fault_count > 0;
-    impossible = impossible || ((fault->flags & TWO_SERVERS) != 0 && round->servers < 2);
+    impossible = impossible || ((fault->flags & TWO_SERVERS) != 0 && round->servers < 2) ||
+                 (is_several(round->mode) && (fault->flags & round->flags & TWO_SERVERS) != 0);
     return !impossible && (fault->modes & 1u << round->mode) != 0 &&
            !(in_pair && (fault->flags & ALONE) != 0) && !(fault->flags & round->flags & REDIS_PROCESS) &&
            !(in_pair && fault == round->faults[0]);
@@ -132,6 +136,9 @@ static void get_ready(struct round *round)
             round->faults[i]->prepare(round);
         }
     }
+    if (bench.mode == MODE_CLUSTER) {
+        cluster_watch();
+    }
     round->row_before = audit_last_row();
     make_products(round);
     round->order_before = audit_last_order();
@@ -163,6 +170,8 @@ static bool heal_what_is_due(struct round *round, bool at_once)
             round->heal_began_us = now_us();
             round->faults[i]->heal(round);
             round->heal_at_us[i] = 0;
+            round->concerned_healed_us =
+                (round->faults[i]->flags & TWO_SERVERS) != 0 ? now_us() : round->concerned_healed_us;
             if ((round->faults[i]->flags & INSTANT) == 0 || round->store_was_held) {
                 round->healed_us = now_us();
             }
@@ -181,22 +190,72 @@ static void buy_and_heal_for(struct round *round, int ms)
     }
 }
 
+static void watch_failover(void)
+{
+    static int64_t last_us;
+    if (bench.mode == MODE_CLUSTER && now_us() - last_us > WATCH_US) {
+        last_us = now_us();
+        cluster_renamed_us();
+    }
+}
+
+/* When all servers but this one have sold; 0: not within the time. */
+static int64_t await_sale(int64_t since_us, unsigned but, int64_t deadline)
+{
+    while (buyers_first_sale(since_us, but) == 0 && now_us() < deadline && !interrupted) {
+        buyers_step(1);
+        watch_failover();
+    }
+    return buyers_first_sale(since_us, but);
+}
+
+/* Is it one of several servers that was hit, and had the other one to go on? */
+static bool one_alone(const struct round *round)
+{
+    return is_several(round->mode) && (round->flags & TWO_SERVERS) != 0 && round->concerned < SERVERS_MAX;
+}
+
+/* The server that was hit sells again. */
+static void come_back(struct round *round)
+{
+    int64_t since_us =
+        round->concerned_healed_us > round->fault_us ? round->concerned_healed_us : round->fault_us;
+    int64_t sold_us = await_sale(since_us, SERVERS_MAX, since_us + (int64_t)RECOVERY_PATIENCE_MS * 1000);
+    if (sold_us != 0) {
+        round->back_ms = (sold_us - since_us) / 1000;
+        round->recovered_us = sold_us > round->recovered_us ? sold_us : round->recovered_us;
+    } else if (!interrupted) {
+        violation(round, "server %u sold nothing within %d ms after it was there again", round->concerned + 1,
+                  RECOVERY_PATIENCE_MS);
+    }
+}
+
+static void note_failover(struct round *round)
+{
+    int64_t named_us = bench.mode == MODE_CLUSTER ? cluster_renamed_us() : 0;
+    if (named_us != 0) {
+        round->named_ms = round->recovered_us > named_us ? (round->recovered_us - named_us) / 1000 : 0;
+    }
+}
+
 static void recover(struct round *round)
 {
     while (!heal_what_is_due(round, false) && !interrupted) {
         buyers_step(1);
+        watch_failover();
     }
     round->calm_us = now_us();
     int64_t since_us = round->healed_us > round->fault_us ? round->healed_us : round->fault_us;
     int64_t deadline = since_us + (int64_t)RECOVERY_PATIENCE_MS * 1000;
-    while (buyers_first_sale(since_us) == 0 && now_us() < deadline && !interrupted) {
-        buyers_step(1);
-    }
-    round->recovered_us = buyers_first_sale(since_us);
+    round->recovered_us = await_sale(since_us, one_alone(round) ? round->concerned : SERVERS_MAX, deadline);
     if (round->recovered_us != 0) {
         round->recovery_ms = (round->recovered_us - since_us) / 1000;
+        note_failover(round);
     } else if (!interrupted) {
         violation(round, "no sale was confirmed within %d ms after the fault", RECOVERY_PATIENCE_MS);
+    }
+    if (round->recovered_us != 0 && one_alone(round)) {
+        come_back(round);
     }
 }
 
@@ -227,6 +286,13 @@ static void body(struct round *round)
     }
     if (bench.mode == MODE_NODES && !nodes_calm(PATIENCE_MS)) {
         fail_msg("the nodes' proxies could not deliver what they held for %d ms", PATIENCE_MS);
+    }
+    if (is_several(bench.mode) && !several_links_calm(PATIENCE_MS)) {
+        fail_msg("the servers' proxies could not deliver what they held for %d ms", PATIENCE_MS);
+    }
+    if (bench.mode == MODE_CLUSTER && (round->flags & FAILED_OVER) == 0 && cluster_has_failed_over()) {
+        round->flags = (round->flags | FORGETS | FAILED_OVER) & ~(unsigned)STRICT;
+        round->unasked_failover = true;
     }
     if (options.self_test) {
         selftest_audit(round);

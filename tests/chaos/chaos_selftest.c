@@ -123,7 +123,7 @@ static void withdrawal_refused_with_stock_left(void)
 
 static void broken_in_a_strict_round(void)
 {
-    history.broken++;
+    history.requests[history.request_count - 1].status = CROWD_BROKEN;
 }
 
 static void rejected(void)
@@ -260,6 +260,11 @@ static void cancelled_and_still_sold(void)
     }
 }
 
+static void misread(void)
+{
+    store->products[PLENTIFUL].stock++;
+}
+
 static void restock_lost(void)
 {
     remove_row(row_of_change());
@@ -297,6 +302,7 @@ static const struct {
     {"a cancel gives back twice", NULL, given_back_twice, "was given back 2 times", NULL},
     {"a cancel gives nothing back", NULL, not_given_back, "was given back 0 times", NULL},
     {"a cancelled order still counts as sold", NULL, cancelled_and_still_sold, "cancelled ones", NULL},
+    {"the store is not what was read", NULL, misread, "the second reader", NULL},
     {"a restock is lost", NULL, restock_lost, "the audit log does not have it", NULL},
     {"a restock is applied twice", NULL, restocked_twice, "it was applied already", NULL},
     {"a restock that nobody asked for", changed_by_nobody, NULL, "nobody asked for that", NULL},
@@ -349,23 +355,30 @@ void selftest_audit(struct round *round)
 {
     size_t bytes = history.wish_count * sizeof *history.wishes;
     struct history told = history;
+    size_t request_bytes = history.request_count * sizeof *history.requests;
     struct wish *wishes = malloc(bytes);
+    struct request *requests = malloc(request_bytes);
     assert_non_null(wishes);
+    assert_non_null(requests);
     memcpy(wishes, history.wishes, bytes);
+    memcpy(requests, history.requests, request_bytes);
     audit_round(round);
     if (round->violations > 0) {
         printf("NOT FALSIFIED, and yet: %s\n", round->sentences[0]);
         free(wishes);
+        free(requests);
         return;
     }
     for (current = 0; current < FALSIFICATIONS && !interrupted; current++) {
         history = told;
         memcpy(history.wishes, wishes, bytes);
+        memcpy(history.requests, requests, request_bytes);
         if (falsifications[current].went == NULL || is_redlock(round->mode)) {
             falsify_and_audit(round);
         }
     }
     free(wishes);
+    free(requests);
 }
 
 bool selftest_passed(const struct round *round)

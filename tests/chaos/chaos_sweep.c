@@ -18,35 +18,27 @@
 #define NAME_BYTES 48
 
 enum trigger { BY_ITSELF, SCRIPTS_FLUSHED, ALL_FLUSHED, ALL_FLUSHED_LATER };
-#define BOTH (LUA_MODES | REDLOCK_MODES)
+#define LUA (LUA_MODES | SEVERAL_MODES)
+#define BOTH (LUA | REDLOCK_MODES)
+#define FILES (LUA_MODES | REDLOCK_MODES | 1u << MODE_SEVERAL)
 static const struct {
     const char *name;
     unsigned modes;
     enum trigger trigger; /* under the Redlock gate BY_ITSELF: there is no epoch that could pass */
 } points[] = {
-    {"gate.sell", REDLOCK_MODES, BY_ITSELF},
-    {"gate.reply", BOTH, BY_ITSELF},
-    {"gate.confirm", BOTH, BY_ITSELF},
-    {"cancel.read", BOTH, ALL_FLUSHED_LATER},
-    {"cancel.done", BOTH, BY_ITSELF},
-    {"change.done", BOTH, BY_ITSELF},
-    {"recorder.read", LUA_MODES, BY_ITSELF},
-    {"store.begun", BOTH, BY_ITSELF},
-    {"store.commit", BOTH, BY_ITSELF},
-    {"store.committed", BOTH, BY_ITSELF},
-    {"recorder.announce", LUA_MODES, BY_ITSELF},
-    {"attach.begin", LUA_MODES, SCRIPTS_FLUSHED},
-    {"attach.epoch", LUA_MODES, SCRIPTS_FLUSHED},
-    {"attach.closed", LUA_MODES, SCRIPTS_FLUSHED},
-    {"attach.drained", LUA_MODES, SCRIPTS_FLUSHED},
-    {"attach.wiped", LUA_MODES, ALL_FLUSHED},
-    {"attach.filled", LUA_MODES, ALL_FLUSHED},
-    {"attach.rebuilt", LUA_MODES, ALL_FLUSHED},
-    {"attach.opened", LUA_MODES, SCRIPTS_FLUSHED},
-    {"attach.announced", LUA_MODES, SCRIPTS_FLUSHED},
-    {"vfs.write", BOTH, BY_ITSELF},
-    {"vfs.full", BOTH, BY_ITSELF},
-    {"vfs.sync", BOTH, BY_ITSELF},
+    {"gate.sell", REDLOCK_MODES, BY_ITSELF},  {"gate.reply", BOTH, BY_ITSELF},
+    {"gate.confirm", BOTH, BY_ITSELF},        {"cancel.read", BOTH, ALL_FLUSHED_LATER},
+    {"cancel.done", BOTH, BY_ITSELF},         {"change.done", BOTH, BY_ITSELF},
+    {"recorder.read", LUA, BY_ITSELF},        {"store.begun", BOTH, BY_ITSELF},
+    {"store.commit", BOTH, BY_ITSELF},        {"store.committed", BOTH, BY_ITSELF},
+    {"recorder.announce", LUA, BY_ITSELF},    {"leading.ignore", LUA, BY_ITSELF},
+    {"attach.beside", LUA, SCRIPTS_FLUSHED},  {"attach.begin", LUA, SCRIPTS_FLUSHED},
+    {"attach.epoch", LUA, SCRIPTS_FLUSHED},   {"attach.closed", LUA, SCRIPTS_FLUSHED},
+    {"attach.drained", LUA, SCRIPTS_FLUSHED}, {"attach.wiped", LUA, ALL_FLUSHED},
+    {"attach.filled", LUA, ALL_FLUSHED},      {"attach.rebuilt", LUA, ALL_FLUSHED},
+    {"attach.opened", LUA, SCRIPTS_FLUSHED},  {"attach.announced", LUA, SCRIPTS_FLUSHED},
+    {"vfs.write", FILES, BY_ITSELF},          {"vfs.full", FILES, BY_ITSELF},
+    {"vfs.sync", FILES, BY_ITSELF},
 };
 static const char *const actions[] = {"kill", "stop", "pause", "error"};
 #define POINTS (sizeof points / sizeof points[0])
@@ -127,14 +119,16 @@ static void heal_point(struct round *round)
 {
     pid_t pids[SERVER_CHILDREN_MAX];
     wait_until_passed();
-    size_t count = server_fixture_children(&bench.server, pids, SERVER_CHILDREN_MAX);
     if (failpoints_fired(page) == 0) {
         printf("       %s: nobody passed there\n", round->names);
         not_passed++;
     }
     failpoints_disarm(page);
-    for (size_t i = 0; i < count; i++) {
-        kill(pids[i], SIGCONT);
+    for (unsigned server = 0; server < bench.server_count; server++) {
+        size_t count = server_fixture_children(bench_server(server), pids, SERVER_CHILDREN_MAX);
+        for (size_t i = 0; i < count; i++) {
+            kill(pids[i], SIGCONT);
+        }
     }
 }
 

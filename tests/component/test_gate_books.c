@@ -719,6 +719,42 @@ static void test_a_flushed_redis_sells_nothing(void **state)
     assert_false(ours);
 }
 
+/* Demoted and promoted it keeps its data, its clients and its scripts: it is another reign all the same. */
+static void test_another_reign_sells_nothing(void **state)
+{
+    struct gate_head before_it, after_it;
+    bool ours;
+    int64_t stock;
+    (void)state;
+    open_product(1, 5, 0);
+    assert_true(gate_read_head(redis, &before_it));
+    assert_false(before_it.is_replica);
+    assert_string_equal(before_it.opened_on, before_it.master);
+    char *before = dump_all();
+    redis_do(redis, "REPLICAOF 127.0.0.1 1"); /* nobody is there */
+    expect_error("READONLY");
+    assert_true(is_ours(redis, EPOCH, &ours));
+    assert_false(ours);
+    redis_do(redis, "REPLICAOF NO ONE");
+    expect_error("STALE");
+    assert_int_equal(change_stock(STOCK_RESTOCK, 1, 5, &stock), CHANGE_FAILED); /* after its patience */
+    expect_unchanged(before);
+    assert_true(is_ours(redis, EPOCH, &ours));
+    assert_false(ours);
+    assert_true(gate_read_head(redis, &after_it));
+    assert_string_equal(after_it.opened_on, before_it.master);
+    assert_string_not_equal(after_it.master, before_it.master);
+
+    assert_true(gate_close(redis));
+    assert_false(gate_open_on(redis, EPOCH + 1, before_it.master)); /* what was compared was another's */
+    assert_non_null(strstr(redis_failure(), "another master reigns"));
+    assert_true(gate_open_on(redis, EPOCH + 1, after_it.master));
+    assert_true(is_ours(redis, EPOCH + 1, &ours));
+    assert_true(ours);
+    read_sha();
+    expect_outcome(sell_one(1, 1, 1), 1, PRICE, 4);
+}
+
 static void test_a_restarted_redis_sells_nothing(void **state)
 {
     struct redis_fixture other;
@@ -1211,6 +1247,7 @@ int main(void)
         TEST(test_an_older_epoch_sells_nothing),
         TEST(test_a_forgetful_redis_sells_nothing),
         TEST(test_a_flushed_redis_sells_nothing),
+        TEST(test_another_reign_sells_nothing),
         TEST(test_a_restarted_redis_sells_nothing),
         TEST(test_out_of_memory_changes_nothing),
         TEST(test_the_lease_is_had_without_memory),

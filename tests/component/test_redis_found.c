@@ -112,6 +112,11 @@ static void test_a_master_by_its_sentinels(void **state)
     const char *sha = tcp_redis_do(first, "SCRIPT LOAD return{1}");
     assert_int_equal(before->tcp.port, first);
     assert_false(redis_was_replaced(&address, before, 500));
+    struct redis_address by_name = {.host = "localhost", .port = first};
+    redisContext *named = redis_connect_blocking(&by_name, TIMEOUT_MS, error, sizeof error);
+    assert_non_null(named);
+    assert_false(redis_was_replaced(&address, named, 500)); /* the same, by another name */
+    redisFree(named);
     sentinel_fixture_fail_over(&sentinels);
     int second = sentinel_fixture_master(&sentinels);
     assert_int_not_equal(first, second);

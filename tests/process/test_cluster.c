@@ -8,17 +8,20 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BUYERS 24
+#define OTHER_SHOP "second"
 
-static struct sale_fixture sale;
+static struct sale_fixture sale, other;
 static struct cluster_fixture cluster;
 
 static int end(void **state)
 {
     (void)state;
     sale_fixture_end(&sale);
+    sale_fixture_end(&other);
     cluster_fixture_end(&cluster);
     return 0;
 }
@@ -84,12 +87,38 @@ static void test_the_slot_moves(void **state)
     sale_fixture_end_sale(&sale, 0);
 }
 
+/* Two shops, each with a server and a store of its own, on nodes of their own. One loses its master; the other hears nothing of it. */
+static void test_two_shops(void **state)
+{
+    (void)state;
+    begin_sale();
+    sale_fixture_begin(&other, 1, BUYERS, cluster.url, LIST("DOORBUSTER_SHOP=" OTHER_SHOP));
+    sale_fixture_add_product(&other, 1000000, 0);
+    sale_fixture_start_buying(&other);
+    sale_fixture_expect_going_on(&other, now_us(), "the other shop");
+    int slot = atoi(tcp_redis_do(cluster.nodes[0].port, "CLUSTER KEYSLOT {" OTHER_SHOP "}:head"));
+    unsigned node = (unsigned)slot * 3 / 16384;
+    assert_int_not_equal(node, cluster.owner);
+    assert_string_equal(tcp_redis_do(cluster.nodes[node].port, "EXISTS {" OTHER_SHOP "}:head"), "1");
+
+    cluster_fixture_fail_over(&cluster);
+    expect_going_on("the first shop's failover");
+    sale_fixture_stop_buying(&other);
+    assert_int_equal(other.ledger.broken + other.ledger.unavailable, 0);
+    assert_int_equal(server_fixture_metric(&other.server, "redis_links_lost"), 0);
+    tool_expect(&other.server, "verify", LIST("--redis", cluster.url, "--shop", OTHER_SHOP), 0, "");
+    ledger_check_store(&other.ledger, other.server.store_url);
+    sale_fixture_end_sale(&sale, 0);
+    server_fixture_stop(&other.server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_the_slots_master_is_replaced, end),
         cmocka_unit_test_teardown(test_the_slots_master_dies, end),
         cmocka_unit_test_teardown(test_the_slot_moves, end),
+        cmocka_unit_test_teardown(test_two_shops, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

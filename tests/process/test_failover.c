@@ -1,7 +1,8 @@
 /* A sale goes on when Redis fails over: with Sentinels, with writes that are lost on the way, and when a master comes back that has forgotten what it
- * sold but not the scripts. Real server, real Redis and Sentinels; judged by the store. */
+ * sold but not the scripts. A server that is started meanwhile, or while PostgreSQL is away, waits. Real server, real Redis and Sentinels; judged by the store. */
 #include "testing.h"
 
+#include "postgres_fixture.h"
 #include "sale_fixture.h"
 #include "sentinel_fixture.h"
 #include "tool.h"
@@ -10,15 +11,19 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define BUYERS 24
 #define RECORDER "doorbuster: recorder"
+#define AWAY_MS 700
 #define LEAVE_MS 6000 /* an old master that still answers: the news from it must be missed first */
 
 static struct sale_fixture sale;
 static struct sentinel_fixture sentinels;
 static struct tcp_redis lone[2];
 static char lone_folder[FOLDER_BYTES];
+static struct postgres_fixture postgres;
+static int64_t back_at_us;
 
 static int end(void **state)
 {
@@ -27,6 +32,8 @@ static int end(void **state)
     sentinel_fixture_end(&sentinels);
     tcp_redis_kill(&lone[0]);
     tcp_redis_kill(&lone[1]);
+    wait_with(NULL);
+    postgres_fixture_end(&postgres);
     if (lone_folder[0] != '\0') {
         folder_remove(lone_folder);
         lone_folder[0] = '\0';
@@ -177,6 +184,50 @@ static void test_a_reign_that_forgot_sells_nothing(void **state)
     sale_fixture_end_sale(&sale, 0);
 }
 
+/* It would stay down: systemd does not start again what was refused. */
+static void test_a_server_that_is_started_during_a_failover_waits(void **state)
+{
+    (void)state;
+    sentinel_fixture_start(&sentinels);
+    int old = sentinel_fixture_master(&sentinels);
+    tcp_redis_kill(sentinel_fixture_redis_at(&sentinels, old));
+    sale_fixture_begin(&sale, 1, BUYERS, sentinels.url, NULL);
+    assert_true(server_fixture_logged(&sale.server, "waiting for up to"));
+    sale_fixture_add_product(&sale, 1000000, 0);
+    sale_fixture_start_buying(&sale);
+    sale_fixture_expect_going_on(&sale, now_us(), "the start");
+    sale_fixture_end_sale(&sale, 0);
+}
+
+static void come_back(void)
+{
+    struct timespec moment = {.tv_nsec = 2000000};
+    if (now_us() < back_at_us) {
+        nanosleep(&moment, NULL);
+        return;
+    }
+    wait_with(NULL);
+    postgres_fixture_restart(&postgres);
+}
+
+static void test_a_server_that_is_started_while_postgresql_is_away_waits(void **state)
+{
+    (void)state;
+    char url[POSTGRES_URL_BYTES];
+    struct server_fixture server;
+    postgres_fixture_start(&postgres, false);
+    postgres_fixture_new_database(&postgres, url);
+    postgres_fixture_kill(&postgres);
+    server_fixture_begin(&server);
+    back_at_us = deadline_in(AWAY_MS);
+    wait_with(come_back);
+    server_fixture_start(&server, 1, LIST("--store", url), NULL);
+    assert_true(server_fixture_logged(&server, "waiting for up to"));
+    assert_true(server_fixture_add_product(&server, 10, 0) > 0);
+    server_fixture_stop(&server);
+    server_fixture_end(&server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -185,6 +236,8 @@ int main(void)
         cmocka_unit_test_teardown(test_there_and_back_again, end),
         cmocka_unit_test_teardown(test_an_old_master_that_still_answers_is_left, end),
         cmocka_unit_test_teardown(test_a_reign_that_forgot_sells_nothing, end),
+        cmocka_unit_test_teardown(test_a_server_that_is_started_during_a_failover_waits, end),
+        cmocka_unit_test_teardown(test_a_server_that_is_started_while_postgresql_is_away_waits, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

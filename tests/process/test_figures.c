@@ -96,7 +96,7 @@ static void test_they_show_what_was_sold(void **state)
                   {"orders.0.id", "3"}, {"orders.0.state", "\"confirmed\""},
                   {"orders.0.lines.0.quantity", "1"}, {"orders_total", "3"}, {"totals.confirmed", "3"},
                   {"totals.sold_out", "1"}, {"books.equal", "true"}, {"recorder.up", "true"},
-                  {"recorder.lag_entries", "0"});
+                  {"recorder.active", "true"}, {"recorder.lag_entries", "0"});
     cJSON *json = figures();
     assert_true(cJSON_IsString(member(json, "books.compared_at")));
     assert_true(cJSON_IsNumber(member(json, "latency_ms.p99")));

@@ -105,6 +105,7 @@ static void test_the_board(void **state)
     expect("products_differing", "", 0);
     expect("orders", "", 3);
     expect("recorder_lag_entries", "", 0);
+    expect("recorder_active", "", 1);
     expect("process_up", "process=\"worker 0\"", 1);
     expect("process_up", is_redlock() ? "process=\"keeper\"" : "process=\"recorder\"", 1);
     assert_true(sample("epoch", "") >= 1);

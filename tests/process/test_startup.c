@@ -279,6 +279,19 @@ static void test_store_urls(void **state)
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
         expect_refusal(ARGUMENTS(LISTEN, "--data", data, "--store", urls[i]), NULL, WORDS("sqlite:PATH"));
     }
+    expect_refusal(
+        ARGUMENTS(LISTEN, "--data", data, "--store", "postgresql://u:opensesame@h/d?nonsense=opensesame"),
+        NULL, WORDS("postgresql://USER@HOST"));
+    expect_refusal(ARGUMENTS(LISTEN, "--data", data),
+                   ENVIRONMENT("DATABASE_URL=postgresql:///shop?host=/no/such/folder"),
+                   WORDS("shop on /no/such/folder", "PostgreSQL must run there"));
+    struct run_result result =
+        program_run(ARGUMENTS(LISTEN, "--data", data, "--store",
+                              "postgresql://u:opensesame@127.0.0.1:1/d?connect_timeout=2"),
+                    NULL, REFUSAL_MS);
+    assert_int_equal(result.exit_code, 2);
+    assert_null(strstr(result.err, "opensesame"));
+    run_result_free(&result);
     snprintf(variable, sizeof variable, "DATABASE_URL=sqlite:%s/no/such.db", folder);
     expect_refusal(ARGUMENTS(LISTEN, "--data", data), ENVIRONMENT(variable),
                    WORDS("no/such.db", "No such file", "must exist"));

@@ -5,6 +5,7 @@
 #include "testing.h"
 
 #include <glob.h>
+#include <grp.h>
 #include <libpq-fe.h>
 #include <netinet/in.h>
 #include <pwd.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -55,7 +57,7 @@ static void find_program(const char *name, char out[PROGRAM_BYTES])
 static size_t put_user(const char *argv[ARGUMENTS_MAX])
 {
     static const char *const as_user[] = {"/usr/bin/setpriv", "--reuid=" USER, "--regid=" USER,
-                                          "--init-groups",    "--pdeathsig",   "QUIT"};
+                                          "--init-groups"};
     size_t count = geteuid() == 0 ? sizeof as_user / sizeof as_user[0] : 0;
     memcpy(argv, as_user, count * sizeof argv[0]);
     return count;
@@ -83,10 +85,30 @@ static void make_cluster(const struct postgres_fixture *fixture)
     run_result_free(&made);
 }
 
+/* By hand, for a change of user takes the signal away that it gets when we die. */
+static pid_t start_as_user(const char *const *argv, int log_fd)
+{
+    const struct passwd *user = geteuid() == 0 ? getpwnam(USER) : NULL;
+    fflush(NULL);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid > 0) {
+        return pid;
+    }
+    bool is_user = user == NULL || (initgroups(USER, user->pw_gid) == 0 && setgid(user->pw_gid) == 0 &&
+                                    setuid(user->pw_uid) == 0);
+    prctl(PR_SET_PDEATHSIG, SIGQUIT);
+    signal(SIGINT, SIG_DFL);
+    if (!is_user || dup2(log_fd, STDOUT_FILENO) < 0 || dup2(log_fd, STDERR_FILENO) < 0) {
+        _exit(126);
+    }
+    execv(argv[0], (char *const *)argv);
+    _exit(127);
+}
+
 static void launch(struct postgres_fixture *fixture)
 {
     char server[PROGRAM_BYTES], data[FOLDER_BYTES + 8], sockets[FOLDER_BYTES + 40], listen[64], port[16];
-    const char *argv[ARGUMENTS_MAX];
     find_program("postgres", server);
     snprintf(data, sizeof data, "%s/data", fixture->folder);
     snprintf(sockets, sizeof sockets, "unix_socket_directories=%s", fixture->folder);
@@ -108,12 +130,10 @@ static void launch(struct postgres_fixture *fixture)
                                 "-c",
                                 "log_min_messages=fatal",
                                 NULL};
-    size_t count = put_user(argv);
-    memcpy(argv + count, rest, sizeof rest);
     FILE *log =
         tmpfile(); /* what it says belongs to nobody; when it does not start the reason is in the failing connection */
     assert_non_null(log);
-    fixture->pid = program_start(argv, NULL, fileno(log), fileno(log));
+    fixture->pid = start_as_user(rest, fileno(log));
     fclose(log);
 }
 
@@ -178,11 +198,13 @@ void postgres_fixture_stop(struct postgres_fixture *fixture)
     fixture->pid = 0;
 }
 
-/* The postmaster first: it can make no more of them then. */
-static void signal_all(const struct postgres_fixture *fixture, int signal)
+/* The postmaster stops first, so that it makes no more of them; its children are listed only as long as it is there. */
+static size_t stop_all(const struct postgres_fixture *fixture, pid_t pids[CHILDREN_MAX])
 {
-    char path[64], line[2048] = "";
-    kill(fixture->pid, signal);
+    char path[64], line[4096] = "";
+    size_t count = 0;
+    kill(fixture->pid, SIGSTOP);
+    pids[count++] = fixture->pid;
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)fixture->pid, (int)fixture->pid);
     FILE *file = fopen(path, "r");
     assert_non_null(file);
@@ -191,29 +213,60 @@ static void signal_all(const struct postgres_fixture *fixture, int signal)
     }
     fclose(file);
     char *at = line, *end;
-    for (long pid = strtol(at, &end, 10); end != at; pid = strtol(at, &end, 10)) {
-        kill((pid_t)pid, signal);
+    for (long pid = strtol(at, &end, 10); end != at && count < CHILDREN_MAX; pid = strtol(at, &end, 10)) {
+        pids[count++] = (pid_t)pid;
         at = end;
     }
+    for (size_t i = 1; i < count; i++) {
+        kill(pids[i], SIGSTOP);
+    }
+    return count;
+}
+
+static bool is_alive(pid_t pid)
+{
+    char path[32], line[256] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    bool known = file != NULL && fgets(line, sizeof line, file) != NULL;
+    if (file != NULL) {
+        fclose(file);
+    }
+    const char *name_end = strrchr(line, ')');
+    return known && name_end != NULL && name_end[2] != 'Z'; /* whoever is its parent now may take his time */
 }
 
 void postgres_fixture_kill(struct postgres_fixture *fixture)
 {
+    pid_t pids[CHILDREN_MAX];
     let_go();
-    signal_all(fixture, SIGSTOP); /* so that none is missed */
-    signal_all(fixture, SIGKILL);
+    size_t count = stop_all(fixture, pids);
+    for (size_t i = 0; i < count; i++) {
+        kill(pids[i], SIGKILL);
+    }
     waitpid(fixture->pid, NULL, 0);
+    int64_t deadline = deadline_in(START_TIMEOUT_MS);
+    for (size_t i = 1; i < count; i++) { /* one that is left keeps the next from starting */
+        while (is_alive(pids[i])) {
+            assert_true(wait_a_moment(deadline));
+        }
+    }
     fixture->pid = 0;
 }
 
 void postgres_fixture_freeze(const struct postgres_fixture *fixture)
 {
-    signal_all(fixture, SIGSTOP);
+    pid_t pids[CHILDREN_MAX];
+    stop_all(fixture, pids);
 }
 
 void postgres_fixture_thaw(const struct postgres_fixture *fixture)
 {
-    signal_all(fixture, SIGCONT);
+    pid_t pids[CHILDREN_MAX];
+    size_t count = stop_all(fixture, pids);
+    for (size_t i = count; i-- > 0;) {
+        kill(pids[i], SIGCONT);
+    }
 }
 
 void postgres_fixture_end(struct postgres_fixture *fixture)

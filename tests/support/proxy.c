@@ -3,12 +3,19 @@
  *
  * A link, client - proxy - Redis:   OPEN --client gone--> LATE (what was held is still delivered) --> closed
  *                                     |--a call whose answer is to be lost--> DOOMED --answer--> closed
- *                                     |--a call after which all is silent---> MUTE --client gone--> closed */
+ *                                     |--a call after which all is silent---> MUTE --client gone--> closed
+ *
+ * A link that has swallowed something is no whole stream any more: it stays as it is until the swallowing is over, and is
+ * closed then. Whoever leaves meanwhile leaves unheard. */
 #include "proxy.h"
 
 #include "testing.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,14 +54,16 @@ struct link {
     enum link_state state;
     int fds[SIDES];
     struct chunk *first[SIDES], **last[SIDES]; /* on the way to that side */
+    bool swallowed[SIDES];                     /* something that was on the way there */
 };
 
 static struct {
     int epoll_fd, control_fd, listen_fd;
-    const char *redis_path, *call; /* call: the text that makes a call */
+    const char *behind, *call; /* call: the text that makes a call */
+    const char *const *replaced;
     int delay_ms, lose_count, late_count, late_ms, mute_count, twice_count, twice_ms;
-    bool mute_calls; /* what is muted does not reach Redis either */
-    bool silent, away;
+    bool mute_calls;                   /* what is muted does not reach Redis either */
+    bool silent, away, swallow[SIDES]; /* swallow: what is on the way to that side */
     struct link links[LINKS_MAX];
 } child;
 
@@ -87,16 +96,44 @@ static void close_link(struct link *link)
     link->state = LINK_FREE;
 }
 
-static int connect_to_redis(void)
+/* --- addresses ----------------------------------------------------------------------------------------- */
+union where {
+    struct sockaddr any;
+    struct sockaddr_un path;
+    struct sockaddr_in port;
+};
+
+static socklen_t where_is(const char *address, union where *out)
 {
-    struct sockaddr_un where = {.sun_family = AF_UNIX};
-    snprintf(where.sun_path, sizeof where.sun_path, "%s", child.redis_path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&where, sizeof where) != 0) {
-        close(fd);
-        fd = -1;
+    const char *colon = address[0] != '/' ? strrchr(address, ':') : NULL;
+    memset(out, 0, sizeof *out);
+    if (colon == NULL) {
+        out->path.sun_family = AF_UNIX;
+        snprintf(out->path.sun_path, sizeof out->path.sun_path, "%s", address);
+        return sizeof out->path;
     }
-    return fd;
+    out->port.sin_family = AF_INET;
+    out->port.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    out->port.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
+    return sizeof out->port;
+}
+
+/* On a machine's own addresses a connection is there at once, or not at all. */
+static int connect_behind(void)
+{
+    union where where;
+    int on = 1;
+    socklen_t bytes = where_is(child.behind, &where);
+    int fd = socket(where.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, &where.any, bytes) == 0) {
+        fcntl(fd, F_SETFL, O_NONBLOCK);
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* of a Unix socket it does not matter */
+        return fd;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return -1;
 }
 
 /* A link of this client's (-1: of nobody's) to Redis, or NULL. */
@@ -106,7 +143,7 @@ static struct link *open_link(int client_fd, enum link_state state)
     while (i < LINKS_MAX && child.links[i].state != LINK_FREE) {
         i++;
     }
-    int redis_fd = i < LINKS_MAX ? connect_to_redis() : -1;
+    int redis_fd = i < LINKS_MAX ? connect_behind() : -1;
     if (redis_fd < 0) {
         return NULL;
     }
@@ -123,7 +160,8 @@ static struct link *open_link(int client_fd, enum link_state state)
 
 static void accept_client(void)
 {
-    int fd = accept4(child.listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int on = 1, fd = accept4(child.listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (fd >= 0 && (child.away || open_link(fd, LINK_OPEN) == NULL)) {
         close(fd);
     }
@@ -131,6 +169,10 @@ static void accept_client(void)
 
 static void put(struct link *link, enum side to, const char *data, size_t bytes, int delay_ms)
 {
+    if (child.swallow[to] || link->swallowed[to] || link->fds[to] < 0) {
+        link->swallowed[to] = true;
+        return;
+    }
     struct chunk *chunk = malloc(sizeof *chunk + bytes);
     if (chunk == NULL) {
         _exit(3);
@@ -186,13 +228,38 @@ static void from_client(struct link *link, const char *data, size_t bytes)
     put(link, REDIS, data, bytes, child.delay_ms);
 }
 
-static void from_redis(struct link *link, const char *data, size_t bytes)
+static void replace(char *data, size_t bytes)
 {
+    for (size_t i = 0; child.replaced != NULL && child.replaced[i] != NULL; i += 2) {
+        size_t length = strlen(child.replaced[i]);
+        char *end = data + bytes;
+        for (char *at = data; (at = memmem(at, (size_t)(end - at), child.replaced[i], length)) != NULL;
+             at += length) {
+            memcpy(at, child.replaced[i + 1], length);
+        }
+    }
+}
+
+static void from_redis(struct link *link, char *data, size_t bytes)
+{
+    replace(data, bytes);
     if (link->state == LINK_OPEN && child.silent) {
         link->state = LINK_MUTE;
     } else if (link->state == LINK_OPEN) {
         put(link, CLIENT, data, bytes, child.delay_ms);
     } else if (link->state != LINK_MUTE && link->first[REDIS] == NULL) { /* the answer that nobody gets */
+        close_link(link);
+    }
+}
+
+/* One side has gone, and the other hears of it, unless that is swallowed. */
+static void hang_up(struct link *link, enum side from)
+{
+    enum side to = from == CLIENT ? REDIS : CLIENT;
+    if ((child.swallow[to] || link->swallowed[to]) && link->fds[to] >= 0) {
+        link->swallowed[to] = true;
+        close_side(link, from);
+    } else {
         close_link(link);
     }
 }
@@ -205,7 +272,7 @@ static void receive(struct link *link, enum side from)
         return;
     }
     if (bytes <= 0) {
-        close_link(link);
+        hang_up(link, from);
     } else if (from == CLIENT) {
         from_client(link, data, (size_t)bytes);
     } else {
@@ -281,6 +348,16 @@ static void be_silent(bool silent)
     child.silent = silent;
 }
 
+static void swallow(enum side to, bool begin)
+{
+    for (size_t i = 0; child.swallow[to] && !begin && i < LINKS_MAX; i++) {
+        if (child.links[i].state != LINK_FREE && child.links[i].swallowed[to]) {
+            close_link(&child.links[i]);
+        }
+    }
+    child.swallow[to] = begin;
+}
+
 static void obey(void)
 {
     struct order_to_proxy order;
@@ -305,6 +382,10 @@ static void obey(void)
         be_silent(order.count > 0);
     } else if (order.action == PROXY_AWAY) {
         child.away = order.count > 0;
+    } else if (order.action == PROXY_CALLS_SWALLOWED) {
+        swallow(REDIS, order.count > 0);
+    } else if (order.action == PROXY_ANSWERS_SWALLOWED) {
+        swallow(CLIENT, order.count > 0);
     }
     if (order.action == PROXY_CUT || (order.action == PROXY_AWAY && child.away)) {
         close_links(LINK_OPEN, true);
@@ -313,6 +394,8 @@ static void obey(void)
         child.delay_ms = child.lose_count = child.late_count = child.mute_count = child.twice_count = 0;
         child.away = false;
         be_silent(false);
+        swallow(CLIENT, false);
+        swallow(REDIS, false);
     }
     char busy = holds_something();
     if (send(child.control_fd, &busy, 1, MSG_NOSIGNAL) != 1) {
@@ -343,26 +426,36 @@ static void run_child(void)
     }
 }
 
-static int listen_on(const char *path)
+static int listen_on(const char *address)
 {
-    struct sockaddr_un where = {.sun_family = AF_UNIX};
-    snprintf(where.sun_path, sizeof where.sun_path, "%s", path);
-    unlink(path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    union where where;
+    int on = 1;
+    socklen_t bytes = where_is(address, &where);
+    if (where.any.sa_family == AF_UNIX) {
+        unlink(address);
+    }
+    int fd = socket(where.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&where, sizeof where), 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    assert_int_equal(bind(fd, &where.any, bytes), 0);
     assert_int_equal(listen(fd, LINKS_MAX), 0);
     return fd;
 }
 
 void proxy_start(struct proxy *proxy, const char *listen_path, const char *redis_path)
 {
-    proxy_start_for(proxy, listen_path, redis_path, "EVALSHA");
+    proxy_start_for(proxy, listen_path, redis_path, NULL);
 }
 
 void proxy_start_for(struct proxy *proxy, const char *listen_path, const char *redis_path, const char *call)
 {
-    int pair[2], listen_fd = listen_on(listen_path);
+    struct proxy_plan plan = {.listen = listen_path, .behind = redis_path, .call = call};
+    proxy_start_as(proxy, &plan);
+}
+
+void proxy_start_as(struct proxy *proxy, const struct proxy_plan *plan)
+{
+    int pair[2], listen_fd = listen_on(plan->listen);
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     fflush(NULL);
     proxy->pid = fork();
@@ -377,8 +470,9 @@ void proxy_start_for(struct proxy *proxy, const char *listen_path, const char *r
         }
         child.control_fd = pair[1];
         child.listen_fd = listen_fd;
-        child.redis_path = redis_path;
-        child.call = call;
+        child.behind = plan->behind;
+        child.call = plan->call != NULL ? plan->call : "EVALSHA";
+        child.replaced = plan->replaced;
         run_child();
     }
     close(pair[1]);

@@ -1,6 +1,8 @@
-/* A proxy between the server and Redis, on Unix sockets, that does on demand what networks do: cut a
+/* A proxy between the server and Redis, or PostgreSQL, that does on demand what networks do: cut a
  * connection, delay what is on it, lose the answer to a request that arrived, deliver a request long after its
- * sender has gone.
+ * sender has gone, pass nothing one way.
+ *
+ * An address is the path of a Unix socket, or "127.0.0.1:PORT".
  *
  * A forked child with an epoll loop; told what to do over a socket pair; ends with the test process. */
 #ifndef DOORBUSTER_TEST_PROXY_H
@@ -22,7 +24,11 @@ enum proxy_action {
     PROXY_TWICE, /* the next `count` calls of a script reach Redis again `ms` later, on a connection of their own */
     PROXY_SILENT, /* all connections stay, old and new, and nothing passes, until PROXY_SILENT with count 0 */
     PROXY_AWAY,   /* closes every connection, and each new one, until PROXY_AWAY with count 0 */
-    PROXY_CALM,   /* all of the above is over */
+    PROXY_CALLS_SWALLOWED, /* one way: what clients send, their going away too, reaches nobody, on connections old and
+                              new; what is sent to them passes. Until the same with count 0, when those are closed that
+                              lost something */
+    PROXY_ANSWERS_SWALLOWED, /* the other way */
+    PROXY_CALM,              /* all of the above is over */
 };
 
 struct proxy {
@@ -34,6 +40,16 @@ void proxy_start(struct proxy *proxy, const char *listen_path, const char *redis
 /* The same, but what counts as a call is whatever has this text in it; it must live as long as the proxy. */
 void proxy_start_for(struct proxy *proxy, const char *listen_path, const char *redis_path, const char *call);
 void proxy_do(const struct proxy *proxy, enum proxy_action action, int ms, int count);
+/* All that there is to choose. */
+struct proxy_plan {
+    const char *listen, *behind; /* addresses */
+    const char *call;            /* NULL: "EVALSHA" */
+    /* What those behind it say is passed on with each first text replaced by the second, which is as long: so whoever
+     * asks a Sentinel through it is told of other proxies. Ends with NULL; NULL: nothing. */
+    const char *const *replaced;
+};
+/* The plan must live as long as the proxy. */
+void proxy_start_as(struct proxy *proxy, const struct proxy_plan *plan);
 /* Nothing more is to fail; waits until what is held was delivered. False: not within the time. */
 bool proxy_calm(const struct proxy *proxy, int timeout_ms);
 void proxy_end(struct proxy *proxy);

@@ -1,6 +1,7 @@
 /* See run.h. The test process's main thread; children are ended by their recorded pid only. */
 #include "run.h"
 
+#include "store_fixture.h"
 #include "testing.h"
 
 #include <signal.h>
@@ -13,7 +14,7 @@
 
 #define VARIABLES_MAX 32
 #define PROGRAMS_MAX 8
-#define KEPT_MAX 8 /* variables of our own environment */
+#define KEPT_MAX 9 /* variables of our own environment */
 #define KEPT_BYTES 600
 
 const char *program_path(const char *name)
@@ -41,12 +42,17 @@ static bool names(const char *variable, const char *other)
 
 static void fill_environment(const char *const *given, const char **out, char texts[KEPT_MAX][KEPT_BYTES])
 {
-    static const char *const kept[] = {"PATH",   "ASAN_OPTIONS",    "UBSAN_OPTIONS",        "TSAN_OPTIONS",
-                                       "TMPDIR", "DOORBUSTER_GATE", "LOCK_TIMEOUT_SECONDS", "REDIS_NODES"};
+    static const char *const kept[] = {
+        "PATH",        "ASAN_OPTIONS",    "UBSAN_OPTIONS",        "TSAN_OPTIONS",
+        "TMPDIR",      "DOORBUSTER_GATE", "LOCK_TIMEOUT_SECONDS", "REDIS_NODES",
+        "DATABASE_URL"};
     size_t used = 0;
     _Static_assert(sizeof kept / sizeof kept[0] <= KEPT_MAX, "room for each");
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
         const char *value = getenv(kept[i]);
+        if (strcmp(kept[i], "DATABASE_URL") == 0 && !store_fixture_is_postgres()) {
+            continue; /* not the fixture's */
+        }
         if (value != NULL) {
             assert_in_range(snprintf(texts[i], KEPT_BYTES, "%s=%s", kept[i], value), 1, KEPT_BYTES - 1);
             out[used++] = texts[i];

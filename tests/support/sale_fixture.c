@@ -100,6 +100,9 @@ void sale_fixture_ask(struct sale_fixture *sale, size_t buyer, int64_t product, 
     asking->product = product;
     asking->quantity = quantity;
     asking->waits = true;
+    if (asking->port != 0) {
+        crowd_move(sale->crowd, buyer, asking->port);
+    }
     crowd_buy(sale->crowd, buyer, asking->token, product, quantity);
 }
 

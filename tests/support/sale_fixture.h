@@ -20,6 +20,7 @@
 struct sale_buyer {
     char token[JWT_TOKEN_BYTES_MAX];
     int64_t product, quantity; /* asked for last */
+    uint16_t port;             /* of the server that is asked, from the next connection on; 0: as it is */
     bool waits;                /* for the answer */
     int status;                /* of the last answer; CROWD_BROKEN: none came */
     int64_t answered_us;       /* from the request to it */

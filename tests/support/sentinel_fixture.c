@@ -111,7 +111,7 @@ void sentinel_fixture_start(struct sentinel_fixture *fixture)
     }
     /* A replica that was promoted is made a replica again by whoever has not heard of it for four of these. */
     for (size_t i = 0; i < SENTINELS; i++) {
-        freeReplyObject(ask(fixture, i, "SENTINEL DEBUG PUBLISH-PERIOD 400"));
+        freeReplyObject(ask(fixture, i, "SENTINEL DEBUG PUBLISH-PERIOD 1000"));
     }
 }
 

@@ -4,6 +4,7 @@
 
 #include "http_client.h"
 #include "run.h"
+#include "store_fixture.h"
 #include "testing.h"
 
 #include "doorbuster/gate_place.h"
@@ -37,7 +38,10 @@ void server_fixture_begin(struct server_fixture *fixture)
     folder_make(fixture->folder);
     snprintf(fixture->data, sizeof fixture->data, "%s/data", fixture->folder);
     snprintf(fixture->log_path, sizeof fixture->log_path, "%s/log", fixture->folder);
-    snprintf(fixture->store_url, sizeof fixture->store_url, "sqlite:%s/doorbuster.db", fixture->data);
+    store_fixture_new(fixture->data, "doorbuster.db", fixture->store_url, sizeof fixture->store_url);
+    if (store_fixture_is_postgres()) { /* the tools get it too: see program_start() */
+        setenv("DATABASE_URL", fixture->store_url, 1);
+    }
     fixture->jwt = jwt_new((const unsigned char *)SERVER_SECRET, strlen(SERVER_SECRET));
 }
 

@@ -7,6 +7,7 @@
 #define DOORBUSTER_TEST_SERVER_FIXTURE_H
 
 #include "folder.h"
+#include "store_fixture.h"
 
 #include "doorbuster/jwt.h"
 #include "doorbuster/store.h"
@@ -20,7 +21,7 @@
 struct server_fixture {
     char folder[FOLDER_BYTES];
     char data[FOLDER_BYTES + 8], log_path[FOLDER_BYTES + 8];
-    char store_url[FOLDER_BYTES + 32];
+    char store_url[STORE_FIXTURE_URL_BYTES];
     pid_t pid; /* the supervisor; 0: not running */
     uint16_t port;
     unsigned workers;

@@ -11,7 +11,7 @@ struct tcp_redis {
     pid_t pid; /* 0: not running */
 };
 
-int free_port(void);
+int free_port(void); /* on loopback */
 /* On redis->port, or a free one if that is 0; `name` of its files in `folder`; `further` arguments end with NULL. Waits until it answers. */
 void tcp_redis_start(struct tcp_redis *redis, const char *folder, const char *name,
                      const char *const *further);

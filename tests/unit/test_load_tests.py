@@ -169,6 +169,19 @@ class TestTable(unittest.TestCase):
         self.assertIn("v4_production spike: 1,000 people at once, 1 products", result_table.title(run))
         self.assertIn("v1_stress spike: 999 people, ", result_table.title(result_table.Run(a_result(scenario="v1_stress"))))
 
+    def test_server_killed_in_a_sale_of_one_product(self) -> None:
+        """Whoever bought just then has waited; the p99 is that of the other seconds."""
+        one_product = {"scenario": "v1_stress", "products": [], "stock_at_start": 500, "expected": 500, "bought": 500, "people_bought": 500,
+                       "people_refused": 499, "p99_ms": 1500.0}
+        result = a_result(**one_product, store={**a_result()["store"], "sold_in_run": 500})
+        with tempfile.TemporaryDirectory() as folder:
+            write_run(Path(folder), result)
+            (Path(folder) / "killed.json").write_text(json.dumps({"what": "server 2", "seconds": 1.4}), encoding="utf-8")
+            rows = {row.what: row for row in result_table.rows_of(result_table.read_run(Path(folder)))}
+        self.assertEqual(rows["server 2 killed: next order recorded after"].cells()[1:], ("1.4 s", "< 5 s", "ok"))
+        self.assertTrue(rows["p99, without the seconds after the kill"].ok)
+        self.assertTrue(all(row.ok in (None, True) for row in rows.values()), rows)
+
     def test_lost_answer_where_nothing_was_killed(self) -> None:
         self.assertFalse(self.rows(a_result(kills_expected=False))["answers lost, 503 or without Redis' figure"].ok)
 
