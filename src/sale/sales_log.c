@@ -218,16 +218,11 @@ static bool take_note(struct cursor *cursor, char out[SALES_LOG_NOTE_BYTES])
     bool is_text = text_is_utf8(out, bytes);
     for (size_t i = 0; !is_text && i < bytes; i++) {
         if ((unsigned char)out[i] >= 0x80 || out[i] == '\0') {
-            out[i] = '?'; /* our gates write UTF-8; what is none, not every store takes, and it must not stop the recorder */
+            out[i] =
+                '?'; /* our gates write UTF-8; what is none, not every store takes, and it must not stop the recorder */
         }
     }
     return true;
-}
-
-/* A note that the store will keep: PostgreSQL takes no other text, and would refuse it again at each attempt. */
-static bool take_kept_note(struct cursor *cursor, char out[SALES_LOG_NOTE_BYTES])
-{
-    return take_note(cursor, out) && text_is_utf8(out, strlen(out));
 }
 
 /* Behind a change's line: nothing, or a line "key <key>". */
@@ -253,7 +248,7 @@ static bool decode_stock(struct cursor *cursor, struct log_entry *out)
            take_number(cursor, ' ', -PRODUCT_STOCK_MAX, PRODUCT_STOCK_MAX, &change->delta) &&
            take_number(cursor, ' ', INT64_MIN, INT64_MAX, &change->remaining) &&
            take_cause(cursor, &change->cause) && take_number(cursor, ' ', 0, INT64_MAX, &change->actor) &&
-           take_kept_note(cursor, change->note) && take_key_line(cursor, &change->key, &change->key_bytes);
+           take_note(cursor, change->note) && take_key_line(cursor, &change->key, &change->key_bytes);
 }
 
 static bool decode_price(struct cursor *cursor, struct log_entry *out)
@@ -263,7 +258,7 @@ static bool decode_price(struct cursor *cursor, struct log_entry *out)
     return take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) &&
            take_number(cursor, ' ', 1, PRODUCT_PRICE_MAX, &change->from) &&
            take_number(cursor, ' ', 1, PRODUCT_PRICE_MAX, &change->to) &&
-           take_number(cursor, ' ', 0, INT64_MAX, &change->actor) && take_kept_note(cursor, change->note) &&
+           take_number(cursor, ' ', 0, INT64_MAX, &change->actor) && take_note(cursor, change->note) &&
            take_key_line(cursor, &change->key, &change->key_bytes);
 }
 
@@ -280,7 +275,7 @@ static bool decode_window(struct cursor *cursor, struct log_entry *out)
     out->kind = LOG_ENTRY_WINDOW;
     return take_number(cursor, ' ', 1, INT64_MAX, &change->product_id) &&
            take_window(cursor, &change->from) && take_window(cursor, &change->to) &&
-           take_number(cursor, ' ', 0, INT64_MAX, &change->actor) && take_kept_note(cursor, change->note) &&
+           take_number(cursor, ' ', 0, INT64_MAX, &change->actor) && take_note(cursor, change->note) &&
            take_key_line(cursor, &change->key, &change->key_bytes);
 }
 
