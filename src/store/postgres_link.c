@@ -33,7 +33,7 @@
 #define DIVISION_BY_ZERO "22012" /* ALL_OR_NONE in postgres_sentences.c */
 /* Of the sessions, as POSTGRES_STATEMENT_MS_TEXT. */
 #define LOCK_TIMEOUT "4000"
-#define IDLE_WRITER "3000" /* a writer that stops within a transaction holds all others up */
+#define IDLE_WRITER "1000" /* a writer that stops within a transaction holds all others up, the next recorder too */
 #define VANISHED_MS "3000"
 
 /* --- faults --- */

@@ -372,7 +372,7 @@ static void test_a_commit_is_on_the_disk_whatever_was_set(void **state)
     assert_int_equal(postgres_fixture_ask(f->url, SEEN("application_name") "'till'"), 1);
     assert_int_equal(postgres_fixture_ask(f->url, SEEN("lock_timeout") "'4000'"), 1);
     assert_int_equal(postgres_fixture_ask(f->url, SEEN("statement_timeout") "'4500'"), 1);
-    assert_int_equal(postgres_fixture_ask(f->url, SEEN("idle_in_transaction_session_timeout") "'3000'"), 1);
+    assert_int_equal(postgres_fixture_ask(f->url, SEEN("idle_in_transaction_session_timeout") "'1000'"), 1);
 }
 
 static void end_sessions(const struct fixture *f)
