@@ -33,8 +33,9 @@ enum gate_lease gate_take_lease(redisContext *redis, const struct gate_candidate
 /* Lets it go, if it is this candidate's, so that the next need not wait for its end. */
 bool gate_drop_lease(redisContext *redis, const struct gate_candidate *candidate);
 
-/* Right after connecting: that whoever records next can tell this connection from others. */
+/* Before attaching over this connection: that whoever records next can tell it from others. And when it is no longer used for that. */
 bool gate_name_recorder(redisContext *redis, int database);
+bool gate_unname_recorder(redisContext *redis);
 /* Closes the connections of all other recorders of this shop, so that what one of them that stood still for a while (or the network) has yet to send never
  * arrives: filling and trimming Redis are no scripts, and not fenced by the epoch. Call it when the store's epoch has been raised: whoever connects
  * later begins by raising it again. *ended: how many. A connection without a name: nothing is done. */

@@ -71,6 +71,11 @@ bool gate_name_recorder(redisContext *redis, int database)
         redis_ask(redis, "CLIENT SETNAME doorbuster-recorder:%s:%d", gate_keys.recorder, database));
 }
 
+bool gate_unname_recorder(redisContext *redis)
+{
+    return redis_done(redis_ask(redis, "CLIENT SETNAME %s", ""));
+}
+
 /* The " id=" of a line of CLIENT LIST that has this name and is not mine; 0: it is another's. */
 static int64_t id_of_line(const char *line, size_t bytes, const char *name, int64_t mine)
 {

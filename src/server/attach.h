@@ -43,6 +43,7 @@ struct recorder {
     bool rebuild_wanted;      /* Redis's books are wrong: the attach is to fill it from the store */
     struct leading leading;
     int64_t watched_us;     /* while another records: when it looked at the books last */
+    bool named;             /* the connection to Redis, as that of one who records */
     bool watching;          /* and looks just now */
     bool attaching;         /* so waits for the store keep the turn */
     int64_t next_master_us; /* when to ask the Sentinels again */

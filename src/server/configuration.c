@@ -303,15 +303,14 @@ static void read_secret(struct server_configuration *configuration)
     close(fd);
 }
 
-/* A database somewhere else may just be starting again, and is waited for; a file is there or not. */
+/* A database somewhere else may just be starting again, and is waited for; what else is wrong somebody has to mend. */
 static enum store_status open_store(const char *url, struct store **store, char *error, size_t error_bytes)
 {
-    char path[STORE_PATH_BYTES], no_file[256];
-    bool said = store_file(url, path, no_file, sizeof no_file);
-    int64_t deadline_us = clock_monotonic_us() + (said ? 0 : (int64_t)STORE_PATIENCE_MS * 1000);
+    bool said = false;
+    int64_t deadline_us = clock_monotonic_us() + (int64_t)STORE_PATIENCE_MS * 1000;
     enum store_status status;
     while ((status = store_open(store, url, STORE_WRITER, error, error_bytes)) != STORE_OK &&
-           clock_monotonic_us() < deadline_us) {
+           clock_monotonic_us() < deadline_us && store_is_away(url)) {
         if (!said) {
             log_warn("%s; waiting for up to %d s", error, STORE_PATIENCE_MS / 1000);
         }

@@ -200,8 +200,9 @@ static bool ensure_connected(struct recorder *recorder, const struct redis_addre
         leading_lose(&recorder->leading);
         return false;
     }
+    recorder->named = false;
     leading_doubt(&recorder->leading); /* it may be another Redis, or one that has forgotten */
-    return gate_name_recorder(recorder->redis, address->database) || recorder->redis->err == 0;
+    return true;
 }
 
 /* Positions as they were at the last trims: the oldest says what may go. */
@@ -339,6 +340,19 @@ static void beat_cb(void)
 
 enum step { STEP_ATTACHED, STEP_STANDBY, STEP_FAILED };
 
+/* Who stands by writes nothing, and is nobody's to end. A Redis that does not know names leaves it to the lease. */
+static bool name_connection(struct recorder *recorder, int database, bool records)
+{
+    if (recorder->named != records) {
+        recorder->named = records;
+        if (!(records ? gate_name_recorder(recorder->redis, database)
+                      : gate_unname_recorder(recorder->redis))) {
+            log_warn("naming the connection to Redis: %s", redis_failure());
+        }
+    }
+    return recorder->redis->err == 0;
+}
+
 /* From whatever state to one in which it records, or stands by. */
 static enum step next_step(struct recorder *recorder, const struct server_shared *shared, bool quietly)
 {
@@ -356,8 +370,12 @@ static enum step next_step(struct recorder *recorder, const struct server_shared
         !is_still_the_master(recorder, &configuration->place.redis, clock_monotonic_us())) {
         return STEP_FAILED;
     }
-    if (!keeps_its_turn(recorder)) {
-        return recorder->redis->err == 0 && recorder_watch_books(recorder) ? STEP_STANDBY : STEP_FAILED;
+    bool leads = keeps_its_turn(recorder);
+    if (recorder->redis->err != 0 || !name_connection(recorder, configuration->place.redis.database, leads)) {
+        return STEP_FAILED;
+    }
+    if (!leads) {
+        return recorder_watch_books(recorder) ? STEP_STANDBY : STEP_FAILED;
     }
     return recorder_attach(recorder) ? STEP_ATTACHED : STEP_FAILED;
 }

@@ -20,6 +20,7 @@ struct store_driver {
     void (*close)(struct store *store); /* frees it too; what the rules keep: store_free_kept() */
     enum store_status (*back_up)(struct store *store, const char *path, struct store_position *position);
     enum store_status (*pack)(const char *path, char *error, size_t error_bytes);
+    bool (*is_away)(const char *url); /* NULL: it cannot be */
 };
 
 /* Every driver's connection begins with this. */

@@ -261,6 +261,13 @@ static enum store_status open_store(struct store **out, const char *url, enum st
     return STORE_OK;
 }
 
+/* Nobody answers, or somebody who is still starting. */
+static bool is_away(const char *url)
+{
+    PGPing ping = PQping(url);
+    return ping == PQPING_NO_RESPONSE || ping == PQPING_REJECT;
+}
+
 const struct store_driver postgres_driver = {
     .scheme = "postgres", /* postgres: and postgresql: */
     .url_is_valid = url_is_valid,
@@ -269,4 +276,5 @@ const struct store_driver postgres_driver = {
     .close = close_store,
     .back_up = back_up,
     .pack = pack,
+    .is_away = is_away,
 };

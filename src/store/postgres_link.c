@@ -33,7 +33,7 @@
 #define DIVISION_BY_ZERO "22012" /* ALL_OR_NONE in postgres_sentences.c */
 /* Of the sessions, as POSTGRES_STATEMENT_MS_TEXT. */
 #define LOCK_TIMEOUT "4000"
-#define IDLE_WRITER "3000" /* a writer that stops within a transaction holds all others up */
+#define IDLE_WRITER "1000" /* a writer that stops within a transaction holds all others up, the next recorder too */
 #define VANISHED_MS "3000"
 
 /* --- faults --- */
@@ -301,7 +301,7 @@ PGresult *postgres_execute(struct postgres_store *store, const char *sql, int ti
 /* What a commit promises must be on the disk; nothing may be waited for without end, on either side. */
 static bool begin_session(struct postgres_store *store)
 {
-    enum { ENCODING = 12, FSYNC, IN_RECOVERY }; /* columns */
+    enum { ENCODING = 12, FSYNC, IN_RECOVERY, BACKEND }; /* columns */
     char sql[1700];
     bool writes = store->base.mode == STORE_WRITER;
     snprintf(
@@ -318,7 +318,8 @@ static bool begin_session(struct postgres_store *store)
         " set_config('tcp_keepalives_idle', '1', false), set_config('tcp_keepalives_interval', '1', false),"
         " set_config('tcp_keepalives_count', '2', false), set_config('tcp_user_timeout', '" VANISHED_MS
         "', false),"
-        " current_setting('server_encoding'), current_setting('fsync'), pg_is_in_recovery()",
+        " current_setting('server_encoding'), current_setting('fsync'), pg_is_in_recovery(),"
+        " pg_backend_pid()",
         store_shop(), writes ? IDLE_WRITER : POSTGRES_SCAN_MS_TEXT, writes ? "off" : "on");
     PGresult *row = postgres_execute(store, sql, POSTGRES_CALL_MS);
     if (row == NULL)
@@ -328,6 +329,11 @@ static bool begin_session(struct postgres_store *store)
     if (PQserverVersion(store->connection) < VERSION_MIN)
         sound = postgres_fault(store, "", "it is PostgreSQL %d; 13 or later is needed",
                                PQserverVersion(store->connection) / 10000);
+    else if (strtol(PQgetvalue(row, 0, BACKEND), NULL, 10) != PQbackendPID(store->connection))
+        /* What is set for a session, the shop's schema first of all, would be set for whoever gets it next. */
+        sound = postgres_fault(store, "",
+                               "a pooler (pgbouncer?) stands in between, which may hand a session from one "
+                               "client to another; name PostgreSQL itself");
     else if (strcmp(encoding, "UTF8") != 0 && strcmp(encoding, "SQL_ASCII") != 0)
         sound = postgres_fault(
             store, "", "its encoding is %.20s; make the database with --encoding=UTF8 --template=template0",

@@ -75,6 +75,13 @@ enum store_status store_open(struct store **out, const char *url, enum store_mod
     return status;
 }
 
+bool store_is_away(const char *url)
+{
+    char error[STORE_ERROR_BYTES];
+    const struct store_driver *driver = find_driver(url, error, sizeof error);
+    return driver != NULL && driver->is_away != NULL && driver->is_away(url);
+}
+
 void store_close(struct store **store)
 {
     if (*store == NULL)

@@ -380,6 +380,7 @@ FAULT_FUNCTION(stop_replica);
 FAULT_FUNCTION(cut_master_off);
 FAULT_FUNCTION(reconnect_master);
 FAULT_FUNCTION(lose_writes);
+FAULT_FUNCTION(there_and_back);
 FAULT_FUNCTION(ask_failover);
 FAULT_FUNCTION(kill_store);
 FAULT_FUNCTION(launch_store);

@@ -29,7 +29,6 @@
 #define FAILOVER_MS 3000
 #define FIELD_BYTES 64
 #define SESSIONS_END_MS 500
-#define TEXT_BYTES 2048
 #define PORT_BYTES 8
 #define SOCKET_NAME ".s.PGSQL.5432"
 #define SESSION_TITLE "postgres: postgres " /* its user; its own processes have others */

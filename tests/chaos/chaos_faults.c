@@ -366,6 +366,7 @@ const struct fault faults[] = {
     {"master-cut-off", CLUSTER, FAILOVER | IN_SHORT, NULL, cut_master_off, reconnect_master, 100, 6000},
     {"stop-replica", CLUSTER, REDIS_PROCESS, NULL, stop_replica, go_on, 100, 2000},
     {"failover-loses-writes", CLUSTER, FAILOVER | IN_SHORT, NULL, lose_writes, launch_redis, 1500, 4000},
+    {"there-and-back", CLUSTER, FAILOVER | ALONE, NULL, there_and_back, launch_redis, 1500, 4000},
     {"failover-asked-for", CLUSTER, FAILOVER, NULL, ask_failover, NULL, 0, 0},
     {"kill-postgres", CLUSTER, IN_SHORT, NULL, kill_store, launch_store, 10, 1500},
     {"stop-postgres", CLUSTER, 0, NULL, stop_store, continue_store, 100, 2500},

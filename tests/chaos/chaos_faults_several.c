@@ -10,6 +10,7 @@
 #define LATE_MS_MAX 800
 #define FEW_CALLS_MAX 6
 #define FEW_COMMITS_MAX 2
+#define FAILOVER_MS 3000
 #define BEHIND_MS_MAX 300 /* the replica hears of nothing for so long */
 #define ACTIVE_IN 3       /* of so many server faults all but one concern the server that records */
 
@@ -169,6 +170,21 @@ void reconnect_master(struct round *round)
 {
     (void)round;
     cluster_reconnect();
+}
+
+/* The master is stopped, its replica sells in its place and dies, and who was stopped goes on: with the scripts and the epoch from
+ * before, and nothing of what was sold since. */
+void there_and_back(struct round *round)
+{
+    int64_t deadline = deadline_in(FAILOVER_MS);
+    stop_master(round);
+    while (cluster_renamed_us() == 0 && wait_a_moment(deadline)) {
+    }
+    buyers_for((int)random_below(&round->random, BEHIND_MS_MAX));
+    cluster_kill_master();
+    cluster_watch();
+    bench_continue();
+    round->fault_us = now_us();
 }
 
 void ask_failover(struct round *round)

@@ -5,6 +5,7 @@
 #include "redis_fixture.h"
 
 #include "doorbuster/gate_books.h"
+#include "doorbuster/gate_lease.h"
 #include "doorbuster/sale.h"
 
 #include <inttypes.h>
@@ -800,6 +801,25 @@ static void test_out_of_memory_changes_nothing(void **state)
     expect_outcome(sell_one(1, 1, 1), 2, PRICE, 4);
 }
 
+/* What fills Redis may be the log, and only who has the lease records and trims it. */
+static void test_the_lease_is_had_without_memory(void **state)
+{
+    const struct gate_candidate me = {.server = 1, .run = 1, .key = 1},
+                                other = {.server = 2, .run = 2, .key = 1};
+    struct gate_candidate holder;
+    (void)state;
+    redis_do(redis, "CONFIG SET maxmemory 1");
+    enum gate_lease taken = gate_take_lease(redis, &me, true, &holder);
+    enum gate_lease renewed = gate_take_lease(redis, &me, false, &holder);
+    enum gate_lease others = gate_take_lease(redis, &other, true, &holder);
+    redis_do(redis, "CONFIG SET maxmemory 0");
+    assert_int_equal(taken, GATE_LEASE_MINE);
+    assert_int_equal(renewed, GATE_LEASE_MINE);
+    assert_int_equal(others, GATE_LEASE_TAKEN);
+    assert_int_equal(holder.server, me.server);
+    assert_true(gate_drop_lease(redis, &me));
+}
+
 /* A store that came from an older copy opens an epoch below the log's: Redis refuses the entry, and with it
  * everything that goes with the entry. */
 static void test_an_epoch_older_than_the_log_changes_nothing(void **state)
@@ -1230,6 +1250,7 @@ int main(void)
         TEST(test_another_reign_sells_nothing),
         TEST(test_a_restarted_redis_sells_nothing),
         TEST(test_out_of_memory_changes_nothing),
+        TEST(test_the_lease_is_had_without_memory),
         TEST(test_an_epoch_older_than_the_log_changes_nothing),
         TEST(test_asking_for_an_attach),
         TEST(test_opening_twice),

@@ -372,7 +372,7 @@ static void test_a_commit_is_on_the_disk_whatever_was_set(void **state)
     assert_int_equal(postgres_fixture_ask(f->url, SEEN("application_name") "'till'"), 1);
     assert_int_equal(postgres_fixture_ask(f->url, SEEN("lock_timeout") "'4000'"), 1);
     assert_int_equal(postgres_fixture_ask(f->url, SEEN("statement_timeout") "'4500'"), 1);
-    assert_int_equal(postgres_fixture_ask(f->url, SEEN("idle_in_transaction_session_timeout") "'3000'"), 1);
+    assert_int_equal(postgres_fixture_ask(f->url, SEEN("idle_in_transaction_session_timeout") "'1000'"), 1);
 }
 
 static void end_sessions(const struct fixture *f)
@@ -537,6 +537,20 @@ static void test_books_that_a_hand_has_changed_are_read_again(void **state)
     assert_ok(f, record_sale(f));
     assert_ok(f, store_find_product(f->store, 1, &product));
     assert_true(product.stock == 9 || product.stock == 10);
+}
+
+/* A note that is not UTF-8 can only be a hand's; a recorder that took it up to PostgreSQL as it is would be refused for ever. */
+static void test_a_note_that_postgresql_would_refuse_stops_nobody(void **state)
+{
+    static const char payload[] = "1000\n1 5 105 restock 1 caf\xe9";
+    struct fixture *f = *state;
+    struct log_room room = {0};
+    struct log_entry entry;
+    open_shop(f);
+    assert_true(log_entry_decode((struct log_position){1, f->position.n + 1}, "stock", 5, payload,
+                                 sizeof payload - 1, &room, &entry));
+    assert_string_equal(entry.stock.note, "caf?");
+    assert_ok(f, store_record(f->store, 1, f->position, &entry, 1, f->rejected, 8, &f->rejected_count));
 }
 
 /* --- scans ----------------------------------------------------------------------------------------------------------------- */
@@ -787,6 +801,7 @@ int main(void)
         TEST(test_a_writer_that_stops_within_a_write),
 #endif
         TEST(test_books_that_a_hand_has_changed_are_read_again),
+        TEST(test_a_note_that_postgresql_would_refuse_stops_nobody),
         TEST(test_scans_of_every_length),
         TEST(test_a_lost_answer_to_commit_is_settled_by_the_position),
         TEST(test_a_commit_that_arrives_late),

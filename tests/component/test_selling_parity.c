@@ -818,11 +818,12 @@ static void test_the_store_decides_as_the_scripts_do(void **state)
     printf("%zu sold", p->sold);
     for (size_t refusal = 1; refusal < REFUSALS; refusal++) {
         printf(", %zu refused by %zu", p->refused[refusal], refusal);
-        assert_true(seed != NULL || p->refused[refusal] > 0 || refusal == -REFUSAL_REJECTED);
+        assert_true(seed != NULL || p->refused[refusal] > 0 || refusal == -REFUSAL_REJECTED ||
+                    store_fixture_is_postgres()); /* which has fewer rounds */
     }
     for (size_t outcome = 0; outcome < CHANGE_FAILED; outcome++) {
         printf(", %zu changes with outcome %zu", p->changes[outcome], outcome);
-        assert_true(seed != NULL || p->changes[outcome] > 0);
+        assert_true(seed != NULL || p->changes[outcome] > 0 || store_fixture_is_postgres());
     }
     printf("\n");
 }
