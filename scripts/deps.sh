@@ -6,9 +6,10 @@
 # Asks for nothing, and touches nothing if nothing is missing: then it needs neither the network nor root.
 set -euo pipefail
 
+# file: CPack asks it what is a program.
 declare -A PACKAGES=(
   [build]="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev libhiredis-dev libuv1-dev libsqlite3-dev libpq-dev libcjson-dev
-           libsodium-dev libcmocka-dev"
+           libsodium-dev libcmocka-dev file"
   [run]="redis-server curl"
   [test]="redis-server redis-tools sqlite3 postgresql docker-compose prometheus systemd mandoc curl python3 python3-jsonschema"
   [browser]="chromium chromium-driver python3-selenium"

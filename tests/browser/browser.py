@@ -15,7 +15,7 @@ FLAGS = """--headless=new --no-sandbox --disable-gpu --no-first-run --disable-ba
            --disable-sync --disable-dev-shm-usage --disable-extensions --lang=en-US""".split()
 AUDIT = (pathlib.Path(__file__).parent / "audit.js").read_text()
 NAMED_ROLES = {"button", "link", "textbox", "spinbutton", "combobox", "checkbox", "radio", "image", "meter", "dialog", "alertdialog", "region", "article"}
-INNER_SCHEMES = ("data:", "blob:", "about:", "chrome:", "chrome-error:", "devtools:")
+INNER_SCHEMES = ("data:", "blob:", "about:", "chrome:", "chrome-untrusted:", "chrome-error:", "devtools:")
 
 
 class Browser:
