@@ -46,7 +46,7 @@ bool recorder_beat(struct recorder *recorder)
 static void close_until_store_works(struct recorder *recorder)
 {
     struct gate_head head;
-    recorder->leading.renew_us = 0; /* ask now */
+    leading_doubt(&recorder->leading); /* ask now */
     if (leading_keep(&recorder->leading, recorder->redis, clock_monotonic_us()) &&
         gate_read_head(recorder->redis, &head) && head.epoch != 0 && gate_close(recorder->redis)) {
         log_warn("the gate is closed until the store can record again");

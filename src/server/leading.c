@@ -67,7 +67,7 @@ static void begin_to_lead(struct leading *leading)
     metrics_set(METRICS_GAUGE_recorder_active, 1);
 }
 
-static void end_to_lead(struct leading *leading)
+void leading_lose(struct leading *leading)
 {
     leading->leads = false;
     leading->renew_us = 0;
@@ -95,7 +95,7 @@ bool leading_keep(struct leading *leading, redisContext *redis, int64_t now_us)
         if (leading->leads) {
             log_warn("this server's turn to record is over");
         }
-        end_to_lead(leading);
+        leading_lose(leading);
         say_standby(leading, &holder);
         leading->holder = holder;
         return false;
@@ -105,7 +105,7 @@ bool leading_keep(struct leading *leading, redisContext *redis, int64_t now_us)
     log_warn("asking whose turn it is to record: %s", redis_failure());
     leading->renew_us = now_us + RENEW_EVERY_US;
     if (redis->err != 0) {
-        end_to_lead(leading);
+        leading_lose(leading);
     }
     return leading->leads;
 }
@@ -115,17 +115,12 @@ void leading_doubt(struct leading *leading)
     leading->renew_us = 0;
 }
 
-void leading_lose(struct leading *leading)
-{
-    end_to_lead(leading);
-}
-
 void leading_drop(struct leading *leading, redisContext *redis, const char *why)
 {
     if (!leading->leads) {
         return;
     }
-    end_to_lead(leading);
+    leading_lose(leading);
     log_info("recording no more: %s", why);
     if (redis != NULL && redis->err == 0 && !gate_drop_lease(redis, &leading->me)) {
         log_warn("letting the turn to record go: %s; it ends by itself", redis_failure());
