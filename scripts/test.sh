@@ -15,26 +15,53 @@ cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDOORBUSTER_S
 rm -f "$build.configure.log"
 cmake --build "$build" --parallel "$jobs"
 
-failed=0
-# Most tests wait more than they work.
-(cd "$build" && ctest --parallel $((2 * jobs)) --output-on-failure --no-tests=error --timeout 300 "$@") || failed=1
+failed=()
+step() { # NAME COMMAND...: says what runs, goes on if it fails, and remembers it
+    echo "== $1"
+    "${@:2}" || failed+=("$1")
+}
+
+tests() { # Most tests wait more than they work.
+    (cd "$build" && ctest --parallel $((2 * jobs)) --output-on-failure --no-tests=error --timeout 300 "$@")
+}
+
+compose() {
+    docker-compose config --quiet && docker-compose --profile redlock config --quiet && docker-compose --profile monitoring config --quiet &&
+        docker-compose --profile cluster config --quiet &&
+        LISTEN=127.0.0.1:8080 SERVER_A=127.0.0.1:8081 SERVER_B=127.0.0.1:8082 /usr/sbin/haproxy -c -q -f cluster/haproxy.cfg &&
+        echo "docker-compose.yml and cluster/haproxy.cfg are accepted"
+}
+
+# A failpoint is a string of its own in a program: a page that has the same letters within its text is none.
+failpoints_in() {
+    grep -azFxf "$build/failpoints" "$1" | tr '\0' '\n' | sort -u
+}
+
+failpoints() {
+    "$build/bin/server" --failpoints | sort -u >"$build/failpoints"
+    failpoints_in "$build/bin/server" | diff "$build/failpoints" - || { echo "they are not found where they are"; return 1; }
+    [ -x build/bin/server ] || { echo "the demo built no build/bin/server"; return 1; }
+    [ -z "$(failpoints_in build/bin/server)" ] || { echo "build/bin/server has:"; failpoints_in build/bin/server; return 1; }
+    echo "$(wc -l <"$build/failpoints") in the build for tests, none in build/bin/server"
+}
+
+step "tests" tests "$@"
 if [ $# -eq 0 ]; then
-    echo "== docker-compose.yml"
-    docker-compose config --quiet && docker-compose --profile redlock config --quiet && docker-compose --profile monitoring config --quiet && docker-compose --profile cluster config --quiet &&
-        LISTEN=127.0.0.1:8080 SERVER_A=127.0.0.1:8081 SERVER_B=127.0.0.1:8082 /usr/sbin/haproxy -c -q -f cluster/haproxy.cfg && echo "docker-compose.yml and cluster/haproxy.cfg are accepted" || failed=1
-    echo "== the demo, shortened"
-    scripts/demo.sh -t 15s --report "$build/report.html" || failed=1
-    scripts/demo.sh -t 10s --scenario v2_multi --report "$build/report-v2.html" || failed=1
-    scripts/demo.sh -t 15s --scenario v3_redlock --report "$build/report-v3.html" || failed=1
-    scripts/demo.sh -t 20s --store postgres --users 150 --rate 15 --kill --report "$build/report-v5.html" || failed=1
-    echo "== no failpoint in the release build"
-    "$build/bin/server" --failpoints >"$build/failpoints"
-    found=0
-    grep -aFf "$build/failpoints" build/bin/server || found=$?
-    [ "$found" -eq 1 ] || failed=1 # 0: it has some; 2: there is no such program
-    echo "== the Debian package"
-    scripts/try_package.sh || failed=1
-    echo "== the commands of README.md"
-    scripts/try_readme.sh || failed=1
+    step "docker-compose.yml" compose
+    step "the demo, shortened" scripts/demo.sh -t 15s --report "$build/report.html"
+    step "the demo of V2" scripts/demo.sh -t 10s --scenario v2_multi --report "$build/report-v2.html"
+    step "the demo of V3" scripts/demo.sh -t 15s --scenario v3_redlock --report "$build/report-v3.html"
+    step "the demo of two servers, one killed" \
+        scripts/demo.sh -t 20s --store postgres --users 150 --rate 15 --kill --report "$build/report-v5.html"
+    step "no failpoint in the release build" failpoints
+    step "the Debian package" scripts/try_package.sh
+    step "the commands of README.md" scripts/try_readme.sh
 fi
-exit "$failed"
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf '== FAILED: %s\n' "${failed[@]}"
+    # What is printed last is read first.
+    [ ! -s "$build/Testing/Temporary/LastTestsFailed.log" ] || { echo "   tests that failed:"; sed 's/^/   /' "$build/Testing/Temporary/LastTestsFailed.log"; }
+    exit 1
+fi
+echo "== All passed."
