@@ -58,6 +58,27 @@ void gate_answer(struct gate *gate, struct gate_purchase *purchase, enum purchas
     purchase->cb(purchase, purchase->context);
 }
 
+void gate_refuse(struct gate *gate, struct gate_purchase *purchase, enum refusal refusal)
+{
+    purchase->purchase.refusal = refusal;
+    gate_answer(gate, purchase, PURCHASE_REFUSED);
+}
+
+void gate_expire(struct gate *gate, struct purchase_list *list, int64_t until_us)
+{
+    struct purchase_list kept = {0};
+    struct gate_purchase *purchase;
+    while ((purchase = purchase_list_take(list)) != NULL) {
+        if (purchase->deadline_us <= until_us) {
+            gate_answer(gate, purchase, PURCHASE_UNAVAILABLE);
+        } else {
+            purchase_list_append(&kept, purchase);
+        }
+    }
+    purchase_list_join(&kept, list); /* whatever an answer has let in meanwhile */
+    *list = kept;
+}
+
 /* It was never in here: safe to say that nothing was bought. */
 static void turn_away(struct gate *gate, struct gate_purchase *purchase)
 {

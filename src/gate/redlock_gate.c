@@ -375,10 +375,8 @@ static void look(struct redlock_gate *gate)
 
 static void refuse_for_little(struct redlock_gate *gate, struct ticket *ticket, int64_t stock)
 {
-    struct purchase *purchase = &ticket->purchase->purchase;
     metrics_add(METRICS_purchases_sold_out_by_nodes, 1);
-    purchase->short_lines = 1;
-    purchase->order.remaining = stock;
+    purchase_note_short(&ticket->purchase->purchase, 0, stock);
     refuse_unasked(gate, ticket, REFUSAL_INSUFFICIENT_STOCK);
 }
 
