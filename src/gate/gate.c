@@ -15,8 +15,8 @@ struct gate *gate_open_for_worker(const struct gate_settings *settings)
         settings->place->kind == GATE_REDLOCK ? redlock_gate_open(settings) : lua_gate_open(settings);
     gate->settings = *settings;
     gate_admission_init(gate);
-    /* Rising numbers from a random start, of 2^62, in each worker of each server, and in its successors: none knows of the others. Two ranges meet so seldom (of a
-     * thousand workers that each have numbered a thousand million purchases, at 2 in 10,000) that order id, or user, and request together never do. */
+    /* Rising numbers from a random start, of 2^62, in each worker of each server, and in its successors: none knows of the others. Two ranges meet so seldom
+     * (of a thousand workers that each have numbered a thousand million purchases, at 2 in 10,000) that order id, or user, and request together never do. */
     CHECK(getrandom(&gate->last_request, sizeof gate->last_request, 0) == sizeof gate->last_request);
     gate->last_request &= INT64_MAX >> 1;
     return gate;

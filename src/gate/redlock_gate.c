@@ -28,8 +28,8 @@
  *
  * Failures. FAILED: perhaps it was the COMMIT whose answer was lost; the purchases are looked up in the store by request (settle_cb); found, they
  * are confirmed; not found, they begin again. FENCED: the store is the Lua gate's; nothing was sold, and they are
- * UNAVAILABLE at once. No majority of nodes: they wait at their tills. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE, and so is
- * what the store still has then; therefore a batch is made of copies. */
+ * UNAVAILABLE at once. No majority of nodes: they wait at their tills. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE, and so
+ * is what the store still has then; therefore a batch is made of copies. */
 #include "driver.h"
 
 #include "doorbuster/check.h"
