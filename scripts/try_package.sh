@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian package, sells something from it as the service would, and removes it again, all on a copy of this machine that is
-# thrown away: an overlay over /, in namespaces of its own. Nothing here is touched. Needs root and overlayfs; without them the package is only unpacked, and the
-# sale runs from there.
+# thrown away: an overlay over /, in namespaces of its own. Nothing here is touched. Needs root and overlayfs; without them the package is only unpacked, and
+# the sale runs from there.
 #
 #   scripts/try_package.sh
 set -euo pipefail

@@ -141,12 +141,13 @@ struct gate_change_key {
 };
 bool gate_put_change_keys(redisContext *redis, const struct gate_change_key *keys, size_t count);
 /* Loads the scripts with this epoch in their text, and opens the head, which must be closed. The workers hear of it by the next gate_announce().
- * `master` is of the head as it was read before Redis was compared with the store: fails if another reign has begun since. Only in this one the scripts work. */
+ * `master` is of the head as it was read before Redis was compared with the store: fails if another reign has begun since. Only in this one the scripts
+ * work. */
 bool gate_open_on(redisContext *redis, uint64_t epoch, const char master[GATE_MASTER_BYTES]);
 /* The same on whatever Redis is now. */
 bool gate_open(redisContext *redis, uint64_t epoch);
-/* Is the head still this store's, at this epoch and sound, is this the master it was opened on, are its scripts loaded, has it given out at least `orders` order
- * ids, and does the log go on from `recorded`? *ours is set when the answer is known. */
+/* Is the head still this store's, at this epoch and sound, is this the master it was opened on, are its scripts loaded, has it given out at least `orders`
+ * order ids, and does the log go on from `recorded`? *ours is set when the answer is known. */
 bool gate_is_ours(redisContext *redis, int64_t store_id, uint64_t epoch, struct log_position recorded,
                   int64_t orders, bool *ours);
 bool gate_announce(redisContext *redis, const struct gate_announcement *announcement);

@@ -1,5 +1,6 @@
 /* Passwords: Argon2id through libsodium, at OWASP's minimum (19 MiB, 2 passes, 1 lane) or above.
- * hash and verify take tens of milliseconds and block: pool threads only (but for password_memory_knows). The memory of just verified passwords has its own mutex. */
+ * hash and verify take tens of milliseconds and block: pool threads only (but for password_memory_knows). The memory of just verified passwords has its own
+ * mutex. */
 #ifndef DOORBUSTER_PASSWORD_H
 #define DOORBUSTER_PASSWORD_H
 

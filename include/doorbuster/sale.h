@@ -57,5 +57,7 @@ struct purchase {
 
 /* Moves the purchase to `next`; CHECKs that the move is in the drawing and that the purchase then makes sense. */
 void purchase_move(struct purchase *purchase, enum purchase_state next);
+/* This line cannot be had, though `available` of its product could, 0 or more. */
+void purchase_note_short(struct purchase *purchase, size_t line, int64_t available);
 
 #endif

@@ -1,4 +1,5 @@
-/* The store: what was bought. It speaks in sales, not in SQL. Its rules (src/store/rules.h) are written once; drivers run their SQL: SQLite (src/store/sqlite.c).
+/* The store: what was bought. It speaks in sales, not in SQL. Its rules (src/store/rules.h) are written once; drivers run their SQL: SQLite
+ * (src/store/sqlite.c).
  *
  * The store is always a prefix of the sales log: `store_record` applies a run of entries and moves the store's position in the log,
  * in one transaction; nothing else changes stock or orders.
@@ -110,8 +111,8 @@ void store_use_shop(const char *name);
  * not exist yet fails. On failure *out is NULL and `error` a sentence that says what and how to mend it. */
 enum store_status store_open(struct store **out, const char *url, enum store_mode mode, char *error,
                              size_t error_bytes);
-/* Why store_open() failed: is it a database that nobody answers for just now, or that is still starting? Then the same may work before long; else somebody has to
- * mend something. Asks over the network, for some seconds at most. */
+/* Why store_open() failed: is it a database that nobody answers for just now, or that is still starting? Then the same may work before long; else somebody has
+ * to mend something. Asks over the network, for some seconds at most. */
 bool store_is_away(const char *url);
 void store_close(struct store **store);
 const char *store_error(const struct store *store);
@@ -261,9 +262,9 @@ enum store_status store_each_change_key(struct store *store, int64_t since_ms, s
                                         void *context);
 
 /* --- the audit log --------------------------------------------------------------------------------------------------------- */
-/* Every change of a book, one row for each product that a log entry moves, of a window two (when it opens, when it is over), written in the transaction that applies the entry, never changed
- * after. Row n holds the BLAKE2b-256 (RFC 7693; `b2sum -l 256`) of row n - 1's hash (32 zero bytes before the first) and its own text (see
- * store_audit_text), so that a row cannot be changed, put in or taken out unnoticed; only the end can be cut off, so keep a copy of the last
+/* Every change of a book, one row for each product that a log entry moves, of a window two (when it opens, when it is over), written in the transaction that
+ * applies the entry, never changed after. Row n holds the BLAKE2b-256 (RFC 7693; `b2sum -l 256`) of row n - 1's hash (32 zero bytes before the first) and its
+ * own text (see store_audit_text), so that a row cannot be changed, put in or taken out unnoticed; only the end can be cut off, so keep a copy of the last
  * hash elsewhere. */
 #define STORE_AUDIT_HASH_BYTES 32
 #define STORE_AUDIT_CAUSE_BYTES 16

@@ -40,7 +40,8 @@ struct work_pool *work_pool_new(uv_loop_t *loop, const struct work_limits limits
 /* Nothing may be waiting or running. If WORK_SELL was ever used, the loop must run until its handles are closed. */
 void work_pool_free(struct work_pool **pool);
 
-/* Loop thread only. False if the queue is full (or WORK_SELL cannot have its thread): nothing was queued, no callback will run; tell the client to come back. */
+/* Loop thread only. False if the queue is full (or WORK_SELL cannot have its thread): nothing was queued, no callback will run; tell the client to come
+ * back. */
 bool work_submit(struct work_pool *pool, enum work_queue queue, work_cb work, work_done_cb done,
                  void *context);
 

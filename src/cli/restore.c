@@ -4,7 +4,8 @@
  *   copy to STORE.restoring, brought up to this version, checked, told that it is a restored one -> the old secret key is put aside -> the old store is
  *   put aside -> rename to STORE -> fsync of the folder
  *
- * Killed at any point before the rename, the old store is in its place (if it is damaged: its -wal may be aside), and the same command again does it. Nothing is deleted.
+ * Killed at any point before the rename, the old store is in its place (if it is damaged: its -wal may be aside), and the same command again does it. Nothing
+ * is deleted.
  *
  * All sessions end, with the secret key: a token names an account by its id, and the accounts that were made after the backup are gone. (Their
  * ids are not given again either, see store_begin_anew(); but who lost his account must not go on buying with it.) */

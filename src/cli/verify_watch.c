@@ -1,8 +1,8 @@
 /* verify --watch: a pass about every second, a line a pass, until SIGINT or SIGTERM, or until nobody reads the lines.
  *
  * A quick pass reads what does not grow with the number of orders: the products' books, Redis's figures, the log behind the store's
- * position, of the Redlock gate the nodes' figures. A full one reads every order; it comes first, then at most every FULL_EVERY_US, and so seldom that it takes no more than a
- * FULL_SHAREth of the time. What the last full pass found stays in the lines until the next one. One thread, blocking; signals only end the
+ * position, of the Redlock gate the nodes' figures. A full one reads every order; it comes first, then at most every FULL_EVERY_US, and so seldom that it takes
+ * no more than a FULL_SHAREth of the time. What the last full pass found stays in the lines until the next one. One thread, blocking; signals only end the
  * waiting. If Redis or the store goes away, the pass says so and the next one tries again. */
 #include "verify.h"
 

@@ -55,6 +55,8 @@ void gate_call_succeeded(struct gate *gate);
 
 /* Moves the purchase to its last state, counts it and hands it back. For drivers. */
 void gate_answer(struct gate *gate, struct gate_purchase *purchase, enum purchase_state state);
+void gate_refuse(struct gate *gate, struct gate_purchase *purchase,
+                 enum refusal refusal); /* REFUSED, for this */
 
 /* A first-in, first-out list of purchases. */
 struct purchase_list {
@@ -65,5 +67,9 @@ void purchase_list_append(struct purchase_list *list, struct gate_purchase *purc
 void purchase_list_prepend(struct purchase_list *list, struct gate_purchase *purchase);
 void purchase_list_join(struct purchase_list *list, struct purchase_list *tail); /* empties `tail` */
 struct gate_purchase *purchase_list_take(struct purchase_list *list);            /* the first, or NULL */
+
+/* Answers UNAVAILABLE whose deadline is not after `until_us`. All of the list is looked at: those that came back to it are not in the order of
+ * their deadlines. For drivers. */
+void gate_expire(struct gate *gate, struct purchase_list *list, int64_t until_us);
 
 #endif

@@ -15,8 +15,8 @@ struct gate *gate_open_for_worker(const struct gate_settings *settings)
         settings->place->kind == GATE_REDLOCK ? redlock_gate_open(settings) : lua_gate_open(settings);
     gate->settings = *settings;
     gate_admission_init(gate);
-    /* Rising numbers from a random start, of 2^62, in each worker of each server, and in its successors: none knows of the others. Two ranges meet so seldom (of a
-     * thousand workers that each have numbered a thousand million purchases, at 2 in 10,000) that order id, or user, and request together never do. */
+    /* Rising numbers from a random start, of 2^62, in each worker of each server, and in its successors: none knows of the others. Two ranges meet so seldom
+     * (of a thousand workers that each have numbered a thousand million purchases, at 2 in 10,000) that order id, or user, and request together never do. */
     CHECK(getrandom(&gate->last_request, sizeof gate->last_request, 0) == sizeof gate->last_request);
     gate->last_request &= INT64_MAX >> 1;
     return gate;
@@ -56,6 +56,27 @@ void gate_answer(struct gate *gate, struct gate_purchase *purchase, enum purchas
     }
     gate->pending--;
     purchase->cb(purchase, purchase->context);
+}
+
+void gate_refuse(struct gate *gate, struct gate_purchase *purchase, enum refusal refusal)
+{
+    purchase->purchase.refusal = refusal;
+    gate_answer(gate, purchase, PURCHASE_REFUSED);
+}
+
+void gate_expire(struct gate *gate, struct purchase_list *list, int64_t until_us)
+{
+    struct purchase_list kept = {0};
+    struct gate_purchase *purchase;
+    while ((purchase = purchase_list_take(list)) != NULL) {
+        if (purchase->deadline_us <= until_us) {
+            gate_answer(gate, purchase, PURCHASE_UNAVAILABLE);
+        } else {
+            purchase_list_append(&kept, purchase);
+        }
+    }
+    purchase_list_join(&kept, list); /* whatever an answer has let in meanwhile */
+    *list = kept;
 }
 
 /* It was never in here: safe to say that nothing was bought. */

@@ -1,6 +1,7 @@
 /* The recorder's side of Redis: closing and opening the gate, filling it from the store, trimming the log.
  * Only the recorder loads scripts, each with the epoch in its text: that is the fence. A Redis that forgot anything has forgotten the
- * scripts too, or reigns under another replication id than the one in their text (ADR 16), and sells nothing until the recorder has vouched for it. Runs in the recorder's one thread; owns nothing. */
+ * scripts too, or reigns under another replication id than the one in their text (ADR 16), and sells nothing until the recorder has vouched for it. Runs in the
+ * recorder's one thread; owns nothing. */
 #include "doorbuster/gate_books.h"
 
 #include "doorbuster/check.h"

@@ -1,12 +1,16 @@
 /* The Lua gate: one Redis decides. A worker's loop thread. Owns two links to Redis and the purchases that are in it.
  *
  *   queued --one EVALSHA a turn--> in a call --sold--> waiting, in log order --"recorded up to …"--> answered
+ *     ^  ^                            |  |               |
+ *     |  +--STALE, NOSCRIPT-----------+  | no reply      | news were missed, or its epoch is over
+ *     |                                  v               v
+ *     +--not found, it was never sold--- looked up in the store --found-----------------------------> answered
+ *
+ * What stands right of the call is lua_record.c's; the words of a call are lua_call.c's; the marks by which a worker answers "sold out"
+ * itself are sold_out.c's. In here are the queue, the calls and the two links.
  *
  * `calls` carries the selling script, `news` the recorder's announcements and the word that stock was added. The gate sells only while
  * both are up and it knows the script of the present epoch (`ready`); until then purchases stay queued, to their deadline.
- *
- * What waits is confirmed by the news alone, and only if none was missed and the epoch is the same. In every other case the store is
- * asked (settle_cb): after the link to the news broke (`missed`), and for what waits from an older epoch.
  *
  * A call that got no reply is in doubt: sold or not, and Redis may even run it later, when the broken connection's last bytes come in.
  * Only a new epoch makes it final, as the old script is then STALE and all it ever sold is in the store. So the worker asks for one
@@ -16,12 +20,13 @@
  * Nothing is sold that could not be recorded in time: while the recorder has been silent for a second, or too much waits for its record,
  * no call is sent (the breaker `record` is open).
  *
- * Each link finds the master by itself, so after a failover they may be on different Redis for a moment. Whichever of them knows the older epoch is behind
- * and is made anew: the calls' by its head, or by having none, the news' by what it hears; epochs are the store's, so the older can be no one's future. Meanwhile nothing is
- * sold by the head of an older epoch than the news', and what a newer one sells waits for news of that.
+ * Each link finds the master by itself, so after a failover they may be on different Redis for a moment. Whichever of them knows the older
+ * epoch is behind and is made anew: the calls' by its head, or by having none, the news' by what it hears; epochs are the store's, so the
+ * older can be no one's future. Meanwhile nothing is sold by the head of an older epoch than the news', and what a newer one sells waits
+ * for news of that.
  *
- * Failures: STALE and NOSCRIPT put a call's purchases back to the front of the queue and read the head again; so does what redis_is_elsewhere(), and
- * the link is made anew. */
+ * Failures: STALE and NOSCRIPT put a call's purchases back to the front of the queue and read the head again; so does what
+ * redis_is_elsewhere(), and the link is made anew. What cannot be sent or settled by its deadline is answered 503. */
 #include "driver.h"
 
 #include "doorbuster/check.h"
@@ -31,7 +36,10 @@
 #include "doorbuster/metrics.h"
 #include "doorbuster/text.h"
 #include "keys.h"
+#include "lua_call.h"
+#include "lua_record.h"
 #include "news.h"
+#include "sold_out.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -40,72 +48,47 @@
 
 #define CALLS_MAX 1 /* on the way at the same time; what comes meanwhile makes the next batch larger */
 #define SWEEP_MS 20
-#define MARKS 256
-#define MARK_LIFETIME_US 1000000
 #define CONNECT_TIMEOUT_MS 1000
 #define COMMAND_TIMEOUT_MS 1000
 #define NEWS_TIMEOUT_US 3000000
-#define NEWS_FRESH_US                                                                                        \
-    1000000 /* the recorder speaks every 100 ms; if it has not for so long, it does not record */
-#define WAITING_MAX 10000 /* purchases waiting for their record; beyond, nothing more is reserved */
 #define ASK_ATTACH_EVERY_US 500000
 #define DAMAGE_PAUSE_US 20000
 #define APART_US 200000 /* so long the two links may be of different epochs before one of them is made anew */
 #define SPEAKS_US 250000
 #define ELSEWHERE_NEWS_TIMEOUT_US 1500000 /* of a Redis that was found, so may be elsewhere by now */
 #define EXPIRE_EVERY_US 100000
-#define FIELDS_MIN 4 /* of a purchase in a call */
-#define FIELDS_MAX                                                                                           \
-    6 /* these, its idempotency key if any of the call has one, the number of its further lines if any is a cart */
-#define ARGUMENTS_MAX (GATE_BATCH_MAX * FIELDS_MAX + 2 * SALES_LOG_LINES_MAX)
-#define ARGUMENTS_FIXED 9 /* EVALSHA sha 5 key key key key key fields */
-#define REPLY_FIXED 2
-#define REPLY_EACH 3
 
 struct call {
     struct lua_gate *gate;
     struct gate_purchase *purchases[GATE_BATCH_MAX];
     size_t count;
     int64_t sent_us;
-    uint64_t stock_news;       /* of the gate when it was sent */
+    uint64_t forgotten;        /* of the sold-out marks when it was sent */
     struct log_position after; /* what it sells lies behind this */
     struct call *next_free;
-};
-
-/* "This product has nothing left": believed for a second, cleared when stock is added or the news are lost. */
-struct sold_out_mark {
-    int64_t product_id;
-    int64_t until_us;
 };
 
 struct lua_gate {
     struct gate base;
     struct redis_link *calls, *news;
     uv_timer_t sweep;
-    bool subscribed;
     bool script_known, reading_head;
     char sell_sha[GATE_SCRIPT_SHA_BYTES];
     uint64_t script_epoch;
-    /* unsettled: what one reply has reserved and only the store can tell of. */
-    struct purchase_list queued, waiting, missed, doubtful, unsettled;
+    struct purchase_list queued;
+    struct lua_record record;
+    struct sold_out sold_out;
     int64_t asked_attach_us; /* when last */
     int64_t next_expire_us;
-    int64_t call_us; /* what a call takes, lately */
-    /* What the news have said. Nothing was rejected at a position after `sure_after` and up to `recorded`. */
-    struct log_position recorded, sure_after;
-    bool heard_recorded; /* since the subscription */
-    int64_t store_id;    /* of the head; whose news count */
-    uint64_t attached_epoch;
-    int64_t calls_behind_us,
-        news_behind_us;    /* since when the link knows an older epoch than the other; 0: it does not */
+    int64_t call_us;  /* what a call takes, lately */
+    int64_t store_id; /* of the head; whose news count */
+    /* Since when the link knows an older epoch than the other; 0: it does not. */
+    int64_t calls_behind_us, news_behind_us;
     bool is_replica;       /* by its own word, the Redis of the calls */
     int64_t news_us;       /* when the last came, or was subscribed to */
-    int64_t recorded_us;   /* when the recorder spoke last */
     int64_t held_until_us; /* the gate is damaged: no use in asking again at once */
     const char *wish;      /* why Redis has to be rebuilt; NULL: it has not */
-    uint64_t stock_news;   /* how many times stock was added */
     struct call call_storage[CALLS_MAX], *free_calls;
-    struct sold_out_mark marks[MARKS];
 };
 
 static struct lua_gate *of(struct gate *gate)
@@ -113,77 +96,10 @@ static struct lua_gate *of(struct gate *gate)
     return (struct lua_gate *)gate;
 }
 
-/* --- sold-out marks ----------------------------------------------------------------------------------------------------------- */
-static struct sold_out_mark *mark_of(struct lua_gate *gate, int64_t product_id)
-{
-    return &gate->marks[(uint64_t)product_id % MARKS];
-}
-
-static bool is_marked_sold_out(struct lua_gate *gate, int64_t product_id)
-{
-    const struct sold_out_mark *mark = mark_of(gate, product_id);
-    return mark->product_id == product_id && clock_monotonic_us() < mark->until_us;
-}
-
-static void mark_sold_out(struct lua_gate *gate, int64_t product_id)
-{
-    if (gate->subscribed) { /* otherwise nobody would tell us of new stock */
-        *mark_of(gate, product_id) = (struct sold_out_mark){
-            .product_id = product_id, .until_us = clock_monotonic_us() + MARK_LIFETIME_US};
-    }
-}
-
-static void forget_sold_out(struct lua_gate *gate)
-{
-    gate->stock_news++;
-    memset(gate->marks, 0, sizeof gate->marks);
-}
-
-/* --- answers -------------------------------------------------------------------------------------------------------------------- */
-static void refuse(struct lua_gate *gate, struct gate_purchase *purchase, enum refusal refusal)
-{
-    purchase->purchase.refusal = refusal;
-    gate_answer(&gate->base, purchase, PURCHASE_REFUSED);
-}
-
 static void requeue(struct gate_purchase *purchase)
 {
     purchase->purchase.order.id = 0;
     purchase_move(&purchase->purchase, PURCHASE_QUEUED);
-}
-
-/* --- the record ------------------------------------------------------------------------------------------------------------------ */
-static void settle(struct lua_gate *gate, struct purchase_list *list)
-{
-    if (list->first == NULL) {
-        return;
-    }
-    if (gate->base.settings.settle_cb(gate->base.settings.context, list->first)) {
-        *list = (struct purchase_list){0};
-        return;
-    }
-    log_warn("gate: cannot look up reserved purchases in the store: too much waiting; they are answered 503");
-    struct gate_purchase *purchase;
-    while ((purchase = purchase_list_take(list)) != NULL) {
-        gate_answer(&gate->base, purchase, PURCHASE_UNAVAILABLE);
-    }
-}
-
-/* Where a new reservation belongs. Its reply and the news come over two links: the news may well have been first. */
-static void await_record(struct lua_gate *gate, struct gate_purchase *purchase)
-{
-    struct log_position position = purchase->purchase.position;
-    bool old_epoch = position.epoch < gate->attached_epoch;
-    bool announced = gate->heard_recorded && log_position_compare(position, gate->recorded) <= 0;
-    if (!gate->subscribed) {
-        purchase_list_append(&gate->missed, purchase);
-    } else if (old_epoch || (announced && log_position_compare(position, gate->sure_after) <= 0)) {
-        purchase_list_append(&gate->unsettled, purchase);
-    } else if (announced) {
-        gate_answer(&gate->base, purchase, PURCHASE_CONFIRMED);
-    } else {
-        purchase_list_append(&gate->waiting, purchase);
-    }
 }
 
 /* --- calls ------------------------------------------------------------------------------------------------------------------------ */
@@ -193,184 +109,40 @@ static void free_call(struct call *call)
     call->gate->free_calls = call;
 }
 
-static size_t line_count(const struct gate_purchase *purchase)
+/* Of the first line nothing was taken by another before it: if there is nothing, its product is sold out. Unless stock was added meanwhile. */
+static void note_sold_out(const struct call *call, const struct purchase *refused)
 {
-    return order_part_count(&purchase->purchase.order); /* asked for, it has no components */
-}
-
-static int64_t *remaining_of(struct sale_order *order, size_t line)
-{
-    return line == 0 ? &order->remaining : &order->more[line - 1].remaining;
-}
-
-/* A line that cannot be had, though so many of its product could. */
-static void note_short(struct purchase *purchase, size_t line, int64_t available)
-{
-    purchase->short_lines |= UINT32_C(1) << line;
-    *remaining_of(&purchase->order, line) = available;
-}
-
-static void take_shortages(struct purchase *purchase, const redisReply *second)
-{
-    if (second->type == REDIS_REPLY_INTEGER) {
-        note_short(purchase, 0, second->integer);
-        return;
-    }
-    for (size_t i = 0; i < second->elements; i += 2) {
-        note_short(purchase, (size_t)second->element[i]->integer, second->element[i + 1]->integer);
+    struct lua_gate *gate = call->gate;
+    bool is_gone = (refused->short_lines & 1) != 0 && refused->order.remaining == 0;
+    if (is_gone && call->forgotten == gate->sold_out.forgotten &&
+        gate->record.subscribed) { /* otherwise nobody would tell us of new stock */
+        sold_out_mark(&gate->sold_out, refused->order.product_id);
     }
 }
 
-static void take_refusal(const struct call *call, struct gate_purchase *gate_purchase, enum refusal refusal,
-                         const redisReply *second)
+static void take_answer(const struct call *call, size_t i, const redisReply *reply,
+                        struct log_position position)
 {
-    struct purchase *purchase = &gate_purchase->purchase;
-    redisReply *const *figures = second->element;
-    switch (refusal) {
-    case REFUSAL_INSUFFICIENT_STOCK:
-        take_shortages(purchase, second);
-        /* Of the first line nothing was taken by another before it. Else stock was added meanwhile. */
-        if ((purchase->short_lines & 1) != 0 && purchase->order.remaining == 0 &&
-            call->stock_news == call->gate->stock_news) {
-            mark_sold_out(call->gate, purchase->order.product_id);
+    struct gate_purchase *purchase = call->purchases[i];
+    enum refusal refusal = lua_call_take(reply, i, &purchase->purchase);
+    if (refusal != REFUSAL_NONE) {
+        if (refusal == REFUSAL_INSUFFICIENT_STOCK) {
+            note_sold_out(call, &purchase->purchase);
         }
-        break;
-    case REFUSAL_CUSTOMER_LIMIT:
-        purchase->refused_product_id = figures[0]->integer;
-        purchase->requested = figures[1]->integer;
-        purchase->figure = figures[2]->integer;
-        purchase->limit = figures[3]->integer;
-        break;
-    case REFUSAL_NOT_OPEN:
-    case REFUSAL_OVER:
-        purchase->refused_product_id = figures[0]->integer;
-        purchase->figure = figures[1]->integer;
-        purchase->wait_ms = figures[2]->integer;
-        break;
-    case REFUSAL_NOT_ON_SALE:
-        purchase->refused_product_id = second->integer;
-        break;
-    default:
-        purchase->figure = second->integer;
-    }
-    refuse(call->gate, gate_purchase, refusal);
-}
-
-/* Price and remaining of each line. */
-static void take_prices(struct sale_order *order, const redisReply *second, const redisReply *third)
-{
-    if (order->more_count == 0) {
-        order->unit_price = second->integer;
-        order->remaining = third->integer;
+        gate_refuse(&call->gate->base, purchase, refusal);
         return;
     }
-    order->unit_price = second->element[0]->integer;
-    order->remaining = second->element[1]->integer;
-    for (size_t i = 0; i < order->more_count; i++) {
-        order->more[i].unit_price = second->element[2 * (i + 1)]->integer;
-        order->more[i].remaining = second->element[2 * (i + 1) + 1]->integer;
-    }
+    purchase->purchase.position = position;
+    purchase_move(&purchase->purchase, PURCHASE_RESERVED);
+    lua_record_await(&call->gate->record, purchase);
 }
 
-static void take_answer(const struct call *call, struct gate_purchase *purchase,
-                        const redisReply *const *three, int64_t at_ms, struct log_position position)
-{
-    int64_t outcome = three[0]->integer;
-    if (outcome <= 0) {
-        take_refusal(call, purchase, (enum refusal)outcome, three[1]);
-        return;
-    }
-    struct purchase *sold = &purchase->purchase;
-    sold->order.id = outcome;
-    take_prices(&sold->order, three[1], three[2]);
-    sold->at_ms = at_ms;
-    sold->position = position;
-    purchase_move(sold, PURCHASE_RESERVED);
-    await_record(call->gate, purchase);
-}
-
-static bool are_numbers(const redisReply *list, size_t count)
-{
-    bool ok = list->type == REDIS_REPLY_ARRAY && list->elements == count;
-    for (size_t i = 0; ok && i < count; i++) {
-        ok = list->element[i]->type == REDIS_REPLY_INTEGER && list->element[i]->integer >= 0;
-    }
-    return ok;
-}
-
-static bool are_shortages(const redisReply *list, size_t lines)
-{
-    bool ok = list->type == REDIS_REPLY_ARRAY && list->elements >= 2 && list->elements % 2 == 0 &&
-              are_numbers(list, list->elements);
-    for (size_t i = 0; ok && i < list->elements; i += 2) {
-        ok = list->element[i]->integer < (int64_t)lines;
-    }
-    return ok;
-}
-
-/* Is this what sell.lua answers? Redis can be made to say anything, and a CHECK is not for what others say. */
-static bool is_answer(const struct gate_purchase *asked, const redisReply *const *three)
-{
-    const redisReply *second = three[1];
-    size_t lines = line_count(asked);
-    if (three[0]->type != REDIS_REPLY_INTEGER || three[2]->type != REDIS_REPLY_INTEGER) {
-        return false;
-    }
-    if (three[0]->integer > 0) {
-        return lines > 1
-                   ? are_numbers(second, 2 * lines)
-                   : second->type == REDIS_REPLY_INTEGER && second->integer > 0 && three[2]->integer >= 0;
-    }
-    switch (three[0]->integer) {
-    case REFUSAL_INSUFFICIENT_STOCK:
-        return lines > 1 ? are_shortages(second, lines) : second->type == REDIS_REPLY_INTEGER;
-    case REFUSAL_CUSTOMER_LIMIT:
-        return are_numbers(second, 4);
-    case REFUSAL_NOT_OPEN:
-    case REFUSAL_OVER:
-        return are_numbers(second, 3);
-    case REFUSAL_NOT_ON_SALE:
-    case REFUSAL_ALREADY_ORDERED:
-        return second->type == REDIS_REPLY_INTEGER;
-    default:
-        return false;
-    }
-}
-
-static const redisReply *const *three_of(const redisReply *reply, size_t i)
-{
-    return (const redisReply *const *)&reply->element[REPLY_FIXED + REPLY_EACH * i];
-}
-
-/* *position: of the entry; {0, 0} if nothing was sold. */
-static bool are_answers(const redisReply *reply, const struct call *call, struct log_position *position)
-{
-    size_t count = call->count;
-    *position = (struct log_position){0};
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != REPLY_FIXED + REPLY_EACH * count ||
-        reply->element[1]->type != REDIS_REPLY_INTEGER) {
-        return false;
-    }
-    const redisReply *entry = reply->element[0];
-    bool sold = entry->type == REDIS_REPLY_STRING;
-    if (sold && (!log_position_parse(entry->str, entry->len, position) || position->epoch == 0)) {
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (!is_answer(call->purchases[i], three_of(reply, i)) ||
-            (three_of(reply, i)[0]->integer > 0 && !sold)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void take_answers(struct call *call, const redisReply *reply, struct log_position position)
+static void take_answers(const struct call *call, const redisReply *reply, struct log_position position)
 {
     for (size_t i = 0; i < call->count; i++) {
-        take_answer(call, call->purchases[i], three_of(reply, i), reply->element[1]->integer, position);
+        take_answer(call, i, reply, position);
     }
-    settle(call->gate, &call->gate->unsettled);
+    lua_record_reply_taken(&call->gate->record);
 }
 
 static void put_back(struct call *call)
@@ -391,20 +163,11 @@ static void give_up_call(struct call *call, const char *why)
     }
 }
 
-/* Sold or not? Final as soon as the epoch of the call is over, which it may be already. */
-static void put_in_doubt(struct call *call, const char *why)
+static void put_in_doubt(const struct call *call, const char *why)
 {
-    struct lua_gate *gate = call->gate;
-    struct purchase_list over = {0},
-                         *list = call->after.epoch < gate->attached_epoch ? &over : &gate->doubtful;
     log_warn("gate: %s, %zu purchases on the way: in doubt until the next epoch", why, call->count);
-    metrics_add(METRICS_purchases_in_doubt, call->count);
-    gate_call_failed(&gate->base, why);
-    for (size_t i = 0; i < call->count; i++) {
-        call->purchases[i]->purchase.position = call->after;
-        purchase_list_append(list, call->purchases[i]);
-    }
-    settle(gate, &over);
+    gate_call_failed(&call->gate->base, why);
+    lua_record_doubt(&call->gate->record, call->purchases, call->count, call->after);
 }
 
 /* Nothing was sold: somebody has been at Redis's keys. */
@@ -432,7 +195,7 @@ static void call_cb(const redisReply *reply, void *context)
     if (reply == NULL || failpoint("gate.reply")) {
         put_in_doubt(call, "the link to Redis broke");
     } else if (reply->type != REDIS_REPLY_ERROR) {
-        if (are_answers(reply, call, &position)) {
+        if (lua_call_is_answer(reply, call->purchases, call->count, &position)) {
             note_call_time(call);
             take_answers(call, reply, position);
         } else {
@@ -451,87 +214,12 @@ static void call_cb(const redisReply *reply, void *context)
     free_call(call);
 }
 
-/* The command's words; they lie here until the next call. */
-struct call_arguments {
-    int argc;
-    const char *argv[ARGUMENTS_FIXED + ARGUMENTS_MAX];
-    size_t argv_bytes[ARGUMENTS_FIXED + ARGUMENTS_MAX];
-    char numbers[ARGUMENTS_MAX][TEXT_INT64_BYTES];
-    size_t numbers_used;
-};
-
-static void add_argument(struct call_arguments *arguments, const char *text, size_t bytes)
-{
-    arguments->argv[arguments->argc] = text;
-    arguments->argv_bytes[arguments->argc++] = bytes;
-}
-
-static void add_number(struct call_arguments *arguments, int64_t number)
-{
-    char *text = arguments->numbers[arguments->numbers_used++];
-    add_argument(arguments, text, text_from_int64(number, text));
-}
-
-/* The lines of a cart behind its first; of others their number is 0. */
-static void add_lines(struct call_arguments *arguments, const struct sale_order *order)
-{
-    add_number(arguments, (int64_t)order->more_count);
-    for (size_t i = 0; i < order->more_count; i++) {
-        add_number(arguments, order->more[i].product_id);
-        add_number(arguments, order->more[i].quantity);
-    }
-}
-
-static void add_purchase(struct call_arguments *arguments, const struct sale_order *order, int fields)
-{
-    add_number(arguments, order->request);
-    add_number(arguments, order->user_id);
-    add_number(arguments, order->product_id);
-    add_number(arguments, order->quantity);
-    if (fields > FIELDS_MIN) {
-        add_argument(arguments, order->key != NULL ? order->key : "", order->key_bytes);
-    }
-    if (fields == FIELDS_MAX) {
-        add_lines(arguments, order);
-    }
-}
-
-/* Calls without any key or cart do not pay for them. */
-static int fields_of(const struct call *call)
-{
-    int fields = FIELDS_MIN;
-    for (size_t i = 0; i < call->count; i++) {
-        const struct sale_order *order = &call->purchases[i]->purchase.order;
-        int own = order->more_count > 0 ? FIELDS_MAX : order->key != NULL ? FIELDS_MAX - 1 : FIELDS_MIN;
-        fields = own > fields ? own : fields;
-    }
-    return fields;
-}
-
-static struct call_arguments *write_arguments(const struct call *call)
-{
-    static struct call_arguments arguments;
-    static const char *const digits[FIELDS_MAX + 1] = {"0", "1", "2", "3", "4", "5", "6"};
-    int fields = fields_of(call);
-    const char *fixed[ARGUMENTS_FIXED] = {"EVALSHA",        call->gate->sell_sha, "5",
-                                          gate_keys.head,   gate_keys.log,        gate_keys.product,
-                                          gate_keys.buyers, gate_keys.ordered,    digits[fields]};
-    arguments.argc = 0;
-    arguments.numbers_used = 0;
-    for (size_t i = 0; i < ARGUMENTS_FIXED; i++) {
-        add_argument(&arguments, fixed[i], strlen(fixed[i]));
-    }
-    for (size_t i = 0; i < call->count; i++) {
-        add_purchase(&arguments, &call->purchases[i]->purchase.order, fields);
-    }
-    return &arguments;
-}
-
 /* The next of the queue, if it still fits into the call. */
 static struct gate_purchase *take_next(struct lua_gate *gate, size_t count, size_t lines)
 {
     const struct gate_purchase *next = gate->queued.first;
-    bool fits = next != NULL && count < GATE_BATCH_MAX && lines + line_count(next) <= SALES_LOG_LINES_MAX;
+    bool fits = next != NULL && count < GATE_BATCH_MAX &&
+                lines + lua_call_lines(&next->purchase) <= SALES_LOG_LINES_MAX;
     return fits ? purchase_list_take(&gate->queued) : NULL;
 }
 
@@ -541,20 +229,20 @@ static void send_call(struct lua_gate *gate)
     gate->free_calls = call->next_free;
     call->count = 0;
     call->sent_us = clock_monotonic_us();
-    call->stock_news = gate->stock_news;
-    call->after = gate->recorded.epoch == gate->script_epoch ? gate->recorded
-                                                             : (struct log_position){gate->script_epoch, 0};
+    call->forgotten = gate->sold_out.forgotten;
+    call->after = gate->record.recorded.epoch == gate->script_epoch
+                      ? gate->record.recorded
+                      : (struct log_position){gate->script_epoch, 0};
     size_t lines = 0;
     struct gate_purchase *purchase;
     while ((purchase = take_next(gate, call->count, lines)) != NULL) {
-        lines += line_count(purchase);
+        lines += lua_call_lines(&purchase->purchase);
         purchase_move(&purchase->purchase, PURCHASE_ASKED);
         call->purchases[call->count++] = purchase;
     }
-    struct call_arguments *arguments = write_arguments(call);
+    struct lua_call_words asked = lua_call_ask(gate->sell_sha, call->purchases, call->count);
     metrics_observe(METRICS_HISTOGRAM_gate_batch, call->count);
-    CHECK(redis_link_command(gate->calls, call_cb, call, arguments->argc, arguments->argv,
-                             arguments->argv_bytes));
+    CHECK(redis_link_command(gate->calls, call_cb, call, asked.count, asked.words, asked.bytes));
 }
 
 static void note_behind(int64_t *since_us, bool behind)
@@ -563,58 +251,12 @@ static void note_behind(int64_t *since_us, bool behind)
 }
 
 /* --- the news ------------------------------------------------------------------------------------------------------------------------ */
-/* Takes out of `from` what must be in the store by now if it was ever sold: older epochs, and positions up to `recorded`. */
-static void settle_up_to(struct lua_gate *gate, struct purchase_list *from, struct log_position recorded)
+/* The attach may have put units back that were reserved and then forgotten. */
+static void begin_epoch(struct lua_gate *gate)
 {
-    struct purchase_list found = {0};
-    while (from->first != NULL && log_position_compare(from->first->purchase.position, recorded) <= 0) {
-        purchase_list_append(&found, purchase_list_take(from));
-    }
-    settle(gate, &found);
-}
-
-static struct log_position end_of_epoch(uint64_t epoch)
-{
-    return (struct log_position){.epoch = epoch, .n = UINT64_MAX};
-}
-
-static void hear_epoch(struct lua_gate *gate, uint64_t epoch)
-{
-    if (epoch <= gate->attached_epoch) {
-        return;
-    }
     gate->script_known = false;
     gate->wish = NULL;
-    gate->attached_epoch = epoch;
-    forget_sold_out(gate); /* the attach may have put units back that were reserved and then forgotten */
-    settle_up_to(gate, &gate->doubtful, end_of_epoch(epoch - 1));
-    settle_up_to(gate, &gate->missed, end_of_epoch(epoch - 1));
-    settle_up_to(gate, &gate->waiting, end_of_epoch(epoch - 1));
-}
-
-/* Answers what waits up to `recorded`; `rejected` is the rest of the news: " 55 56" or "". A record of one epoch says nothing of what was
- * reserved in another: Redis may have forgotten that. */
-static void confirm_up_to(struct lua_gate *gate, struct log_position recorded, const char *rejected)
-{
-    settle_up_to(gate, &gate->waiting, end_of_epoch(recorded.epoch - (recorded.epoch > 0)));
-    while (gate->waiting.first != NULL &&
-           log_position_compare(gate->waiting.first->purchase.position, recorded) <= 0) {
-        struct gate_purchase *purchase = purchase_list_take(&gate->waiting);
-        if (recorded_news_reject(rejected, purchase->purchase.order.id)) {
-            refuse(gate, purchase, REFUSAL_REJECTED);
-        } else {
-            gate_answer(&gate->base, purchase, PURCHASE_CONFIRMED);
-        }
-    }
-}
-
-/* Of a recorder that has been overtaken, stood still meanwhile and goes on talking. */
-static bool is_old_news(const struct lua_gate *gate, const struct recorded_news *news)
-{
-    uint64_t epoch = (uint64_t)news->epoch;
-    return (epoch != 0 && epoch < gate->attached_epoch) ||
-           (gate->heard_recorded && epoch <= gate->attached_epoch &&
-            log_position_compare(news->recorded, gate->recorded) < 0);
+    sold_out_forget(&gate->sold_out);
 }
 
 static void hear_recorded(struct lua_gate *gate, const char *text)
@@ -626,28 +268,18 @@ static void hear_recorded(struct lua_gate *gate, const char *text)
     }
     if (news.store_id != gate->store_id) {
         /* Another database's; or our head was of another store until just now: then the sweep reads it again. */
-        gate->script_known = gate->script_known && gate->heard_recorded;
+        gate->script_known = gate->script_known && gate->record.heard;
         return;
     }
-    if (is_old_news(gate, &news)) {
+    if (!lua_record_is_newer(&gate->record, &news)) {
         return;
     }
-    bool first = !gate->heard_recorded;
-    if (first || *news.rejected != '\0') {
-        gate->sure_after = news.recorded;
+    if ((uint64_t)news.epoch > gate->record.epoch) {
+        begin_epoch(gate);
     }
-    gate->recorded = news.recorded;
-    gate->recorded_us = clock_monotonic_us();
-    gate->heard_recorded = true;
-    hear_epoch(gate, (uint64_t)news.epoch);
     note_behind(&gate->news_behind_us,
                 gate->script_known && news.epoch > 0 && (uint64_t)news.epoch < gate->script_epoch);
-    if (first) { /* whoever was rejected up to here was named before we listened */
-        settle_up_to(gate, &gate->waiting, news.recorded);
-    } else {
-        confirm_up_to(gate, news.recorded, news.rejected);
-    }
-    settle_up_to(gate, &gate->missed, news.recorded);
+    lua_record_hear(&gate->record, &news);
 }
 
 static void news_cb(const redisReply *reply, void *context)
@@ -659,8 +291,7 @@ static void news_cb(const redisReply *reply, void *context)
     const char *text = reply->element[2]->str;
     gate->news_us = clock_monotonic_us();
     if (strcmp(reply->element[0]->str, "subscribe") == 0) {
-        gate->subscribed =
-            true; /* what was announced before this moment is said again soon: the recorder repeats its position */
+        lua_record_subscribed(&gate->record);
     } else {
         hear_recorded(gate, text);
     }
@@ -671,7 +302,8 @@ static void stock_cb(const redisReply *reply, void *context)
 {
     if (reply != NULL && reply->type == REDIS_REPLY_ARRAY && reply->elements == 3 &&
         reply->element[2]->type == REDIS_REPLY_STRING) {
-        forget_sold_out(context);
+        struct lua_gate *gate = context;
+        sold_out_forget(&gate->sold_out);
     }
 }
 
@@ -687,13 +319,13 @@ static void attach_asked_cb(const redisReply *reply, void *context)
 /* Is there something that only a new epoch can settle or mend? Then `why` says so. */
 static bool needs_attach(const struct lua_gate *gate, char why[SALES_LOG_NOTE_BYTES])
 {
+    const struct purchase_list *doubtful = &gate->record.doubtful;
     if (gate->wish != NULL) {
         snprintf(why, SALES_LOG_NOTE_BYTES, LOG_REBUILD_WORD "%s", gate->wish);
         return true;
     }
-    snprintf(why, SALES_LOG_NOTE_BYTES, "a worker lost the answer to %zu purchases", gate->doubtful.count);
-    return gate->doubtful.first != NULL &&
-           gate->doubtful.first->purchase.position.epoch == gate->script_epoch;
+    snprintf(why, SALES_LOG_NOTE_BYTES, "a worker lost the answer to %zu purchases", doubtful->count);
+    return doubtful->first != NULL && doubtful->first->purchase.position.epoch == gate->script_epoch;
 }
 
 static void ask_for_attach(struct lua_gate *gate)
@@ -723,8 +355,8 @@ static bool is_found(const struct lua_gate *gate)
 /* Of an open gate; while it attaches it does not. */
 static bool recorder_speaks(const struct lua_gate *gate)
 {
-    return gate->heard_recorded && gate->attached_epoch > 0 &&
-           clock_monotonic_us() - gate->recorded_us < SPEAKS_US;
+    return gate->record.heard && gate->record.epoch > 0 &&
+           clock_monotonic_us() - gate->record.recorded_us < SPEAKS_US;
 }
 
 static void role_cb(const redisReply *reply, void *context)
@@ -753,7 +385,7 @@ static void head_cb(const redisReply *reply, void *context)
         note_behind(&gate->calls_behind_us, recorder_speaks(gate));
         return; /* the sweep asks again */
     }
-    bool behind = (uint64_t)epoch < gate->attached_epoch;
+    bool behind = (uint64_t)epoch < gate->record.epoch;
     note_behind(&gate->calls_behind_us, behind);
     if (behind) {
         return; /* likewise; and the link is made anew if it stays so */
@@ -806,29 +438,12 @@ static void news_down_cb(void *context)
 {
     struct lua_gate *gate = context;
     metrics_add(METRICS_redis_links_lost, 1);
-    gate->subscribed = gate->heard_recorded = false;
     gate->news_behind_us = 0;
-    forget_sold_out(gate);
-    purchase_list_join(&gate->missed, &gate->waiting);
+    sold_out_forget(&gate->sold_out);
+    lua_record_cut_off(&gate->record);
 }
 
 /* --- deadlines --------------------------------------------------------------------------------------------------------------------------- */
-/* All of the list: those that came back to it are not in the order of their deadlines. */
-static void expire(struct lua_gate *gate, struct purchase_list *list, int64_t until_us)
-{
-    struct purchase_list kept = {0};
-    struct gate_purchase *purchase;
-    while ((purchase = purchase_list_take(list)) != NULL) {
-        if (purchase->deadline_us <= until_us) {
-            gate_answer(&gate->base, purchase, PURCHASE_UNAVAILABLE);
-        } else {
-            purchase_list_append(&kept, purchase);
-        }
-    }
-    purchase_list_join(&kept, list); /* whatever an answer has let in meanwhile */
-    *list = kept;
-}
-
 static void expire_all(struct lua_gate *gate, int64_t now_us)
 {
     if (now_us < gate->next_expire_us) {
@@ -836,31 +451,8 @@ static void expire_all(struct lua_gate *gate, int64_t now_us)
     }
     gate->next_expire_us = now_us + EXPIRE_EVERY_US;
     /* What would be sent now must still be able to wait for a lost reply. */
-    expire(gate, &gate->queued, now_us + (int64_t)COMMAND_TIMEOUT_MS * 1000 + EXPIRE_EVERY_US);
-    expire(gate, &gate->waiting, now_us);
-    expire(gate, &gate->missed, now_us);
-    expire(gate, &gate->doubtful, now_us);
-}
-
-/* Back-pressure: what is reserved now must still be recorded within its deadline. */
-static void watch_record(struct lua_gate *gate, int64_t now_us)
-{
-    struct breaker *record = &gate->base.record;
-    char reason[BREAKER_REASON_BYTES];
-    if (!gate->heard_recorded) {
-        return; /* not ready anyway */
-    }
-    bool silent = now_us - gate->recorded_us > NEWS_FRESH_US;
-    bool stalled = silent || gate->waiting.count + gate->missed.count > WAITING_MAX;
-    if (stalled && record->state == BREAKER_CLOSED) {
-        metrics_add(METRICS_sale_stalls, 1);
-        snprintf(reason, sizeof reason,
-                 "selling nothing until the recorder has caught up: %s, %zu purchases wait for their record",
-                 silent ? "it has been silent for a second" : "it is behind", gate->waiting.count);
-        breaker_open(record, now_us, reason);
-    } else if (!stalled) {
-        breaker_succeeded(record, now_us);
-    }
+    gate_expire(&gate->base, &gate->queued, now_us + (int64_t)COMMAND_TIMEOUT_MS * 1000 + EXPIRE_EVERY_US);
+    lua_record_expire(&gate->record, now_us);
 }
 
 /* Why nothing can be sent to Redis; NULL: it can. That the recorder is silent is the other breaker's business. */
@@ -868,7 +460,7 @@ static const char *why_away(const struct lua_gate *gate)
 {
     return !redis_link_is_up(gate->calls) ? "no link to Redis"
            : !gate->script_known          ? "the gate is closed: the recorder has not opened it"
-           : !gate->heard_recorded && gate->base.record.state == BREAKER_CLOSED
+           : !gate->record.heard && gate->base.record.state == BREAKER_CLOSED
                ? "nothing is heard from the recorder"
                : NULL;
 }
@@ -882,7 +474,8 @@ static int64_t age_us(const struct gate_purchase *purchase, int64_t now_us)
 static int64_t expected_wait_us(const struct lua_gate *gate, int64_t now_us)
 {
     int64_t calls_us = (int64_t)(gate->queued.count / GATE_BATCH_MAX) * gate->call_us;
-    int64_t queued_us = age_us(gate->queued.first, now_us), waiting_us = age_us(gate->waiting.first, now_us);
+    int64_t queued_us = age_us(gate->queued.first, now_us),
+            waiting_us = age_us(gate->record.waiting.first, now_us);
     int64_t oldest_us = queued_us > waiting_us ? queued_us : waiting_us;
     return calls_us > oldest_us ? calls_us : oldest_us;
 }
@@ -916,7 +509,7 @@ static void sweep_cb(uv_timer_t *timer)
     expire_all(gate, now_us);
     read_head(gate);
     ask_for_attach(gate);
-    watch_record(gate, now_us);
+    lua_record_watch(&gate->record, now_us);
     gate_watch(&gate->base, now_us, why_away(gate), expected_wait_us(gate, now_us));
     watch_links(gate, now_us);
 }
@@ -925,38 +518,28 @@ static void sweep_cb(uv_timer_t *timer)
 static bool lua_gate_is_ready(const struct gate *base)
 {
     const struct lua_gate *gate = (const struct lua_gate *)base;
-    return gate->script_known && gate->heard_recorded && gate->base.record.state == BREAKER_CLOSED &&
+    return gate->script_known && gate->record.heard && gate->base.record.state == BREAKER_CLOSED &&
            redis_link_is_up(gate->calls) &&
            (gate->held_until_us == 0 || clock_monotonic_us() >= gate->held_until_us);
 }
 
-/* Is there nothing left of any of its lines? Then that is the answer, whatever else a cart has. */
-static bool is_sold_out(struct lua_gate *gate, const struct sale_order *order)
-{
-    for (size_t i = 0; i < order_part_count(order); i++) {
-        if (!is_marked_sold_out(gate, order_part_at(order, i).product_id)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void refuse_at_once(struct lua_gate *gate, struct gate_purchase *purchase)
+static void refuse_at_once(struct gate *gate, struct gate_purchase *purchase)
 {
     metrics_add(METRICS_purchases_sold_out_at_once, 1);
     purchase_move(&purchase->purchase, PURCHASE_ASKED);
-    for (size_t i = 0; i < line_count(purchase); i++) {
-        note_short(&purchase->purchase, i, 0);
+    for (size_t i = 0; i < lua_call_lines(&purchase->purchase); i++) {
+        purchase_note_short(&purchase->purchase, i, 0);
     }
-    refuse(gate, purchase, REFUSAL_INSUFFICIENT_STOCK);
+    gate_refuse(gate, purchase, REFUSAL_INSUFFICIENT_STOCK);
 }
 
 static void lua_gate_submit(struct gate *base, struct gate_purchase *purchase)
 {
     struct lua_gate *gate = of(base);
     /* A key may stand for an order from before it was sold out: only Redis knows. */
-    if (purchase->purchase.order.key == NULL && is_sold_out(gate, &purchase->purchase.order)) {
-        refuse_at_once(gate, purchase);
+    if (purchase->purchase.order.key == NULL &&
+        sold_out_is_all_of(&gate->sold_out, &purchase->purchase.order)) {
+        refuse_at_once(base, purchase);
         return;
     }
     base->decisions++;
@@ -985,7 +568,7 @@ static void lua_gate_settled(struct gate *base, struct gate_purchase *purchase, 
         gate_answer(base, purchase, PURCHASE_CONFIRMED);
         break;
     case GATE_REJECTED_BY_STORE:
-        refuse(gate, purchase, REFUSAL_REJECTED);
+        gate_refuse(base, purchase, REFUSAL_REJECTED);
         break;
     case GATE_NOT_IN_STORE:
         requeue(purchase);
@@ -1000,13 +583,13 @@ static void lua_gate_settled(struct gate *base, struct gate_purchase *purchase, 
 static size_t lua_gate_parts(const struct gate *base, struct gate_part out[GATE_PARTS_MAX])
 {
     const struct lua_gate *gate = (const struct lua_gate *)base;
-    bool links_up = redis_link_is_up(gate->calls) && gate->subscribed;
-    bool recorder_speaks = clock_monotonic_us() - gate->recorded_us < NEWS_FRESH_US;
+    bool links_up = redis_link_is_up(gate->calls) && gate->record.subscribed;
+    bool recorder_is_up = !lua_record_is_silent(&gate->record, clock_monotonic_us());
     out[0] = (struct gate_part){.name = "redis", .state = links_up ? "up" : "down", .up = links_up};
     out[1] = (struct gate_part){
         .name = "gate", .state = gate->script_known ? "open" : "closed", .up = gate->script_known};
     out[2] = (struct gate_part){
-        .name = "recorder", .state = recorder_speaks ? "up" : "silent", .up = recorder_speaks};
+        .name = "recorder", .state = recorder_is_up ? "up" : "silent", .up = recorder_is_up};
     return 3;
 }
 
@@ -1037,6 +620,7 @@ struct gate *lua_gate_open(const struct gate_settings *settings)
     struct lua_gate *gate = calloc(1, sizeof *gate);
     CHECK(gate != NULL);
     gate->base.driver = &lua_gate_driver;
+    gate->record.gate = &gate->base;
     for (size_t i = 0; i < CALLS_MAX; i++) {
         gate->call_storage[i].gate = gate;
         free_call(&gate->call_storage[i]);

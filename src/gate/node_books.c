@@ -6,7 +6,8 @@
  *   connect if it is not --> put its commands down --> write to all --> read the answers, node by node, until one deadline for all of them
  *
  * So nodes that hang cost one timeout a call between them (while it connects, or cannot even write to it: each one of its own), and then they are
- * left alone for a second. A node that fails at once (refused, or the connection broke) is tried again with the next call. Any failure closes its connection: a late answer must not be taken for the next one.
+ * left alone for a second. A node that fails at once (refused, or the connection broke) is tried again with the next call. Any failure closes its connection: a
+ * late answer must not be taken for the next one.
  *
  * What cannot be read as a figure of ours is "not known". Of a node that restarted nothing is known either, so a majority may answer of which
  * only some know: then the newest of these is what is said, and that may be behind what a majority was told once. Workers leave young nodes

@@ -28,8 +28,8 @@
  *
  * Failures. FAILED: perhaps it was the COMMIT whose answer was lost; the purchases are looked up in the store by request (settle_cb); found, they
  * are confirmed; not found, they begin again. FENCED: the store is the Lua gate's; nothing was sold, and they are
- * UNAVAILABLE at once. No majority of nodes: they wait at their tills. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE, and so is
- * what the store still has then; therefore a batch is made of copies. */
+ * UNAVAILABLE at once. No majority of nodes: they wait at their tills. Whatever cannot be sent on its way by END_US before its deadline is UNAVAILABLE, and so
+ * is what the store still has then; therefore a batch is made of copies. */
 #include "driver.h"
 
 #include "doorbuster/check.h"
@@ -375,10 +375,8 @@ static void look(struct redlock_gate *gate)
 
 static void refuse_for_little(struct redlock_gate *gate, struct ticket *ticket, int64_t stock)
 {
-    struct purchase *purchase = &ticket->purchase->purchase;
     metrics_add(METRICS_purchases_sold_out_by_nodes, 1);
-    purchase->short_lines = 1;
-    purchase->order.remaining = stock;
+    purchase_note_short(&ticket->purchase->purchase, 0, stock);
     refuse_unasked(gate, ticket, REFUSAL_INSUFFICIENT_STOCK);
 }
 

@@ -1,6 +1,6 @@
 /* The private redis-servers of `--redis spawn` and `--redlock-nodes spawn`. Runs in the supervisor, in the child that becomes redis-server, and in
- * `verify`; one thread, blocking. Owns the files in DATA/redis while no redis-server runs, and the process that private_redis_start() made. Fails with a sentence
- * for the user. */
+ * `verify`; one thread, blocking. Owns the files in DATA/redis while no redis-server runs, and the process that private_redis_start() made. Fails with a
+ * sentence for the user. */
 #include "doorbuster/private_redis.h"
 
 #include "doorbuster/check.h"

@@ -55,3 +55,11 @@ void purchase_move(struct purchase *purchase, enum purchase_state next)
     purchase->state = next;
     CHECK(makes_sense(purchase));
 }
+
+void purchase_note_short(struct purchase *purchase, size_t line, int64_t available)
+{
+    struct sale_order *order = &purchase->order;
+    CHECK(line < order_part_count(order) && line < CART_LINES_MAX);
+    purchase->short_lines |= UINT32_C(1) << line;
+    *(line == 0 ? &order->remaining : &order->more[line - 1].remaining) = available;
+}

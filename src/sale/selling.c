@@ -435,9 +435,10 @@ void purchase_take_verdict(struct purchase *purchase, const struct verdict *verd
     purchase->limit = verdict->limit;
     purchase->requested = verdict->requested;
     purchase->wait_ms = verdict->wait_ms;
-    purchase->short_lines = verdict->short_lines;
+    purchase->short_lines = 0;
     for (size_t i = 0; i < order_part_count(&purchase->order); i++) {
-        int64_t *remaining = i == 0 ? &purchase->order.remaining : &purchase->order.more[i - 1].remaining;
-        *remaining = (verdict->short_lines >> i & 1) != 0 ? verdict->available[i] : *remaining;
+        if ((verdict->short_lines >> i & 1) != 0) {
+            purchase_note_short(purchase, i, verdict->available[i]);
+        }
     }
 }

@@ -1,6 +1,6 @@
-/* The supervisor: opens the listening sockets, starts the others, starts again what dies or hangs (watching.c), passes signals on, and tells the service manager
- * how things are (notify.c). One process, one thread, no library's handles; it touches no request and no order. Which others there are depends on the gate: a recorder and perhaps a private Redis, or a
- * keeper and perhaps private nodes.
+/* The supervisor: opens the listening sockets, starts the others, starts again what dies or hangs (watching.c), passes signals on, and tells the service
+ * manager how things are (notify.c). One process, one thread, no library's handles; it touches no request and no order. Which others there are depends on the
+ * gate: a recorder and perhaps a private Redis, or a keeper and perhaps private nodes.
  *
  * A child:   (none) --fork--> RUNNING --dies--> WAITING --backoff over--> RUNNING …
  *

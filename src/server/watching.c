@@ -1,5 +1,5 @@
-/* The supervisor's eyes. Does every child turn its loop? One that stopped to, in whatever way (a deadlock, an endless loop, SIGSTOP, a file system that does not
- * answer), is taken for dead: killed, and started again as any that died. That is safe because kill -9 is, at any instant; and it is
+/* The supervisor's eyes. Does every child turn its loop? One that stopped to, in whatever way (a deadlock, an endless loop, SIGSTOP, a file system that does
+ * not answer), is taken for dead: killed, and started again as any that died. That is safe because kill -9 is, at any instant; and it is
  * needed because a process that stands still may hold what all the others wait for, such as the store's lock in the middle of a commit.
  *
  * Who says what: workers, recorder and keeper beat in their slot of the shared page (metrics_beat()); private redis-servers are asked for a PING. A worker and
@@ -18,8 +18,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Between two looks; usually it is 20 ms. Only what is more is passed over: on a machine so busy that the supervisor is always late, a process that hangs is still
- * found out, later. */
+/* Between two looks; usually it is 20 ms. Only what is more is passed over: on a machine so busy that the supervisor is always late, a process that hangs is
+ * still found out, later. */
 #define GAP_US 200000
 
 /* --- silence ------------------------------------------------------------------------------------------------------------------------------ */

@@ -1,8 +1,8 @@
 /* The audit log: appending to its chain, reading it, walking the whole chain.
  *
  * Appending runs in the recorder inside its transaction, reading on pool threads, in the recorder (keys of changes, for rebuilding Redis)
- * and in `verify`. A walk leaves its tallies to the connection's next snapshot (audit.c). There is no index by product, so a page of one product that has few rows may
- * read the whole log. A failed statement is a sentence in store_error(). */
+ * and in `verify`. A walk leaves its tallies to the connection's next snapshot (audit.c). There is no index by product, so a page of one product that has few
+ * rows may read the whole log. A failed statement is a sentence in store_error(). */
 #include "sql.h"
 
 #include "doorbuster/check.h"

@@ -10,8 +10,8 @@
  * holder before has committed), so writers never see half of each other's work and cannot deadlock. A recording is two round trips: BEGIN, the lock, what
  * will be read, the position's compare-and-set; then the rows, by the hundred, and COMMIT.
  *
- * Failure: STORE_FAILED and a sentence; the transaction is rolled back. A connection that is lost fails the call, and the next one connects again. If it was lost
- * between COMMIT and its answer nobody knows: the sentence says so, and who must know reads the position. */
+ * Failure: STORE_FAILED and a sentence; the transaction is rolled back. A connection that is lost fails the call, and the next one connects again. If it was
+ * lost between COMMIT and its answer nobody knows: the sentence says so, and who must know reads the position. */
 #include "postgres.h"
 
 #include "doorbuster/check.h"

@@ -7,8 +7,8 @@
  *     +-- cut, silent beyond the deadline, out of memory, something that libpq does not expect
  *
  * Nothing blocks: every wait is a poll() with a deadline that calls store_tell_waiting(); only looking a host's name up is the system's, with its own
- * patience. A connection on which a call was given up is closed: nobody can say what would still come on it. What PostgreSQL had begun of it ends by the session's
- * own limits (statement_timeout, idle_in_transaction_session_timeout, keepalives), so that no lock outlives its holder by more than some seconds.
+ * patience. A connection on which a call was given up is closed: nobody can say what would still come on it. What PostgreSQL had begun of it ends by the
+ * session's own limits (statement_timeout, idle_in_transaction_session_timeout, keepalives), so that no lock outlives its holder by more than some seconds.
  *
  * Failure: false, and what was said is kept for postgres_fail(). A password is in the URL only, and that is never part of a message. */
 #include "postgres.h"

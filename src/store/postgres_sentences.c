@@ -16,7 +16,8 @@
 
 static const char *const own_sentences[SQL_STATEMENTS] = {
     /* From shelf to shelf in one statement: each would be a round trip. What is joined laterally comes in the order of the shelves, the highest first, so that
-     * the limit ends the walk. ?1, a shelf of the rules' own, says nothing here; LAST_ORDER_BEFORE finds this user's only, so that the rules do not go on in vain. */
+     * the limit ends the walk. ?1, a shelf of the rules' own, says nothing here; LAST_ORDER_BEFORE finds this user's only, so that the rules do not go on in
+     * vain. */
     [SQL_ORDERS_OF_USER] =
         SHELVES_BELOW("?3") " SELECT orders.id, state, request, orders.user_id, product_id, quantity, unit_price, remaining, orders.at_ms,"
         " orders.log_epoch, orders.log_n, idempotency_key, part_count, cancellations.at_ms, cancellations.actor"

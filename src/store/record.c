@@ -1,6 +1,7 @@
 /* The recorder's half of the store: its position, its epoch, and runs of log entries.
  *
- * Runs in the recorder process (positions: anywhere); where there is no sales log, store_apply_run() is called by whoever sells. Owns nothing: the table of books is books.c's.
+ * Runs in the recorder process (positions: anywhere); where there is no sales log, store_apply_run() is called by whoever sells. Owns nothing: the table of
+ * books is books.c's.
  *
  * A run is one transaction: the position moves by compare-and-set first, so that a recorder that was fenced
  * off does no work; each product's book is read at its first mention (in this run, or one before it), entries are applied to it in log order,

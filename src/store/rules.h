@@ -119,7 +119,8 @@ void store_counter_free(struct store_counter **counter);
 struct store_book *store_book_of(struct store *store, int64_t product_id);
 /* The same without the store: a book that is not there yet is empty. NULL: out of memory. */
 struct store_book *store_books_find(struct store_books *books, int64_t product_id);
-/* What the book's product is made of, read when it is first asked for; nothing of other products. NULL: failed, the error is set. Valid as long as the books are kept. */
+/* What the book's product is made of, read when it is first asked for; nothing of other products. NULL: failed, the error is set. Valid as long as the books
+ * are kept. */
 const struct store_bundle *store_book_bundle(struct store *store, struct store_book *book);
 bool store_book_sell(struct store_book *book,
                      int64_t quantity); /* false: it does not fit, nothing was changed */
@@ -132,8 +133,9 @@ void store_book_touch(struct store_book *book, enum store_book_change change, in
 void store_books_move(struct store_books *books, struct store_book *book, int64_t units, int64_t order_id,
                       int64_t user_id);
 void store_books_settle(struct store_books *books); /* the entry is done */
-/* In the transaction of a run. begin: before anything else but the move of the position, which is, or was, at `position` in `epoch`: forgets the books if somebody else has
- * written since they were read. expect: tells the driver that the product's book will be read, if it will be. write: writes those that changed; the store then is at `position`. */
+/* In the transaction of a run. begin: before anything else but the move of the position, which is, or was, at `position` in `epoch`: forgets the books if
+ * somebody else has written since they were read. expect: tells the driver that the product's book will be read, if it will be. write: writes those that
+ * changed; the store then is at `position`. */
 enum store_status store_books_begin(struct store *store, uint64_t epoch, struct log_position position);
 void store_books_expect(struct store *store, int64_t product_id);
 enum store_status store_books_write(struct store *store, struct log_position position, const char *doing);

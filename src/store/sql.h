@@ -119,9 +119,9 @@ struct sql_calls {
      * about the same row. SQLite does it at once; PostgreSQL by INSERT … SELECT FROM unnest(…) and UPDATE … FROM unnest(…). Text and bytes are copied. */
     enum sql_result (*run_later)(struct store *store, enum sql_statement statement);
     /* That the statement, as it is bound now, is likely to be run in this transaction, before anything is written that changes its answer: a driver whose
-     * database is far away asks many such questions in one round trip, with the next statement whose answer is needed, and keeps the answers. Each serves one run: then the
-     * statement is bound anew, in whatever order, and answered from memory if its parameters are the same. Text and bytes are copied. Needs no reset.
-     * NULL: the driver does not care. */
+     * database is far away asks many such questions in one round trip, with the next statement whose answer is needed, and keeps the answers. Each serves one
+     * run: then the statement is bound anew, in whatever order, and answered from memory if its parameters are the same. Text and bytes are copied. Needs no
+     * reset. NULL: the driver does not care. */
     void (*expect)(struct store *store, enum sql_statement statement);
 
     int64_t (*int_at)(struct store *store, enum sql_statement statement, int column); /* null: 0 */

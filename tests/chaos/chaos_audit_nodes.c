@@ -1,5 +1,6 @@
 /* What holds of the Redlock gate alone: its nodes come to say what the store says; without a majority nothing is sold; who
- * has one goes on selling. And of several servers: what concerns one of them does not stop the other. Read from the nodes themselves, past the proxies, and from the history. */
+ * has one goes on selling. And of several servers: what concerns one of them does not stop the other. Read from the nodes themselves, past the proxies, and
+ * from the history. */
 #include "chaos_audit.h"
 
 #include <inttypes.h>

@@ -2,8 +2,8 @@
  * with a full file system and other programs in the way.
  *
  * Every test records the same kind of run: SALE_ENTRIES entries with RUN_ORDERS orders of one unit of product 1, the last of them a cart with one
- * of product 2, which a further entry cancels; so the number of orders in the store says everything: position, stock, sums, audit log. assert_agrees() holds them all against each other. Processes are
- * forked while this one has nothing open. */
+ * of product 2, which a further entry cancels; so the number of orders in the store says everything: position, stock, sums, audit log. assert_agrees() holds
+ * them all against each other. Processes are forked while this one has nothing open. */
 #include "doorbuster/store.h"
 
 #include "failpoints.h"

@@ -7,7 +7,8 @@
  *   3. Stock: line by line, each beside those before it that could be had. Every line that cannot be had is named, with what there was.
  *   4. Limits: in the order of 2, units of the whole cart, components among them, and what the buyer has already.
  *   5. Sold: the next order id. A refusal changes nothing and is not kept to its key.
- * Cancelling: one's own order, or any if admin; once. All its units come back, and so does the room in its buyer's limit; its key stays. There is always room for what comes back.
+ * Cancelling: one's own order, or any if admin; once. All its units come back, and so does the room in its buyer's limit; its key stays. There is always room
+ * for what comes back.
  * Changes: a key that stands for a change of the same admin: that change is the answer. Stock stays from 0 to PRODUCT_STOCK_MAX; a bundle has
  * none of its own. A price counts for the orders after it. */
 #ifndef DOORBUSTER_TEST_MODEL_H

@@ -1,5 +1,6 @@
 /* A sale goes on when Redis fails over: with Sentinels, with writes that are lost on the way, and when a master comes back that has forgotten what it
- * sold but not the scripts. A server that is started meanwhile, or while PostgreSQL is away, waits. Real server, real Redis and Sentinels; judged by the store. */
+ * sold but not the scripts. A server that is started meanwhile, or while PostgreSQL is away, waits. Real server, real Redis and Sentinels; judged by the
+ * store. */
 #include "testing.h"
 
 #include "postgres_fixture.h"

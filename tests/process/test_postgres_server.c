@@ -1,5 +1,5 @@
-/* A real server whose store is in a real PostgreSQL: people buy while PostgreSQL is killed, stopped and frozen; a dump is restored and goes on. Judged by the store and by
- * `verify`. That sales are right on PostgreSQL at all is the business of test_sale, which runs on it too. */
+/* A real server whose store is in a real PostgreSQL: people buy while PostgreSQL is killed, stopped and frozen; a dump is restored and goes on. Judged by the
+ * store and by `verify`. That sales are right on PostgreSQL at all is the business of test_sale, which runs on it too. */
 #include "testing.h"
 
 #include "postgres_fixture.h"

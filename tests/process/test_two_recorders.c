@@ -1,5 +1,5 @@
-/* Two servers' recorders on one Redis and one store, and what goes wrong while Redis is filled or when one server alone has a fault: see test_several_servers.c for
- * the rest. Real servers, a Redis of the test's own. Judged by the store: all that was confirmed is in it, once, and within each customer's limit. */
+/* Two servers' recorders on one Redis and one store, and what goes wrong while Redis is filled or when one server alone has a fault: see test_several_servers.c
+ * for the rest. Real servers, a Redis of the test's own. Judged by the store: all that was confirmed is in it, once, and within each customer's limit. */
 #include "testing.h"
 
 #include "redis_fixture.h"

@@ -13,8 +13,8 @@ struct run_result {
 const char *program_path(const char *name);
 
 /* Starts argv[0] (a path) with stdout and stderr into these descriptors. Its environment is PATH, the
- * sanitizers' options, the gate that is under test ($DOORBUSTER_GATE, $LOCK_TIMEOUT_SECONDS, $REDIS_NODES), the store if it is in PostgreSQL ($DATABASE_URL) and then
- * `environment` ("NAME=value", ends with NULL; may be NULL), which wins. It gets SIGTERM when the test process
+ * sanitizers' options, the gate that is under test ($DOORBUSTER_GATE, $LOCK_TIMEOUT_SECONDS, $REDIS_NODES), the store if it is in PostgreSQL ($DATABASE_URL)
+ * and then `environment` ("NAME=value", ends with NULL; may be NULL), which wins. It gets SIGTERM when the test process
  * dies. */
 pid_t program_start(const char *const *argv, const char *const *environment, int out_fd, int err_fd);
 

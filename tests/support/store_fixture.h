@@ -1,5 +1,5 @@
-/* The store that a test runs on: in a file, or, with DOORBUSTER_TEST_STORE=postgres, in a database of a PostgreSQL that the test program starts at the first need
- * and ends with itself. */
+/* The store that a test runs on: in a file, or, with DOORBUSTER_TEST_STORE=postgres, in a database of a PostgreSQL that the test program starts at the first
+ * need and ends with itself. */
 #ifndef DOORBUSTER_TEST_STORE_FIXTURE_H
 #define DOORBUSTER_TEST_STORE_FIXTURE_H
 

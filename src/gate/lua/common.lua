@@ -1,8 +1,8 @@
 -- What every script begins with: the fence, the clock, the log, products. The recorder loads it in front of each of the others.
 --
 -- KEYS  1 head   2 log   3 prefix of products ("{doorbuster}:product:")   4 prefix of buyers ("{doorbuster}:buyers:")
---       3 and 4 are no keys, and must be among them: a node of a Cluster whose slot is on the move refuses a call that names a key which is not there, before it
---       runs; else a command in the midst of it would be refused, with half of it done (ADR 17).
+--       3 and 4 are no keys, and must be among them: a node of a Cluster whose slot is on the move refuses a call that names a key which is not there, before
+--       it runs; else a command in the midst of it would be refused, with half of it done (ADR 17).
 -- Errors: STALE, when this text's epoch is not the head's, or the Redis is not in the same reign as a master any more as when the recorder loaded this text
 --         (its replication id is another): nothing was changed, ask again with the new script;
 --         READONLY, from a Redis that is a replica by now: likewise, ask another;
