@@ -427,6 +427,26 @@ static void test_a_server_that_is_stopped_and_started(void **state)
     assert_agrees(f, 2);
 }
 
+/* It may be behind what buyers were told: nobody reads there either. */
+static void test_a_standby_is_no_store(void **state)
+{
+    struct fixture *f = *state;
+    char path[FOLDER_BYTES + 32];
+    open_shop(f);
+    store_close(&f->store);
+    snprintf(path, sizeof path, "%s/data/standby.signal", postgres.folder);
+    postgres_fixture_stop(&postgres);
+    assert_int_equal(fclose(fopen(path, "w")), 0);
+    postgres_fixture_restart(&postgres);
+    assert_refused(f->url, STORE_WRITER, "it is a standby", "name the primary");
+    assert_refused(f->url, STORE_READER, "it is a standby", "name the primary");
+    postgres_fixture_stop(&postgres);
+    assert_int_equal(unlink(path), 0);
+    postgres_fixture_restart(&postgres);
+    f->store = open_store(f->url, STORE_WRITER);
+    assert_agrees(f, 0);
+}
+
 static int beats;
 static void beat_cb(void)
 {
@@ -795,6 +815,7 @@ int main(void)
         TEST(test_a_commit_is_on_the_disk_whatever_was_set),
         TEST(test_a_session_that_was_ended_is_begun_anew),
         TEST(test_a_server_that_is_stopped_and_started),
+        TEST(test_a_standby_is_no_store),
         TEST(test_a_frozen_server_fails_a_call_in_time),
         TEST(test_a_foreign_lock_fails_a_write_in_time),
 #ifdef DOORBUSTER_FAILPOINTS
