@@ -218,7 +218,7 @@ static void test_who_is_not_let_in_is_told_why(void **state)
     postgres_fixture_do(
         f->url, "CREATE ROLE locked LOGIN PASSWORD 'right-secret'; CREATE ROLE guest LOGIN;"
                 " CREATE ROLE onlooker LOGIN; ALTER ROLE onlooker SET default_transaction_read_only = on;"
-                " CREATE ROLE keeper LOGIN");
+                " CREATE ROLE keeper LOGIN; CREATE ROLE crowd LOGIN CONNECTION LIMIT 0");
     write_hba("local all locked scram-sha-256\n");
     postgres_fixture_do(f->url, "SELECT pg_reload_conf()");
     int64_t deadline = deadline_in(PATIENCE_MS);
@@ -237,8 +237,13 @@ static void test_who_is_not_let_in_is_told_why(void **state)
     assert_refused(url, STORE_WRITER, "\"nowhere\" does not exist", "nowhere on");
     assert_refused("postgresql:///shop?host=/nonexistent", STORE_WRITER, "shop on /nonexistent",
                    "No such file");
+    assert_false(store_is_away(url));
+    url_for(f, "crowd", url);
+    assert_refused(url, STORE_WRITER, "too many connections", "crowd");
+    assert_true(store_is_away(url)); /* some may leave */
     url_for(f, "guest", url);
     assert_refused(url, STORE_WRITER, "permission denied", "needs CREATE");
+    assert_false(store_is_away(url));
     assert_refused(url, STORE_READER, "there is no store", "server makes it");
     f->store = open_store(f->url, STORE_WRITER);
     assert_refused(url, STORE_READER, "permission denied", "schema");
@@ -440,6 +445,7 @@ static void test_a_standby_is_no_store(void **state)
     postgres_fixture_restart(&postgres);
     assert_refused(f->url, STORE_WRITER, "it is a standby", "name the primary");
     assert_refused(f->url, STORE_READER, "it is a standby", "name the primary");
+    assert_true(store_is_away(f->url)); /* it may become the primary */
     postgres_fixture_stop(&postgres);
     assert_int_equal(unlink(path), 0);
     postgres_fixture_restart(&postgres);
