@@ -304,7 +304,7 @@ PGresult *postgres_execute(struct postgres_store *store, const char *sql, int ti
 /* What a commit promises must be on the disk; nothing may be waited for without end, on either side. */
 static bool begin_session(struct postgres_store *store)
 {
-    enum { ENCODING = 12, FSYNC, IN_RECOVERY, BACKEND }; /* columns */
+    enum { ENCODING = 13, FSYNC, IN_RECOVERY, BACKEND }; /* columns */
     char sql[1700];
     bool writes = store->base.mode == STORE_WRITER;
     snprintf(
@@ -317,7 +317,7 @@ static bool begin_session(struct postgres_store *store)
         " set_config('idle_in_transaction_session_timeout', '%s', false),"
         " set_config('default_transaction_read_only', '%s', false),"
         " set_config('default_transaction_isolation', 'read committed', false), "
-        "set_config('doorbuster.writes', 'yes', false),"
+        "set_config('doorbuster.writes', 'yes', false), set_config('client_min_messages', 'warning', false),"
         " set_config('tcp_keepalives_idle', '1', false), set_config('tcp_keepalives_interval', '1', false),"
         " set_config('tcp_keepalives_count', '2', false), set_config('tcp_user_timeout', '" VANISHED_MS
         "', false),"

@@ -380,6 +380,45 @@ static void test_a_commit_is_on_the_disk_whatever_was_set(void **state)
     assert_int_equal(postgres_fixture_ask(f->url, SEEN("idle_in_transaction_session_timeout") "'1000'"), 1);
 }
 
+static const char *waiting_url;
+static void end_waiting_cb(void)
+{
+    postgres_fixture_ask(
+        waiting_url,
+        "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+}
+
+/* PostgreSQL says so by a warning alone, and a role's settings can hide that. */
+static void test_a_commit_that_no_standby_has_is_none(void **state)
+{
+    struct fixture *f = *state;
+    char url[2 * POSTGRES_URL_BYTES];
+    open_shop(f);
+    store_close(&f->store);
+    snprintf(url, sizeof url, "%s&options=-cclient_min_messages%%3Derror", f->url);
+    f->store = open_store(url, STORE_WRITER);
+    postgres_fixture_do(f->url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    postgres_fixture_do(f->url, "SELECT pg_reload_conf()");
+    waiting_url = f->url;
+    store_while_waiting(end_waiting_cb);
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    enum store_status status; /* until the setting has come to all */
+    do {
+        status = record_sale(f);
+    } while (status == STORE_OK && wait_a_moment(deadline));
+    store_while_waiting(NULL);
+    assert_status(f->store, status, STORE_FAILED, __LINE__);
+    assert_non_null(strstr(store_error(f->store), "it may have been done"));
+    postgres_fixture_do(f->url, "ALTER SYSTEM RESET synchronous_standby_names");
+    postgres_fixture_do(f->url, "SELECT pg_reload_conf()");
+    look_again(f);
+    while (record_sale(f) != STORE_OK) {
+        look_again(f);
+        assert_true(wait_a_moment(deadline));
+    }
+    assert_agrees(f, f->next_id - 1);
+}
+
 static void end_sessions(const struct fixture *f)
 {
     postgres_fixture_ask(f->url, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
@@ -819,6 +858,7 @@ int main(void)
         TEST(test_schemas_that_are_not_ours),
         TEST(test_two_shops_in_one_database),
         TEST(test_a_commit_is_on_the_disk_whatever_was_set),
+        TEST(test_a_commit_that_no_standby_has_is_none),
         TEST(test_a_session_that_was_ended_is_begun_anew),
         TEST(test_a_server_that_is_stopped_and_started),
         TEST(test_a_standby_is_no_store),
