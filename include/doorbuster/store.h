@@ -111,8 +111,8 @@ void store_use_shop(const char *name);
  * not exist yet fails. On failure *out is NULL and `error` a sentence that says what and how to mend it. */
 enum store_status store_open(struct store **out, const char *url, enum store_mode mode, char *error,
                              size_t error_bytes);
-/* Why store_open() failed: is it a database that nobody answers for just now, or that is still starting? Then the same may work before long; else somebody has
- * to mend something. Asks over the network, for some seconds at most. */
+/* Why store_open() failed: is it a database that nobody answers for just now, that is still starting, a standby, or full of others? Then the same
+ * may work before long; else somebody has to mend something. Asks over the network, for some seconds at most. */
 bool store_is_away(const char *url);
 void store_close(struct store **store);
 const char *store_error(const struct store *store);

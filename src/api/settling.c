@@ -1,6 +1,7 @@
 /* Settling: were these purchases recorded? For those whose record the gate cannot tell from the news: reservations by order id, and purchases in
  * doubt, whose answer was lost, by request. Begins and ends on the loop's thread; the store is read on a pool thread. Owns a struct settling
- * for the time between. What cannot be read is GATE_STORE_UNREADABLE, and the gate asks again. */
+ * for the time between. What cannot be read is GATE_STORE_UNREADABLE; so is what is not found in a store that is behind the news: of several PostgreSQL
+ * servers this may be another than the recorder's, an old primary that does not know yet. */
 #include "api_internal.h"
 
 #include "doorbuster/check.h"
@@ -129,12 +130,32 @@ static void look_up_doubtful(struct settling *settling, struct store *reader)
     free(wanted);
 }
 
+/* One that was sold would be in a store that is here. */
+static struct log_position final_position(const struct settling *settling, const struct settling_one *one)
+{
+    struct log_position position = one->purchase->purchase.position;
+    bool by_epoch = is_in_doubt(one) && settling->api->settings.place->kind == GATE_LUA;
+    return by_epoch ? (struct log_position){position.epoch + 1, 0} : position;
+}
+
+static void doubt_what_is_missing(struct settling *settling, struct log_position recorded)
+{
+    for (size_t i = 0; i < settling->count; i++) {
+        struct settling_one *one = &settling->each[i];
+        if (one->finding == GATE_NOT_IN_STORE &&
+            log_position_compare(recorded, final_position(settling, one)) < 0) {
+            one->finding = GATE_STORE_UNREADABLE;
+        }
+    }
+}
+
 static void settle_work_cb(void *context)
 {
     struct settling *settling = context;
     struct desk *desk = desk_borrow(settling->api);
     struct job nobody = {.api = settling->api};
-    if (desk_needs_reader(desk, &nobody)) {
+    struct store_position now;
+    if (desk_needs_reader(desk, &nobody) && store_position(desk->reader, &now) == STORE_OK) {
         for (size_t i = 0; i < settling->count; i++) {
             struct settling_one *one = &settling->each[i];
             if (!is_in_doubt(one)) {
@@ -142,6 +163,7 @@ static void settle_work_cb(void *context)
             }
         }
         look_up_doubtful(settling, desk->reader);
+        doubt_what_is_missing(settling, now.recorded);
     }
     desk_return(desk);
 }

@@ -2,7 +2,8 @@
  *
  *   STANDING BY --the lease is free, or our dead predecessor's--> LEADING --another's, or Redis does not answer--> STANDING BY
  *
- * A Redis that answers with an error (its disk is full, its replicas are missing) gives the turn to nobody: whoever has it keeps it.
+ * A Redis that answers with an error (its disk is full, its replicas are missing) gives the turn to nobody: whoever has it keeps it, but does not attach
+ * (`refused`): it could not open the gate, and a new epoch in the store would stop the server that can, at another master.
  *
  * The turn decides who tries, never who may: a recorder that believes in a turn that is over finds the store's epoch or position moved, and
  * records nothing. So clocks, pauses and lost answers cost time, no order. */
@@ -79,12 +80,15 @@ bool leading_keep(struct leading *leading, redisContext *redis, int64_t now_us)
     struct gate_candidate holder;
     if (failpoint("leading.ignore")) { /* a recorder that believes in a turn that it does not have */
         begin_to_lead(leading);
+        leading->refused = false;
         return true;
     }
     if (leading->leads && now_us < leading->renew_us) {
         return true;
     }
-    switch (gate_take_lease(redis, &leading->me, !leading->has_led, &holder)) {
+    enum gate_lease lease = gate_take_lease(redis, &leading->me, !leading->has_led, &holder);
+    leading->refused = lease == GATE_LEASE_UNKNOWN;
+    switch (lease) {
     case GATE_LEASE_MINE:
         leading->renew_us = now_us + RENEW_EVERY_US;
         if (!leading->leads) {

@@ -10,6 +10,7 @@
 struct leading {
     struct gate_candidate me, holder; /* holder: who has it, as far as we heard */
     bool leads;
+    bool refused;      /* it leads, but Redis would not write so when it was asked last */
     bool has_led;      /* once: then an equal server id in the lease is not our predecessor's, but a copy's */
     bool said_standby; /* to the log, of this holder */
     int64_t renew_us;  /* when next */

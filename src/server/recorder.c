@@ -378,7 +378,7 @@ static enum step next_step(struct recorder *recorder, const struct server_shared
     if (!leads) {
         return recorder_watch_books(recorder) ? STEP_STANDBY : STEP_FAILED;
     }
-    return recorder_attach(recorder) ? STEP_ATTACHED : STEP_FAILED;
+    return !recorder->leading.refused && recorder_attach(recorder) ? STEP_ATTACHED : STEP_FAILED;
 }
 
 static int pause_after(const struct recorder *recorder, enum step step, int retry_ms)

@@ -25,6 +25,7 @@
 /* Rows of a run that are written in a call's time; beyond, a millisecond more for each. */
 #define ROWS_IN_TIME 2000
 #define ROWS_MAX 60000
+#define TOO_MANY_CONNECTIONS "53300"
 
 /* --- transactions --- */
 static enum store_status write_begin(struct store *base, const char *doing)
@@ -261,11 +262,30 @@ static enum store_status open_store(struct store **out, const char *url, enum st
     return STORE_OK;
 }
 
-/* Nobody answers, or somebody who is still starting. */
+/* Only a standby answers: the primary fails over. Or there is no room for one more, while the sessions of a host that died last. */
+static bool is_waited_for(PGconn *connection)
+{
+    if (PQstatus(connection) == CONNECTION_OK) {
+        const char *standby = PQparameterStatus(connection, "in_hot_standby"); /* from PostgreSQL 14 on */
+        return standby != NULL && strcmp(standby, "on") == 0;
+    }
+    PQsetErrorVerbosity(connection, PQERRORS_SQLSTATE); /* once more, for libpq gives no SQLSTATE otherwise */
+    PQreset(connection);
+    return strstr(PQerrorMessage(connection), TOO_MANY_CONNECTIONS) != NULL;
+}
+
+/* Nobody answers, or somebody who is still starting, or who cannot serve us yet. */
 static bool is_away(const char *url)
 {
+    static const char *const keywords[] = {"dbname", "target_session_attrs", NULL};
+    const char *const values[] = {url, "any", NULL};
     PGPing ping = PQping(url);
-    return ping == PQPING_NO_RESPONSE || ping == PQPING_REJECT;
+    if (ping == PQPING_NO_RESPONSE || ping == PQPING_REJECT)
+        return true;
+    PGconn *connection = PQconnectdbParams(keywords, values, 1);
+    bool is_so = connection != NULL && is_waited_for(connection);
+    PQfinish(connection);
+    return is_so;
 }
 
 const struct store_driver postgres_driver = {

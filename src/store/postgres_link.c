@@ -33,7 +33,8 @@
 #define DIVISION_BY_ZERO "22012" /* ALL_OR_NONE in postgres_sentences.c */
 /* Of the sessions, as POSTGRES_STATEMENT_MS_TEXT. */
 #define LOCK_TIMEOUT "4000"
-#define IDLE_WRITER "1000" /* a writer that stops within a transaction holds all others up, the next recorder too */
+#define IDLE_WRITER                                                                                          \
+    "1000" /* a writer that stops within a transaction holds all others up, the next recorder too */
 #define VANISHED_MS "3000"
 
 /* --- faults --- */
@@ -98,7 +99,9 @@ static const char *advice(const char *state)
         {CANNOT_CONNECT,
          "; PostgreSQL must run there, have the database, and let this role in (pg_hba.conf)"},
         {"08", "; it is connected again at the next call"},
-        {"25006", "; a standby, or a role or database that only reads, cannot be written: name the primary"},
+        {"25006",
+         "; a standby is behind, and neither it nor a role or database that only reads can be written: "
+         "name the primary"},
         {"28", "; the role or its password is wrong: look at pg_hba.conf, and at ~/.pgpass, PGPASSFILE or "
                "DATABASE_URL"},
         {"3D000", "; make the database first: createdb"},
@@ -301,7 +304,7 @@ PGresult *postgres_execute(struct postgres_store *store, const char *sql, int ti
 /* What a commit promises must be on the disk; nothing may be waited for without end, on either side. */
 static bool begin_session(struct postgres_store *store)
 {
-    enum { ENCODING = 12, FSYNC, IN_RECOVERY, BACKEND }; /* columns */
+    enum { ENCODING = 13, FSYNC, IN_RECOVERY, BACKEND }; /* columns */
     char sql[1700];
     bool writes = store->base.mode == STORE_WRITER;
     snprintf(
@@ -314,7 +317,7 @@ static bool begin_session(struct postgres_store *store)
         " set_config('idle_in_transaction_session_timeout', '%s', false),"
         " set_config('default_transaction_read_only', '%s', false),"
         " set_config('default_transaction_isolation', 'read committed', false), "
-        "set_config('doorbuster.writes', 'yes', false),"
+        "set_config('doorbuster.writes', 'yes', false), set_config('client_min_messages', 'warning', false),"
         " set_config('tcp_keepalives_idle', '1', false), set_config('tcp_keepalives_interval', '1', false),"
         " set_config('tcp_keepalives_count', '2', false), set_config('tcp_user_timeout', '" VANISHED_MS
         "', false),"
@@ -338,7 +341,8 @@ static bool begin_session(struct postgres_store *store)
         sound = postgres_fault(
             store, "", "its encoding is %.20s; make the database with --encoding=UTF8 --template=template0",
             encoding);
-    else if (writes && strcmp(PQgetvalue(row, 0, IN_RECOVERY), "t") == 0)
+    else if (strcmp(PQgetvalue(row, 0, IN_RECOVERY), "t") ==
+             0) /* for readers too: what it has not replayed they would not find */
         sound = postgres_fault(store, "25006", "it is a standby");
     if (sound && writes && strcmp(PQgetvalue(row, 0, FSYNC), "on") != 0)
         log_warn("store: %s runs with fsync off: what buyers were promised does not survive a power failure",

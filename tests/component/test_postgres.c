@@ -218,7 +218,7 @@ static void test_who_is_not_let_in_is_told_why(void **state)
     postgres_fixture_do(
         f->url, "CREATE ROLE locked LOGIN PASSWORD 'right-secret'; CREATE ROLE guest LOGIN;"
                 " CREATE ROLE onlooker LOGIN; ALTER ROLE onlooker SET default_transaction_read_only = on;"
-                " CREATE ROLE keeper LOGIN");
+                " CREATE ROLE keeper LOGIN; CREATE ROLE crowd LOGIN CONNECTION LIMIT 0");
     write_hba("local all locked scram-sha-256\n");
     postgres_fixture_do(f->url, "SELECT pg_reload_conf()");
     int64_t deadline = deadline_in(PATIENCE_MS);
@@ -237,8 +237,13 @@ static void test_who_is_not_let_in_is_told_why(void **state)
     assert_refused(url, STORE_WRITER, "\"nowhere\" does not exist", "nowhere on");
     assert_refused("postgresql:///shop?host=/nonexistent", STORE_WRITER, "shop on /nonexistent",
                    "No such file");
+    assert_false(store_is_away(url));
+    url_for(f, "crowd", url);
+    assert_refused(url, STORE_WRITER, "too many connections", "crowd");
+    assert_true(store_is_away(url)); /* some may leave */
     url_for(f, "guest", url);
     assert_refused(url, STORE_WRITER, "permission denied", "needs CREATE");
+    assert_false(store_is_away(url));
     assert_refused(url, STORE_READER, "there is no store", "server makes it");
     f->store = open_store(f->url, STORE_WRITER);
     assert_refused(url, STORE_READER, "permission denied", "schema");
@@ -375,6 +380,45 @@ static void test_a_commit_is_on_the_disk_whatever_was_set(void **state)
     assert_int_equal(postgres_fixture_ask(f->url, SEEN("idle_in_transaction_session_timeout") "'1000'"), 1);
 }
 
+static const char *waiting_url;
+static void end_waiting_cb(void)
+{
+    postgres_fixture_ask(
+        waiting_url,
+        "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+}
+
+/* PostgreSQL says so by a warning alone, and a role's settings can hide that. */
+static void test_a_commit_that_no_standby_has_is_none(void **state)
+{
+    struct fixture *f = *state;
+    char url[2 * POSTGRES_URL_BYTES];
+    open_shop(f);
+    store_close(&f->store);
+    snprintf(url, sizeof url, "%s&options=-cclient_min_messages%%3Derror", f->url);
+    f->store = open_store(url, STORE_WRITER);
+    postgres_fixture_do(f->url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    postgres_fixture_do(f->url, "SELECT pg_reload_conf()");
+    waiting_url = f->url;
+    store_while_waiting(end_waiting_cb);
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    enum store_status status; /* until the setting has come to all */
+    do {
+        status = record_sale(f);
+    } while (status == STORE_OK && wait_a_moment(deadline));
+    store_while_waiting(NULL);
+    assert_status(f->store, status, STORE_FAILED, __LINE__);
+    assert_non_null(strstr(store_error(f->store), "it may have been done"));
+    postgres_fixture_do(f->url, "ALTER SYSTEM RESET synchronous_standby_names");
+    postgres_fixture_do(f->url, "SELECT pg_reload_conf()");
+    look_again(f);
+    while (record_sale(f) != STORE_OK) {
+        look_again(f);
+        assert_true(wait_a_moment(deadline));
+    }
+    assert_agrees(f, f->next_id - 1);
+}
+
 static void end_sessions(const struct fixture *f)
 {
     postgres_fixture_ask(f->url, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
@@ -425,6 +469,27 @@ static void test_a_server_that_is_stopped_and_started(void **state)
     postgres_fixture_restart(&postgres);
     assert_ok(f, record_sale(f));
     assert_agrees(f, 2);
+}
+
+/* It may be behind what buyers were told: nobody reads there either. */
+static void test_a_standby_is_no_store(void **state)
+{
+    struct fixture *f = *state;
+    char path[FOLDER_BYTES + 32];
+    open_shop(f);
+    store_close(&f->store);
+    snprintf(path, sizeof path, "%s/data/standby.signal", postgres.folder);
+    postgres_fixture_stop(&postgres);
+    assert_int_equal(fclose(fopen(path, "w")), 0);
+    postgres_fixture_restart(&postgres);
+    assert_refused(f->url, STORE_WRITER, "it is a standby", "name the primary");
+    assert_refused(f->url, STORE_READER, "it is a standby", "name the primary");
+    assert_true(store_is_away(f->url)); /* it may become the primary */
+    postgres_fixture_stop(&postgres);
+    assert_int_equal(unlink(path), 0);
+    postgres_fixture_restart(&postgres);
+    f->store = open_store(f->url, STORE_WRITER);
+    assert_agrees(f, 0);
 }
 
 static int beats;
@@ -793,8 +858,10 @@ int main(void)
         TEST(test_schemas_that_are_not_ours),
         TEST(test_two_shops_in_one_database),
         TEST(test_a_commit_is_on_the_disk_whatever_was_set),
+        TEST(test_a_commit_that_no_standby_has_is_none),
         TEST(test_a_session_that_was_ended_is_begun_anew),
         TEST(test_a_server_that_is_stopped_and_started),
+        TEST(test_a_standby_is_no_store),
         TEST(test_a_frozen_server_fails_a_call_in_time),
         TEST(test_a_foreign_lock_fails_a_write_in_time),
 #ifdef DOORBUSTER_FAILPOINTS

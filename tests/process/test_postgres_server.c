@@ -3,6 +3,7 @@
 #include "testing.h"
 
 #include "postgres_fixture.h"
+#include "redis_fixture.h"
 #include "sale_fixture.h"
 #include "store_fixture.h"
 #include "tool.h"
@@ -58,6 +59,41 @@ static void test_outages_in_the_sale(void **state)
     postgres_fixture_thaw(postgres);
     sale_fixture_expect_going_on(&sale, now_us(), "after PostgreSQL stood still");
     sale_fixture_end_sale(&sale, 0); /* no process had to be started again */
+}
+
+/* As if readers were at an old primary, that of epoch 1 and without orders, which others than the recorder have not left yet. */
+#define OWN "current_setting('default_transaction_read_only') = 'off'"
+static const char read_elsewhere[] =
+    "ALTER TABLE state RENAME TO new_state; ALTER TABLE orders RENAME TO new_orders;"
+    " CREATE VIEW orders AS SELECT * FROM new_orders WHERE " OWN ";"
+    " CREATE VIEW state AS SELECT one, seller, epoch, CASE WHEN " OWN
+    " THEN recorded_epoch ELSE 1 END AS recorded_epoch,"
+    " recorded_n, store_id, ids_given, edits FROM new_state;"
+    " CREATE FUNCTION write_state() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE new_state SET epoch = "
+    "NEW.epoch,"
+    " recorded_epoch = NEW.recorded_epoch, recorded_n = NEW.recorded_n; RETURN NEW; END';"
+    " CREATE TRIGGER write_state INSTEAD OF UPDATE ON state FOR EACH ROW EXECUTE FUNCTION write_state()";
+static const char read_here[] = "DROP VIEW state, orders; ALTER TABLE new_state RENAME TO state;"
+                                " ALTER TABLE new_orders RENAME TO orders";
+
+static void test_what_is_not_found_elsewhere_is_not_sold_again(void **state)
+{
+    (void)state;
+    sale_fixture_add_product(&sale, 1000000, 0);
+    sale_fixture_start_buying(&sale);
+    sale_fixture_expect_going_on(&sale, now_us(), "at first");
+    postgres_fixture_do(sale.server.store_url, read_elsewhere);
+    int64_t deadline = deadline_in(SALE_PATIENCE_MS);
+    while (server_fixture_metric(&sale.server, "purchases_settled") < 40) {
+        redis_do(sale.redis, "CLIENT KILL TYPE normal SKIPME yes");
+        sale_fixture_buy_for(&sale, 50);
+        assert_true(wait_a_moment(deadline));
+    }
+    postgres_fixture_do(sale.server.store_url, read_here);
+    sale_fixture_end_sale(&sale, 0);
+    assert_int_equal(
+        postgres_fixture_ask(sale.server.store_url, "SELECT count(*) - count(DISTINCT request) FROM orders"),
+        0);
 }
 
 /* --- backup and restore ---------------------------------------------------------------------------------------------------- */
@@ -118,6 +154,7 @@ int main(void)
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_outages_in_the_sale),
+        TEST(test_what_is_not_found_elsewhere_is_not_sold_again),
         TEST(test_a_dump_is_restored_and_goes_on),
     };
     return cmocka_run_group_tests_name("postgres server", tests, NULL, NULL);

@@ -445,6 +445,41 @@ static void test_two_record_at_once(void **state)
 }
 #endif
 
+/* --- a Redis that writes no more
+ * ------------------------------------------------------------------------------------------------------- */
+static uint64_t epoch_in_store(void)
+{
+    struct store *store;
+    struct store_position position;
+    char error[512];
+    assert_int_equal(store_open(&store, sale.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_position(store, &position), STORE_OK);
+    store_close(&store);
+    return position.epoch;
+}
+
+/* An old master without its replicas: the epoch in the store is that of the server at the new one. */
+static void test_whose_redis_writes_no_more_leaves_the_epoch_alone(void **state)
+{
+    (void)state;
+    start_redis();
+    sale_fixture_begin(&sale, WORKERS, BUYERS, first_url, NULL);
+    sale_fixture_add_product(&sale, STOCK, 0);
+    redis_do(sale.redis, "CONFIG SET min-replicas-to-write 1");
+    redis_do(sale.redis, "CLIENT KILL TYPE normal SKIPME yes"); /* so that it would attach */
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    while (!server_fixture_logged(&sale.server, "asking whose turn it is to record: NOREPLICAS")) {
+        assert_true(wait_a_moment(deadline));
+    }
+    uint64_t epoch = epoch_in_store();
+    sale_fixture_buy_for(&sale, 700);
+    assert_int_equal(epoch_in_store(), epoch);
+    redis_do(sale.redis, "CONFIG SET min-replicas-to-write 0");
+    sale_fixture_start_buying(&sale);
+    sale_fixture_expect_going_on(&sale, now_us(), "Redis writes again");
+    sale_fixture_end_sale(&sale, 0);
+}
+
 /* --- the tests
  * ------------------------------------------------------------------------------------------------------------------------- */
 static int teardown(void **state)
@@ -480,6 +515,7 @@ int main(void)
         TEST(test_redis_does_not_answer_the_one_that_records),
         TEST(test_redis_does_not_hear_the_one_that_records),
         TEST(test_redis_forgets_under_two_servers),
+        TEST(test_whose_redis_writes_no_more_leaves_the_epoch_alone),
     };
     signal(SIGPIPE, SIG_IGN);
     int failed = cmocka_run_group_tests(of_the_store, NULL, NULL);
