@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define WORKERS 2
 #define PATIENCE_MS 15000
@@ -1080,6 +1081,14 @@ static void test_a_product_out_of_reach_stops_no_other(void **state)
     assert_int_equal(confirmed(), test.submitted);
 }
 
+/* Of this thread: what others take does not count. */
+static int64_t processor_us(void)
+{
+    struct timespec used;
+    assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used), 0);
+    return (int64_t)used.tv_sec * 1000000 + used.tv_nsec / 1000;
+}
+
 static void test_thousands_expire_at_once(void **state)
 {
     (void)state;
@@ -1095,9 +1104,10 @@ static void test_thousands_expire_at_once(void **state)
         submit(a, 1 + (int64_t)test.submitted % (PRODUCTS - 1), 1)->gate.deadline_us = deadline_us;
     }
     while (test.answers < test.submitted) {
-        int64_t began_us = now_us();
+        int64_t began_us = processor_us();
         turn();
-        longest_us = now_us() - began_us > longest_us ? now_us() - began_us : longest_us;
+        int64_t took_us = processor_us() - began_us;
+        longest_us = took_us > longest_us ? took_us : longest_us;
     }
     lock_nodes_thaw(&test.nodes, 0, LOCK_NODES_MAJORITY);
     printf("[  FIGURE  ] %d purchases at %d tills expire: longest turn %lld us\n", PROBES, PRODUCTS - 1,
@@ -1143,7 +1153,7 @@ static void test_a_store_that_does_not_come_back(void **state)
                  *keyed = submit_keyed(a, lines, "fresh");
     TURN_UNTIL(a->batch != NULL);
     assert_int_equal(a->batch->count, 3);
-    int64_t until_us = now_us() + 300000;
+    int64_t until_us = now_us() + 700000;
     first->gate.deadline_us = second->gate.deadline_us = keyed->gate.deadline_us = until_us;
     TURN_UNTIL(first->answered && second->answered && keyed->answered);
     assert_true(now_us() <= until_us);
@@ -1187,7 +1197,7 @@ static void test_half_a_batch_is_late(void **state)
         a->fail_after = i == 0;
         a->fence = i == 1;
         struct probe *late = submit(a, 1, 1), *early = submit(a, 1, 1);
-        hurry(late, 100);
+        hurry(late, 300);
         TURN_UNTIL(a->batch != NULL);
         expect_unavailable(late);
         hold_batches(a, false);
@@ -1485,10 +1495,21 @@ static int setup(void **state)
     return 0;
 }
 
+/* Of a test that failed: the gate must not be closed with it, or nobody would hear of the failure. */
+static void let_end(struct worker *worker)
+{
+    worker->holds_batches = false;
+    while (worker->gate != NULL && gate_pending(worker->gate) > 0) {
+        uv_async_send(&worker->job);
+        turn();
+    }
+}
+
 static int teardown(void **state)
 {
     (void)state;
     for (int i = 0; i < WORKERS; i++) {
+        let_end(&test.workers[i]);
         close_worker(&test.workers[i]);
         uv_close((uv_handle_t *)&test.workers[i].job, NULL);
     }

@@ -343,7 +343,7 @@ static void test_a_writer_does_not_wait_for_a_backup(void **state)
     struct fixture *f = *state;
     int begin[2], status;
     assert_int_equal(pipe(begin), 0);
-    failpoints_arm(failpoints, "backup.step:error~5000");
+    failpoints_arm(failpoints, "backup.step:error~20000"); /* it does not come to an end by itself */
     pid_t pid = fork();
     if (pid == 0)
         back_up_when_told(f, begin[0]);
@@ -355,13 +355,12 @@ static void test_a_writer_does_not_wait_for_a_backup(void **state)
         assert_true(wait_a_moment(deadline));
     struct fixture successor = *f;
     successor.store = NULL;
-    int64_t began_us = now_us();
     attach(&successor);
-    int64_t took_us = now_us() - began_us;
+    bool goes_on = waitpid(pid, &status, WNOHANG) == 0;
     store_close(&successor.store);
     failpoints_disarm(failpoints);
+    assert_true(goes_on);
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_in_range(took_us, 0, 2000000);
     assert_int_equal(status, 0);
     (void)close(begin[0]);
     (void)close(begin[1]);

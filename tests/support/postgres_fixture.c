@@ -198,12 +198,36 @@ void postgres_fixture_stop(struct postgres_fixture *fixture)
     fixture->pid = 0;
 }
 
-/* The postmaster stops first, so that it makes no more of them; its children are listed only as long as it is there. */
+/* As in /proc/PID/stat: 'T' for one that is stopped; 0: there is none. */
+static char state_of(pid_t pid)
+{
+    char path[32], line[256] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    bool known = file != NULL && fgets(line, sizeof line, file) != NULL;
+    if (file != NULL) {
+        fclose(file);
+    }
+    const char *name_end = strrchr(line, ')');
+    return known && name_end != NULL ? name_end[2] : 0;
+}
+
+static bool is_alive(pid_t pid)
+{
+    char state = state_of(pid);
+    return state != 0 && state != 'Z'; /* whoever is its parent now may take his time */
+}
+
+/* The postmaster stops first, so that it makes no more of them: not when it is told to, but when it does. Its children are listed only as long as it is there. */
 static size_t stop_all(const struct postgres_fixture *fixture, pid_t pids[CHILDREN_MAX])
 {
     char path[64], line[4096] = "";
     size_t count = 0;
     kill(fixture->pid, SIGSTOP);
+    int64_t deadline = deadline_in(START_TIMEOUT_MS);
+    while (state_of(fixture->pid) != 'T') {
+        assert_true(wait_a_moment(deadline));
+    }
     pids[count++] = fixture->pid;
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)fixture->pid, (int)fixture->pid);
     FILE *file = fopen(path, "r");
@@ -221,19 +245,6 @@ static size_t stop_all(const struct postgres_fixture *fixture, pid_t pids[CHILDR
         kill(pids[i], SIGSTOP);
     }
     return count;
-}
-
-static bool is_alive(pid_t pid)
-{
-    char path[32], line[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *file = fopen(path, "r");
-    bool known = file != NULL && fgets(line, sizeof line, file) != NULL;
-    if (file != NULL) {
-        fclose(file);
-    }
-    const char *name_end = strrchr(line, ')');
-    return known && name_end != NULL && name_end[2] != 'Z'; /* whoever is its parent now may take his time */
 }
 
 void postgres_fixture_kill(struct postgres_fixture *fixture)
