@@ -165,11 +165,11 @@ static void test_passwords(void **state)
 {
     (void)state;
     expect_found_at(sentinel_fixture_master(&sentinels));
-    snprintf(address.password, sizeof address.password, "openwrong");
-    expect_none("does not let us in: WRONGPASS");
+    snprintf(address.login.password, sizeof address.login.password, "openwrong");
+    expect_none("does not let the user \"default\" in: WRONGPASS");
     parse(sentinels.url);
-    snprintf(address.sentinel_password, sizeof address.sentinel_password, "openwrong");
-    expect_none("does not let us in: WRONGPASS");
+    snprintf(address.sentinel_login.password, sizeof address.sentinel_login.password, "openwrong");
+    expect_none("does not let the user \"default\" in: WRONGPASS");
 }
 
 static void test_the_owner_of_a_slot(void **state)

@@ -19,7 +19,7 @@ static redisReply *ask(const struct sentinel_fixture *fixture, size_t sentinel, 
 {
     struct redis_address address = {.host = "127.0.0.1", .port = fixture->sentinels[sentinel].port};
     char error[512];
-    snprintf(address.password, sizeof address.password, "%s",
+    snprintf(address.login.password, sizeof address.login.password, "%s",
              fixture->sentinel_password != NULL ? fixture->sentinel_password : "");
     redisContext *redis = redis_connect_blocking(&address, 2000, error, sizeof error);
     if (redis == NULL) {
