@@ -35,8 +35,8 @@ bool gate_use_shop(const char *name, char *error, size_t error_bytes);
 bool gate_kind_parse(const char *text, enum gate_kind *out);
 /* An address as redis_address_parse() has it, of a shop that gate_use_shop() has named. False: `error` says what it may be. */
 bool gate_place_parse_redis(struct gate_place *place, const char *url, char *error, size_t error_bytes);
-/* "host:port,host:port,…", each also redis:// or unix: as redis_address_parse() has it (a password has no comma): an odd number, none twice. Or "spawn":
- * GATE_NODES_SPAWNED private ones in `data_dir` (absolute), "unix:DIR/node1.sock" and so on. False: `error` says what it may be. */
+/* "host:port,host:port,…", each also redis:// or unix: as redis_address_parse() has it (a comma in a password is %2C): an odd number, none twice.
+ * Or "spawn": GATE_NODES_SPAWNED private ones in `data_dir` (absolute), "unix:DIR/node1.sock" and so on. False: `error` says what it may be. */
 bool gate_place_parse_nodes(struct gate_place *place, const char *list, const char *data_dir, char *error,
                             size_t error_bytes);
 /* For messages, never with the password; `node` counts from 0: "node 3 (127.0.0.1:7003)". */

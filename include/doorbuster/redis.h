@@ -19,26 +19,32 @@ struct redis_host {
     int port;
 };
 
+/* Of an account: Redis's, or a Sentinel's. */
+struct redis_login {
+    char user[128];     /* "": the one that is called "default" */
+    char password[256]; /* "": none is said */
+};
+
 struct redis_address {
     enum redis_kind kind;
     char host[256]; /* REDIS_DIRECT; "" when `path` is used */
     int port;
     char path[108]; /* Unix socket */
-    char password[256];
+    struct redis_login login;
     int database;
     /* Whom to ask: Sentinels, or nodes of a Cluster. */
     unsigned seed_count;
     struct redis_host seeds[REDIS_SEEDS_MAX];
-    char group[64];              /* REDIS_BY_SENTINEL: the master's name */
-    char sentinel_password[256]; /* the Sentinels' own; "": none */
-    char key[64];                /* REDIS_IN_CLUSTER: its slot's owner is meant; whoever parses sets it */
+    char group[64];                    /* REDIS_BY_SENTINEL: the master's name */
+    struct redis_login sentinel_login; /* the Sentinels' own */
+    char key[64]; /* REDIS_IN_CLUSTER: its slot's owner is meant; whoever parses sets it */
 };
 
-/* "redis://[:password@]host[:port][/db]" or "unix:/path";
- * "sentinel://[:password@]NAME@host[:port],host[:port],…[/db]": the hosts are Sentinels (port 26379), NAME is what they call the master, the password is
- * Redis's; the Sentinels' own, if they want one, is in the environment: REDIS_SENTINEL_PASSWORD;
- * "cluster://[:password@]host[:port],host[:port],…": some nodes of a Redis Cluster.
- * At most REDIS_SEEDS_MAX hosts. False: `error` says what it may be. */
+/* "redis://[LOGIN@]host[:port][/db]", "unix:/path" or "unix://LOGIN@/path";
+ * "sentinel://[LOGIN@]NAME@host[:port],host[:port],…[/db]": the hosts are Sentinels (port 26379), NAME is what they call the master, LOGIN is for
+ * Redis; the Sentinels' own, if they want one, is in the environment: REDIS_SENTINEL_USER and REDIS_SENTINEL_PASSWORD;
+ * "cluster://[LOGIN@]host[:port],host[:port],…": some nodes of a Redis Cluster, LOGIN for each of them.
+ * LOGIN is "[user]:password", percent-decoded; an IPv6 address stands in brackets. At most REDIS_SEEDS_MAX hosts. False: `error` says what it may be. */
 bool redis_address_parse(const char *url, struct redis_address *out, char *error, size_t error_bytes);
 /* For messages; never with a password. */
 void redis_address_format(const struct redis_address *address, char *out, size_t out_bytes);
@@ -48,6 +54,9 @@ void redis_address_format(const struct redis_address *address, char *out, size_t
  * beginning with whoever answered this thread last, and is one by its own word (ROLE). NULL: `error` says why. */
 redisContext *redis_connect_blocking(const struct redis_address *address, int timeout_ms, char *error,
                                      size_t error_bytes);
+/* Of this thread's last redis_connect_blocking(), which has failed: was it because of the user, the password, or what the user may do? Then trying again
+ * helps only once somebody has changed them. */
+bool redis_login_was_refused(void);
 
 /* The value of the line "name:value" in what INFO answered; `name` with its colon. "" if there is none. */
 void redis_info_value(const char *info, const char *name, char *out, size_t out_bytes);
@@ -60,6 +69,8 @@ bool redis_was_replaced(const struct redis_address *address, const redisContext 
 /* Is this an error reply of a Redis that is no master (any more), or does not have the slot, or not now: READONLY, MOVED, ASK, TRYAGAIN, CLUSTERDOWN,
  * MASTERDOWN, LOADING? Nothing was done then. Every connection and link that hears it is of no more use, and is found anew. */
 bool redis_is_elsewhere(const char *error);
+/* Is this an error reply that speaks of the user, the password, or what the user may do? */
+bool redis_is_login_refusal(const char *error);
 
 /* One command from printf-like parts. NULL on a broken connection *or* an error reply; redis_failure() then says which. The reply is the
  * caller's: freeReplyObject. */

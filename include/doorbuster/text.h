@@ -17,6 +17,9 @@ size_t text_from_int64(int64_t number, char out[TEXT_INT64_BYTES]);
 
 bool text_begins_with(const char *text, const char *word); /* both terminated */
 
+/* The byte of the two hexadecimal digits that text[0..bytes) begins with, as behind a '%'; -1: it does not. */
+int text_hex_byte(const char *text, size_t bytes);
+
 /* Is this well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF)? */
 bool text_is_utf8(const char *text, size_t bytes);
 

@@ -6,26 +6,17 @@
 #include <stdbool.h>
 #include <string.h>
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 static bool decode(const char *text, size_t bytes, char *out, size_t out_bytes)
 {
     size_t used = 0;
     for (size_t i = 0; i < bytes; i++) {
         char c = text[i] == '+' ? ' ' : text[i];
         if (c == '%') {
-            int high = i + 2 < bytes ? hex_digit(text[i + 1]) : -1;
-            int low = i + 2 < bytes ? hex_digit(text[i + 2]) : -1;
-            if (high < 0 || low < 0) {
+            int byte = text_hex_byte(text + i + 1, bytes - i - 1);
+            if (byte < 0) {
                 return false;
             }
-            c = (char)(high * 16 + low);
+            c = (char)byte;
             i += 2;
         }
         if (c == '\0' || used + 1 >= out_bytes) {

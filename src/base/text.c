@@ -36,6 +36,21 @@ bool text_to_int64(const char *text, size_t bytes, int64_t min, int64_t max, int
     return true;
 }
 
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int text_hex_byte(const char *text, size_t bytes)
+{
+    int high = bytes >= 2 ? hex_digit(text[0]) : -1;
+    int low = bytes >= 2 ? hex_digit(text[1]) : -1;
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
 bool text_begins_with(const char *text, const char *word)
 {
     return strncmp(text, word, strlen(word)) == 0;

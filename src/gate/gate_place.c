@@ -79,7 +79,7 @@ static bool parse_node(const char *text, unsigned number, struct redis_address *
         const char *at = strrchr(text, '@'); /* what stands before it may be a password */
         snprintf(error, error_bytes,
                  "node %u: \"%s%s\" is no node's address; it may be host:port, "
-                 "redis://[:password@]host[:port][/db] or unix:/path",
+                 "redis://[[user]:password@]host[:port][/db] or unix:/path",
                  number, at ? "…" : "", at ? at : text);
         return false;
     }
@@ -139,6 +139,7 @@ static const char *take_text(const char *list, char out[NODE_BYTES_MAX], bool *o
 static bool parse_list(struct gate_place *place, const char *list, char *error, size_t error_bytes)
 {
     char text[NODE_BYTES_MAX];
+    bool has_logins = strchr(list, '@') != NULL;
     while (list != NULL) {
         bool ok;
         list = take_text(list, text, &ok);
@@ -148,6 +149,11 @@ static bool parse_list(struct gate_place *place, const char *list, char *error, 
             return false;
         }
         if (!add_node(place, text, error, error_bytes)) {
+            if (strchr(text, '@') == NULL && has_logins) { /* half a password? It is not shown. */
+                snprintf(error, error_bytes,
+                         "node %u: this is no node's address; a comma in a password is %%2C",
+                         place->node_count + 1);
+            }
             return false;
         }
     }

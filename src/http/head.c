@@ -7,18 +7,11 @@
 #include "http_internal.h"
 
 #include "doorbuster/clock.h"
+#include "doorbuster/text.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
 
 /* libmicrohttpd leaves a bad escape as it is, and cuts the path off at %00. */
 static void note_escapes(struct http_request *request, const char *path, size_t bytes)
@@ -26,11 +19,10 @@ static void note_escapes(struct http_request *request, const char *path, size_t 
     for (size_t i = 0; i < bytes; i++) {
         if (path[i] != '%')
             continue;
-        int high = i + 2 < bytes ? hex_digit(path[i + 1]) : -1;
-        int low = i + 2 < bytes ? hex_digit(path[i + 2]) : -1;
-        if (high < 0 || low < 0 || (high == 0 && low == 0))
+        int byte = text_hex_byte(path + i + 1, bytes - i - 1);
+        if (byte <= 0)
             request->uri_malformed = true;
-        else if (high == 2 && low == 15)
+        else if (byte == '/')
             request->uri_has_slash = true;
     }
 }

@@ -2,21 +2,25 @@
 #include "doorbuster/redis.h"
 
 #include "doorbuster/text.h"
+#include "finding.h"
+#include "login.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAY_BE                                                                                               \
-    "redis://[:password@]host[:port][/db], unix:/path, sentinel://[:password@]NAME@host[:port],…[/db] or " \
-    "cluster://[:password@]host[:port],…"
+#define MAY_BE                                                                                                \
+    "redis://[[user]:password@]host[:port][/db], unix:/path, unix://[user]:password@/path, "                  \
+    "sentinel://[[user]:password@]NAME@host[:port],…[/db] or cluster://[[user]:password@]host[:port],…; " \
+    "a %% in user or password is %%25, an IPv6 address stands in brackets"
 
-/* What stands before an '@' may be a password: it is not shown. */
+/* What stands before an '@' may be a password, and so may be what follows "//:", if the rest was forgotten: it is not shown. */
 static bool refuse(char *error, size_t error_bytes, const char *url)
 {
-    const char *at = strrchr(url, '@');
-    snprintf(error, error_bytes, "\"%s%s\" is no Redis address; it may be " MAY_BE, at ? "…" : "",
-             at ? at : url);
+    const char *at = strrchr(url, '@'), *forgotten = at == NULL ? strstr(url, "//:") : NULL;
+    int bytes = forgotten != NULL ? (int)(forgotten - url) + 3 : (int)strlen(url);
+    snprintf(error, error_bytes, "\"%s%.*s%s\" is no Redis address; it may be " MAY_BE, at ? "…" : "", bytes,
+             at ? at : url, forgotten != NULL ? "…" : "");
     return false;
 }
 
@@ -74,22 +78,21 @@ static bool parse_seeds(const char *text, size_t bytes, int default_port, struct
     return false;
 }
 
-/* "[:password@]" and, of Sentinels, "NAME@": all in text[0..bytes), which ends with an '@' or is empty. */
+/* "[LOGIN@]" and, of Sentinels, "NAME@": all in text[0..bytes), which ends with an '@' or is empty. */
 static bool parse_before_hosts(const char *text, size_t bytes, struct redis_address *out)
 {
-    bool has_group = out->kind == REDIS_BY_SENTINEL;
-    if (has_group) {
-        const char *group = bytes > 0 && *text == ':' ? memrchr(text, '@', bytes - 1) : text - 1;
-        size_t group_bytes = bytes > 0 && group != NULL ? bytes - 1 - (size_t)(group + 1 - text) : 0;
-        if (group_bytes == 0 || memchr(group + 1, '@', group_bytes) != NULL ||
-            memchr(group + 1, ':', group_bytes) != NULL /* a user's name and password? */ ||
-            !copy_part(out->group, sizeof out->group, group + 1, group_bytes)) {
+    if (out->kind == REDIS_BY_SENTINEL) {
+        const char *at = bytes > 0 ? memrchr(text, '@', bytes - 1) : NULL;
+        const char *group = at != NULL ? at + 1 : text;
+        size_t group_bytes = bytes > 0 ? (size_t)(text + bytes - 1 - group) : 0;
+        if (group_bytes == 0 ||
+            memchr(group, ':', group_bytes) != NULL /* a login without a name behind it */ ||
+            !copy_part(out->group, sizeof out->group, group, group_bytes)) {
             return false;
         }
         bytes -= group_bytes + 1;
     }
-    return bytes == 0 ||
-           (*text == ':' && copy_part(out->password, sizeof out->password, text + 1, bytes - 2));
+    return bytes == 0 || redis_login_parse(text, bytes - 1, &out->login);
 }
 
 static bool parse_database(const char *slash, struct redis_address *out)
@@ -115,24 +118,45 @@ static bool parse_hosts(const char *text, size_t bytes, struct redis_address *ou
     return true;
 }
 
+/* "/path", or "//LOGIN@/path". */
 static bool parse_unix(const char *url, struct redis_address *out, char *error, size_t error_bytes)
 {
     const char *path = url + strlen("unix:");
+    const char *login = text_begins_with(path, "//") && path[2] != '/' ? path + 2 : NULL;
+    const char *at = login != NULL ? strrchr(login, '@') : NULL;
+    if (at != NULL) {
+        if (at[1] != '/' || !redis_login_parse(login, (size_t)(at - login), &out->login)) {
+            return refuse(error, error_bytes, url);
+        }
+        path = at + 1;
+    }
     if (*path == '\0' || !copy_part(out->path, sizeof out->path, path, strlen(path))) {
-        snprintf(error, error_bytes, "\"%s\": the path of a Unix socket has 1 to %zu bytes", url,
-                 sizeof out->path - 1);
+        snprintf(error, error_bytes, "\"unix:%s%s\": the path of a Unix socket has 1 to %zu bytes",
+                 at != NULL ? "…@" : "", path, sizeof out->path - 1);
         return false;
     }
     return true;
 }
 
-static bool take_sentinel_password(struct redis_address *out, char *error, size_t error_bytes)
+static bool take_variable(const char *name, char *out, size_t out_bytes, char *error, size_t error_bytes)
 {
-    const char *password = out->kind == REDIS_BY_SENTINEL ? getenv("REDIS_SENTINEL_PASSWORD") : NULL;
-    if (password != NULL &&
-        !copy_part(out->sentinel_password, sizeof out->sentinel_password, password, strlen(password))) {
-        snprintf(error, error_bytes, "REDIS_SENTINEL_PASSWORD has at most %zu bytes",
-                 sizeof out->sentinel_password - 1);
+    const char *value = getenv(name);
+    if (value != NULL && !copy_part(out, out_bytes, value, strlen(value))) {
+        snprintf(error, error_bytes, "%s has at most %zu bytes", name, out_bytes - 1);
+        return false;
+    }
+    return true;
+}
+
+static bool take_sentinel_login(struct redis_login *out, char *error, size_t error_bytes)
+{
+    if (!take_variable("REDIS_SENTINEL_USER", out->user, sizeof out->user, error, error_bytes) ||
+        !take_variable("REDIS_SENTINEL_PASSWORD", out->password, sizeof out->password, error, error_bytes)) {
+        return false;
+    }
+    if (out->user[0] != '\0' && out->password[0] == '\0') {
+        snprintf(error, error_bytes,
+                 "REDIS_SENTINEL_USER is set, and no password: set REDIS_SENTINEL_PASSWORD too");
         return false;
     }
     return true;
@@ -161,13 +185,13 @@ bool redis_address_parse(const char *url, struct redis_address *out, char *error
         !parse_hosts(hosts, hosts_bytes, out)) {
         return refuse(error, error_bytes, url);
     }
-    return take_sentinel_password(out, error, error_bytes);
+    return out->kind != REDIS_BY_SENTINEL || take_sentinel_login(&out->sentinel_login, error, error_bytes);
 }
 
-/* Appends "host:port"; an IPv6 address in brackets. */
-static size_t format_host(const char *host, int port, char *out, size_t out_bytes)
+size_t redis_host_format(const struct redis_host *host, char *out, size_t out_bytes)
 {
-    int bytes = snprintf(out, out_bytes, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);
+    const char *form = strchr(host->host, ':') ? "[%s]:%d" : "%s:%d";
+    int bytes = snprintf(out, out_bytes, form, host->host, host->port);
     return bytes < 0 ? 0 : (size_t)bytes < out_bytes ? (size_t)bytes : out_bytes - 1;
 }
 
@@ -177,9 +201,8 @@ static void format_seeds(const struct redis_address *address, char *out, size_t 
     size_t used =
         (size_t)snprintf(out, out_bytes, by_sentinel ? "sentinel://%s@" : "cluster://%s", address->group);
     for (unsigned i = 0; i < address->seed_count && used + 1 < out_bytes; i++) {
-        const struct redis_host *seed = &address->seeds[i];
         used += (size_t)snprintf(out + used, out_bytes - used, "%s", i > 0 ? "," : "");
-        used += format_host(seed->host, seed->port, out + used, out_bytes - used);
+        used += redis_host_format(&address->seeds[i], out + used, out_bytes - used);
     }
     if (by_sentinel && used < out_bytes) {
         snprintf(out + used, out_bytes - used, "/%d", address->database);

@@ -7,6 +7,7 @@
 
 #include "doorbuster/clock.h"
 #include "finding.h"
+#include "login.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -18,6 +19,7 @@
 #include <sys/socket.h>
 
 static _Thread_local char failure[256];
+static _Thread_local bool login_refused;
 
 const char *redis_failure(void)
 {
@@ -97,9 +99,16 @@ bool redis_done(redisReply *reply)
     return true;
 }
 
-static bool say_hello(redisContext *redis, const char *password, int database)
+static bool log_in(redisContext *redis, const struct redis_login *login)
 {
-    if (password[0] != '\0' && !redis_done(redis_ask(redis, "AUTH %s", password))) {
+    const char *words[REDIS_LOGIN_WORDS];
+    int count = redis_login_words(login, words);
+    return count == 0 || redis_done(accept_reply(redis, redisCommandArgv(redis, count, words, NULL)));
+}
+
+static bool say_hello(redisContext *redis, const struct redis_login *login, int database)
+{
+    if (!log_in(redis, login)) {
         return false;
     }
     if (database != 0 && !redis_done(redis_ask(redis, "SELECT %d", database))) {
@@ -108,16 +117,28 @@ static bool say_hello(redisContext *redis, const char *password, int database)
     return redis_done(redis_ask(redis, "PING"));
 }
 
+/* Why a connection cannot be used, by the last failure. */
+static void tell_refusal(const char *where, const struct redis_login *login, char *error, size_t error_bytes)
+{
+    if (redis_is_login_refusal(redis_failure())) {
+        login_refused = true;
+        snprintf(error, error_bytes, "Redis at %s does not let the user \"%s\" in: %s", where,
+                 redis_login_user(login), redis_failure());
+    } else {
+        snprintf(error, error_bytes, "Redis at %s does not let us in: %s", where, redis_failure());
+    }
+}
+
 /* Connected and let in; NULL: `error` says why, of the place `where`. */
-static redisContext *let_in(redisContext *redis, const char *where, const char *password, int database,
-                            int timeout_ms, char *error, size_t error_bytes)
+static redisContext *let_in(redisContext *redis, const char *where, const struct redis_login *login,
+                            int database, int timeout_ms, char *error, size_t error_bytes)
 {
     if (redis == NULL || redis->err != 0) {
         snprintf(error, error_bytes, "cannot connect to Redis at %s: %s", where,
                  redis ? redis->errstr : "out of memory");
     } else if (redisSetTimeout(redis, timeout_of(timeout_ms)) != REDIS_OK ||
-               !say_hello(redis, password, database)) {
-        snprintf(error, error_bytes, "Redis at %s does not let us in: %s", where, redis_failure());
+               !say_hello(redis, login, database)) {
+        tell_refusal(where, login, error, error_bytes);
     } else {
         return redis;
     }
@@ -132,7 +153,7 @@ struct search {
     const struct redis_address *address;
     int timeout_ms;
     int64_t deadline_us;
-    char *error;
+    char *error; /* by whoever was asked last; but what a login was refused with stays */
     size_t error_bytes;
 };
 
@@ -147,34 +168,58 @@ static bool time_is_over(const struct search *search)
     return clock_monotonic_us() >= search->deadline_us;
 }
 
-static redisContext *connect_to(const struct search *search, const struct redis_host *host,
-                                const char *password, int database, int timeout_ms)
+/* Of a server that answers and is of no use. */
+static void fail(const struct search *search, const struct redis_host *host, const char *why)
 {
-    char where[300];
-    snprintf(where, sizeof where, strchr(host->host, ':') ? "[%s]:%d" : "%s:%d", host->host, host->port);
-    return let_in(redisConnectWithTimeout(host->host, host->port, timeout_of(timeout_ms)), where, password,
-                  database, timeout_ms, search->error, search->error_bytes);
+    char where[REDIS_HOST_BYTES];
+    redis_host_format(host, where, sizeof where);
+    if (!login_refused) {
+        snprintf(search->error, search->error_bytes, "%s %.200s", where, why);
+    }
 }
 
-static bool fail(const struct search *search, const struct redis_host *host, const char *why)
+/* It has refused a command, which may be for want of rights. */
+static void fail_refused(const struct search *search, const struct redis_host *host,
+                         const struct redis_login *login)
 {
-    snprintf(search->error, search->error_bytes, "%s:%d %.200s", host->host, host->port, why);
-    return false;
+    char where[REDIS_HOST_BYTES];
+    if (redis_is_login_refusal(redis_failure()) && !login_refused) {
+        redis_host_format(host, where, sizeof where);
+        tell_refusal(where, login, search->error, search->error_bytes);
+    } else {
+        fail(search, host, redis_failure());
+    }
+}
+
+static redisContext *connect_to(const struct search *search, const struct redis_host *host,
+                                const struct redis_login *login, int database, int timeout_ms)
+{
+    char where[REDIS_HOST_BYTES], why[512];
+    bool was_refused = login_refused;
+    redis_host_format(host, where, sizeof where);
+    redisContext *redis = let_in(redisConnectWithTimeout(host->host, host->port, timeout_of(timeout_ms)),
+                                 where, login, database, timeout_ms, why, sizeof why);
+    if (redis == NULL && !was_refused) {
+        snprintf(search->error, search->error_bytes, "%s", why);
+    }
+    return redis;
 }
 
 /* True: *out is where this Sentinel says that the master is. */
 static bool ask_sentinel(const struct search *search, const struct redis_host *sentinel,
                          struct redis_host *out)
 {
-    redisContext *redis = connect_to(search, sentinel, search->address->sentinel_password, 0,
-                                     time_left_ms(search, FINDING_SENTINEL_MS));
+    const struct redis_login *login = &search->address->sentinel_login;
+    redisContext *redis = connect_to(search, sentinel, login, 0, time_left_ms(search, FINDING_SENTINEL_MS));
     if (redis == NULL) {
         return false;
     }
     redisReply *reply = redis_ask(redis, "SENTINEL GET-MASTER-ADDR-BY-NAME %s", search->address->group);
     bool known = reply != NULL && finding_master(reply, out);
-    if (!known) {
-        fail(search, sentinel, reply != NULL ? "knows no master of that name" : redis_failure());
+    if (reply == NULL) {
+        fail_refused(search, sentinel, login);
+    } else if (!known) {
+        fail(search, sentinel, "knows no master of that name");
     }
     freeReplyObject(reply);
     redisFree(redis);
@@ -183,33 +228,41 @@ static bool ask_sentinel(const struct search *search, const struct redis_host *s
 
 static redisContext *find_by_sentinel(const struct search *search, const struct redis_host *sentinel)
 {
+    const struct redis_login *login = &search->address->login;
     struct redis_host master;
     if (!ask_sentinel(search, sentinel, &master)) {
         return NULL;
     }
-    redisContext *redis = connect_to(search, &master, search->address->password, search->address->database,
+    redisContext *redis = connect_to(search, &master, login, search->address->database,
                                      time_left_ms(search, search->timeout_ms));
     redisReply *role = redis != NULL ? redis_ask(redis, "ROLE") : NULL;
-    if (redis != NULL && (role == NULL || !finding_is_master(role))) {
+    if (role != NULL && finding_is_master(role)) {
+        freeReplyObject(role);
+        return redis;
+    }
+    if (role != NULL) {
         fail(search, &master, "is no master, though a Sentinel says so");
-        redisFree(redis);
-        redis = NULL;
+    } else if (redis != NULL) {
+        fail_refused(search, &master, login);
     }
     freeReplyObject(role);
-    return redis;
+    if (redis != NULL) {
+        redisFree(redis);
+    }
+    return NULL;
 }
 
 /* Whoever does not have the key's slot says who has; a replica says who its master is. */
 static redisContext *find_in_cluster(const struct search *search, const struct redis_host *node)
 {
+    const struct redis_login *login = &search->address->login;
     struct redis_host at = *node;
     for (int hops = 0; hops < FINDING_HOPS_MAX && !time_is_over(search); hops++) {
-        redisContext *redis =
-            connect_to(search, &at, search->address->password, 0, time_left_ms(search, search->timeout_ms));
+        redisContext *redis = connect_to(search, &at, login, 0, time_left_ms(search, search->timeout_ms));
         if (redis == NULL || redis_done(redis_ask(redis, "EXISTS %s", search->address->key))) {
             return redis;
         }
-        fail(search, &at, redis_failure());
+        fail_refused(search, &at, login);
         redisFree(redis);
         struct redis_host asked = at;
         if (!finding_moved(redis_failure(), asked.host, &at)) {
@@ -233,6 +286,7 @@ static redisContext *find(const struct redis_address *address, int timeout_ms, c
         redis = address->kind == REDIS_BY_SENTINEL ? find_by_sentinel(&search, seed)
                                                    : find_in_cluster(&search, seed);
         if (redis != NULL) {
+            login_refused = false; /* of another */
             first += i;
             redisSetTimeout(redis, timeout_of(timeout_ms)); /* whatever was left of it for connecting */
         }
@@ -251,13 +305,14 @@ redisContext *redis_connect_blocking(const struct redis_address *address, int ti
 {
     struct timeval timeout = timeout_of(timeout_ms);
     char where[384];
+    login_refused = false;
     if (address->kind != REDIS_DIRECT) {
         return find(address, timeout_ms, error, error_bytes);
     }
     redis_address_format(address, where, sizeof where);
     return let_in(address->path[0] != '\0' ? redisConnectUnixWithTimeout(address->path, timeout)
                                            : redisConnectWithTimeout(address->host, address->port, timeout),
-                  where, address->password, address->database, timeout_ms, error, error_bytes);
+                  where, &address->login, address->database, timeout_ms, error, error_bytes);
 }
 
 /* --- is it still the master? ---------------------------------------------------------------------------------------------------- */
@@ -296,6 +351,11 @@ static bool is_at(const struct redis_host *host, const redisContext *redis)
 {
     return redis->tcp.port == host->port &&
            (strcmp(redis->tcp.host, host->host) == 0 || is_peer_called(host->host, redis->fd));
+}
+
+bool redis_login_was_refused(void)
+{
+    return login_refused;
 }
 
 bool redis_was_replaced(const struct redis_address *address, const redisContext *redis, int timeout_ms)

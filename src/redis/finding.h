@@ -11,6 +11,9 @@
 bool finding_master(const redisReply *reply, struct redis_host *out);
 /* "MOVED 866 10.0.0.7:7002" by the node at `asked`. False: it is something else. */
 bool finding_moved(const char *error, const char *asked, struct redis_host *out);
+/* "host:port" for messages, an IPv6 address in brackets; returns its length. */
+#define REDIS_HOST_BYTES 272
+size_t redis_host_format(const struct redis_host *host, char *out, size_t out_bytes);
 /* ROLE's reply. */
 bool finding_is_master(const redisReply *reply);
 

@@ -17,6 +17,7 @@
 #include "doorbuster/clock.h"
 #include "doorbuster/log.h"
 #include "finding.h"
+#include "login.h"
 
 #include <arpa/inet.h>
 #include <hiredis/async.h>
@@ -240,6 +241,29 @@ static void reply_cb(redisAsyncContext *context, void *data, void *command_data)
     }
 }
 
+static void name_host(const struct redis_link *link, char out[REDIS_HOST_BYTES])
+{
+    const char *path = link->settings.address.path;
+    if (path[0] != '\0') {
+        snprintf(out, REDIS_HOST_BYTES, "%s", path);
+    } else {
+        redis_host_format(&link->at, out, REDIS_HOST_BYTES);
+    }
+}
+
+static void tell_refusal(const struct redis_link *link, const char *why)
+{
+    const struct redis_address *address = &link->settings.address;
+    char where[REDIS_HOST_BYTES];
+    name_host(link, where);
+    if (redis_is_login_refusal(why)) {
+        log_warn("%s link: Redis at %s does not let the user \"%s\" in: %s", link->settings.name, where,
+                 redis_login_user(link->asks_sentinel ? &address->sentinel_login : &address->login), why);
+    } else { /* LOADING, MASTERDOWN */
+        log_warn("%s link: Redis at %s is not ready: %s", link->settings.name, where, why);
+    }
+}
+
 /* The last answer to a greeting: is it whom we look for? */
 static void greeted_cb(const redisReply *reply, void *context)
 {
@@ -249,13 +273,13 @@ static void greeted_cb(const redisReply *reply, void *context)
     if (reply == NULL || link->state != LINK_CONNECTING) {
         return;
     }
-    bool refused = reply->type == REDIS_REPLY_ERROR; /* LOADING, NOAUTH, MASTERDOWN: not yet */
+    bool refused = reply->type == REDIS_REPLY_ERROR;
     if (refused && kind == REDIS_IN_CLUSTER && finding_moved(reply->str, link->at.host, &moved_to)) {
         head_for(link, &moved_to);
     } else if (refused) {
-        log_warn("%s link: Redis is not ready: %s", link->settings.name, reply->str);
+        tell_refusal(link, reply->str);
     } else if (kind == REDIS_BY_SENTINEL && !finding_is_master(reply)) {
-        log_debug("%s link: %s:%d is no master", link->settings.name, link->at.host, link->at.port);
+        log_debug("%s link: %s is no master", link->settings.name, link->at.host);
         refused = true;
     }
     if (refused) {
@@ -265,6 +289,16 @@ static void greeted_cb(const redisReply *reply, void *context)
     link->state = LINK_UP;
     link->up_us = clock_monotonic_us();
     link->settings.up_cb(link->settings.context);
+}
+
+/* Of AUTH and SELECT. Whoever is not let in goes no further: what follows would be asked as another user, or of another database. */
+static void let_in_cb(const redisReply *reply, void *context)
+{
+    struct redis_link *link = context;
+    if (reply != NULL && reply->type == REDIS_REPLY_ERROR && link->state == LINK_CONNECTING) {
+        tell_refusal(link, reply->str);
+        redisAsyncFree(link->poll->context); /* once this has returned */
+    }
 }
 
 /* What a Sentinel says. */
@@ -277,19 +311,15 @@ static void found_cb(const redisReply *reply, void *context)
     }
     if (finding_master(reply, &master)) {
         head_for(link, &master);
+    } else if (reply->type == REDIS_REPLY_ERROR) {
+        tell_refusal(link, reply->str);
     } else {
-        log_warn("%s link: the Sentinel at %s:%d knows no master %s", link->settings.name, link->at.host,
-                 link->at.port, link->settings.address.group);
+        char where[REDIS_HOST_BYTES];
+        name_host(link, where);
+        log_warn("%s link: the Sentinel at %s knows no master %s", link->settings.name, where,
+                 link->settings.address.group);
     }
     redisAsyncDisconnect(link->poll->context);
-}
-
-static void ignore_cb(const redisReply *reply, void *context)
-{
-    struct redis_link *link = context;
-    if (reply != NULL && reply->type == REDIS_REPLY_ERROR) {
-        log_warn("%s link: %s", link->settings.name, reply->str);
-    }
 }
 
 static void send_command(struct redis_link *link, redis_reply_cb cb, void *context, int argc,
@@ -304,12 +334,19 @@ static void send_command(struct redis_link *link, redis_reply_cb cb, void *conte
     CHECK(redisAsyncCommandArgv(link->poll->context, reply_cb, command, argc, argv, argv_bytes) == REDIS_OK);
 }
 
+static void log_in(struct redis_link *link, const struct redis_login *login)
+{
+    const char *words[REDIS_LOGIN_WORDS];
+    int count = redis_login_words(login, words);
+    if (count > 0) {
+        send_command(link, let_in_cb, link, count, words, NULL);
+    }
+}
+
 static void ask_sentinel(struct redis_link *link)
 {
     const struct redis_address *address = &link->settings.address;
-    if (address->sentinel_password[0] != '\0') {
-        send_command(link, ignore_cb, link, 2, (const char *[]){"AUTH", address->sentinel_password}, NULL);
-    }
+    log_in(link, &address->sentinel_login);
     send_command(link, found_cb, link, 3,
                  (const char *[]){"SENTINEL", "GET-MASTER-ADDR-BY-NAME", address->group}, NULL);
 }
@@ -321,13 +358,11 @@ static void say_hello(struct redis_link *link)
         ask_sentinel(link);
         return;
     }
-    if (address->password[0] != '\0') {
-        send_command(link, ignore_cb, link, 2, (const char *[]){"AUTH", address->password}, NULL);
-    }
+    log_in(link, &address->login);
     if (address->database != 0) {
         char database[16];
         snprintf(database, sizeof database, "%d", address->database);
-        send_command(link, ignore_cb, link, 2, (const char *[]){"SELECT", database}, NULL);
+        send_command(link, let_in_cb, link, 2, (const char *[]){"SELECT", database}, NULL);
     }
     if (address->kind == REDIS_IN_CLUSTER) {
         send_command(link, greeted_cb, link, 2, (const char *[]){"EXISTS", address->key}, NULL);

@@ -30,6 +30,7 @@ struct redis_facts {
     char version[VERSION_BYTES]; /* "7.0.15"; "unknown" */
     char run[RUN_BYTES];         /* the id of this run of it */
     bool is_replica;
+    bool refused; /* it does not let us in, or not ask */
 };
 
 /* --- asking ------------------------------------------------------------------------------------------------------------------------- */
@@ -39,6 +40,7 @@ static bool ask_redis(const struct redis_address *address, struct redis_facts *f
 {
     char role[16];
     redisContext *redis = redis_connect_blocking(address, REDIS_TIMEOUT_MS, error, error_bytes);
+    facts->refused = redis == NULL && redis_login_was_refused();
     if (redis == NULL) {
         return false;
     }
@@ -46,6 +48,7 @@ static bool ask_redis(const struct redis_address *address, struct redis_facts *f
     redisReply *replication = server != NULL ? redis_ask(redis, "INFO replication") : NULL;
     if (replication == NULL) {
         snprintf(error, error_bytes, "Redis does not answer INFO: %s", redis_failure());
+        facts->refused = redis_is_login_refusal(redis_failure());
     } else {
         redis_info_value(server->str, "redis_version:", facts->version, sizeof facts->version);
         redis_info_value(server->str, "run_id:", facts->run, sizeof facts->run);
@@ -72,14 +75,14 @@ static const char *shown_version(const struct redis_facts *facts)
 }
 
 /* --- the Lua gate's ------------------------------------------------------------------------------------------------------------------ */
-/* A master that is to be found may just be failing over: it is waited for, for that is over before long. */
+/* A master that is to be found may just be failing over: it is waited for, for that is over before long. A wrong password is not. */
 static bool await_redis(const struct redis_address *address, struct redis_facts *facts, char *error,
                         size_t error_bytes)
 {
     bool said = address->kind == REDIS_DIRECT;
     int64_t deadline_us = clock_monotonic_us() + (said ? 0 : (int64_t)FAILOVER_PATIENCE_MS * 1000);
     while (!ask_redis(address, facts, error, error_bytes)) {
-        if (clock_monotonic_us() >= deadline_us) {
+        if (facts->refused || clock_monotonic_us() >= deadline_us) {
             return false;
         }
         if (!said) {
@@ -96,7 +99,10 @@ static void check_foreign_redis(const struct redis_address *address)
     char error[512];
     struct redis_facts facts = {0};
     if (!await_redis(address, &facts, error, sizeof error)) {
-        process_refuse(PROGRAM, "%s; start it, or correct --redis", error);
+        process_refuse(PROGRAM, "%s; %s", error,
+                       facts.refused ? "correct user and password (--redis or REDIS_URL; of Sentinels "
+                                       "REDIS_SENTINEL_PASSWORD), or what Redis lets that user do"
+                                     : "start it, or correct --redis");
     }
     if (!is_new_enough(&facts)) {
         process_refuse(PROGRAM, "Redis is %s; version %d or newer is needed", shown_version(&facts),

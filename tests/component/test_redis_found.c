@@ -37,17 +37,23 @@ static int begin_sentinels(void **state)
     return 0;
 }
 
+static int begin_sentinels_over_ipv6(void **state)
+{
+    sentinels.host = "::1";
+    return begin_sentinels(state);
+}
+
 static int begin_sentinels_with_passwords(void **state)
 {
-    sentinels.password = "opensesame";
+    sentinels.password = "open@:/%sesame";
     sentinels.sentinel_password = "openbarley";
-    assert_int_equal(setenv("REDIS_SENTINEL_PASSWORD", "openbarley", 1), 0);
-    return begin_sentinels(state);
+    return begin_sentinels_over_ipv6(state);
 }
 
 static int end_sentinels(void **state)
 {
     (void)state;
+    unsetenv("REDIS_SENTINEL_USER");
     unsetenv("REDIS_SENTINEL_PASSWORD");
     sentinel_fixture_end(&sentinels);
     return 0;
@@ -161,48 +167,6 @@ static void test_a_master_that_is_none(void **state)
     kill(sentinels.sentinels[2].pid, SIGCONT);
 }
 
-static void test_passwords(void **state)
-{
-    (void)state;
-    expect_found_at(sentinel_fixture_master(&sentinels));
-    snprintf(address.password, sizeof address.password, "openwrong");
-    expect_none("does not let us in: WRONGPASS");
-    parse(sentinels.url);
-    snprintf(address.sentinel_password, sizeof address.sentinel_password, "openwrong");
-    expect_none("does not let us in: WRONGPASS");
-}
-
-static void test_the_owner_of_a_slot(void **state)
-{
-    static const char *const keys[] = {
-        "{doorbuster}:head", "{second}:head", "{third-shop}:head", "a", "b", "c"};
-    unsigned owners_seen = 0;
-    (void)state;
-    expect_found_at(cluster.nodes[cluster.owner].port);
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        snprintf(address.key, sizeof address.key, "%s", keys[i]);
-        redisContext *redis = found();
-        assert_true(redis_done(redis_ask(redis, "SET %s 1", keys[i])));
-        for (unsigned j = 0; j < CLUSTER_NODES; j++) {
-            owners_seen |= redis->tcp.port == cluster.nodes[j].port ? 1u << j : 0;
-        }
-        redisFree(redis);
-    }
-    assert_true(owners_seen > 1 && (owners_seen & (owners_seen - 1)) != 0); /* more than one of them */
-    snprintf(address.key, sizeof address.key, "%s", KEY);
-
-    redisContext *before = found();
-    const char *sha = tcp_redis_do(cluster.nodes[cluster.owner].port, "SCRIPT LOAD return{1}");
-    cluster_fixture_fail_over(&cluster);
-    expect_script(cluster.nodes[cluster.owner].port, sha, 1);
-    expect_script(cluster.nodes[3].port, sha, 0);
-    assert_false(redis_done(redis_ask(before, "SET " KEY " 2")));
-    assert_true(redis_is_elsewhere(redis_failure()));
-    assert_true(redis_is_dead(before)); /* whoever uses it connects anew */
-    redisFree(before);
-    expect_found_at(cluster.nodes[3].port);
-}
-
 /* --- a link ------------------------------------------------------------------------------------------------------------------------- */
 static struct {
     uv_loop_t loop;
@@ -287,6 +251,210 @@ static const char *say(int argc, const char **argv)
 
 #define SAY(...)                                                                                             \
     say((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(const char *)), (const char *[]){__VA_ARGS__})
+
+/* --- users and passwords --------------------------------------------------------------------------------------------------------------- */
+/* By the default user, who may do everything. */
+static redisContext *hand_at(int port, const char *password)
+{
+    struct redis_address at = {.host = "::1", .port = port};
+    snprintf(at.login.password, sizeof at.login.password, "%s", password);
+    redisContext *redis = redis_connect_blocking(&at, TIMEOUT_MS, error, sizeof error);
+    if (redis == NULL) {
+        fail_msg("%s", error);
+    }
+    return redis;
+}
+
+static void do_at(int port, const char *password, const char *command)
+{
+    redisContext *redis = hand_at(port, password);
+    if (!redis_done(redis_ask(redis, command))) {
+        fail_msg("%s: %s", command, redis_failure());
+    }
+    redisFree(redis);
+}
+
+static void let_at_master(const char *command)
+{
+    do_at(sentinel_fixture_master(&sentinels), sentinels.password, command);
+}
+
+/* So often was somebody called shop not let in. */
+static size_t refused_logins(void)
+{
+    redisContext *redis = hand_at(sentinel_fixture_master(&sentinels), sentinels.password);
+    redisReply *log = redis_ask(redis, "ACL LOG");
+    size_t count = 0;
+    assert_non_null(log);
+    for (size_t i = 0; i < log->elements; i++) { /* count, n, reason, "auth", … */
+        const redisReply *entry = log->element[i];
+        count += strcmp(entry->element[3]->str, "auth") == 0 ? (size_t)entry->element[1]->integer : 0;
+    }
+    freeReplyObject(log);
+    redisFree(redis);
+    return count;
+}
+
+static void parse_with_login(const char *login)
+{
+    char url[sizeof sentinels.url + 64];
+    snprintf(url, sizeof url, "sentinel://%s@%s", login, sentinels.url + strlen("sentinel://"));
+    parse(url);
+}
+
+static void test_passwords(void **state)
+{
+    (void)state;
+    int master = sentinel_fixture_master(&sentinels);
+    assert_int_equal(setenv("REDIS_SENTINEL_PASSWORD", sentinels.sentinel_password, 1), 0);
+    parse_with_login(":open%40%3A%2F%25sesame");
+    expect_found_at(master);
+    parse_with_login(":open@:/%25sesame");
+    expect_found_at(master);
+    parse_with_login(":openwrong");
+    expect_none("does not let the user \"default\" in: WRONGPASS");
+    assert_true(redis_login_was_refused());
+    assert_int_equal(setenv("REDIS_SENTINEL_PASSWORD", "openwrong", 1), 0);
+    parse_with_login(":open@:/%25sesame");
+    expect_none("does not let the user \"default\" in: WRONGPASS");
+    assert_true(redis_login_was_refused());
+
+    /* Users of their own, who may do what they need. */
+    for (size_t i = 0; i < SENTINELS; i++) {
+        do_at(sentinels.sentinels[i].port, sentinels.sentinel_password,
+              "ACL SETUSER watcher on >opentower +ping +sentinel|get-master-addr-by-name");
+    }
+    let_at_master("ACL SETUSER shop on >open,word ~{doorbuster}:* +ping +role +set");
+    assert_int_equal(setenv("REDIS_SENTINEL_USER", "watcher", 1), 0);
+    assert_int_equal(setenv("REDIS_SENTINEL_PASSWORD", "opentower", 1), 0);
+    parse_with_login("shop:open,word");
+    expect_found_at(master);
+    redisContext *redis = found();
+    assert_false(redis_was_replaced(&address, redis, 500));
+    redisFree(redis);
+    open_link();
+    await_ups(1, WAIT_MS);
+    assert_string_equal(SAY("SET", KEY, "1"), "OK");
+
+    /* While it runs: it goes on trying. */
+    let_at_master("ACL SETUSER shop resetpass >openlater");
+    expect_none("does not let the user \"shop\" in: WRONGPASS");
+    let_at_master("CLIENT KILL USER shop");
+    int64_t deadline = deadline_in(WAIT_MS);
+    while (test.downs == 0 || refused_logins() < 4) {
+        turn();
+        assert_true(wait_a_moment(deadline));
+    }
+    assert_false(redis_link_is_up(test.link));
+    let_at_master("ACL SETUSER shop >open,word");
+    await_ups(2, WAIT_MS);
+    close_link();
+    let_at_master("ACL SETUSER shop -role");
+    expect_none("does not let the user \"shop\" in: NOPERM");
+    assert_true(redis_login_was_refused());
+}
+
+/* --- a Cluster --------------------------------------------------------------------------------------------------------------------------- */
+/* Until a node that does not own the slot says "MOVED 866 <where>". */
+static void await_moved(int port, const char *where)
+{
+    redisContext *redis = tcp_redis_connect(port);
+    int64_t deadline = deadline_in(WAIT_MS);
+    do {
+        assert_false(redis_done(redis_ask(redis, "EXISTS " KEY)));
+        redis->err = 0; /* it may be asked again */
+        if (!wait_a_moment(deadline)) {
+            fail_msg("wanted \"%s\", got \"%s\"", where, redis_failure());
+        }
+    } while (strstr(redis_failure(), where) == NULL);
+    redisFree(redis);
+}
+
+/* By its address, a name, or by nothing but its port: what a Cluster is told to announce. */
+static void expect_found_however_it_is_named(void)
+{
+    static const struct {
+        const char *announce, *type, *moved;
+    } names[] = {{"cluster-announce-ip ::1", "ip", " ::1:"},
+                 {"cluster-announce-hostname localhost", "hostname", " localhost:"},
+                 {"cluster-announce-ip ::1", "unknown-endpoint", " :"}};
+    unsigned seed = (cluster.owner + 1) % 3;
+    int owner = cluster.nodes[cluster.owner].port;
+    char url[64];
+    snprintf(url, sizeof url, "cluster://[::1]:%d", cluster.nodes[seed].port);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        for (unsigned node = 0; node < CLUSTER_NODES; node++) {
+            char command[96];
+            snprintf(command, sizeof command, "CONFIG SET %s cluster-preferred-endpoint-type %s",
+                     names[i].announce, names[i].type);
+            tcp_redis_do(cluster.nodes[node].port, command, NULL);
+        }
+        await_moved(cluster.nodes[seed].port, names[i].moved);
+        parse(url);
+        expect_found_at(owner);
+        open_link();
+        await_ups(1, WAIT_MS);
+        assert_string_equal(SAY("SET", KEY, "1"), "OK");
+        close_link();
+    }
+    parse(cluster.url);
+}
+
+/* The last of the test: the fixture itself is not let in any more. */
+static void expect_one_login_for_all_nodes(void)
+{
+    char url[64];
+    for (unsigned node = 0; node < CLUSTER_NODES; node++) {
+        tcp_redis_do(cluster.nodes[node].port,
+                     "ACL SETUSER shop on >open:cluster ~" KEY " +ping +exists +set");
+        tcp_redis_do(cluster.nodes[node].port, "CONFIG SET requirepass opendefault masterauth opendefault");
+    }
+    int seed = cluster.nodes[(cluster.owner + 1) % 3].port;
+    snprintf(url, sizeof url, "cluster://shop:open%%3Acluster@127.0.0.1:%d", seed);
+    parse(url);
+    expect_found_at(cluster.nodes[3].port);
+    open_link();
+    await_ups(1, WAIT_MS);
+    assert_string_equal(SAY("SET", KEY, "1"), "OK");
+    close_link();
+    snprintf(url, sizeof url, "cluster://127.0.0.1:%d", seed);
+    parse(url);
+    expect_none("does not let the user \"default\" in: NOAUTH");
+    assert_true(redis_login_was_refused());
+}
+
+static void test_the_owner_of_a_slot(void **state)
+{
+    static const char *const keys[] = {
+        "{doorbuster}:head", "{second}:head", "{third-shop}:head", "a", "b", "c"};
+    unsigned owners_seen = 0;
+    (void)state;
+    expect_found_at(cluster.nodes[cluster.owner].port);
+    expect_found_however_it_is_named();
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        snprintf(address.key, sizeof address.key, "%s", keys[i]);
+        redisContext *redis = found();
+        assert_true(redis_done(redis_ask(redis, "SET %s 1", keys[i])));
+        for (unsigned j = 0; j < CLUSTER_NODES; j++) {
+            owners_seen |= redis->tcp.port == cluster.nodes[j].port ? 1u << j : 0;
+        }
+        redisFree(redis);
+    }
+    assert_true(owners_seen > 1 && (owners_seen & (owners_seen - 1)) != 0); /* more than one of them */
+    snprintf(address.key, sizeof address.key, "%s", KEY);
+
+    redisContext *before = found();
+    const char *sha = tcp_redis_do(cluster.nodes[cluster.owner].port, "SCRIPT LOAD return{1}");
+    cluster_fixture_fail_over(&cluster);
+    expect_script(cluster.nodes[cluster.owner].port, sha, 1);
+    expect_script(cluster.nodes[3].port, sha, 0);
+    assert_false(redis_done(redis_ask(before, "SET " KEY " 2")));
+    assert_true(redis_is_elsewhere(redis_failure()));
+    assert_true(redis_is_dead(before)); /* whoever uses it connects anew */
+    redisFree(before);
+    expect_found_at(cluster.nodes[3].port);
+    expect_one_login_for_all_nodes();
+}
 
 static void test_a_link_follows_a_dead_master(void **state)
 {
@@ -414,7 +582,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_master_that_is_none, begin_sentinels, end_sentinels),
         cmocka_unit_test_setup_teardown(test_passwords, begin_sentinels_with_passwords, end_sentinels),
         cmocka_unit_test_setup_teardown(test_a_link_follows_a_dead_master, begin_sentinels, end_sentinels),
-        cmocka_unit_test_setup_teardown(test_a_link_follows_a_failover, begin_sentinels, end_sentinels),
+        cmocka_unit_test_setup_teardown(test_a_link_follows_a_failover, begin_sentinels_over_ipv6,
+                                        end_sentinels),
         cmocka_unit_test_setup_teardown(test_the_owner_of_a_slot, begin_cluster, end_cluster),
         cmocka_unit_test_setup_teardown(test_a_link_follows_moved, begin_cluster, end_cluster),
         cmocka_unit_test_setup_teardown(test_a_link_waits_for_a_moving_slot, begin_cluster, end_cluster),

@@ -97,7 +97,7 @@ static void disturb_redis(void)
     redis_do(control, "CONFIG SET requirepass something-else-5");
     redis_do(control, "CLIENT KILL TYPE normal SKIPME yes");
     redis_do(control, "CLIENT KILL TYPE pubsub SKIPME yes");
-    await_logged("Redis is not ready");
+    await_logged(" in: WRONGPASS");
     redis_do(control, "CONFIG SET requirepass %s", REDIS_PASSWORD);
 }
 

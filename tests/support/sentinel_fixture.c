@@ -19,7 +19,7 @@ static redisReply *ask(const struct sentinel_fixture *fixture, size_t sentinel, 
 {
     struct redis_address address = {.host = "127.0.0.1", .port = fixture->sentinels[sentinel].port};
     char error[512];
-    snprintf(address.password, sizeof address.password, "%s",
+    snprintf(address.login.password, sizeof address.login.password, "%s",
              fixture->sentinel_password != NULL ? fixture->sentinel_password : "");
     redisContext *redis = redis_connect_blocking(&address, 2000, error, sizeof error);
     if (redis == NULL) {
@@ -49,6 +49,11 @@ static bool knows_all(const struct sentinel_fixture *fixture, size_t sentinel)
     return all;
 }
 
+static const char *host_of(const struct sentinel_fixture *fixture)
+{
+    return fixture->host != NULL ? fixture->host : "127.0.0.1";
+}
+
 static void start_sentinel(struct sentinel_fixture *fixture, size_t i)
 {
     char path[FOLDER_BYTES + 32];
@@ -58,10 +63,10 @@ static void start_sentinel(struct sentinel_fixture *fixture, size_t i)
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     fprintf(file,
-            "port %d\nbind 127.0.0.1\ndir %s\nlogfile sentinel%zu.log\n"
-            "sentinel monitor " GROUP " 127.0.0.1 %d 2\nsentinel down-after-milliseconds " GROUP " 500\n"
+            "port %d\nbind 127.0.0.1 ::1\ndir %s\nlogfile sentinel%zu.log\n"
+            "sentinel monitor " GROUP " %s %d 2\nsentinel down-after-milliseconds " GROUP " 500\n"
             "sentinel failover-timeout " GROUP " 3000\n",
-            sentinel->port, fixture->folder, i, fixture->redis[0].port);
+            sentinel->port, fixture->folder, i, host_of(fixture), fixture->redis[0].port);
     if (fixture->password != NULL) {
         fprintf(file, "sentinel auth-pass " GROUP " %s\n", fixture->password);
     }
@@ -88,7 +93,8 @@ void sentinel_fixture_start(struct sentinel_fixture *fixture)
     folder_make(fixture->folder);
     tcp_redis_start(&fixture->redis[0], fixture->folder, "redis0", NULL);
     snprintf(port, sizeof port, "%d", fixture->redis[0].port);
-    tcp_redis_start(&fixture->redis[1], fixture->folder, "redis1", LIST("--replicaof", "127.0.0.1", port));
+    tcp_redis_start(&fixture->redis[1], fixture->folder, "redis1",
+                    LIST("--replicaof", host_of(fixture), port));
     tcp_redis_await(fixture->redis[1].port, "master_link_status:up");
     for (int i = 1; i >= 0 && fixture->password != NULL; i--) {
         redisContext *redis = tcp_redis_connect(fixture->redis[i].port);
@@ -96,12 +102,12 @@ void sentinel_fixture_start(struct sentinel_fixture *fixture)
             redis_done(redis_ask(redis, "CONFIG SET masterauth %s requirepass %s", password, password)));
         redisFree(redis);
     }
-    int used = snprintf(fixture->url, sizeof fixture->url, "sentinel://%s%s%s" GROUP "@",
-                        fixture->password != NULL ? ":" : "", password, fixture->password != NULL ? "@" : "");
+    int used = snprintf(fixture->url, sizeof fixture->url, "sentinel://" GROUP "@");
+    const char *form = strchr(host_of(fixture), ':') != NULL ? "%s[%s]:%d" : "%s%s:%d";
     for (size_t i = 0; i < SENTINELS; i++) {
         start_sentinel(fixture, i);
-        used += snprintf(fixture->url + used, sizeof fixture->url - (size_t)used, "%s127.0.0.1:%d",
-                         i > 0 ? "," : "", fixture->sentinels[i].port);
+        used += snprintf(fixture->url + used, sizeof fixture->url - (size_t)used, form, i > 0 ? "," : "",
+                         host_of(fixture), fixture->sentinels[i].port);
     }
     int64_t deadline = deadline_in(WAIT_MS);
     for (size_t i = 0; i < SENTINELS; i++) {

@@ -11,12 +11,14 @@ struct sentinel_fixture {
     char folder[FOLDER_BYTES];
     struct tcp_redis redis[2]; /* 0 is the master at first */
     struct tcp_redis sentinels[SENTINELS];
-    char url[192];                 /* of all Sentinels */
-    const char *password;          /* of both Redis; set before the start; NULL: none */
+    char url[256]; /* of all Sentinels */
+    const char
+        *host; /* where all say that they are; set before the start, as what follows; NULL: 127.0.0.1 */
+    const char *password;          /* of both Redis; NULL: none */
     const char *sentinel_password; /* likewise */
 };
 
-/* Returns when all know each other. */
+/* Returns when all know each other. The URL has no password. */
 void sentinel_fixture_start(struct sentinel_fixture *fixture);
 void sentinel_fixture_end(struct sentinel_fixture *fixture);
 /* Port of the master, as a majority of the Sentinels says. */

@@ -56,7 +56,7 @@ static void test_a_list(void **state)
     assert_string_equal(place.nodes[1].host, "::1");
     assert_int_equal(place.nodes[1].port, 7002);
     assert_string_equal(place.nodes[2].host, "lock-3");
-    assert_string_equal(place.nodes[3].password, "p@w");
+    assert_string_equal(place.nodes[3].login.password, "p@w");
     assert_int_equal(place.nodes[3].database, 2);
     assert_string_equal(place.nodes[4].path, "/run/five.sock");
     gate_place_name_node(&place, 0, name, sizeof name);
@@ -67,8 +67,10 @@ static void test_a_list(void **state)
     assert_string_equal(name, "node 4 (host:7004)");
     gate_place_name_node(&place, 4, name, sizeof name);
     assert_string_equal(name, "node 5 (/run/five.sock)");
-    parse(&place, "a:1");
+    parse(&place, "redis://locks:a%2Cb@a:1");
     assert_int_equal(place.node_count, 1);
+    assert_string_equal(place.nodes[0].login.user, "locks");
+    assert_string_equal(place.nodes[0].login.password, "a,b");
     parse(&place, "a:1,a:2,a:3,a:4,a:5,a:6,a:7,a:8,a:9");
     assert_int_equal(place.node_count, 9);
 }
@@ -133,6 +135,10 @@ static void test_passwords_are_not_shown(void **state)
     refuse("redis://:secret@:x", "@:x");
     assert_null(strstr(error, "secret"));
     refuse("secret@host:1", "@host:1");
+    assert_null(strstr(error, "secret"));
+    refuse("redis://:secret,x@host:1", "node 1: this is no node's address; a comma in a password is %2C");
+    assert_null(strstr(error, "secret"));
+    refuse("a:1,redis://:x,secret,y@host:1", "node 2: this is no node's address");
     assert_null(strstr(error, "secret"));
 }
 

@@ -45,7 +45,7 @@ static void test_addresses(void **state)
         assert_string_equal(address.host, list[i].host);
         assert_int_equal(address.port, list[i].port);
         assert_string_equal(address.path, list[i].path);
-        assert_string_equal(address.password, list[i].password);
+        assert_string_equal(address.login.password, list[i].password);
         assert_int_equal(address.database, list[i].database);
         redis_address_format(&address, shown, sizeof shown);
         assert_string_equal(shown, list[i].shown);
@@ -76,7 +76,15 @@ static void test_addresses_that_are_none(void **state)
                                       "redis://host/x",
                                       "redis://host/1/2",
                                       "redis://user@host",
-                                      "redis://user:password@host",
+                                      "redis://user:@host",
+                                      "redis://:100%@host",
+                                      "redis://:a%zz@host",
+                                      "redis://:a%00b@host",
+                                      "redis://us%er:password@host",
+                                      "redis://::1",
+                                      "unix://password@/run/redis.sock",
+                                      "unix://:password@run",
+                                      "unix://:@",
                                       "redis://:password@",
                                       "redis://[::1",
                                       "redis://[::1]x",
@@ -91,6 +99,9 @@ static void test_addresses_that_are_none(void **state)
                                       "sentinel://:password@@host",
                                       "sentinel://user:password@host",
                                       "sentinel://a@b@host",
+                                      "sentinel://user:@shop@host",
+                                      "sentinel://:pass%@shop@host",
+                                      "sentinel://:a@b:c@host",
                                       "sentinel://shop@",
                                       "sentinel://shop@a,",
                                       "sentinel://shop@a,,b",
@@ -99,6 +110,7 @@ static void test_addresses_that_are_none(void **state)
                                       "sentinel://shop@1,2,3,4,5,6,7,8,9,10",
                                       "cluster://",
                                       "cluster://shop@a",
+                                      "cluster://user:@a",
                                       "cluster://a/1",
                                       "cluster://a/",
                                       " redis://host"};
@@ -110,6 +122,42 @@ static void test_addresses_that_are_none(void **state)
             fail_msg("\"%s\" was taken for an address", bad[i]);
         }
         assert_true(strlen(error) > 20);
+        if (strcmp(bad[i], "unix:") != 0) {
+            assert_non_null(strstr(error, "a % in user or password is %25"));
+        }
+    }
+}
+
+/* As in other URLs, and as it was written before there were users: an '@', a ':' and a '/' of the password may stand for themselves. */
+static void test_users_and_passwords(void **state)
+{
+    static const struct {
+        const char *url, *user, *password, *shown;
+    } list[] = {
+        {"redis://shop:open@h", "shop", "open", "redis://h:6379/0"},
+        {"redis://default:open@[::1]:7/2", "default", "open", "redis://[::1]:7/2"},
+        {"redis://:%40%3a%2F%25@h", "", "@:/%", "redis://h:6379/0"},
+        {"redis://a%3Ab%40c:p@ss:w/rd%25@h", "a:b@c", "p@ss:w/rd%", "redis://h:6379/0"},
+        {"redis://:%C3%A4+%20@h", "", "\xC3\xA4+ ", "redis://h:6379/0"},
+        {"sentinel://shop:a%2Cb@g@h:1", "shop", "a,b", "sentinel://g@h:1/0"},
+        {"sentinel://shop:p@ss:word@g@h:1", "shop", "p@ss:word", "sentinel://g@h:1/0"},
+        {"cluster://shop:%5B::1%5D,@h:1,[::1]:2", "shop", "[::1],", "cluster://h:1,[::1]:2"},
+        {"unix://shop:p@/w%2frd@/run/redis.sock", "shop", "p@/w/rd", "unix:/run/redis.sock"},
+        {"unix://:open@/r", "", "open", "unix:/r"},
+        {"unix:///run/a:b@/r", "", "", "unix:///run/a:b@/r"},
+        {"unix://run/r", "", "", "unix://run/r"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct redis_address address;
+        char shown[512];
+        if (!redis_address_parse(list[i].url, &address, error, sizeof error)) {
+            fail_msg("%s: %s", list[i].url, error);
+        }
+        assert_string_equal(address.login.user, list[i].user);
+        assert_string_equal(address.login.password, list[i].password);
+        redis_address_format(&address, shown, sizeof shown);
+        assert_string_equal(shown, list[i].shown);
     }
 }
 
@@ -145,7 +193,7 @@ static void test_masters_to_be_found(void **state)
         }
         assert_int_equal(address.kind, list[i].kind);
         assert_string_equal(address.group, list[i].group);
-        assert_string_equal(address.password, list[i].password);
+        assert_string_equal(address.login.password, list[i].password);
         assert_int_equal(address.database, list[i].database);
         assert_int_equal(address.seed_count, list[i].seeds);
         assert_string_equal(address.seeds[list[i].seeds - 1].host, list[i].last_host);
@@ -162,11 +210,17 @@ static void test_the_password_of_sentinels(void **state)
     struct redis_address address;
     char password[300];
     (void)state;
+    assert_int_equal(setenv("REDIS_SENTINEL_USER", "watcher", 1), 0);
+    assert_false(redis_address_parse("sentinel://shop@a", &address, error, sizeof error));
+    assert_non_null(strstr(error, "set REDIS_SENTINEL_PASSWORD too"));
+    assert_true(redis_address_parse("redis://a", &address, error, sizeof error));
     assert_int_equal(setenv("REDIS_SENTINEL_PASSWORD", "openbarley", 1), 0);
     assert_true(redis_address_parse("sentinel://shop@a", &address, error, sizeof error));
-    assert_string_equal(address.sentinel_password, "openbarley");
+    assert_string_equal(address.sentinel_login.user, "watcher");
+    assert_string_equal(address.sentinel_login.password, "openbarley");
+    assert_int_equal(unsetenv("REDIS_SENTINEL_USER"), 0);
     assert_true(redis_address_parse("cluster://a", &address, error, sizeof error));
-    assert_string_equal(address.sentinel_password, "");
+    assert_string_equal(address.sentinel_login.password, "");
     memset(password, 'x', sizeof password - 1);
     password[sizeof password - 1] = '\0';
     assert_int_equal(setenv("REDIS_SENTINEL_PASSWORD", password, 1), 0);
@@ -184,6 +238,10 @@ static void test_what_others_say_of_the_master(void **state)
     assert_int_equal(host.port, 7002);
     assert_true(finding_moved("MOVED 866 ::1:7002", "asked", &host));
     assert_string_equal(host.host, "::1");
+    assert_true(finding_moved("MOVED 866 2001:db8::7:7002", "asked", &host));
+    assert_string_equal(host.host, "2001:db8::7");
+    assert_true(finding_moved("MOVED 866 redis-3.example:7002", "asked", &host));
+    assert_string_equal(host.host, "redis-3.example");
     assert_true(finding_moved("MOVED 866 :7003", "asked", &host));
     assert_string_equal(host.host, "asked");
     assert_int_equal(host.port, 7003);
@@ -224,14 +282,26 @@ static void test_lengths(void **state)
     assert_true(redis_address_parse(url, &address, error, sizeof error));
     snprintf(url, sizeof url, "redis://:%0256d@h", 0);
     assert_false(redis_address_parse(url, &address, error, sizeof error));
+    snprintf(url, sizeof url, "redis://%0127d:p@h", 0);
+    assert_true(redis_address_parse(url, &address, error, sizeof error));
+    snprintf(url, sizeof url, "redis://%0128d:p@h", 0);
+    assert_false(redis_address_parse(url, &address, error, sizeof error));
 }
 
 static void test_passwords_are_not_shown(void **state)
 {
-    static const char *const bad[] = {"redis://:opensesame@host:0",      "redis://user:opensesame@host",
-                                      "http://:opensesame@host",         "redis://:opensesame@",
-                                      "redis://:opensesame@host/99",     "sentinel://:opensesame@host",
-                                      "sentinel://user:opensesame@host", "cluster://user:opensesame@host"};
+    static const char *const bad[] = {"redis://:opensesame@host:0",
+                                      "redis://user:opensesame%@host",
+                                      "http://:opensesame@host",
+                                      "redis://:opensesame@",
+                                      "redis://:opensesame@host/99",
+                                      "sentinel://:opensesame@host",
+                                      "sentinel://user:opensesame@host",
+                                      "cluster://user:%opensesame@host",
+                                      "redis://:opensesame",
+                                      "unix://user:opensesame@",
+                                      "unix://:opensesame%@/path",
+                                      "cluster://:opensesame"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct redis_address address;
@@ -277,6 +347,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_addresses_that_are_none),
+        cmocka_unit_test(test_users_and_passwords),
         cmocka_unit_test(test_masters_to_be_found),
         cmocka_unit_test(test_the_password_of_sentinels),
         cmocka_unit_test(test_what_others_say_of_the_master),
