@@ -49,10 +49,13 @@ typedef bool (*http_admit_cb)(struct http_request *request, void *context);
 struct http_settings {
     int listen_fd; /* bound, listening, non-blocking; stays the caller's */
     unsigned connections_max;
-    size_t body_bytes_max;    /* larger: 413 */
-    unsigned head_timeout_ms; /* from the first byte expected to the end of the head */
-    unsigned body_timeout_ms; /* from there to the end of the body */
-    unsigned idle_timeout_ms; /* between requests */
+    unsigned
+        connections_per_address_max; /* more are closed at once; 0: no such limit. An IPv6 client is its /64;
+                                              programs on this machine and trusted proxies are exempt */
+    size_t body_bytes_max;           /* larger: 413 */
+    unsigned head_timeout_ms;        /* from the first byte expected to the end of the head */
+    unsigned body_timeout_ms;        /* from there to the end of the body */
+    unsigned idle_timeout_ms;        /* between requests */
     unsigned
         leave_grace_ms; /* after quiesce, for a request that is on its way on an idle connection; 0: none */
     const struct http_route *routes;
@@ -83,6 +86,8 @@ void http_server_turn(struct http_server *server);
 /* Takes no new connections; answers say `Connection: close`; connections that are still idle after leave_grace_ms are closed. */
 void http_server_quiesce(struct http_server *server);
 size_t http_server_connections(const struct http_server *server);
+/* Connections closed at once since the start, because their address had too many. */
+uint64_t http_server_crowded_out(const struct http_server *server);
 /* Requests whose handler has been called and that have no reply yet. */
 size_t http_server_pending(const struct http_server *server);
 /* After quiesce, with nothing pending. Closes its loop handles; the loop must run once more afterwards. */

@@ -16,6 +16,7 @@
 
 #define NODE_BYTES 64 /* "[2001:db8::1]:65535" and blanks */
 #define MAPPED_BITS 96
+#define IPV6_NETWORK_BYTES 8 /* what one household has */
 #define ID_HEX_DIGITS 16
 #define ID_BYTES_MAX 64
 
@@ -35,7 +36,7 @@ static bool parse_address(const char *text, struct in6_addr *out)
     return true;
 }
 
-static void show_address(const struct in6_addr *address, char out[INET6_ADDRSTRLEN])
+void http_show_address(const struct in6_addr *address, char out[INET6_ADDRSTRLEN])
 {
     bool is_v4 = IN6_IS_ADDR_V4MAPPED(address);
     CHECK(inet_ntop(is_v4 ? AF_INET : AF_INET6, address->s6_addr + (is_v4 ? 12 : 0), out, INET6_ADDRSTRLEN));
@@ -161,10 +162,8 @@ static void follow_proxies(const struct http_request *request, struct in6_addr *
     }
 }
 
-static struct in6_addr peer_of(const struct http_connection *connection)
+static struct in6_addr read_peer(const struct sockaddr *peer)
 {
-    const struct sockaddr *peer =
-        MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
     struct in6_addr address = IN6ADDR_ANY_INIT;
 
     if (peer->sa_family == AF_INET6) {
@@ -176,11 +175,26 @@ static struct in6_addr peer_of(const struct http_connection *connection)
     return address;
 }
 
+static struct in6_addr peer_of(const struct http_connection *connection)
+{
+    return read_peer(
+        MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+}
+
+bool http_peer_network(const struct http_server *server, const struct sockaddr *peer, struct in6_addr *out)
+{
+    *out = read_peer(peer);
+    bool counts = !is_loopback(out) && !is_trusted(server, out);
+    if (!IN6_IS_ADDR_V4MAPPED(out))
+        memset(out->s6_addr + IPV6_NETWORK_BYTES, 0, sizeof out->s6_addr - IPV6_NETWORK_BYTES);
+    return counts;
+}
+
 static void learn_peer(struct http_connection *connection)
 {
     struct in6_addr peer = peer_of(connection);
 
-    show_address(&peer, connection->peer);
+    http_show_address(&peer, connection->peer);
     connection->peer_is_local = is_loopback(&peer);
     connection->peer_is_trusted = is_trusted(connection->server, &peer);
 }
@@ -198,7 +212,7 @@ static void find_client(struct http_request *request)
         char text[INET6_ADDRSTRLEN];
         struct in6_addr client = peer_of(connection);
         follow_proxies(request, &client, &was_forwarded);
-        show_address(&client, text);
+        http_show_address(&client, text);
         if (was_forwarded)
             request->client = http_arena_copy(request, text, strlen(text));
     } else if (

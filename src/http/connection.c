@@ -95,6 +95,7 @@ struct http_connection *http_connection_new(struct http_server *server, struct M
     deadline_join(connection, states[CONNECTION_FRESH].deadline);
     if (server->is_tls)
         http_tls_begin(connection);
+    http_crowd_join(connection);
     server->counts[CONNECTION_FRESH]++;
     server->connections++;
     return connection;
@@ -106,6 +107,7 @@ void http_connection_free(struct http_connection *connection)
     CHECK(connection->request == NULL);
     CHECK(connection->state == CONNECTION_FRESH || connection->state == CONNECTION_IDLE);
     deadline_leave(connection);
+    http_crowd_leave(connection);
     http_tls_end(connection);
     server->counts[connection->state]--;
     server->connections--;

@@ -205,6 +205,13 @@ static void completed_cb(void *context, struct MHD_Connection *mhd, void **reque
     http_connection_move(connection_of(mhd), CONNECTION_IDLE);
 }
 
+/* Before a connection begins. */
+static enum MHD_Result accept_cb(void *context, const struct sockaddr *peer, socklen_t bytes)
+{
+    (void)bytes;
+    return http_crowd_admits(context, peer) ? MHD_YES : MHD_NO;
+}
+
 static void connection_cb(void *context, struct MHD_Connection *mhd, void **connection_slot,
                           enum MHD_ConnectionNotificationCode what)
 {
@@ -377,8 +384,8 @@ static struct MHD_Daemon *start_daemon(struct http_server *server)
     if (server->is_tls)
         flags |= MHD_USE_TLS;
 
-    return MHD_start_daemon(flags, 0, NULL, NULL, access_cb, server, MHD_OPTION_EXTERNAL_LOGGER, message_cb,
-                            server, /* first, so that it gets the others' complaints */
+    return MHD_start_daemon(flags, 0, accept_cb, server, access_cb, server, MHD_OPTION_EXTERNAL_LOGGER,
+                            message_cb, server, /* first, so that it gets the others' complaints */
                             MHD_OPTION_LISTEN_SOCKET, server->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
                             server->settings.connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                             (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
@@ -434,6 +441,7 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_settings 
     (void)http_networks_read(settings->trusted_proxies, &server->proxies, error, error_bytes);
     server->is_tls = settings->tls_certificate_pem;
     CHECK(getrandom(&server->next_id, sizeof server->next_id, 0) == sizeof server->next_id);
+    CHECK(getrandom(&server->crowd_key, sizeof server->crowd_key, 0) == sizeof server->crowd_key);
     server->listen_fd = fcntl(settings->listen_fd, F_DUPFD_CLOEXEC, 0);
     if (server->listen_fd < 0) {
         (void)snprintf(error, error_bytes, "cannot duplicate the listening socket: %s", strerror(errno));

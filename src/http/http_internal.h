@@ -38,6 +38,7 @@
 #define HTTP_REQUESTS_KEPT_MAX 1024 /* recycled requests */
 #define HTTP_LINGERING_MAX 64
 #define HTTP_NETWORKS_MAX 32
+#define HTTP_CROWD_BUCKETS 1024
 
 enum connection_state {
     CONNECTION_FRESH,
@@ -75,7 +76,10 @@ struct http_connection {
     uint64_t tls_bytes;                           /* received; bytes_expected: as many when it became idle */
     uint64_t tls_read_ms;                         /* when the last came, on the loop's clock */
     struct http_connection *tls_next, **tls_link; /* server->tls_read; tls_link NULL: not in it */
-    struct http_connection *previous, *next;      /* in that list */
+    struct http_connection *previous, *next;      /* in the list of its deadline */
+    struct in6_addr crowd;                        /* whose connections it is counted among (crowd.c) */
+    struct http_connection *crowd_next,
+        **crowd_link; /* its bucket of server->crowds; crowd_link NULL: not counted */
 };
 
 struct connection_list {
@@ -182,6 +186,8 @@ struct http_server {
     struct MHD_Daemon *daemon;
     int listen_fd; /* a duplicate of the caller's, so that libmicrohttpd never holds the caller's own */
     struct http_networks proxies; /* trusted */
+    struct http_connection *crowds[HTTP_CROWD_BUCKETS];
+    uint64_t crowded_out, crowd_key; /* crowd.c */
     bool is_tls;
     uint64_t next_id;
     uv_poll_t poll;
@@ -242,6 +248,16 @@ enum head_fault http_check_head(const struct http_request *request, const char *
 /* --- client.c --- */
 void http_take_id(struct http_request *request, const char *value, size_t bytes);
 bool http_networks_read(const char *list, struct http_networks *out, char *error, size_t error_bytes);
+
+/* The peer, of IPv6 its network, as 16 bytes. False: it is this machine, or a trusted proxy. */
+bool http_peer_network(const struct http_server *server, const struct sockaddr *peer, struct in6_addr *out);
+
+void http_show_address(const struct in6_addr *address, char out[INET6_ADDRSTRLEN]);
+
+/* --- crowd.c --- */
+bool http_crowd_admits(struct http_server *server, const struct sockaddr *peer);
+void http_crowd_join(struct http_connection *connection);
+void http_crowd_leave(struct http_connection *connection);
 
 /* --- browser.c --- */
 /* False: no memory. */

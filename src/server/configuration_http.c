@@ -106,6 +106,8 @@ static void read_limits(const struct settings *settings, struct server_configura
     if (!configuration->has_limits && strcmp(wanted, "off") != 0) {
         settings_refuse(settings, "rate-limits", "on or off");
     }
+    configuration->connections_per_address =
+        (unsigned)settings_get_integer(settings, "connections-per-address", 1, 1000000);
     for (int i = 0; i < API_LIMITS; i++) {
         if (!rate_limit_parse(settings_get(settings, names[i]), &configuration->limits.limits[i])) {
             settings_refuse(settings, names[i],

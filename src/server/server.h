@@ -34,7 +34,8 @@ struct server_configuration {
     struct server_tls tls;
     const char *cors_origins, *trusted_proxies; /* may be NULL */
     bool has_limits;
-    struct api_limits limits; /* the tables, and the key in them, by the supervisor */
+    unsigned connections_per_address; /* of a worker, if has_limits */
+    struct api_limits limits;         /* the tables, and the key in them, by the supervisor */
     unsigned char secret[SERVER_SECRET_BYTES_MAX];
     size_t secret_bytes;
     /* By configuration_claim(). */

@@ -45,6 +45,7 @@ struct worker {
     struct http_server *http;
     struct gate *gate;
     struct api *api;
+    uint64_t crowded_out; /* of http, as far as they are counted */
     bool ready, leaving;
     int64_t leave_deadline_us;
 };
@@ -88,6 +89,13 @@ static bool nothing_left(const struct worker *worker)
            gate_pending(worker->gate) == 0 && api_busy(worker->api) == 0;
 }
 
+static void count_crowded_out(struct worker *worker)
+{
+    uint64_t now = http_server_crowded_out(worker->http);
+    metrics_add(METRICS_connections_crowded_out, now - worker->crowded_out);
+    worker->crowded_out = now;
+}
+
 static void watch_cb(uv_timer_t *timer)
 {
     struct worker *worker = timer->data;
@@ -98,6 +106,7 @@ static void watch_cb(uv_timer_t *timer)
     log_flush(false);
     metrics_set(METRICS_GAUGE_gate_pending, (int64_t)gate_pending(worker->gate));
     metrics_set(METRICS_GAUGE_http_connections, (int64_t)http_server_connections(worker->http));
+    count_crowded_out(worker);
     if (!worker->ready && gate_is_ready(worker->gate)) {
         worker->ready = true;
         supervisor_tell_ready(worker->shared);
@@ -124,6 +133,13 @@ static unsigned connections_max(void)
     struct rlimit limit;
     CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     return limit.rlim_cur > FILES_RESERVED + 1 ? (unsigned)(limit.rlim_cur - FILES_RESERVED) : 1;
+}
+
+/* However few files a worker may open, one address has at most half of them. */
+static unsigned connections_per_address_max(const struct server_configuration *configuration)
+{
+    unsigned half = (connections_max() + 1) / 2, wanted = configuration->connections_per_address;
+    return !configuration->has_limits ? 0 : wanted < half ? wanted : half;
 }
 
 static void open_parts(struct worker *worker, unsigned index)
@@ -153,6 +169,7 @@ static void open_parts(struct worker *worker, unsigned index)
     api_use_gate(worker->api, worker->gate);
     struct http_settings http = {.listen_fd = worker->shared->listen_fds[index],
                                  .connections_max = connections_max(),
+                                 .connections_per_address_max = connections_per_address_max(configuration),
                                  .body_bytes_max = BODY_BYTES_MAX,
                                  .head_timeout_ms = HEAD_TIMEOUT_MS,
                                  .body_timeout_ms = BODY_TIMEOUT_MS,

@@ -190,6 +190,56 @@ static void test_behind_trusted_proxies(void **state)
     http_fixture_stop(&fixture);
 }
 
+/* --- one address ------------------------------------------------------------------------------------------ */
+
+static enum http_client_result open_and_ask(const struct http_fixture *fixture, const char *host,
+                                            struct http_client *client)
+{
+    struct http_answer answer = {0};
+    enum http_client_result result = http_client_open(client, host, fixture->port, HTTP_FIXTURE_PATIENCE_MS);
+    assert_int_equal(result, HTTP_CLIENT_OK);
+    result = http_client_call(client, "GET", "/now", "Connection: keep-alive\r\n", NULL, &answer,
+                              HTTP_FIXTURE_PATIENCE_MS);
+    http_answer_free(&answer);
+    return result;
+}
+
+/* Four connections of three are one too many; not of another address, nor of a trusted proxy; and one that has ended makes room. */
+static void test_one_address_cannot_take_all(void **state)
+{
+    struct http_fixture fixture;
+    struct http_client clients[4], local[4];
+    char own[64];
+    (void)state;
+    assert_true(http_client_own_address(own));
+    http_fixture_start(&fixture, &(struct http_settings){.connections_per_address_max = 3});
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(open_and_ask(&fixture, own, &clients[i]), HTTP_CLIENT_OK);
+    assert_int_not_equal(open_and_ask(&fixture, own, &clients[3]), HTTP_CLIENT_OK);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(open_and_ask(&fixture, "127.0.0.1", &local[i]), HTTP_CLIENT_OK);
+    http_client_close(&clients[1]);
+    int64_t deadline = deadline_in(HTTP_FIXTURE_PATIENCE_MS);
+    while (open_and_ask(&fixture, own, &clients[3]) != HTTP_CLIENT_OK) {
+        http_client_close(&clients[3]);
+        assert_true(wait_a_moment(deadline)); /* the server has yet to see that the other has gone */
+    }
+    assert_int_not_equal(open_and_ask(&fixture, own, &clients[1]), HTTP_CLIENT_OK);
+    for (size_t i = 0; i < 4; i++) {
+        http_client_close(&clients[i]);
+        http_client_close(&local[i]);
+    }
+    http_fixture_stop(&fixture);
+
+    http_fixture_start(&fixture,
+                       &(struct http_settings){.connections_per_address_max = 3, .trusted_proxies = own});
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(open_and_ask(&fixture, own, &clients[i]), HTTP_CLIENT_OK);
+    for (size_t i = 0; i < 4; i++)
+        http_client_close(&clients[i]);
+    http_fixture_stop(&fixture);
+}
+
 /* --- settings ------------------------------------------------------------------------------------------ */
 
 static void test_bad_settings_are_named(void **state)
@@ -352,6 +402,7 @@ int main(void)
         cmocka_unit_test(test_a_logged_id_comes_back),
         cmocka_unit_test(test_nobody_is_believed_by_default),
         cmocka_unit_test(test_behind_trusted_proxies),
+        cmocka_unit_test(test_one_address_cannot_take_all),
         cmocka_unit_test(test_bad_settings_are_named),
         cmocka_unit_test(test_what_a_page_may_do),
         cmocka_unit_test(test_cors_is_closed),

@@ -185,6 +185,35 @@ static void test_an_address_that_asks_too_fast(void **state)
     server_fixture_stop(&test.server);
 }
 
+/* Of two workers with room for one connection from there each, the third is closed at once; this machine itself comes in. */
+static void test_an_address_that_opens_too_many_connections(void **state)
+{
+    enum { CONNECTIONS = 3 };
+    struct http_client clients[CONNECTIONS];
+    int refused = 0;
+    char own[64];
+    (void)state;
+    assert_true(http_client_own_address(own));
+    start((const char *const[]){"--connections-per-address", "1", "--listen", "0.0.0.0:0", NULL});
+    for (int i = 0; i < CONNECTIONS; i++) {
+        struct http_answer answer = {0};
+        assert_int_equal(http_client_open(&clients[i], own, test.server.port, PATIENCE_MS), HTTP_CLIENT_OK);
+        refused += http_client_call(&clients[i], "GET", "/health", NULL, NULL, &answer, PATIENCE_MS) !=
+                   HTTP_CLIENT_OK;
+        http_answer_free(&answer);
+    }
+    assert_in_range(refused, 1, CONNECTIONS - 1);
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    while (server_fixture_metric(&test.server, "connections_crowded_out") < refused) {
+        assert_true(wait_a_moment(deadline));
+    }
+    assert_true(server_fixture_logged(&test.server, "what more it opens is closed"));
+    for (int i = 0; i < CONNECTIONS; i++) {
+        http_client_close(&clients[i]);
+    }
+    server_fixture_stop(&test.server);
+}
+
 /* --- passwords --------------------------------------------------------------------------------------------------------------------- */
 static struct heard sign_in(const char *name, const char *password, const char *client)
 {
@@ -301,6 +330,7 @@ int main(void)
         cmocka_unit_test_teardown(test_an_account_that_buys_too_fast, teardown),
         cmocka_unit_test_teardown(test_forged_tokens_use_up_nothing, teardown),
         cmocka_unit_test_teardown(test_an_address_that_asks_too_fast, teardown),
+        cmocka_unit_test_teardown(test_an_address_that_opens_too_many_connections, teardown),
         cmocka_unit_test_teardown(test_guessing_is_slow, teardown),
         cmocka_unit_test_teardown(test_many_people_behind_one_address, teardown),
         cmocka_unit_test_teardown(test_a_local_proxy_that_nobody_trusts, teardown),

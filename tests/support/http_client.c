@@ -6,6 +6,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -71,6 +73,20 @@ enum http_client_result http_client_open(struct http_client *client, const char 
     }
     (void)setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     return HTTP_CLIENT_OK;
+}
+
+bool http_client_own_address(char out[64])
+{
+    struct ifaddrs *all, *one;
+    bool found = false;
+    if (getifaddrs(&all) != 0)
+        return false;
+    for (one = all; one && !found; one = one->ifa_next)
+        found = one->ifa_addr && one->ifa_addr->sa_family == AF_INET && (one->ifa_flags & IFF_UP) &&
+                !(one->ifa_flags & IFF_LOOPBACK) &&
+                getnameinfo(one->ifa_addr, sizeof(struct sockaddr_in), out, 64, NULL, 0, NI_NUMERICHOST) == 0;
+    freeifaddrs(all);
+    return found;
 }
 
 void http_client_close(struct http_client *client)

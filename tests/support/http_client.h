@@ -42,6 +42,8 @@ struct http_answer {
 enum http_client_result http_client_open(struct http_client *client, const char *host, uint16_t port,
                                          int timeout_ms);
 void http_client_close(struct http_client *client);
+/* An IPv4 address of this machine that is not loopback's: who connects to it comes from it. False: there is none. */
+bool http_client_own_address(char out[64]);
 
 /* All of it, or not: the result says. `sent` may be NULL. */
 enum http_client_result http_client_send(struct http_client *client, const void *bytes, size_t count,

@@ -69,12 +69,14 @@ static void print_log(const struct server_fixture *fixture)
 
 static bool read_port(struct server_fixture *fixture)
 {
-    static const char mark[] = "://127.0.0.1:";
     char *log = read_log(fixture);
     const char *at = strstr(log, "ready on http");
-    at = at != NULL ? strstr(at, mark) : NULL;
-    bool ready = at != NULL && strchr(at, '\n') != NULL;
-    fixture->port = ready ? (uint16_t)strtoul(at + strlen(mark), NULL, 10) : 0;
+    const char *port = at != NULL ? strchr(at, ',') : NULL;
+    bool ready = port != NULL && strchr(port, '\n') != NULL;
+    while (ready && *port != ':') {
+        port--;
+    }
+    fixture->port = ready ? (uint16_t)strtoul(port + 1, NULL, 10) : 0;
     free(log);
     return ready;
 }
