@@ -48,8 +48,8 @@ struct board_sale {
     int64_t orders_total, order_count;
     struct board_order orders[BOARD_ORDERS_MAX]; /* newest first */
     int64_t products_total, product_count;
-    struct board_product
-        products[BOARD_PRODUCTS_MAX]; /* ascending id; only the first product_count are copied */
+    /* ascending id; only the first product_count are copied */
+    struct board_product products[BOARD_PRODUCTS_MAX];
 };
 
 struct board_process {

@@ -6,7 +6,8 @@
 
 enum change_outcome {
     CHANGE_MADE,
-    CHANGE_MADE_BEFORE, /* open already; cancelled already; the idempotency key has done something: see the result */
+    /* open already; cancelled already; the idempotency key has done something: see the result */
+    CHANGE_MADE_BEFORE,
     CHANGE_CLOSED, /* no such product; or it is a bundle, whose stock is its components' */
     CHANGE_SHORT,
     CHANGE_FULL,
@@ -17,8 +18,8 @@ enum change_outcome {
 enum change_kind { CHANGE_OF_STOCK, CHANGE_OF_PRICE, CHANGE_OF_WINDOW };
 
 struct change_result {
-    struct log_position
-        position;  /* of the entry; of the earlier one that a key stands for, or that cancelled the order */
+    /* of the entry; of the earlier one that a key stands for, or that cancelled the order */
+    struct log_position position;
     int64_t stock; /* the product's afterwards; of a price: the price before; of a window: when it is over */
     /* What the idempotency key stands for: not necessarily what was asked now. */
     int64_t product_id, figure; /* figure: the delta, or the new price; of a window: when it opens */

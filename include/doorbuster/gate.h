@@ -23,9 +23,8 @@ struct gate_purchase;
 typedef void (*gate_answer_cb)(struct gate_purchase *purchase, void *context);
 
 struct gate_purchase {
-    struct purchase
-        purchase; /* in: order.user_id, product_id, quantity, key (which must live until the answer);
-                                 the rest is the gate's */
+    /* in: order.user_id, product_id, quantity, key (which must live until the answer); the rest is the gate's */
+    struct purchase purchase;
     gate_answer_cb cb;
     void *context;
     int64_t deadline_us;
@@ -41,8 +40,8 @@ struct gate_lesson {
     size_t count;
     /* out */
     bool read; /* false: the store could not be read */
-    bool
-        known[GATE_LESSON_MAX]; /* there is such a product; whether it is open is decided with the purchase */
+    /* there is such a product; whether it is open is decided with the purchase */
+    bool known[GATE_LESSON_MAX];
     struct sale_product products[GATE_LESSON_MAX]; /* terms; the stock is not looked at */
     struct log_position position;                  /* of the store, before all that is asked for after this */
 };

@@ -33,9 +33,9 @@ typedef void (*http_handler_cb)(struct http_request *request, void *context);
 
 struct http_route {
     enum http_method method;
-    const char *
-        path; /* "/api/products/{id}/stock": {name} matches one segment, a positive decimal integer below 2^53 if the
-                          name is "id" (anything else there: 404), any segment otherwise */
+    /* "/api/products/{id}/stock": {name} matches one segment, a positive decimal integer below 2^53 if the name is "id" (anything else there:
+     * 404), any segment otherwise */
+    const char *path;
     const char *label; /* short name of the route for counting: "purchase" */
     http_handler_cb handler;
 };
@@ -53,8 +53,8 @@ struct http_settings {
     unsigned head_timeout_ms; /* from the first byte expected to the end of the head */
     unsigned body_timeout_ms; /* from there to the end of the body */
     unsigned idle_timeout_ms; /* between requests */
-    unsigned
-        leave_grace_ms; /* after quiesce, for a request that is on its way on an idle connection; 0: none */
+    /* after quiesce, for a request that is on its way on an idle connection; 0: none */
+    unsigned leave_grace_ms;
     const struct http_route *routes;
     size_t route_count;
     void *context;                                 /* given to handlers and callbacks */
@@ -62,8 +62,8 @@ struct http_settings {
     http_admit_cb admit_cb;                        /* may be NULL: everybody comes in */
     const char *tls_certificate_pem, *tls_key_pem; /* both or neither: HTTPS. Must outlive the server */
     const char *cors_origins; /* "https://shop.example,…" or "*"; NULL: no other origin may read answers */
-    const char
-        *trusted_proxies; /* addresses whose X-Forwarded-For is believed, comma-separated; NULL: nobody's */
+    /* addresses whose X-Forwarded-For is believed, comma-separated; NULL: nobody's */
+    const char *trusted_proxies;
 };
 
 /* Can a server be made with these origins, proxies, certificate and key? False, with what is wrong in `error`. */

@@ -23,8 +23,9 @@ enum store_status {
     STORE_NOT_FOUND, /* no such row */
     STORE_TAKEN,     /* a name that must be unique is in use */
     STORE_FENCED,    /* the epoch or the position moved under us: another recorder is at work; stand by */
-    STORE_FAILED, /* the store cannot be reached, is full, is damaged, …; store_error() says it. Nothing was changed, unless it was the
-                     COMMIT whose answer was lost: who must know reads again (the recorder: store_position) */
+    /* the store cannot be reached, is full, is damaged, …; store_error() says it. Nothing was changed, unless it was the COMMIT whose answer was
+     * lost: who must know reads again (the recorder: store_position) */
+    STORE_FAILED,
 };
 
 enum store_mode {
@@ -58,8 +59,8 @@ struct store_product {
     int64_t starts_at_ms,
         ends_at_ms; /* the sale's window: from the one until just before the other; 0: none */
     struct bundle_component components[BUNDLE_COMPONENTS_MAX]; /* in order of product id */
-    size_t
-        component_count; /* 0: not a bundle. Of a bundle stock, opening and restocked are 0; sold and cancelled count bundles */
+    /* 0: not a bundle. Of a bundle stock, opening and restocked are 0; sold and cancelled count bundles */
+    size_t component_count;
     int64_t planned_stock; /* what it is to open with */
     bool opened;           /* its opening is in the log and recorded */
     /* The book. opening + restocked + cancelled - sold = stock >= 0, always, unless it is a bundle; the schema checks it too. */
@@ -75,8 +76,8 @@ struct store_product {
 enum order_state { ORDER_CONFIRMED, ORDER_REJECTED, ORDER_CANCELLED };
 
 struct store_order {
-    struct sale_order
-        sale; /* of those read from the store key and `more` are NULL: see idempotency_key, store_order_parts() */
+    /* of those read from the store key and `more` are NULL: see idempotency_key, store_order_parts() */
+    struct sale_order sale;
     enum order_state state;
     int64_t at_ms; /* when Redis reserved it */
     struct log_position position;
@@ -274,8 +275,8 @@ struct store_audit_row {
     int64_t at_ms;
     struct log_position position; /* of the entry */
     int64_t product_id;
-    char cause
-        [STORE_AUDIT_CAUSE_BYTES]; /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price", "starts", "ends" */
+    /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price", "starts", "ends" */
+    char cause[STORE_AUDIT_CAUSE_BYTES];
     int64_t delta; /* units, negative for sales; of the others: to - from */
     /* Stock before and after, of a bundle 0; or price; or one of the window's times, in ms, 0: none. Equal if it was not applied. */
     int64_t from, to;
@@ -366,8 +367,8 @@ struct store_orders_audit { /* over all orders, confirmed and rejected; one pass
     int64_t beyond_position;    /* orders whose log position is after the store's recorded position */
     int64_t unknown_user;       /* orders of a user that does not exist */
     int64_t unknown_product;
-    int64_t
-        lost; /* neither, but of a user or product that was made after the backup that was restored; see store_begin_anew() */
+    /* neither, but of a user or product that was made after the backup that was restored; see store_begin_anew() */
+    int64_t lost;
 };
 enum store_status store_audit_orders(struct store *store, struct store_orders_audit *out);
 
