@@ -20,7 +20,7 @@
 struct board_product {
     int64_t id;
     char name[BOARD_NAME_BYTES];
-    int64_t price, per_customer_limit, starts_at_ms, ends_at_ms; /* 0: none */
+    int64_t price, per_customer_limit, starts_at_ms, ends_at_ms; /* as in struct store_product; 0: none */
     bool is_bundle, opened;
     int64_t opening, restocked, cancelled, sold,
         stock;         /* the store's book; of a bundle stock is what its components allow */

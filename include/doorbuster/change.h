@@ -8,11 +8,11 @@ enum change_outcome {
     CHANGE_MADE,
     /* open already; cancelled already; the idempotency key has done something: see the result */
     CHANGE_MADE_BEFORE,
-    CHANGE_CLOSED, /* no such product; or it is a bundle, whose stock is its components' */
-    CHANGE_SHORT,
-    CHANGE_FULL,
+    CHANGE_CLOSED,     /* no such product; or it is a bundle, whose stock is its components' */
+    CHANGE_SHORT,      /* less is in stock than is to be withdrawn */
+    CHANGE_FULL,       /* the stock would be above PRODUCT_STOCK_MAX */
     CHANGE_NEVER_OPEN, /* of a window: it would be over before it opens */
-    CHANGE_FAILED
+    CHANGE_FAILED      /* the gate or the store: whoever asked says where the reason is */
 };
 
 enum change_kind { CHANGE_OF_STOCK, CHANGE_OF_PRICE, CHANGE_OF_WINDOW };
@@ -31,7 +31,7 @@ struct stock_moves {
     struct log_position position; /* of the entry; {0,0}: nothing was moved */
     size_t count;
     struct stock_move {
-        int64_t product_id, stock; /* afterwards */
+        int64_t product_id, stock; /* units, afterwards */
     } each[SALES_LOG_PARTS_MAX];
 };
 

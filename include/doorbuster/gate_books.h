@@ -84,7 +84,7 @@ bool gate_read_stocks(redisContext *redis, const struct sale_product *products, 
 enum change_outcome gate_change_stock(redisContext *redis, const struct stock_change *change,
                                       const struct sale_product *opening, int patience_ms,
                                       struct change_result *result);
-/* The same for a price: to->to counts, `from` is what Redis finds. */
+/* The same for a price: `to` of the change counts, `from` is what Redis finds. */
 enum change_outcome gate_change_price(redisContext *redis, const struct price_change *change, int patience_ms,
                                       struct change_result *result);
 

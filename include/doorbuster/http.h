@@ -103,7 +103,6 @@ int64_t http_request_path_id(const struct http_request *request);
 const char *http_request_path_text(const struct http_request *request);
 /* Media type of the body is `type` (parameters ignored), or there is no Content-Type at all. */
 bool http_request_is_media_type(const struct http_request *request, const char *type);
-int64_t http_request_began_us(const struct http_request *request); /* monotonic; when the head was complete */
 /* X-Request-Id: the client's if it is 1 to 64 of [A-Za-z0-9._-], else one made here. Valid as long as the request. It is in the answer too, but
  * for prebuilt ones of which nobody has asked for it. */
 const char *http_request_id(const struct http_request *request);

@@ -1,11 +1,12 @@
 /* The store: what was bought. It speaks in sales, not in SQL. Its rules (src/store/rules.h) are written once; drivers run their SQL: SQLite
- * (src/store/sqlite.c).
+ * (src/store/sqlite.c) and PostgreSQL (src/store/postgres.h).
  *
  * The store is always a prefix of the sales log: `store_record` applies a run of entries and moves the store's position in the log,
  * in one transaction; nothing else changes stock or orders.
  *
  * A `struct store` is one connection. One thread at a time may use it (a mutex or a free list around it is the caller's); it must
- * not cross a fork. Writers of several processes take turns on a lock file, so a write waits for the others' commits.
+ * not cross a fork. Writers of several processes take turns (on a lock file, or on a row), so a write waits for the
+ * others' commits.
  *
  * Every function returns a store_status. After STORE_FAILED, store_error() is a sentence for the log: what failed, on what. */
 #ifndef DOORBUSTER_STORE_H
@@ -56,8 +57,8 @@ struct store_product {
     char description[STORE_DESCRIPTION_BYTES]; /* "" if none */
     int64_t price;                             /* smallest currency unit, > 0 */
     int64_t per_customer_limit;                /* units; 0: no limit */
-    int64_t starts_at_ms,
-        ends_at_ms; /* the sale's window: from the one until just before the other; 0: none */
+    /* the sale's window: from the one until just before the other, ms since 1970; 0: none */
+    int64_t starts_at_ms, ends_at_ms;
     struct bundle_component components[BUNDLE_COMPONENTS_MAX]; /* in order of product id */
     /* 0: not a bundle. Of a bundle stock, opening and restocked are 0; sold and cancelled count bundles */
     size_t component_count;
@@ -108,7 +109,7 @@ void store_while_waiting(void (*cb)(void));
  * `name` ([A-Za-z0-9_-]{1,32}, the caller has looked) must outlive every connection. "doorbuster" if it is not called. */
 void store_use_shop(const char *name);
 
-/* Opens the store named by `url`: "sqlite:PATH". A STORE_WRITER creates and upgrades the schema; a STORE_READER of a store that does
+/* Opens the store named by `url`: "sqlite:PATH" or "postgres://…". A STORE_WRITER creates and upgrades the schema; a STORE_READER of a store that does
  * not exist yet fails. On failure *out is NULL and `error` a sentence that says what and how to mend it. */
 enum store_status store_open(struct store **out, const char *url, enum store_mode mode, char *error,
                              size_t error_bytes);
@@ -192,8 +193,7 @@ enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_
  * such orders go to rejected[0..*rejected_count), room for `rejected_max` (CHECKed: at least all orders of the run). Of a cart all or nothing.
  * A sale at another price than the product has at that point of the log is rejected too: the log says in which order prices and sales came.
  * A price and a window count for the product's row from their entry on. A restock above PRODUCT_STOCK_MAX, a price that is none and a window
- * that is never open do not fit; a cancellation
- * may lift the stock above it. A cancellation gives back what the order in the store took, once: of an order that is
+ * that is never open do not fit; a cancellation may lift the stock above it. A cancellation gives back what the order in the store took, once: of an order that is
  * not there, was rejected or is cancelled already it changes nothing.
  * What our scripts never write must not stop the recorder for ever, so it is logged and passed over: an order whose id is not above
  * all before it (or whose quantity is not positive) is rejected without a row; a change or cancellation that does not fit is kept in the audit log
