@@ -30,11 +30,12 @@ struct api_settings {
     int64_t store_id;
     const unsigned char *secret; /* signs the tokens; copied */
     size_t secret_bytes;
-    bool dev_open_admin; /* every account may use the admin calls */
-    const struct metrics_page *metrics;
-    const struct api_limits *limits; /* NULL: none; lives as long as the api */
+    bool dev_open_admin;                /* every account may use the admin calls */
+    const struct metrics_page *metrics; /* lives as long as the api */
+    const struct api_limits *limits;    /* NULL: none; lives as long as the api */
 };
 
+/* Never fails but by CHECK. */
 struct api *api_new(const struct api_settings *settings);
 /* Before the first request. */
 void api_use_gate(struct api *api, struct gate *gate);

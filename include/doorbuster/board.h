@@ -20,7 +20,7 @@
 struct board_product {
     int64_t id;
     char name[BOARD_NAME_BYTES];
-    int64_t price, per_customer_limit, starts_at_ms, ends_at_ms; /* 0: none */
+    int64_t price, per_customer_limit, starts_at_ms, ends_at_ms; /* as in struct store_product; 0: none */
     bool is_bundle, opened;
     int64_t opening, restocked, cancelled, sold,
         stock;         /* the store's book; of a bundle stock is what its components allow */
@@ -48,8 +48,8 @@ struct board_sale {
     int64_t orders_total, order_count;
     struct board_order orders[BOARD_ORDERS_MAX]; /* newest first */
     int64_t products_total, product_count;
-    struct board_product
-        products[BOARD_PRODUCTS_MAX]; /* ascending id; only the first product_count are copied */
+    /* ascending id; only the first product_count are copied */
+    struct board_product products[BOARD_PRODUCTS_MAX];
 };
 
 struct board_process {

@@ -16,8 +16,8 @@ struct gate_side {
     int timeout_ms;
     redisContext *redis;      /* GATE_LUA */
     struct node_books *nodes; /* GATE_REDLOCK */
-    unsigned
-        untold; /* changes that no majority of the nodes was told of: whoever owns it counts and clears */
+    /* changes that no majority of the nodes was told of: whoever owns it counts and clears */
+    unsigned untold;
 };
 /* Connected, or connected anew if the connection is dead. Of the Redlock gate it only makes ready: nodes that are away are no failure, and what needs a
  * majority says so itself. False: `error` says why. */
@@ -35,8 +35,8 @@ struct books {
         component_stocks[BUNDLE_COMPONENTS_MAX]; /* of a bundle: theirs in the store, at the same position */
     struct log_position position;                /* of the Redlock gate: the version that the nodes have */
     struct gate_stock gate;                      /* the gate's side: stock_at is at the same position */
-    bool
-        equal; /* the two agree, of a bundle on each component too (a product that is not open yet agrees if Redis does not know it) */
+    /* the two agree, of a bundle on each component too (a product that is not open yet agrees if Redis does not know it) */
+    bool equal;
 };
 
 enum books_status { BOOKS_READ, BOOKS_NO_PRODUCT, BOOKS_STORE_FAILED, BOOKS_GATE_FAILED };

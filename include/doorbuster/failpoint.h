@@ -23,32 +23,32 @@
 #include <stdint.h>
 
 /* clang-format off */
-#define FAILPOINTS(X)                                                                                             \
-    X("gate.sell")          /* pool: a batch has its locks, the store is not asked yet */                        \
-    X("gate.reply")         /* worker: a call's reply came, nothing done with it yet */                          \
-    X("gate.confirm")       /* worker: before a confirmed purchase is answered */                                \
-    X("cancel.read")        /* pool: the order was read from the store, the gate not asked yet */                \
-    X("cancel.done")        /* pool: taken back in Redis, before its record is awaited */                        \
-    X("change.done")        /* pool: stock or price changed in Redis, likewise */                                \
-    X("recorder.read")      /* recorder: entries read, before BEGIN */                                           \
-    X("store.begun")        /* store_record, store_sell and its like: BEGIN done, nothing written */             \
-    X("store.commit")       /* likewise: all written, before COMMIT */                                           \
-    X("store.committed")    /* likewise: after COMMIT, before it returns; error: the answer is lost */           \
-    X("recorder.announce")  /* recorder: recorded, before the workers are told */                                \
-    X("leading.ignore")     /* recorder: asks whose turn it is; error: believes that it is its own */            \
-    X("attach.beside")      /* attach: other recorders' connections are to be closed; error: they stay */        \
-    X("attach.begin")       /* attach: nothing done yet */                                                       \
-    X("attach.epoch")       /* attach: epoch raised */                                                           \
-    X("attach.closed")      /* attach: gate closed */                                                            \
-    X("attach.drained")     /* attach: the log is in the store */                                                \
-    X("attach.wiped")       /* attach, rebuilding: Redis emptied */                                              \
-    X("attach.filled")      /* attach, rebuilding: products and buyers put, head not finished */                 \
-    X("attach.rebuilt")     /* attach, rebuilding: head finished, still closed */                                \
-    X("attach.opened")      /* attach: scripts loaded, head open */                                              \
-    X("attach.announced")   /* attach: the workers were told */                                                  \
-    X("backup.step")        /* setup: a step of the copy is due; error: it rests, with its snapshot held */       \
-    X("vfs.write")          /* SQLite: writing the database or its WAL fails with an I/O error */                \
-    X("vfs.full")           /* SQLite: the same for want of room; half of it is written */                       \
+#define FAILPOINTS(X)                                                                                        \
+    X("gate.sell")          /* pool: a batch has its locks, the store is not asked yet */                    \
+    X("gate.reply")         /* worker: a call's reply came, nothing done with it yet */                      \
+    X("gate.confirm")       /* worker: before a confirmed purchase is answered */                            \
+    X("cancel.read")        /* pool: the order was read from the store, the gate not asked yet */            \
+    X("cancel.done")        /* pool: taken back in Redis, before its record is awaited */                    \
+    X("change.done")        /* pool: stock or price changed in Redis, likewise */                            \
+    X("recorder.read")      /* recorder: entries read, before BEGIN */                                       \
+    X("store.begun")        /* store_record, store_sell and its like: BEGIN done, nothing written */         \
+    X("store.commit")       /* likewise: all written, before COMMIT */                                       \
+    X("store.committed")    /* likewise: after COMMIT, before it returns; error: the answer is lost */       \
+    X("recorder.announce")  /* recorder: recorded, before the workers are told */                            \
+    X("leading.ignore")     /* recorder: asks whose turn it is; error: believes that it is its own */        \
+    X("attach.beside")      /* attach: others' connections are to be closed; error: they stay */             \
+    X("attach.begin")       /* attach: nothing done yet */                                                   \
+    X("attach.epoch")       /* attach: epoch raised */                                                       \
+    X("attach.closed")      /* attach: gate closed */                                                        \
+    X("attach.drained")     /* attach: the log is in the store */                                            \
+    X("attach.wiped")       /* attach, rebuilding: Redis emptied */                                          \
+    X("attach.filled")      /* attach, rebuilding: products and buyers put, head not finished */             \
+    X("attach.rebuilt")     /* attach, rebuilding: head finished, still closed */                            \
+    X("attach.opened")      /* attach: scripts loaded, head open */                                          \
+    X("attach.announced")   /* attach: the workers were told */                                              \
+    X("backup.step")        /* setup: a step of the copy is due; error: it rests, its snapshot held */       \
+    X("vfs.write")          /* SQLite: writing the database or its WAL fails with an I/O error */            \
+    X("vfs.full")           /* SQLite: the same for want of room; half of it is written */                   \
     X("vfs.sync")           /* SQLite: fsync fails, and what was not synced is lost */
 /* clang-format on */
 

@@ -23,12 +23,11 @@ struct gate_purchase;
 typedef void (*gate_answer_cb)(struct gate_purchase *purchase, void *context);
 
 struct gate_purchase {
-    struct purchase
-        purchase; /* in: order.user_id, product_id, quantity, key (which must live until the answer);
-                                 the rest is the gate's */
+    /* in: order.user_id, product_id, quantity, key (which must live until the answer); the rest is the gate's */
+    struct purchase purchase;
     gate_answer_cb cb;
     void *context;
-    int64_t deadline_us;
+    int64_t deadline_us;        /* the gate's: monotonic, GATE_DEADLINE_MS after gate_submit() */
     struct gate_purchase *next; /* the gate's lists */
 };
 
@@ -41,8 +40,8 @@ struct gate_lesson {
     size_t count;
     /* out */
     bool read; /* false: the store could not be read */
-    bool
-        known[GATE_LESSON_MAX]; /* there is such a product; whether it is open is decided with the purchase */
+    /* there is such a product; whether it is open is decided with the purchase */
+    bool known[GATE_LESSON_MAX];
     struct sale_product products[GATE_LESSON_MAX]; /* terms; the stock is not looked at */
     struct log_position position;                  /* of the store, before all that is asked for after this */
 };
@@ -87,23 +86,27 @@ struct gate_settings {
 
 enum gate_finding { GATE_NOT_IN_STORE, GATE_IN_STORE, GATE_REJECTED_BY_STORE, GATE_STORE_UNREADABLE };
 
+/* Never fails: what cannot be reached is tried again and again. */
 struct gate *gate_open_for_worker(const struct gate_settings *settings);
-/* Is the gate open to sell: both links up, the script known? */
+/* Would a purchase be sent on its way now? Of the Lua gate: both links are up, the script is known, the record follows; of the Redlock gate:
+ * a majority of the nodes votes. */
 bool gate_is_ready(const struct gate *gate);
+/* state QUEUED and all that is "in" above; *purchase is the gate's until its callback. */
 void gate_submit(struct gate *gate, struct gate_purchase *purchase);
 void gate_turn(struct gate *gate);
 /* One of the list given to settle_cb. */
 void gate_settled(struct gate *gate, struct gate_purchase *purchase, enum gate_finding finding);
+/* What was lent to learn_cb and sell_cb is the gate's again. */
 void gate_learned(struct gate *gate, struct gate_lesson *lesson);
 void gate_sold(struct gate *gate, struct gate_batch *batch);
 
-/* The parts that the gate needs, for /health/ready: "redis", or each node. `up`: it does its part. */
+/* The parts that the gate needs, for /health/ready: "redis", "gate" and "recorder", or each lock node. */
 #define GATE_PART_WORDS_BYTES 24
 #define GATE_PART_NAME_BYTES (320 + GATE_PART_WORDS_BYTES) /* a whole address, and the words around it */
 struct gate_part {
     char name[GATE_PART_NAME_BYTES]; /* "lock node 3 (redis://127.0.0.1:7003/0)" */
     const char *state;               /* "up", "down", "young" (restarted; does not vote yet), … */
-    bool up;
+    bool up;                         /* it does its part */
 };
 #define GATE_PARTS_MAX (GATE_NODES_MAX + 2)
 size_t gate_parts(const struct gate *gate, struct gate_part out[GATE_PARTS_MAX]);

@@ -21,12 +21,12 @@ struct gate_head {
     int64_t store_id; /* of the store it belongs to; 0: missing */
     char scripts[GATE_SCRIPTS][GATE_SCRIPT_SHA_BYTES]; /* while it is open; "" if missing */
     char opened_on[GATE_MASTER_BYTES];                 /* likewise: the master it was opened on */
-    char master
-        [GATE_MASTER_BYTES]; /* this Redis's replication id: another in each reign of each master; a replica has its master's */
+    /* this Redis's replication id: another in each reign of each master; a replica has its master's */
+    char master[GATE_MASTER_BYTES];
     bool is_replica;
     struct log_position log_last; /* id of the last entry ever added */
-    struct log_position
-        log_lost; /* everything after this is there; at or before it entries may have been trimmed away */
+    /* everything after this is there; at or before it entries may have been trimmed away */
+    struct log_position log_lost;
 };
 bool gate_read_head(redisContext *redis, struct gate_head *out);
 
@@ -72,8 +72,8 @@ bool gate_read_stock(redisContext *redis, const struct sale_product *product, st
 #define GATE_STOCKS_MAX 64
 struct gate_behind {
     int64_t entries;
-    int64_t
-        oldest_at_ms; /* when the first of these was written, by Redis's clock; 0: there is none that is ours */
+    /* when the first of these was written, by Redis's clock; 0: there is none that is ours */
+    int64_t oldest_at_ms;
 };
 bool gate_read_stocks(redisContext *redis, const struct sale_product *products, size_t count,
                       struct log_position at, struct gate_stock *out, struct gate_behind *behind);
@@ -84,7 +84,7 @@ bool gate_read_stocks(redisContext *redis, const struct sale_product *products, 
 enum change_outcome gate_change_stock(redisContext *redis, const struct stock_change *change,
                                       const struct sale_product *opening, int patience_ms,
                                       struct change_result *result);
-/* The same for a price: to->to counts, `from` is what Redis finds. */
+/* The same for a price: `to` of the change counts, `from` is what Redis finds. */
 enum change_outcome gate_change_price(redisContext *redis, const struct price_change *change, int patience_ms,
                                       struct change_result *result);
 

@@ -1,4 +1,5 @@
-/* Which gate a server sells through, and where it is: for the server's processes and the tools, from the same settings. */
+/* Which gate a server sells through, and where it is: for the server's processes and the tools, from the same settings. Plain data and
+ * functions that do no I/O; what is parsed here is checked here. Any thread, but for gate_use_shop(). */
 #ifndef DOORBUSTER_GATE_PLACE_H
 #define DOORBUSTER_GATE_PLACE_H
 
@@ -20,9 +21,11 @@ struct gate_place {
     bool spawn_redis;           /* it is the private one in the data folder */
     /* GATE_REDLOCK */
     struct redis_address nodes[GATE_NODES_MAX];
-    unsigned node_count; /* odd, 1 to GATE_NODES_MAX */
-    bool spawn_nodes;    /* they are private ones in the data folder */
-    int lock_ttl_ms, lock_attempts, lock_retry_delay_ms;
+    unsigned node_count;     /* odd, 1 to GATE_NODES_MAX */
+    bool spawn_nodes;        /* they are private ones in the data folder */
+    int lock_ttl_ms;         /* 1000 to GATE_LOCK_TTL_MS_MAX; the same for all who share the nodes */
+    int lock_attempts;       /* 1 to 100, the first included */
+    int lock_retry_delay_ms; /* 1 to 10,000: before the second; see struct redlock_settings */
 };
 
 /* Whose keys this process uses: their hash tag is "{NAME}". Once, before anything is opened; without it it is the default shop. False: `error` says

@@ -33,9 +33,9 @@ typedef void (*http_handler_cb)(struct http_request *request, void *context);
 
 struct http_route {
     enum http_method method;
-    const char *
-        path; /* "/api/products/{id}/stock": {name} matches one segment, a positive decimal integer below 2^53 if the
-                          name is "id" (anything else there: 404), any segment otherwise */
+    /* "/api/products/{id}/stock": {name} matches one segment, a positive decimal integer below 2^53 if the name is "id" (anything else there:
+     * 404), any segment otherwise */
+    const char *path;
     const char *label; /* short name of the route for counting: "purchase" */
     http_handler_cb handler;
 };
@@ -49,15 +49,14 @@ typedef bool (*http_admit_cb)(struct http_request *request, void *context);
 struct http_settings {
     int listen_fd; /* bound, listening, non-blocking; stays the caller's */
     unsigned connections_max;
-    unsigned
-        connections_per_address_max; /* more are closed at once; 0: no such limit. An IPv6 client is its /64;
-                                              programs on this machine and trusted proxies are exempt */
-    size_t body_bytes_max;           /* larger: 413 */
-    unsigned head_timeout_ms;        /* from the first byte expected to the end of the head */
-    unsigned body_timeout_ms;        /* from there to the end of the body */
-    unsigned idle_timeout_ms;        /* between requests */
-    unsigned
-        leave_grace_ms; /* after quiesce, for a request that is on its way on an idle connection; 0: none */
+    /* more are closed at once; 0: no such limit. An IPv6 client is its /64; programs on this machine and trusted proxies are exempt */
+    unsigned connections_per_address_max;
+    size_t body_bytes_max;    /* larger: 413 */
+    unsigned head_timeout_ms; /* from the first byte expected to the end of the head */
+    unsigned body_timeout_ms; /* from there to the end of the body */
+    unsigned idle_timeout_ms; /* between requests */
+    /* after quiesce, for a request that is on its way on an idle connection; 0: none */
+    unsigned leave_grace_ms;
     const struct http_route *routes;
     size_t route_count;
     void *context;                                 /* given to handlers and callbacks */
@@ -65,8 +64,8 @@ struct http_settings {
     http_admit_cb admit_cb;                        /* may be NULL: everybody comes in */
     const char *tls_certificate_pem, *tls_key_pem; /* both or neither: HTTPS. Must outlive the server */
     const char *cors_origins; /* "https://shop.example,…" or "*"; NULL: no other origin may read answers */
-    const char
-        *trusted_proxies; /* addresses whose X-Forwarded-For is believed, comma-separated; NULL: nobody's */
+    /* addresses whose X-Forwarded-For is believed, comma-separated; NULL: nobody's */
+    const char *trusted_proxies;
 };
 
 /* Can a server be made with these origins, proxies, certificate and key? False, with what is wrong in `error`. */
@@ -108,7 +107,6 @@ int64_t http_request_path_id(const struct http_request *request);
 const char *http_request_path_text(const struct http_request *request);
 /* Media type of the body is `type` (parameters ignored), or there is no Content-Type at all. */
 bool http_request_is_media_type(const struct http_request *request, const char *type);
-int64_t http_request_began_us(const struct http_request *request); /* monotonic; when the head was complete */
 /* X-Request-Id: the client's if it is 1 to 64 of [A-Za-z0-9._-], else one made here. Valid as long as the request. It is in the answer too, but
  * for prebuilt ones of which nobody has asked for it. */
 const char *http_request_id(const struct http_request *request);

@@ -25,7 +25,7 @@ struct order_part {
     int64_t product_id;
     int64_t quantity;
     int64_t unit_price; /* smallest currency unit; 0 of a component: its bundle's line has the price */
-    int64_t remaining;  /* the product's stock after this part; of a bundle: how many more its components allow */
+    int64_t remaining;  /* the product's stock after it; of a bundle: how many more its components allow */
     bool is_component;
 };
 

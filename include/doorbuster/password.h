@@ -11,6 +11,7 @@
 
 /* False: out of memory. */
 bool password_hash(const char *password, char out[PASSWORD_HASH_BYTES]);
+/* `hash` as password_hash() made it. False: it is another password, no such hash, or memory is out. */
 bool password_verify(const char *password, const char *hash);
 
 /* Remembers for five minutes that this password fitted this hash, as a keyed hash in memory only; a fixed number of entries. */

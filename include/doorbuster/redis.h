@@ -85,9 +85,8 @@ bool redis_done(redisReply *reply);
 const char *redis_failure(void);
 
 /* --- a link on the loop: workers ------------------------------------------------------------------------------------------ */
-/* One connection that reconnects by itself (20 ms doubling to 300 ms, with jitter), and looks each time anew where the master is. Names of hosts are looked
- * up off the loop. Commands are only buffered; redis_link_flush() writes
- * them, once a turn of the loop. Loop thread only. */
+/* One connection that reconnects by itself (20 ms doubling to 300 ms, with jitter), and looks each time anew where the master is. Names of
+ * hosts are looked up off the loop. Commands are only buffered; redis_link_flush() writes them, once a turn of the loop. Loop thread only. */
 struct redis_link;
 
 struct redis_link_settings {

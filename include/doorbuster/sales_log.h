@@ -115,8 +115,10 @@ enum log_entry_kind {
     LOG_ENTRY_CANCEL,
     LOG_ENTRY_PRICE,
     LOG_ENTRY_WINDOW,
-    LOG_ENTRY_ATTACH, /* "attach again": from a worker in doubt or a person; counts only in the epoch that it names */
-    LOG_ENTRY_FOREIGN, /* not one of ours: somebody else wrote into the stream. It changes nothing, and the log goes on behind it */
+    /* "attach again": from a worker in doubt or a person; counts only in the epoch that it names */
+    LOG_ENTRY_ATTACH,
+    /* not one of ours: somebody else wrote into the stream. It changes nothing, and the log goes on behind it */
+    LOG_ENTRY_FOREIGN,
     LOG_ENTRY_DAMAGED, /* looks like one of ours and cannot be read: nobody may go on behind it */
 };
 

@@ -1,11 +1,12 @@
 /* The store: what was bought. It speaks in sales, not in SQL. Its rules (src/store/rules.h) are written once; drivers run their SQL: SQLite
- * (src/store/sqlite.c).
+ * (src/store/sqlite.c) and PostgreSQL (src/store/postgres.h).
  *
  * The store is always a prefix of the sales log: `store_record` applies a run of entries and moves the store's position in the log,
  * in one transaction; nothing else changes stock or orders.
  *
  * A `struct store` is one connection. One thread at a time may use it (a mutex or a free list around it is the caller's); it must
- * not cross a fork. Writers of several processes take turns on a lock file, so a write waits for the others' commits.
+ * not cross a fork. Writers of several processes take turns (on a lock file, or on a row), so a write waits for the
+ * others' commits.
  *
  * Every function returns a store_status. After STORE_FAILED, store_error() is a sentence for the log: what failed, on what. */
 #ifndef DOORBUSTER_STORE_H
@@ -23,8 +24,9 @@ enum store_status {
     STORE_NOT_FOUND, /* no such row */
     STORE_TAKEN,     /* a name that must be unique is in use */
     STORE_FENCED,    /* the epoch or the position moved under us: another recorder is at work; stand by */
-    STORE_FAILED, /* the store cannot be reached, is full, is damaged, …; store_error() says it. Nothing was changed, unless it was the
-                     COMMIT whose answer was lost: who must know reads again (the recorder: store_position) */
+    /* the store cannot be reached, is full, is damaged, …; store_error() says it. Nothing was changed, unless it was the COMMIT whose answer was
+     * lost: who must know reads again (the recorder: store_position) */
+    STORE_FAILED,
 };
 
 enum store_mode {
@@ -55,11 +57,11 @@ struct store_product {
     char description[STORE_DESCRIPTION_BYTES]; /* "" if none */
     int64_t price;                             /* smallest currency unit, > 0 */
     int64_t per_customer_limit;                /* units; 0: no limit */
-    int64_t starts_at_ms,
-        ends_at_ms; /* the sale's window: from the one until just before the other; 0: none */
+    /* the sale's window: from the one until just before the other, ms since 1970; 0: none */
+    int64_t starts_at_ms, ends_at_ms;
     struct bundle_component components[BUNDLE_COMPONENTS_MAX]; /* in order of product id */
-    size_t
-        component_count; /* 0: not a bundle. Of a bundle stock, opening and restocked are 0; sold and cancelled count bundles */
+    /* 0: not a bundle. Of a bundle stock, opening and restocked are 0; sold and cancelled count bundles */
+    size_t component_count;
     int64_t planned_stock; /* what it is to open with */
     bool opened;           /* its opening is in the log and recorded */
     /* The book. opening + restocked + cancelled - sold = stock >= 0, always, unless it is a bundle; the schema checks it too. */
@@ -75,8 +77,8 @@ struct store_product {
 enum order_state { ORDER_CONFIRMED, ORDER_REJECTED, ORDER_CANCELLED };
 
 struct store_order {
-    struct sale_order
-        sale; /* of those read from the store key and `more` are NULL: see idempotency_key, store_order_parts() */
+    /* of those read from the store key and `more` are NULL: see idempotency_key, store_order_parts() */
+    struct sale_order sale;
     enum order_state state;
     int64_t at_ms; /* when Redis reserved it */
     struct log_position position;
@@ -107,7 +109,7 @@ void store_while_waiting(void (*cb)(void));
  * `name` ([A-Za-z0-9_-]{1,32}, the caller has looked) must outlive every connection. "doorbuster" if it is not called. */
 void store_use_shop(const char *name);
 
-/* Opens the store named by `url`: "sqlite:PATH". A STORE_WRITER creates and upgrades the schema; a STORE_READER of a store that does
+/* Opens the store named by `url`: "sqlite:PATH" or "postgres://…". A STORE_WRITER creates and upgrades the schema; a STORE_READER of a store that does
  * not exist yet fails. On failure *out is NULL and `error` a sentence that says what and how to mend it. */
 enum store_status store_open(struct store **out, const char *url, enum store_mode mode, char *error,
                              size_t error_bytes);
@@ -191,8 +193,7 @@ enum store_status store_skip_to(struct store *store, uint64_t epoch, struct log_
  * such orders go to rejected[0..*rejected_count), room for `rejected_max` (CHECKed: at least all orders of the run). Of a cart all or nothing.
  * A sale at another price than the product has at that point of the log is rejected too: the log says in which order prices and sales came.
  * A price and a window count for the product's row from their entry on. A restock above PRODUCT_STOCK_MAX, a price that is none and a window
- * that is never open do not fit; a cancellation
- * may lift the stock above it. A cancellation gives back what the order in the store took, once: of an order that is
+ * that is never open do not fit; a cancellation may lift the stock above it. A cancellation gives back what the order in the store took, once: of an order that is
  * not there, was rejected or is cancelled already it changes nothing.
  * What our scripts never write must not stop the recorder for ever, so it is logged and passed over: an order whose id is not above
  * all before it (or whose quantity is not positive) is rejected without a row; a change or cancellation that does not fit is kept in the audit log
@@ -274,8 +275,8 @@ struct store_audit_row {
     int64_t at_ms;
     struct log_position position; /* of the entry */
     int64_t product_id;
-    char cause
-        [STORE_AUDIT_CAUSE_BYTES]; /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price", "starts", "ends" */
+    /* "sale", "cancel", "opening", "restock", "withdrawal", "healing", "price", "starts", "ends" */
+    char cause[STORE_AUDIT_CAUSE_BYTES];
     int64_t delta; /* units, negative for sales; of the others: to - from */
     /* Stock before and after, of a bundle 0; or price; or one of the window's times, in ms, 0: none. Equal if it was not applied. */
     int64_t from, to;
@@ -366,8 +367,8 @@ struct store_orders_audit { /* over all orders, confirmed and rejected; one pass
     int64_t beyond_position;    /* orders whose log position is after the store's recorded position */
     int64_t unknown_user;       /* orders of a user that does not exist */
     int64_t unknown_product;
-    int64_t
-        lost; /* neither, but of a user or product that was made after the backup that was restored; see store_begin_anew() */
+    /* neither, but of a user or product that was made after the backup that was restored; see store_begin_anew() */
+    int64_t lost;
 };
 enum store_status store_audit_orders(struct store *store, struct store_orders_audit *out);
 

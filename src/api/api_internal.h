@@ -142,8 +142,8 @@ struct job {
     struct http_request *request;
     job_work work;
     job_reply reply;
-    job_reply
-        give_up; /* NULL, or called before it is answered 429 or 503 instead of by `reply`; does not answer */
+    /* NULL, or called before it is answered 429 or 503 instead of by `reply`; does not answer */
+    job_reply give_up;
     int64_t deadline_us;
     bool needs_gate;          /* the books' other side; set before job_start() */
     enum work_queue queue;    /* where it is */

@@ -264,8 +264,8 @@ static void act(enum action action)
         kill(getpid(), SIGKILL);
         break;
     case ACTION_STOP:
-        raise(
-            SIGSTOP); /* to this thread: it goes no further, where kill() might let it enter the next system call */
+        /* to this thread: it goes no further, where kill() might let it enter the next system call */
+        raise(SIGSTOP);
         break;
     case ACTION_PAUSE:
         nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);

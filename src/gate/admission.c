@@ -7,7 +7,7 @@
  *   redis   open once the gate has been away for GATE_PATIENCE_US (no link, closed, no majority of the lock nodes), or nothing but failed calls has come
  *           of it for so long. Half-open when it can be asked again: then so many purchases each GATE_BREAKER_OPEN_MS are let in, until one is confirmed
  *           or refused. If nobody comes it closes after GATE_PATIENCE_US too: the recorder's news say all the time that the links are well.
- *   record  open while the record does not follow (the Lua gate: watch_record()); nothing is sent then. Newcomers are turned away once it has been open
+ *   record  open while the record does not follow (the Lua gate: lua_record_watch()); nothing is sent then. Newcomers are turned away once it has been open
  *           for GATE_PATIENCE_US.
  *
  * Owns nothing but its part of struct gate; cannot fail. */

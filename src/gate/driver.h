@@ -23,8 +23,8 @@ struct gate_driver {
 /* admission.c's. */
 struct admission {
     int64_t away_since_us; /* since when purchases cannot be sent; 0: they can */
-    int64_t failing_since_us,
-        failed_us;   /* the first and the last of failed calls with no success between; 0: none */
+    /* the first and the last of failed calls with no success between; 0: none */
+    int64_t failing_since_us, failed_us;
     bool is_closed;  /* newcomers are turned away, whatever the breaker of Redis says */
     int64_t wait_ms; /* and told to come back after this */
     unsigned probes; /* half-open: let in since the last time they were counted anew */

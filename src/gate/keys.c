@@ -12,8 +12,9 @@
         .head = "{" shop "}:head", .log = "{" shop "}:log",                                                  \
         .product = "{" shop "}:product:", .buyers = "{" shop "}:buyers:", .ordered = "{" shop "}:idem:",     \
         .changed = "{" shop "}:change:", .cancelled = "{" shop "}:cancelled:",                               \
-        .node_stock = "{" shop "}:stock:", .lock = "{" shop "}:lock:", .recorder = "{" shop "}:recorder", .all = "{" shop "}:*",                \
-        .news = "{" shop "}:news", .stock_news = "{" shop "}:stock", .lock_news = "{" shop "}:locks"         \
+        .node_stock = "{" shop "}:stock:", .lock = "{" shop "}:lock:", .recorder = "{" shop "}:recorder",    \
+        .all = "{" shop "}:*", .news = "{" shop "}:news", .stock_news = "{" shop "}:stock",                  \
+        .lock_news = "{" shop "}:locks"                                                                      \
     }
 
 struct gate_keys gate_keys = KEYS_OF(GATE_SHOP_DEFAULT);

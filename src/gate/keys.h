@@ -22,7 +22,7 @@ struct gate_keys {
     char cancelled[GATE_KEY_BYTES]; /* "<order>": string: the log position. Expires, long after the record */
     /* On the nodes of the Redlock gate. "<store>:<product>": string: "<stock> <epoch> <n>"; see node_stock.h */
     char node_stock[GATE_KEY_BYTES];
-    char lock[GATE_KEY_BYTES]; /* "<product>": string: the holder's token. On the same nodes. Expires */
+    char lock[GATE_KEY_BYTES];     /* "<product>": string: the holder's token. On the same nodes. Expires */
     char recorder[GATE_KEY_BYTES]; /* string: who records, see gate_lease.h. Expires */
     char all[GATE_KEY_BYTES];      /* a pattern */
 

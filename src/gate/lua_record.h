@@ -15,8 +15,8 @@ struct lua_record {
     struct purchase_list waiting; /* reserved; the news will say. In the order of the log */
     struct purchase_list missed;  /* reserved; news were missed, the store is asked once it has come so far */
     struct purchase_list doubtful; /* asked, with no reply; the store is asked once their epoch is over */
-    struct purchase_list
-        unsettled;  /* what one reply has reserved and only the store can tell of; empty between replies */
+    /* what one reply has reserved and only the store can tell of; empty between replies */
+    struct purchase_list unsettled;
     uint64_t epoch; /* the latest that was heard of: older ones are settled in the store. 0: none */
     /* Nothing was rejected at a position after `sure_after` and up to `recorded`. */
     struct log_position recorded, sure_after;

@@ -182,7 +182,7 @@ static void append(struct ticket_list *list, struct ticket *ticket)
     insert_behind(list, ticket, list->last);
 }
 
-void ticket_list_remove(struct ticket_list *list, struct ticket *ticket)
+static void remove_ticket(struct ticket_list *list, struct ticket *ticket)
 {
     *(ticket->previous != NULL ? &ticket->previous->next : &list->first) = ticket->next;
     *(ticket->next != NULL ? &ticket->next->previous : &list->last) = ticket->previous;
@@ -194,7 +194,7 @@ struct ticket *ticket_list_take(struct ticket_list *list)
 {
     struct ticket *first = list->first;
     if (first != NULL) {
-        ticket_list_remove(list, first);
+        remove_ticket(list, first);
     }
     return first;
 }
@@ -418,7 +418,7 @@ struct ticket *tills_take_runnable(struct tills *tills, size_t lines_max)
     struct ticket *ticket = tills->runnable.first;
     while (ticket != NULL) {
         if (has_void_reference(tills, ticket)) {
-            ticket_list_remove(&tills->runnable, ticket);
+            remove_ticket(&tills->runnable, ticket);
             place_on(tills, ticket);
             ticket = tills->runnable.first; /* it may be here again, anywhere */
         } else if (least_left_us(tills, ticket) < tills->left_min_us) {
@@ -426,7 +426,7 @@ struct ticket *tills_take_runnable(struct tills *tills, size_t lines_max)
         } else if (order_part_count(&ticket->purchase->purchase.order) > lines_max) {
             return NULL; /* nobody overtakes it */
         } else {
-            ticket_list_remove(&tills->runnable, ticket);
+            remove_ticket(&tills->runnable, ticket);
             return ticket;
         }
     }

@@ -37,7 +37,6 @@ struct ticket_list {
     size_t count;
 };
 void ticket_list_insert(struct ticket_list *list, struct ticket *ticket);
-void ticket_list_remove(struct ticket_list *list, struct ticket *ticket);
 struct ticket *ticket_list_take(struct ticket_list *list); /* the first, or NULL */
 /* Moves those whose deadline is not after until_us; `expired` is in no order. */
 void ticket_list_take_expired(struct ticket_list *list, int64_t until_us, struct ticket_list *expired);

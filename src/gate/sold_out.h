@@ -16,8 +16,8 @@ struct sold_out {
         int64_t product_id;
         int64_t until_us;
     } marks[SOLD_OUT_MARKS];
-    uint64_t
-        forgotten; /* how many times: a mark is right only if this has not changed since its product was looked at */
+    /* how many times: a mark is right only if this has not changed since its product was looked at */
+    uint64_t forgotten;
 };
 
 void sold_out_mark(struct sold_out *sold_out, int64_t product_id);

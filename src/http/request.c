@@ -254,8 +254,3 @@ bool http_request_is_media_type(const struct http_request *request, const char *
     return strncasecmp(given, type, bytes) == 0 &&
            (given[bytes] == '\0' || given[bytes] == ';' || given[bytes] == ' ' || given[bytes] == '\t');
 }
-
-int64_t http_request_began_us(const struct http_request *request)
-{
-    return request->began_us;
-}

@@ -218,8 +218,8 @@ static bool take_note(struct cursor *cursor, char out[SALES_LOG_NOTE_BYTES])
     bool is_text = text_is_utf8(out, bytes);
     for (size_t i = 0; !is_text && i < bytes; i++) {
         if ((unsigned char)out[i] >= 0x80 || out[i] == '\0') {
-            out[i] =
-                '?'; /* our gates write UTF-8; what is none, not every store takes, and it must not stop the recorder */
+            /* our gates write UTF-8; what is none, not every store takes, and it must not stop the recorder */
+            out[i] = '?';
         }
     }
     return true;

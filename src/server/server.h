@@ -58,10 +58,10 @@ struct server_shared {
     struct metrics_page *metrics;
     int listen_fds[METRICS_WORKERS_MAX]; /* one SO_REUSEPORT socket a worker, held open by the supervisor */
     /* Two lifelines: nothing is ever written to them, their closing is the message. */
-    int supervisor_lifeline
-        [2]; /* write end: the supervisor's alone. Closed: the supervisor is gone, finish and exit */
-    int workers_lifeline
-        [2]; /* write end: supervisor and workers. Closed: nobody sells any more; the recorder drains and exits */
+    /* write end: the supervisor's alone. Closed: the supervisor is gone, finish and exit */
+    int supervisor_lifeline[2];
+    /* write end: supervisor and workers. Closed: nobody sells any more; the recorder drains and exits */
+    int workers_lifeline[2];
     int ready[2];     /* each child that is ready to serve writes its pid */
     int data_lock_fd; /* flock on DIR/lock, shared by all: the folder is in use until the last one is gone */
     /* --redlock-nodes spawn: how often each node was started, counted up before it is. In memory that all processes share; the supervisor alone

@@ -42,29 +42,34 @@
 const char *const sql_statements[SQL_STATEMENTS] = {
     [SQL_ADD_USER] =
         "INSERT INTO users (id, username, email, password_hash, role, created_at_ms)"
-        " SELECT " NEXT_ID("users") ", ?1, ?2, ?3, ?4, ?5 FROM state WHERE one = 1 ON CONFLICT (username) DO NOTHING"
+        " SELECT " NEXT_ID("users") ", ?1, ?2, ?3, ?4, ?5 FROM state WHERE one = 1"
+        " ON CONFLICT (username) DO NOTHING"
         " RETURNING id",
     [SQL_USER_BY_NAME] = "SELECT " USER_COLUMNS " FROM users WHERE username = ?1",
     [SQL_USER_BY_ID] = "SELECT " USER_COLUMNS " FROM users WHERE id = ?1",
     [SQL_UPDATE_USER] = "UPDATE users SET role = ?2, password_hash = ?3 WHERE id = ?1",
 
     [SQL_ADD_PRODUCT] =
-        "INSERT INTO products (id, name, description, price, per_customer_limit, planned_stock, created_at_ms,"
-        " updated_at_ms, starts_at_ms, ends_at_ms, is_bundle)"
+        "INSERT INTO products (id, name, description, price, per_customer_limit, planned_stock,"
+        " created_at_ms, updated_at_ms, starts_at_ms, ends_at_ms, is_bundle)"
         " SELECT " NEXT_ID("products") ", ?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9 FROM state WHERE one = 1"
         " ON CONFLICT (name) DO NOTHING RETURNING id",
-    [SQL_ADD_COMPONENT] = "INSERT INTO bundle_components (bundle_id, product_id, quantity) VALUES (?1, ?2, ?3)",
+    [SQL_ADD_COMPONENT] =
+        "INSERT INTO bundle_components (bundle_id, product_id, quantity) VALUES (?1, ?2, ?3)",
     [SQL_IS_COMPONENT] = "SELECT 1 FROM products WHERE id = ?1 AND opened = 1 AND is_bundle = 0",
     [SQL_COMPONENTS] =
-        "SELECT product_id, quantity FROM bundle_components WHERE bundle_id = ?1 ORDER BY product_id LIMIT ?2",
+        "SELECT product_id, quantity FROM bundle_components WHERE bundle_id = ?1 ORDER BY product_id"
+        " LIMIT ?2",
     [SQL_PRODUCT_BY_ID] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE id = ?1",
     [SQL_PRODUCT_BY_NAME] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE name = ?1",
     [SQL_RENAME_PRODUCT] =
         "UPDATE products SET name = ?2, updated_at_ms = ?3"
-        " WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM products AS other WHERE other.name = ?2 AND other.id <> ?1)",
+        " WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM products AS other WHERE other.name = ?2"
+        " AND other.id <> ?1)",
     [SQL_PRODUCTS_AFTER] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE id > ?1 ORDER BY id LIMIT ?2",
     [SQL_CATALOG_SIZE] =
-        "SELECT count(*), coalesce((SELECT id FROM products ORDER BY id DESC LIMIT 1 OFFSET ?1 - 1), min(id), 0)"
+        "SELECT count(*), coalesce((SELECT id FROM products ORDER BY id DESC"
+        " LIMIT 1 OFFSET ?1 - 1), min(id), 0)"
         " FROM products",
 
     [SQL_ORDER_BY_ID] = "SELECT " ORDER_COLUMNS " FROM " ORDER_TABLES " WHERE id = ?1",
@@ -78,7 +83,9 @@ const char *const sql_statements[SQL_STATEMENTS] = {
         "SELECT product_id, quantity, unit_price, remaining, is_component FROM order_parts"
         " WHERE order_id = ?1 ORDER BY part LIMIT ?2",
     [SQL_LAST_ORDER] = "SELECT max(id) FROM orders",
-    [SQL_LAST_ORDER_BEFORE] = "SELECT max(id) FROM orders WHERE id < ?1 AND ?2 = ?2", /* of user ?2, where that is quick */
+    /* of user ?2, where that is quick */
+    [SQL_LAST_ORDER_BEFORE] =
+        "SELECT max(id) FROM orders WHERE id < ?1 AND ?2 = ?2",
 
     [SQL_POSITION] =
         "SELECT epoch, recorded_epoch, recorded_n, (SELECT max(id) FROM orders), store_id, seller"
@@ -88,9 +95,11 @@ const char *const sql_statements[SQL_STATEMENTS] = {
         "UPDATE state SET recorded_epoch = ?4, recorded_n = ?5"
         " WHERE one = 1 AND epoch = ?1 AND recorded_epoch = ?2 AND recorded_n = ?3",
     [SQL_BEGIN_ANEW] =
-        "UPDATE state SET epoch = epoch + " EPOCHS_SKIPPED ", store_id = CASE seller WHEN 1 THEN ?1 ELSE store_id END,"
+        "UPDATE state SET epoch = epoch + " EPOCHS_SKIPPED ","
+        " store_id = CASE seller WHEN 1 THEN ?1 ELSE store_id END,"
         " ids_given = " STORE_IDS_SKIPPED " + (SELECT max(id) FROM (SELECT ids_given AS id FROM state"
-        " UNION ALL SELECT coalesce(max(id), 0) FROM users UNION ALL SELECT coalesce(max(id), 0) FROM products) AS given)"
+        " UNION ALL SELECT coalesce(max(id), 0) FROM users"
+        " UNION ALL SELECT coalesce(max(id), 0) FROM products) AS given)"
         " WHERE one = 1",
     [SQL_READ_BOOK] =
         "SELECT opened, stock, opening, restocked, cancelled, sold, updated_at_ms, price,"
@@ -99,11 +108,13 @@ const char *const sql_statements[SQL_STATEMENTS] = {
     [SQL_WRITE_SALES] = 
         "UPDATE products SET stock = ?2, sold = ?3, updated_at_ms = " LATER("?4") " WHERE id = ?1",
     [SQL_WRITE_BOOK] =
-        "UPDATE products SET opened = ?2, stock = ?3, opening = ?4, restocked = ?5, cancelled = ?6, sold = ?7,"
-        " updated_at_ms = " LATER("?8") ", price = ?9, starts_at_ms = ?10, ends_at_ms = ?11 WHERE id = ?1",
+        "UPDATE products SET opened = ?2, stock = ?3, opening = ?4, restocked = ?5, cancelled = ?6,"
+        " sold = ?7, updated_at_ms = " LATER("?8") ", price = ?9, starts_at_ms = ?10,"
+        " ends_at_ms = ?11 WHERE id = ?1",
     [SQL_ADD_ORDER] =
-        "INSERT INTO orders (id, state, request, user_id, product_id, quantity, unit_price, remaining, at_ms, log_epoch,"
-        " log_n, idempotency_key, part_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "INSERT INTO orders (id, state, request, user_id, product_id, quantity, unit_price, remaining,"
+        " at_ms, log_epoch, log_n, idempotency_key, part_count)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     [SQL_ADD_ORDER_PART] =
         "INSERT INTO order_parts (order_id, part, product_id, quantity, unit_price, remaining, is_component)"
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -112,20 +123,24 @@ const char *const sql_statements[SQL_STATEMENTS] = {
 
     [SQL_LAST_AUDIT_ROW] = "SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1",
     [SQL_ADD_AUDIT_ROW] =
-        "INSERT INTO audit_log (" AUDIT_COLUMNS ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        "INSERT INTO audit_log (" AUDIT_COLUMNS ")"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     [SQL_AUDIT_LOG] =
         "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq < ?1 AND (?2 = 0 OR product_id = ?2)"
         " ORDER BY seq DESC LIMIT ?3",
     [SQL_AUDIT_ROW_FROM] = "SELECT seq, log_epoch, log_n FROM audit_log WHERE seq >= ?1 ORDER BY seq LIMIT 1",
     [SQL_AUDIT_ROWS_FROM] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq >= ?1 ORDER BY seq",
-    [SQL_AUDIT_CHAIN] = "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+    [SQL_AUDIT_CHAIN] =
+        "SELECT " AUDIT_COLUMNS " FROM audit_log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
     [SQL_CHANGE_KEYS] =
         "SELECT " AUDIT_COLUMNS ", " STARTS_BEFORE_ENDS " FROM audit_log"
-        " WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1 AND cause <> 'starts' ORDER BY at_ms, seq",
+        " WHERE at_ms >= ?1 AND idempotency_key IS NOT NULL AND applied = 1 AND cause <> 'starts'"
+        " ORDER BY at_ms, seq",
 
     [SQL_TAKE_OVER] = "UPDATE state SET epoch = epoch + 1, seller = 1 WHERE one = 1 AND seller = 0",
     [SQL_LAST_TIME] =
-        "SELECT (SELECT at_ms FROM audit_log ORDER BY seq DESC LIMIT 1), (SELECT at_ms FROM orders ORDER BY id DESC LIMIT 1)",
+        "SELECT (SELECT at_ms FROM audit_log ORDER BY seq DESC LIMIT 1),"
+        " (SELECT at_ms FROM orders ORDER BY id DESC LIMIT 1)",
     [SQL_LIMITED_BUYER] = "SELECT units FROM limited_buyers WHERE product_id = ?1 AND user_id = ?2",
     [SQL_PUT_LIMITED_BUYER] =
         "INSERT INTO limited_buyers (product_id, user_id, units) VALUES (?1, ?2, ?3)"
@@ -144,7 +159,8 @@ const char *const sql_statements[SQL_STATEMENTS] = {
     [SQL_FILL_RECENT_KEYS] =
         "INSERT INTO recent_keys (user_id, key, order_id, at_ms)"
         " SELECT user_id, idempotency_key, max(id), max(at_ms) FROM orders"
-        " WHERE id >= ?1 AND at_ms >= ?2 AND state = 0 AND idempotency_key IS NOT NULL GROUP BY user_id, idempotency_key",
+        " WHERE id >= ?1 AND at_ms >= ?2 AND state = 0 AND idempotency_key IS NOT NULL"
+        " GROUP BY user_id, idempotency_key",
     [SQL_PRUNE_RECENT_KEYS] =
         "DELETE FROM recent_keys WHERE (user_id, key) IN"
         " (SELECT user_id, key FROM recent_keys WHERE at_ms <= ?1 ORDER BY at_ms LIMIT ?2)",
@@ -177,8 +193,10 @@ const char *const sql_statements[SQL_STATEMENTS] = {
         "  JOIN order_parts ON order_parts.order_id = +cancellations.order_id WHERE state = 0) AS cancelled"
         " GROUP BY product_id",
     [SQL_AUDIT_CHANGES] =
-        "SELECT product_id, cause, delta, to_figure FROM audit_log WHERE seq > ?1 AND applied = 1 ORDER BY seq",
-    [SQL_AUDIT_COMPONENTS] = "SELECT product_id, bundle_id, quantity FROM bundle_components ORDER BY product_id",
+        "SELECT product_id, cause, delta, to_figure FROM audit_log WHERE seq > ?1 AND applied = 1"
+        " ORDER BY seq",
+    [SQL_AUDIT_COMPONENTS] =
+        "SELECT product_id, bundle_id, quantity FROM bundle_components ORDER BY product_id",
     [SQL_BUNDLES] = "SELECT id FROM products WHERE is_bundle = 1 ORDER BY id",
     [SQL_AUDIT_OVER_LIMIT] =
         "SELECT bought.product_id, count(*) FROM"
@@ -190,8 +208,10 @@ const char *const sql_statements[SQL_STATEMENTS] = {
         " users.id IS NOT NULL OR " WAS_LOST("user_id") ","
         " CASE WHEN products.id IS NULL THEN " WAS_LOST("orders.product_id") " WHEN part_count = 1 THEN TRUE"
         "  ELSE NOT EXISTS (SELECT 1 FROM order_parts WHERE order_id = orders.id"
-        "   AND order_parts.product_id NOT IN (SELECT id FROM products) AND NOT " WAS_LOST("order_parts.product_id") ") END,"
-        " (users.id IS NULL AND " WAS_LOST("user_id") ") OR (products.id IS NULL AND " WAS_LOST("orders.product_id") ")"
+        "   AND order_parts.product_id NOT IN (SELECT id FROM products)"
+        " AND NOT " WAS_LOST("order_parts.product_id") ") END,"
+        " (users.id IS NULL AND " WAS_LOST("user_id") ")"
+        " OR (products.id IS NULL AND " WAS_LOST("orders.product_id") ")"
         " FROM orders LEFT JOIN users ON users.id = orders.user_id"
         " LEFT JOIN products ON products.id = orders.product_id ORDER BY orders.id",
 };

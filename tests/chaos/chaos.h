@@ -414,8 +414,9 @@ struct round {
     size_t fault_count;
     int64_t heal_at_us[ROUND_FAULTS_MAX]; /* 0: nothing to heal (any more) */
     unsigned flags;                       /* of all its faults */
-    unsigned servers,
-        concerned; /* which server a fault with NO_MAJORITY, TWO_SERVERS or TAKEN_OVER concerns; SERVERS_MAX: all */
+    unsigned servers;
+    /* which server a fault with NO_MAJORITY, TWO_SERVERS or TAKEN_OVER concerns; SERVERS_MAX: all */
+    unsigned concerned;
     char names[96];
     int64_t products[PRODUCTS], stocks[PRODUCTS];
     int64_t order_before, order_last;
@@ -428,8 +429,8 @@ struct round {
     int64_t back_ms;  /* a server that a fault had concerned alone: from when that was healed; -1: none was */
     int64_t named_ms; /* recovery, from when the Sentinels had named another master; -1: they did not */
     int64_t pause_ms; /* the longest without a sale, on servers that the fault does not concern */
-    int64_t
-        meeting_ms; /* REDLOCK_MODES: so long after the last answer all nodes said what the store says; -1: never */
+    /* REDLOCK_MODES: so long after the last answer all nodes said what the store says; -1: never */
+    int64_t meeting_ms;
     size_t violations;
     char sentences[VIOLATIONS_KEPT][SENTENCE_BYTES];
 };

@@ -850,8 +850,8 @@ int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(
-            test_a_killed_server_loses_nothing_that_was_told), /* first: recovery syncs every file of every database */
+        /* first: recovery syncs every file of every database */
+        TEST(test_a_killed_server_loses_nothing_that_was_told),
         cmocka_unit_test(test_urls),
         TEST(test_who_is_not_let_in_is_told_why),
         TEST(test_many_first_writers_make_one_store),

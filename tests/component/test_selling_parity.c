@@ -7,6 +7,7 @@
 #include "testing.h"
 
 #include "folder.h"
+#include "lua_call.h"
 #include "redis_fixture.h"
 
 #include "doorbuster/clock.h"
@@ -31,7 +32,6 @@
 #define KEYS 12
 #define BATCH_MAX 12
 #define LINES_MAX 5
-#define FIELDS_MAX (1 + BATCH_MAX * (6 + 2 * LINES_MAX))
 #define HOUR_MS INT64_C(3600000)
 #define COMPARE_EVERY 8 /* steps, all tables */
 
@@ -56,7 +56,8 @@ struct parity {
 
 /* A batch, once for each side. */
 struct batch {
-    struct purchase lua[BATCH_MAX], store[BATCH_MAX];
+    struct gate_purchase lua[BATCH_MAX];
+    struct purchase store[BATCH_MAX];
     struct order_part lua_more[BATCH_MAX][LINES_MAX], store_more[BATCH_MAX][LINES_MAX];
     char keys[BATCH_MAX][8];
     size_t count;
@@ -273,7 +274,7 @@ static int64_t any_product(struct parity *p)
 static void make_purchase(struct parity *p, struct batch *batch)
 {
     size_t i = batch->count++;
-    struct sale_order *order = &batch->lua[i].order;
+    struct sale_order *order = &batch->lua[i].purchase.order;
     memset(&batch->lua[i], 0, sizeof batch->lua[i]);
     memset(batch->lua_more[i], 0, sizeof batch->lua_more[i]);
     *order = (struct sale_order){.request = ++p->request,
@@ -290,137 +291,28 @@ static void make_purchase(struct parity *p, struct batch *batch)
         order->key = batch->keys[i];
         order->key_bytes = (size_t)snprintf(batch->keys[i], sizeof batch->keys[i], "k%u", below(p, KEYS));
     }
-    batch->store[i] = batch->lua[i];
+    batch->store[i] = batch->lua[i].purchase;
     memcpy(batch->store_more[i], batch->lua_more[i], sizeof batch->store_more[i]);
     batch->store[i].order.more = batch->store_more[i];
 }
 
-struct words {
-    char text[FIELDS_MAX + 8][48];
-    const char *argv[FIELDS_MAX + 8];
-    size_t count;
-};
-
-static void add_word(struct words *words, const char *text)
+/* Asked and understood as a worker does. */
+static redisReply *call_sell_lua(struct parity *p, struct batch *batch, struct log_position *position)
 {
-    snprintf(words->text[words->count], sizeof words->text[0], "%s", text);
-    words->argv[words->count] = words->text[words->count];
-    words->count++;
-}
-
-static void add_number(struct words *words, int64_t number)
-{
-    char text[24];
-    snprintf(text, sizeof text, "%" PRId64, number);
-    add_word(words, text);
-}
-
-static void add_purchase(struct words *words, const struct sale_order *order)
-{
-    add_number(words, order->request);
-    add_number(words, order->user_id);
-    add_number(words, order->product_id);
-    add_number(words, order->quantity);
-    add_word(words, order->key != NULL ? order->key : "");
-    add_number(words, (int64_t)order->more_count);
-    for (size_t i = 0; i < order->more_count; i++) {
-        add_number(words, order->more[i].product_id);
-        add_number(words, order->more[i].quantity);
-    }
-}
-
-static redisReply *call_sell_lua(struct parity *p, const struct batch *batch)
-{
-    static const char *const keys[] = {"5",
-                                       "{doorbuster}:head",
-                                       "{doorbuster}:log",
-                                       "{doorbuster}:product:",
-                                       "{doorbuster}:buyers:",
-                                       "{doorbuster}:idem:"};
-    static struct words words;
     struct gate_head head;
+    struct gate_purchase *purchases[BATCH_MAX];
     assert_true(gate_read_head(p->redis, &head));
-    words.count = 0;
-    add_word(&words, "EVALSHA");
-    add_word(&words, head.scripts[GATE_SCRIPT_SELL]);
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        add_word(&words, keys[i]);
-    }
-    add_word(&words, "6");
     for (size_t i = 0; i < batch->count; i++) {
-        add_purchase(&words, &batch->lua[i].order);
+        purchases[i] = &batch->lua[i];
     }
-    redisReply *reply = redisCommandArgv(p->redis, (int)words.count, words.argv, NULL);
+    struct lua_call_words asked = lua_call_ask(head.scripts[GATE_SCRIPT_SELL], purchases, batch->count);
+    redisReply *reply = redisCommandArgv(p->redis, asked.count, asked.words, asked.bytes);
     assert_non_null(reply);
     if (reply->type == REDIS_REPLY_ERROR) {
         fail_msg("seed %" PRIu64 ", step %u: %s", p->seed, p->step, reply->str);
     }
+    assert_true(lua_call_is_answer(reply, purchases, batch->count, position));
     return reply;
-}
-
-static int64_t number_at(const redisReply *list, size_t i)
-{
-    return list->element[i]->integer;
-}
-
-static void note_short(struct purchase *purchase, size_t line, int64_t remaining)
-{
-    purchase->short_lines |= UINT32_C(1) << line;
-    *(line == 0 ? &purchase->order.remaining : &purchase->order.more[line - 1].remaining) = remaining;
-}
-
-static void take_refusal(struct purchase *purchase, enum refusal refusal, const redisReply *second)
-{
-    purchase->refusal = refusal;
-    switch (refusal) {
-    case REFUSAL_INSUFFICIENT_STOCK:
-        if (second->type == REDIS_REPLY_INTEGER) {
-            note_short(purchase, 0, second->integer);
-        }
-        for (size_t i = 0; i < second->elements; i += 2) {
-            note_short(purchase, (size_t)number_at(second, i), number_at(second, i + 1));
-        }
-        break;
-    case REFUSAL_CUSTOMER_LIMIT:
-        purchase->refused_product_id = number_at(second, 0);
-        purchase->requested = number_at(second, 1);
-        purchase->figure = number_at(second, 2);
-        purchase->limit = number_at(second, 3);
-        break;
-    case REFUSAL_NOT_OPEN:
-    case REFUSAL_OVER:
-        purchase->refused_product_id = number_at(second, 0);
-        purchase->figure = number_at(second, 1);
-        purchase->wait_ms = number_at(second, 2);
-        break;
-    case REFUSAL_NOT_ON_SALE:
-        purchase->refused_product_id = second->integer;
-        break;
-    default:
-        purchase->figure = second->integer;
-    }
-}
-
-/* What sell.lua answered, as lua_gate.c understands it. */
-static void take_answer(struct purchase *purchase, redisReply *const *three)
-{
-    struct sale_order *order = &purchase->order;
-    if (three[0]->integer <= 0) {
-        take_refusal(purchase, (enum refusal)three[0]->integer, three[1]);
-        return;
-    }
-    order->id = three[0]->integer;
-    if (order->more_count == 0) {
-        order->unit_price = three[1]->integer;
-        order->remaining = three[2]->integer;
-        return;
-    }
-    order->unit_price = number_at(three[1], 0);
-    order->remaining = number_at(three[1], 1);
-    for (size_t i = 0; i < order->more_count; i++) {
-        order->more[i].unit_price = number_at(three[1], 2 * i + 2);
-        order->more[i].remaining = number_at(three[1], 2 * i + 3);
-    }
 }
 
 static void compare_purchase(struct parity *p, const struct purchase *lua, const struct purchase *store)
@@ -461,22 +353,20 @@ static void sell(struct parity *p)
     static struct batch batch;
     static struct stock_moves moves;
     struct purchase *purchases[BATCH_MAX];
-    struct log_position position = {0};
+    struct log_position position;
     size_t wanted = 1 + below(p, BATCH_MAX);
     for (batch.count = 0; batch.count < wanted;) {
         purchases[batch.count] = &batch.store[batch.count];
         make_purchase(p, &batch);
     }
-    redisReply *reply = call_sell_lua(p, &batch);
+    redisReply *reply = call_sell_lua(p, &batch, &position);
     if (store_sell(p->decides.store, purchases, batch.count, &moves) != STORE_OK) {
         fail_msg("%s", store_error(p->decides.store));
     }
     for (size_t i = 0; i < batch.count; i++) {
-        take_answer(&batch.lua[i], &reply->element[2 + 3 * i]);
-        compare_purchase(p, &batch.lua[i], &batch.store[i]);
-    }
-    if (reply->element[0]->type == REDIS_REPLY_STRING) {
-        assert_true(log_position_parse(reply->element[0]->str, reply->element[0]->len, &position));
+        struct purchase *lua = &batch.lua[i].purchase;
+        lua->refusal = lua_call_take(reply, i, lua);
+        compare_purchase(p, lua, &batch.store[i]);
     }
     freeReplyObject(reply);
     same_position(p, "position of a sale", position, moves.position);

@@ -476,8 +476,8 @@ bool world_attach(struct world *world)
 void world_finish(struct world *world)
 {
     if (world->gate != NULL) {
-        if (!world_record(
-                world)) { /* in a sequence that failed some may wait; at the latest their deadline ends that */
+        /* in a sequence that failed some may wait; at the latest their deadline ends that */
+        if (!world_record(world)) {
             turn_until(world, all_answered);
         }
         gate_close_for_worker(&world->gate);

@@ -23,8 +23,8 @@ struct http_client {
     char host[64];
     uint16_t port;
     bool no_body; /* set while answers to HEAD are read */
-    char *
-        asked; /* the one request that is not answered yet, for exchanges.h; NULL: not known, or not wanted */
+    /* the one request that is not answered yet, for exchanges.h; NULL: not known, or not wanted */
+    char *asked;
     size_t asked_bytes, unanswered;
     char *buffer; /* received and not yet read */
     size_t used, room;

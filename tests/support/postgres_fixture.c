@@ -130,8 +130,8 @@ static void launch(struct postgres_fixture *fixture)
                                 "-c",
                                 "log_min_messages=fatal",
                                 NULL};
-    FILE *log =
-        tmpfile(); /* what it says belongs to nobody; when it does not start the reason is in the failing connection */
+    /* what it says belongs to nobody; when it does not start the reason is in the failing connection */
+    FILE *log = tmpfile();
     assert_non_null(log);
     fixture->pid = start_as_user(rest, fileno(log));
     fclose(log);

@@ -12,21 +12,22 @@
 #include <sys/types.h>
 
 enum proxy_action {
-    PROXY_CUT,         /* closes every connection now */
-    PROXY_DELAY,       /* everything takes `ms` longer, both ways, until PROXY_DELAY with 0 */
-    PROXY_LOSE_ANSWER, /* the next `count` calls of a script reach Redis, but the connection is cut instead of the
-                            answer */
-    PROXY_DELIVER_LATE, /* the next `count` calls of a script: the sender's connection is closed at once, Redis gets
-                            the call `ms` later */
-    PROXY_MUTE_ANSWER, /* the next `count` calls of a script reach Redis, but from then on nothing comes back on that
-                            connection, which stays */
+    PROXY_CUT,   /* closes every connection now */
+    PROXY_DELAY, /* everything takes `ms` longer, both ways, until PROXY_DELAY with 0 */
+    /* the next `count` calls of a script reach Redis, but the connection is cut instead of the answer */
+    PROXY_LOSE_ANSWER,
+    /* the next `count` calls of a script: the sender's connection is closed at once, Redis gets the call `ms` later */
+    PROXY_DELIVER_LATE,
+    /* the next `count` calls of a script reach Redis, but from then on nothing comes back on that connection, which stays */
+    PROXY_MUTE_ANSWER,
     PROXY_MUTE_CALL, /* the same, but the call does not reach Redis either */
-    PROXY_TWICE, /* the next `count` calls of a script reach Redis again `ms` later, on a connection of their own */
+    /* the next `count` calls of a script reach Redis again `ms` later, on a connection of their own */
+    PROXY_TWICE,
     PROXY_SILENT, /* all connections stay, old and new, and nothing passes, until PROXY_SILENT with count 0 */
     PROXY_AWAY,   /* closes every connection, and each new one, until PROXY_AWAY with count 0 */
-    PROXY_CALLS_SWALLOWED, /* one way: what clients send, their going away too, reaches nobody, on connections old and
-                              new; what is sent to them passes. Until the same with count 0, when those are closed that
-                              lost something */
+    /* one way: what clients send, their going away too, reaches nobody, on connections old and new; what is sent to them passes. Until the same
+     * with count 0, when those are closed that lost something */
+    PROXY_CALLS_SWALLOWED,
     PROXY_ANSWERS_SWALLOWED, /* the other way */
     PROXY_CALM,              /* all of the above is over */
 };

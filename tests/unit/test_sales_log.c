@@ -277,7 +277,8 @@ static void test_changes_of_stock(void **state)
          {9007199254740991, -40, 2, STOCK_WITHDRAWAL, 1001, "\xed\x95\x9c\xea\xb5\xad  two spaces ", NULL,
           0}},
         {"5\n2 7 -1 restock 3 restock", {2, 7, -1, STOCK_RESTOCK, 3, "restock", NULL, 0}},
-        {"5\n2 7 -1 restock 3 caf\xe9 \xed\x95", {2, 7, -1, STOCK_RESTOCK, 3, "caf? ??", NULL, 0}}, /* no UTF-8 */
+        /* no UTF-8 */
+        {"5\n2 7 -1 restock 3 caf\xe9 \xed\x95", {2, 7, -1, STOCK_RESTOCK, 3, "caf? ??", NULL, 0}},
     };
     struct log_entry entry;
     (void)state;
