@@ -656,9 +656,9 @@ static void news_cb(const redisReply *reply, void *context)
     if (reply == NULL || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3) {
         return; /* the link is lost: news_down_cb follows */
     }
-    const char *text = reply->element[2]->str;
+    const char *text = redis_text(reply->element[2]);
     gate->news_us = clock_monotonic_us();
-    if (strcmp(reply->element[0]->str, "subscribe") == 0) {
+    if (strcmp(redis_text(reply->element[0]), "subscribe") == 0) {
         gate->subscribed =
             true; /* what was announced before this moment is said again soon: the recorder repeats its position */
     } else {
@@ -739,7 +739,7 @@ static void head_cb(const redisReply *reply, void *context)
 {
     struct lua_gate *gate = context;
     gate->reading_head = false;
-    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY) {
+    if (reply == NULL || !redis_is_list(reply, 3)) {
         return;
     }
     const redisReply *epoch_text = reply->element[0], *sell = reply->element[1], *store = reply->element[2];
