@@ -4,7 +4,7 @@
  *   t | s | c MS               a turn of the loop; a sweep; the clock goes on
  *   u | d | U | D              the link of the calls is up or down; that of the news
  *   r REPLY                    Redis answers the oldest command: iN, sTEXT, eTEXT (an error, to the end of the line), n (nil), [ … ]
- *   a STATUS ORDER…            or it sells as sell.lua does: so many orders of one line, from this order on, in the entry 7-STATUS
+ *   a EPOCH-N ORDER COUNT      or it sells as sell.lua does: so many orders of one line, from this order on, in this entry
  *   n TEXT | m                 the recorder's news; stock was added
  *   f N                        the store has told of the oldest purchase that was to be looked up: enum gate_finding
  *
@@ -285,15 +285,15 @@ static void reply(const char *text)
     freeReplyObject(read);
 }
 
-/* "7-N": orders from `order` on were sold, so many as are asked for in the oldest call. */
 static void sell(const char *text)
 {
     char answer[4096];
-    int n = 0, order = 0, count = 0;
-    if (sscanf(text, " %6d %6d %2d", &n, &order, &count) != 3 || n < 0 || order < 1) {
+    int epoch = 0, n = 0, order = 0, count = 0;
+    if (sscanf(text, " %4d-%6d %6d %2d", &epoch, &n, &order, &count) != 4 || epoch < 1 || n < 0 ||
+        order < 1) {
         return;
     }
-    int used = snprintf(answer, sizeof answer, "[ s7-%d i1764201600123", n);
+    int used = snprintf(answer, sizeof answer, "[ s%d-%d i1764201600123", epoch, n);
     for (int i = 0; i < count; i++) {
         used += snprintf(answer + used, sizeof answer - (size_t)used, " i%d i49900 i5", order + i);
     }
