@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing of Doorbuster's needs, all of it from the distribution's own packages.
 #
-#   scripts/deps.sh [GROUP]...      groups: build run test browser load cluster bench; none: build run
+#   scripts/deps.sh [GROUP]...      groups: build run test browser load cluster bench fuzz coverage; none: build run
 #
 # Asks for nothing, and touches nothing if nothing is missing: then it needs neither the network nor root.
 set -euo pipefail
@@ -15,6 +15,8 @@ declare -A PACKAGES=(
   [browser]="chromium chromium-driver python3-selenium"
   [load]="python3-locust"
   [cluster]="postgresql haproxy redis-server redis-tools curl"
+  [fuzz]="clang libclang-rt-14-dev"
+  [coverage]="gcovr"
   [bench]="wrk nginx-light redis-server redis-tools postgresql haproxy python3"
 )
 # Packages that bring a daemon. We want their programs only: Doorbuster starts its own, on private sockets.
@@ -44,7 +46,7 @@ find_missing() {
   local group package
   missing=()
   for group in "$@"; do
-    [[ -n ${PACKAGES[$group]:-} ]] || refuse "unknown group '$group'; there are: build run test browser load cluster bench"
+    [[ -n ${PACKAGES[$group]:-} ]] || refuse "unknown group '$group'; there are: build run test browser load cluster bench fuzz coverage"
     for package in ${PACKAGES[$group]}; do
       is_installed "$package" || [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")
     done

@@ -79,6 +79,14 @@ redisReply *redis_ask(redisContext *redis, const char *format, ...);
 void redis_send_appended(redisContext *redis);
 /* The reply to the oldest command that redisAppendCommand() put down and nobody has read yet. As redis_ask(). */
 redisReply *redis_next_reply(redisContext *redis);
+/* What answers may be an unknown Redis, or a script that somebody named in the head by hand: its reply is not trusted to be what was asked for.
+ * A reply that is not: frees it, redis_failure() says so. False. */
+bool redis_not_understood(redisReply *reply);
+/* NULL, and that failure, unless it is a list of at least so many. NULL stays NULL. */
+redisReply *redis_list_of(redisReply *reply, size_t elements);
+/* The text of a reply; "" if it has none. */
+const char *redis_text(const redisReply *reply);
+bool redis_is_list(const redisReply *reply, size_t elements);
 /* Did it work? For a reply whose content does not matter: frees it. NULL: false. */
 bool redis_done(redisReply *reply);
 /* The last failure of redis_ask on this thread, for the log: "NOSCRIPT No matching script", "Connection refused". */

@@ -49,7 +49,7 @@ static void read_stream_info(const redisReply *info, struct gate_head *out)
     struct log_position first = {0, 0};
     int64_t length = 0, added = 0;
     for (size_t i = 0; i + 1 < info->elements; i += 2) {
-        const char *name = info->element[i]->str;
+        const char *name = redis_text(info->element[i]);
         const redisReply *value = info->element[i + 1];
         struct log_position *target = strcmp(name, "last-generated-id") == 0         ? &out->log_last
                                       : strcmp(name, "max-deleted-entry-id") == 0    ? &out->log_lost
@@ -98,6 +98,8 @@ static void read_script_fields(redisReply *const *fields, struct gate_head *out)
     }
 }
 
+#define HEAD_FIELDS (5 + GATE_SCRIPTS) /* epoch orders store at, the scripts, master */
+
 static void read_head_fields(const redisReply *head, struct gate_head *out)
 {
     int64_t epoch = 0;
@@ -121,8 +123,8 @@ static bool read_master(redisContext *redis, struct gate_head *out)
     if (info == NULL) {
         return false;
     }
-    redis_info_value(info->str, "role:", role, sizeof role);
-    redis_info_value(info->str, "master_replid:", out->master, sizeof out->master);
+    redis_info_value(redis_text(info), "role:", role, sizeof role);
+    redis_info_value(redis_text(info), "master_replid:", out->master, sizeof out->master);
     out->is_replica = strcmp(role, "master") != 0;
     return redis_done(info);
 }
@@ -136,15 +138,21 @@ bool gate_read_head(redisContext *redis, struct gate_head *out)
     }
     redisReply *head =
         ask_about(redis, "HMGET %s epoch orders store at sell stock cancel master", gate_keys.head, &missing);
-    if (head != NULL) {
+    if (!missing) {
+        head = redis_list_of(head, HEAD_FIELDS);
+        if (head == NULL) {
+            return false;
+        }
         read_head_fields(head, out);
         freeReplyObject(head);
-    } else if (!missing) {
-        return false;
     }
     redisReply *info = ask_about(redis, "XINFO STREAM %s", gate_keys.log, &missing);
+    if (missing) {
+        return true;
+    }
+    info = redis_list_of(info, 0);
     if (info == NULL) {
-        return missing;
+        return false;
     }
     read_stream_info(info, out);
     if (out->log_last.epoch > LOG_EPOCH_MAX) { /* nothing can follow on that */
@@ -159,29 +167,30 @@ bool gate_read_head(redisContext *redis, struct gate_head *out)
 static bool decode_entry(const redisReply *entry, struct log_room *room, struct log_entry *out)
 {
     struct log_position position;
-    if (entry->elements != 2 ||
-        !log_position_parse(entry->element[0]->str, entry->element[0]->len, &position) ||
+    if (!redis_is_list(entry, 2) ||
+        !log_position_parse(redis_text(entry->element[0]), entry->element[0]->len, &position) ||
         position.epoch > LOG_EPOCH_MAX) {
         return false;
     }
     const redisReply *fields = entry->element[1];
     return fields->type == REDIS_REPLY_ARRAY && fields->elements == 2 &&
-           log_entry_decode(position, fields->element[0]->str, fields->element[0]->len,
-                            fields->element[1]->str, fields->element[1]->len, room, out);
+           log_entry_decode(position, redis_text(fields->element[0]), fields->element[0]->len,
+                            redis_text(fields->element[1]), fields->element[1]->len, room, out);
 }
 
 /* Somebody else's entry is passed over. One that pretends to be ours, or has an id that we cannot count with, is not: what it sold is unknown. */
 static void describe_unreadable(const redisReply *reply, struct log_position before, struct log_entry *out)
 {
-    const redisReply *id = reply->element[0], *fields = reply->elements > 1 ? reply->element[1] : NULL;
-    bool named = fields != NULL && fields->type == REDIS_REPLY_ARRAY && fields->elements > 0;
-    bool ours = named && log_kind_is_ours(fields->element[0]->str, fields->element[0]->len);
+    const redisReply *fields = redis_is_list(reply, 2) ? reply->element[1] : NULL;
+    const char *id = fields != NULL ? redis_text(reply->element[0]) : "";
+    bool named = fields != NULL && redis_is_list(fields, 1);
+    bool ours = named && log_kind_is_ours(redis_text(fields->element[0]), fields->element[0]->len);
     *out = (struct log_entry){.kind = ours ? LOG_ENTRY_DAMAGED : LOG_ENTRY_FOREIGN};
-    if (!log_position_parse(id->str, id->len, &out->position) || out->position.epoch > LOG_EPOCH_MAX) {
+    if (!log_position_parse(id, strlen(id), &out->position) || out->position.epoch > LOG_EPOCH_MAX) {
         *out = (struct log_entry){.kind = LOG_ENTRY_DAMAGED, .position = before};
     }
     log_error("the sales log has an entry that is not ours, or is damaged: XRANGE %s %s %s shows it",
-              gate_keys.log, id->str, id->str);
+              gate_keys.log, id, id);
 }
 
 /* Into the connection's buffer: what is asked next takes it along. */
@@ -203,6 +212,15 @@ static bool has_room(const struct log_room *room)
 {
     return room->orders_max - room->orders_used >= SALES_LOG_ORDERS_MAX &&
            room->parts_max - room->parts_used >= SALES_LOG_PARTS_MAX;
+}
+
+/* Of XREAD of one stream: [[name, entries]]. */
+static const redisReply *entries_of(const redisReply *reply)
+{
+    const redisReply *stream = redis_is_list(reply, 1) ? reply->element[0] : NULL;
+    return stream != NULL && redis_is_list(stream, 2) && redis_is_list(stream->element[1], 0)
+               ? stream->element[1]
+               : NULL;
 }
 
 bool gate_read_log(redisContext *redis, const struct gate_announcement *announcement,
@@ -236,8 +254,11 @@ bool gate_read_log(redisContext *redis, const struct gate_announcement *announce
     if (reply->type == REDIS_REPLY_NIL) {
         return redis_done(reply);
     }
-    const redisReply *list = reply->element[0]->element[1];
-    for (size_t i = 0; i < list->elements && has_room(room); i++) {
+    const redisReply *list = entries_of(reply);
+    if (list == NULL) {
+        return redis_not_understood(reply);
+    }
+    for (size_t i = 0; i < list->elements && i < max && has_room(room); i++) {
         struct log_entry *entry = &entries[i];
         if (!decode_entry(list->element[i], room, entry)) {
             describe_unreadable(list->element[i], after, entry);
@@ -259,6 +280,7 @@ bool gate_ask_attach(redisContext *redis, uint64_t epoch, const char *why)
 
 /* --- a product at a position ------------------------------------------------------------------------------------------------------ */
 #define PRODUCT_FIELDS "stock price limit sold_out starts ends components"
+#define PRODUCT_FIELD_COUNT 7
 
 /* The product asked for, and the components of a bundle: each one's live stock, and what it was at the position. */
 struct stock_reading {
@@ -384,12 +406,12 @@ static int64_t allowed_by(const int64_t *stocks, const struct sale_product *bund
 /* What EXEC gave of one product: its own fields, then each of its components'. */
 static void read_live(redisReply *const *fields, struct stock_reading *reading, struct gate_stock *out)
 {
-    if (fields[0]->type == REDIS_REPLY_ARRAY) { /* else the key holds something else: not on sale */
+    if (redis_is_list(fields[0], PRODUCT_FIELD_COUNT)) { /* else the key holds something else: not on sale */
         read_product_fields(fields[0], out);
     }
     reading->live[0] = out->now.stock;
     for (size_t i = 1; i < reading->count; i++) {
-        out->on_sale = fields[i]->type == REDIS_REPLY_ARRAY &&
+        out->on_sale = redis_is_list(fields[i], 1) &&
                        reply_to_int64(fields[i]->element[0], &reading->live[i]) && out->on_sale;
     }
     memcpy(reading->at, reading->live, sizeof reading->at);
@@ -594,6 +616,20 @@ static enum change_kind kind_of_change(const char *word)
     return (enum change_kind)kind;
 }
 
+/* What stock.lua answers: position, stock, product, figure, changed, kind. A change has a position. */
+static bool take_change(const redisReply *reply, struct change_result *out, bool *changed)
+{
+    if (!redis_is_list(reply, 6)) {
+        return false;
+    }
+    *out = (struct change_result){.stock = reply->element[1]->integer,
+                                  .product_id = reply->element[2]->integer,
+                                  .figure = reply->element[3]->integer,
+                                  .kind = kind_of_change(redis_text(reply->element[5]))};
+    *changed = reply->element[4]->integer == 1;
+    return take_position(reply->element[0], &out->position) || !*changed;
+}
+
 static enum change_outcome change_by_script(redisContext *redis, const struct change_words *words,
                                             int patience_ms, struct change_result *result)
 {
@@ -606,13 +642,11 @@ static enum change_outcome change_by_script(redisContext *redis, const struct ch
         }
         nanosleep(&(struct timespec){.tv_nsec = HEAD_RETRY_MS * 1000000}, NULL);
     }
-    *result = (struct change_result){.stock = reply->element[1]->integer,
-                                     .product_id = reply->element[2]->integer,
-                                     .figure = reply->element[3]->integer,
-                                     .kind = kind_of_change(reply->element[5]->str)};
-    bool has_position = take_position(reply->element[0], &result->position);
-    bool changed = reply->element[4]->integer == 1;
-    CHECK(has_position || !changed);
+    bool changed;
+    if (!take_change(reply, result, &changed)) {
+        redis_not_understood(reply);
+        return CHANGE_FAILED;
+    }
     freeReplyObject(reply);
     return changed ? CHANGE_MADE : CHANGE_MADE_BEFORE;
 }
@@ -712,7 +746,10 @@ enum change_outcome gate_cancel(redisContext *redis, const struct gate_pass *pas
     if (reply == NULL) {
         return CHANGE_FAILED;
     }
-    CHECK(take_position(reply->element[0], &result->position));
+    if (!redis_is_list(reply, 2) || !take_position(reply->element[0], &result->position)) {
+        redis_not_understood(reply);
+        return CHANGE_FAILED;
+    }
     bool changed = reply->element[1]->integer == 1;
     freeReplyObject(reply);
     return changed ? CHANGE_MADE : CHANGE_MADE_BEFORE;

@@ -51,17 +51,17 @@ static bool delete_all_keys(redisContext *redis)
         if (while_working_cb != NULL) {
             while_working_cb();
         }
-        redisReply *page =
-            redis_ask(redis, "SCAN %s MATCH %s COUNT %d", cursor, gate_keys.all, DELETE_AT_ONCE);
+        redisReply *page = redis_list_of(
+            redis_ask(redis, "SCAN %s MATCH %s COUNT %d", cursor, gate_keys.all, DELETE_AT_ONCE), 2);
         if (page == NULL) {
             return false;
         }
-        snprintf(cursor, sizeof cursor, "%s", page->element[0]->str);
+        snprintf(cursor, sizeof cursor, "%s", redis_text(page->element[0]));
         size_t deleted = 0;
         for (size_t i = 0; i < page->element[1]->elements; i++) {
             const redisReply *key = page->element[1]->element[i];
-            if (strcmp(key->str, gate_keys.recorder) != 0) {
-                redisAppendCommand(redis, "DEL %b", key->str, key->len);
+            if (strcmp(redis_text(key), gate_keys.recorder) != 0) {
+                redisAppendCommand(redis, "DEL %b", redis_text(key), key->len);
                 deleted++;
             }
         }
@@ -209,7 +209,7 @@ static bool load_script(redisContext *redis, const char *text, uint64_t epoch, c
     if (reply == NULL) {
         return false;
     }
-    snprintf(sha, GATE_SCRIPT_SHA_BYTES, "%s", reply->str);
+    snprintf(sha, GATE_SCRIPT_SHA_BYTES, "%s", redis_text(reply));
     return redis_done(reply);
 }
 
@@ -268,8 +268,10 @@ static bool head_is_sound(const struct gate_head *head, int64_t store_id, uint64
 
 static bool scripts_are_loaded(redisContext *redis, const struct gate_head *head, bool *loaded)
 {
-    redisReply *reply = redis_ask(redis, "SCRIPT EXISTS %s %s %s", head->scripts[GATE_SCRIPT_SELL],
-                                  head->scripts[GATE_SCRIPT_STOCK], head->scripts[GATE_SCRIPT_CANCEL]);
+    redisReply *reply =
+        redis_list_of(redis_ask(redis, "SCRIPT EXISTS %s %s %s", head->scripts[GATE_SCRIPT_SELL],
+                                head->scripts[GATE_SCRIPT_STOCK], head->scripts[GATE_SCRIPT_CANCEL]),
+                      GATE_SCRIPTS);
     for (size_t i = 0; reply != NULL && i < reply->elements; i++) {
         *loaded = *loaded && reply->element[i]->integer == 1;
     }

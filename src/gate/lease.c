@@ -111,7 +111,7 @@ bool gate_end_other_recorders(redisContext *redis, unsigned *ended)
     }
     redisReply *id = redis_ask(redis, "CLIENT ID");
     redisReply *list = id != NULL ? redis_ask(redis, "CLIENT LIST TYPE normal") : NULL;
-    bool done = list != NULL && end_named(redis, list->str, name->str, id->integer, ended);
+    bool done = list != NULL && end_named(redis, redis_text(list), name->str, id->integer, ended);
     freeReplyObject(list);
     freeReplyObject(id);
     freeReplyObject(name);

@@ -288,9 +288,9 @@ static void news_cb(const redisReply *reply, void *context)
     if (reply == NULL || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3) {
         return; /* the link is lost: news_down_cb follows */
     }
-    const char *text = reply->element[2]->str;
+    const char *text = redis_text(reply->element[2]);
     gate->news_us = clock_monotonic_us();
-    if (strcmp(reply->element[0]->str, "subscribe") == 0) {
+    if (strcmp(redis_text(reply->element[0]), "subscribe") == 0) {
         lua_record_subscribed(&gate->record);
     } else {
         hear_recorded(gate, text);
@@ -371,7 +371,7 @@ static void head_cb(const redisReply *reply, void *context)
 {
     struct lua_gate *gate = context;
     gate->reading_head = false;
-    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY) {
+    if (reply == NULL || !redis_is_list(reply, 3)) {
         return;
     }
     const redisReply *epoch_text = reply->element[0], *sell = reply->element[1], *store = reply->element[2];

@@ -429,7 +429,7 @@ static void due_cb(uv_timer_t *timer)
         break;
     case LEASE_FREE:
     case LEASE_STATES:
-        CHECK(!"a free lease waits for nothing");
+        CHECK(false); /* a free lease waits for nothing */
     }
 }
 

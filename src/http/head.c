@@ -2,8 +2,9 @@
  *
  * Pure work on one request, on the loop's thread. libmicrohttpd 0.9.75 lets pass what must not pass:
  * Transfer-Encoding together with Content-Length, two Content-Lengths (the rest of the body then runs as a
- * second request), transfer codings it does not know (the request hangs), no Host. All of that is refused
- * here, before a body is read. */
+ * second request), transfer codings it does not know (the request hangs), no Host, and `Expect: 100-continue`
+ * without a body (it asks for the answer at a moment at which it does not take one, if more bytes have come).
+ * All of that is refused here, before a body is read. */
 #include "http_internal.h"
 
 #include "doorbuster/clock.h"
@@ -83,6 +84,8 @@ static enum MHD_Result header_cb(void *context, enum MHD_ValueKind kind, const c
     case 6:
         if (name_is(name, "Origin", 6))
             request->origin_count++;
+        else if (name_is(name, "Expect", 6))
+            request->expect_count++;
         break;
     case 12:
         if (!request->content_type && name_is(name, "Content-Type", 12))
@@ -156,6 +159,9 @@ enum head_fault http_check_head(const struct http_request *request, const char *
         *detail = "The only transfer coding understood is chunked.";
     else if (request->transfer_encoding_count > 0 && is_http_1_0)
         *detail = "HTTP/1.0 knows no Transfer-Encoding.";
+    else if (request->expect_count > 0 && request->content_length == 0 &&
+             request->transfer_encoding_count == 0)
+        *detail = "A request that expects 100-continue has a body.";
     else if (request->host_count > 1)
         *detail = "More than one Host.";
     else if (request->host_count == 0 && !is_http_1_0)

@@ -135,7 +135,7 @@ struct http_request {
     const char *id;     /* X-Request-Id: the client's, or made; NULL: nobody has asked yet */
     const char *client; /* likewise */
     size_t header_count, header_bytes;
-    unsigned host_count, content_length_count, transfer_encoding_count, id_count, origin_count;
+    unsigned host_count, content_length_count, transfer_encoding_count, id_count, origin_count, expect_count;
     unsigned methods_allowed; /* bits of enum http_method: those of the routes that match the path */
     unsigned reply_header_count;
     enum http_method method; /* HTTP_METHODS: some other */

@@ -44,7 +44,7 @@ static bool parse_host(const char *text, size_t bytes, int default_port, struct 
     if (bytes > 0 && *text == '[') {
         host++;
         host_end = memchr(host, ']', (size_t)(end - host));
-        if (host_end == NULL || (host_end + 1 < end && host_end[1] != ':')) {
+        if (host_end == NULL || *host == '[' || (host_end + 1 < end && host_end[1] != ':')) {
             return false;
         }
         port = host_end + 1 < end ? host_end + 2 : NULL;

@@ -90,6 +90,19 @@ redisReply *redis_next_reply(redisContext *redis)
     return redisGetReply(redis, &reply) == REDIS_OK ? accept_reply(redis, reply) : accept_reply(redis, NULL);
 }
 
+bool redis_not_understood(redisReply *reply)
+{
+    note_failure("Redis answered something else than was asked for");
+    freeReplyObject(reply);
+    return false;
+}
+
+redisReply *redis_list_of(redisReply *reply, size_t elements)
+{
+    bool as_asked = reply == NULL || redis_is_list(reply, elements) || redis_not_understood(reply);
+    return as_asked ? reply : NULL;
+}
+
 bool redis_done(redisReply *reply)
 {
     if (reply == NULL) {

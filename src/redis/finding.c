@@ -23,7 +23,7 @@ static bool take_host(const char *host, size_t host_bytes, const char *port, siz
 {
     int64_t number;
     if (host_bytes == 0 || host_bytes >= sizeof out->host || *host == '?' ||
-        !text_to_int64(port, port_bytes, 1, 65535, &number)) {
+        memchr(host, '\0', host_bytes) != NULL || !text_to_int64(port, port_bytes, 1, 65535, &number)) {
         return false;
     }
     memcpy(out->host, host, host_bytes);
@@ -51,6 +51,16 @@ bool finding_moved(const char *error, const char *asked, struct redis_host *out)
     size_t port_bytes = strcspn(colon + 1, " ");
     return colon > host ? take_host(host, (size_t)(colon - host), colon + 1, port_bytes, out)
                         : take_host(asked, strlen(asked), colon + 1, port_bytes, out);
+}
+
+const char *redis_text(const redisReply *reply)
+{
+    return reply->str != NULL ? reply->str : "";
+}
+
+bool redis_is_list(const redisReply *reply, size_t elements)
+{
+    return reply->type == REDIS_REPLY_ARRAY && reply->elements >= elements;
 }
 
 void redis_info_value(const char *info, const char *name, char *out, size_t out_bytes)

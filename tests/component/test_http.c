@@ -668,6 +668,9 @@ static void test_heads_that_are_refused(void **state)
          400, true},
         {"POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: \r\n\r\n", 400, true},
         {"POST /echo HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, true},
+        /* With what is behind it, libmicrohttpd asks for the answer when it does not take one. */
+        {"GET /now HTTP/1.1\r\n" H "Expect: 100-continue\r\n\r\nGET", 400, true},
+        {"POST /echo HTTP/1.1\r\n" H "Expect: 100-continue\r\nContent-Length: 0\r\n\r\nGET", 400, true},
         {"POST /echo HTTP/1.1\r\n" H "Content-Length : 3\r\n\r\nabc", 400, true},
         {"POST /echo HTTP/1.1\r\n" H " Content-Length: 3\r\nX: y\r\n\r\n", 400, true}, /* folded lines */
         {"POST /echo HTTP/1.1\r\n" H "Transfer-Encod: chunked\r\n ing\r\n\r\n", 400, true},
