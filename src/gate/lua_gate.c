@@ -585,7 +585,7 @@ static void hear_epoch(struct lua_gate *gate, uint64_t epoch)
     }
     gate->script_known = false;
     gate->wish = NULL;
-    gate->attached_epoch = epoch;
+    gate->attached_epoch = gate->base.epoch = epoch;
     forget_sold_out(gate); /* the attach may have put units back that were reserved and then forgotten */
     settle_up_to(gate, &gate->doubtful, end_of_epoch(epoch - 1));
     settle_up_to(gate, &gate->missed, end_of_epoch(epoch - 1));
