@@ -8,6 +8,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/private_redis.h"
 #include "doorbuster/process.h"
@@ -79,7 +80,7 @@ static bool await_redis(const struct redis_address *address, struct redis_facts 
     bool said = address->kind == REDIS_DIRECT;
     int64_t deadline_us = clock_monotonic_us() + (said ? 0 : (int64_t)FAILOVER_PATIENCE_MS * 1000);
     while (!ask_redis(address, facts, error, error_bytes)) {
-        if (clock_monotonic_us() >= deadline_us) {
+        if (clock_monotonic_us() >= deadline_us || (!said && failpoint("start.wait"))) {
             return false;
         }
         if (!said) {
@@ -96,6 +97,9 @@ static void check_foreign_redis(const struct redis_address *address)
     char error[512];
     struct redis_facts facts = {0};
     if (!await_redis(address, &facts, error, sizeof error)) {
+        if (address->kind != REDIS_DIRECT) {
+            process_give_up(PROGRAM, "%s; start it, or correct --redis", error);
+        }
         process_refuse(PROGRAM, "%s; start it, or correct --redis", error);
     }
     if (!is_new_enough(&facts)) {
