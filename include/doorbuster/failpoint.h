@@ -46,6 +46,7 @@
     X("attach.rebuilt")     /* attach, rebuilding: head finished, still closed */                            \
     X("attach.opened")      /* attach: scripts loaded, head open */                                          \
     X("attach.announced")   /* attach: the workers were told */                                              \
+    X("start.wait")         /* start: a store or a master is away; error: the patience is over */            \
     X("backup.step")        /* setup: a step of the copy is due; error: it rests, its snapshot held */       \
     X("vfs.write")          /* SQLite: writing the database or its WAL fails with an I/O error */            \
     X("vfs.full")           /* SQLite: the same for want of room; half of it is written */                   \

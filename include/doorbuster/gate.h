@@ -118,6 +118,8 @@ size_t gate_breakers(struct gate *gate, struct breaker *out[GATE_BREAKERS]);
 
 /* Purchases submitted so far, less those that a sold-out mark answered at once: how busy the sale is. */
 uint64_t gate_decisions(const struct gate *gate);
+/* Of the Lua gate: the newest epoch that was heard of; with another one Redis may be another. Any thread. */
+uint64_t gate_epoch(const struct gate *gate);
 /* Purchases queued, asked or waiting for their record. */
 size_t gate_pending(const struct gate *gate);
 /* Nothing may be pending. The loop must run until its handles are closed. */

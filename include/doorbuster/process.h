@@ -20,5 +20,8 @@ int process_make_private_dir(const char *path, char *error, size_t error_bytes);
 /* One clear line on stderr and exit(2): for a broken environment at start. "doorbuster-server: <message>" */
 _Noreturn void process_refuse(const char *program, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* The same and exit(1): what has not come in time may come yet, and the service manager shall try again. */
+_Noreturn void process_give_up(const char *program, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -17,6 +17,7 @@ struct desk {
     struct api *api;
     struct store *reader, *writer;
     struct gate_side side;
+    uint64_t epoch; /* of the gate when `side` was used last */
     struct desk *next;
 };
 
@@ -164,6 +165,8 @@ bool desk_needs_writer(struct desk *desk, struct job *job);
 bool desk_needs_gate(struct desk *desk, struct job *job);
 /* What a change of a book needs: the gate's side, and a writer if the store makes the change. */
 bool desk_needs_change(struct desk *desk, struct job *job);
+/* What the gate said was done is not in the store: if so, it may have been another Redis than the recorder's, and is looked for anew next time. */
+void desk_doubt_gate(struct desk *desk, const struct job *job);
 /* After a STORE_FAILED of the writer: it is opened anew when next needed, and then mends first what a failed write may have left. */
 void desk_drop_writer(struct desk *desk);
 /* Does a change of a book fail without the other side? Under the Redlock gate the store makes it, and the nodes are told, or the keeper does. */

@@ -153,6 +153,7 @@ static void cancel_through_log(struct cancel_job *cancel, struct desk *desk)
     } else {
         read_back(cancel, desk->reader);
     }
+    desk_doubt_gate(desk, job);
 }
 
 static void cancel_work(struct job *job, struct desk *desk)

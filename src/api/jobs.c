@@ -104,11 +104,29 @@ void job_count_change(const struct job *job, enum metrics_counter counter)
     }
 }
 
+/* A new epoch may be at another Redis, while the one that this desk knows goes on answering: an old master that is cut off. */
+static void follow_epoch(struct desk *desk)
+{
+    uint64_t epoch = gate_epoch(desk->api->gate);
+    if (desk->epoch != epoch) {
+        gate_side_close(&desk->side);
+    }
+    desk->epoch = epoch;
+}
+
 bool desk_needs_gate(struct desk *desk, struct job *job)
 {
     char error[sizeof job->error];
+    follow_epoch(desk);
     return gate_side_ready(&desk->side, error, sizeof error) ||
            job_unavailable(job, JOB_FAULT_GATE, "%s", error);
+}
+
+void desk_doubt_gate(struct desk *desk, const struct job *job)
+{
+    if (job->outcome != JOB_OK) {
+        gate_side_close(&desk->side);
+    }
 }
 
 bool desk_needs_change(struct desk *desk, struct job *job)

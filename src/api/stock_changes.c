@@ -195,6 +195,7 @@ static void change_work(struct job *job, struct desk *desk)
     } else {
         confirm(change, desk->reader);
     }
+    desk_doubt_gate(desk, job);
 }
 
 /* --- the answer -------------------------------------------------------------------------------------------------------------------------- */

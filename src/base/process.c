@@ -129,14 +129,30 @@ int process_make_private_dir(const char *path, char *error, size_t error_bytes)
     return 0;
 }
 
-_Noreturn void process_refuse(const char *program, const char *format, ...)
+static void say(const char *program, const char *format, va_list arguments)
 {
     char head[128];
-    va_list arguments;
 
     snprintf(head, sizeof head, "%s: ", program);
-    va_start(arguments, format);
     line_write(STDERR_FILENO, head, format, arguments);
+}
+
+_Noreturn void process_refuse(const char *program, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    say(program, format, arguments);
     va_end(arguments);
     exit(2);
+}
+
+_Noreturn void process_give_up(const char *program, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    say(program, format, arguments);
+    va_end(arguments);
+    exit(1);
 }

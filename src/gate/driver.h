@@ -36,7 +36,8 @@ struct gate {
     const struct gate_driver *driver;
     struct gate_settings settings;
     size_t pending;
-    uint64_t decisions; /* counted by the driver */
+    uint64_t decisions;     /* counted by the driver */
+    _Atomic uint64_t epoch; /* the driver's: see gate_epoch() */
     int64_t last_request;
     struct breaker redis, record; /* record: the driver's */
     struct admission admission;

@@ -134,6 +134,11 @@ uint64_t gate_decisions(const struct gate *gate)
     return gate->decisions;
 }
 
+uint64_t gate_epoch(const struct gate *gate)
+{
+    return gate->epoch;
+}
+
 size_t gate_pending(const struct gate *gate)
 {
     return gate->pending;

@@ -252,8 +252,9 @@ static void note_behind(int64_t *since_us, bool behind)
 
 /* --- the news ------------------------------------------------------------------------------------------------------------------------ */
 /* The attach may have put units back that were reserved and then forgotten. */
-static void begin_epoch(struct lua_gate *gate)
+static void begin_epoch(struct lua_gate *gate, uint64_t epoch)
 {
+    gate->base.epoch = epoch;
     gate->script_known = false;
     gate->wish = NULL;
     sold_out_forget(&gate->sold_out);
@@ -275,7 +276,7 @@ static void hear_recorded(struct lua_gate *gate, const char *text)
         return;
     }
     if ((uint64_t)news.epoch > gate->record.epoch) {
-        begin_epoch(gate);
+        begin_epoch(gate, (uint64_t)news.epoch);
     }
     note_behind(&gate->news_behind_us,
                 gate->script_known && news.epoch > 0 && (uint64_t)news.epoch < gate->script_epoch);

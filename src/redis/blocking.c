@@ -8,6 +8,7 @@
 #include "doorbuster/clock.h"
 #include "finding.h"
 #include "login.h"
+#include "names.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -329,41 +330,39 @@ redisContext *redis_connect_blocking(const struct redis_address *address, int ti
 }
 
 /* --- is it still the master? ---------------------------------------------------------------------------------------------------- */
-static bool is_peer(const struct addrinfo *candidate, const struct sockaddr_storage *peer)
-{
-    if (candidate->ai_family != peer->ss_family) {
-        return false;
-    }
-    if (peer->ss_family == AF_INET) {
-        const struct sockaddr_in *a = (const void *)candidate->ai_addr, *b = (const void *)peer;
-        return a->sin_addr.s_addr == b->sin_addr.s_addr;
-    }
-    const struct sockaddr_in6 *a = (const void *)candidate->ai_addr, *b = (const void *)peer;
-    return memcmp(&a->sin6_addr, &b->sin6_addr, sizeof a->sin6_addr) == 0;
-}
+/* Whoever records asks for it every second, so no name is looked up here (names.c): a sale that has its Redis and its Sentinels needs no name server. */
+enum place { HERE, ELSEWHERE, UNKNOWN };
 
-/* By another name: one Sentinel may know a host by its name, another by its address. */
-static bool is_peer_called(const char *name, int fd)
+/* One Sentinel may know a host by its name, another by its address. */
+static enum place place_of(const struct redis_host *master, const redisContext *redis)
 {
     struct sockaddr_storage peer;
     socklen_t bytes = sizeof peer;
-    struct addrinfo *list, hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    bool found = false;
-    if (getpeername(fd, (struct sockaddr *)&peer, &bytes) != 0 ||
-        getaddrinfo(name, NULL, &hints, &list) != 0) {
-        return false;
+    char at[NAMES_ADDRESS_BYTES], here[NAMES_ADDRESS_BYTES];
+    if (redis->tcp.port != master->port) {
+        return ELSEWHERE;
     }
-    for (const struct addrinfo *at = list; at != NULL && !found; at = at->ai_next) {
-        found = is_peer(at, &peer);
+    if (strcmp(redis->tcp.host, master->host) == 0) {
+        return HERE;
     }
-    freeaddrinfo(list);
-    return found;
+    if (!names_address(master->host, at) || getpeername(redis->fd, (struct sockaddr *)&peer, &bytes) != 0 ||
+        getnameinfo((struct sockaddr *)&peer, bytes, here, sizeof here, NULL, 0, NI_NUMERICHOST) != 0) {
+        return UNKNOWN;
+    }
+    return strcmp(at, here) == 0 ? HERE : ELSEWHERE;
 }
 
-static bool is_at(const struct redis_host *host, const redisContext *redis)
+/* Where this Sentinel sees the master. */
+static enum place seen_by(const struct search *search, const struct redis_host *sentinel,
+                          const redisContext *redis)
 {
-    return redis->tcp.port == host->port &&
-           (strcmp(redis->tcp.host, host->host) == 0 || is_peer_called(host->host, redis->fd));
+    struct redis_host at = *sentinel, master;
+    char address[NAMES_ADDRESS_BYTES];
+    if (!names_address(sentinel->host, address)) {
+        return UNKNOWN;
+    }
+    snprintf(at.host, sizeof at.host, "%s", address);
+    return ask_sentinel(search, &at, &master) ? place_of(&master, redis) : UNKNOWN;
 }
 
 bool redis_login_was_refused(void)
@@ -379,12 +378,10 @@ bool redis_was_replaced(const struct redis_address *address, const redisContext 
     struct search search = {.address = address, .error = why, .error_bytes = sizeof why};
     next++;
     for (unsigned i = 0; i < count && (i == 0 || elsewhere > 0); i++) { /* the first may end it */
-        struct redis_host master;
         search.deadline_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
-        if (ask_sentinel(&search, &address->seeds[(next + i) % count], &master)) {
-            here += is_at(&master, redis);
-            elsewhere += !is_at(&master, redis);
-        }
+        enum place place = seen_by(&search, &address->seeds[(next + i) % count], redis);
+        here += place == HERE;
+        elsewhere += place == ELSEWHERE;
     }
     return elsewhere > here;
 }

@@ -5,6 +5,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/jwt.h"
 #include "doorbuster/log.h"
 #include "doorbuster/process.h"
@@ -309,31 +310,33 @@ static void read_secret(struct server_configuration *configuration)
 }
 
 /* A database somewhere else may just be starting again, and is waited for; what else is wrong somebody has to mend. */
-static enum store_status open_store(const char *url, struct store **store, char *error, size_t error_bytes)
+static struct store *open_store(const char *url)
 {
+    char error[512];
+    struct store *store;
     bool said = false;
     int64_t deadline_us = clock_monotonic_us() + (int64_t)STORE_PATIENCE_MS * 1000;
-    enum store_status status;
-    while ((status = store_open(store, url, STORE_WRITER, error, error_bytes)) != STORE_OK &&
-           clock_monotonic_us() < deadline_us && store_is_away(url)) {
+    while (store_open(&store, url, STORE_WRITER, error, sizeof error) != STORE_OK) {
+        if (!store_is_away(url)) {
+            process_refuse(PROGRAM, "%s", error);
+        }
+        if (clock_monotonic_us() >= deadline_us || failpoint("start.wait")) {
+            process_give_up(PROGRAM, "%s", error);
+        }
         if (!said) {
             log_warn("%s; waiting for up to %d s", error, STORE_PATIENCE_MS / 1000);
         }
         said = true;
         nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
     }
-    return status;
+    return store;
 }
 
 /* Makes it and brings its schema up to date; closed again before the first fork. */
 static void claim_store(struct server_configuration *configuration)
 {
-    char error[512];
-    struct store *store;
     struct store_position position;
-    if (open_store(configuration->store_url, &store, error, sizeof error) != STORE_OK) {
-        process_refuse(PROGRAM, "%s", error);
-    }
+    struct store *store = open_store(configuration->store_url);
     /* The Lua gate's recorder makes it that gate's when it attaches. */
     if ((configuration->place.kind == GATE_REDLOCK && store_take_over(store) != STORE_OK) ||
         store_position(store, &position) != STORE_OK) {

@@ -8,6 +8,7 @@
 
 #include "doorbuster/check.h"
 #include "doorbuster/clock.h"
+#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/private_redis.h"
 #include "doorbuster/process.h"
@@ -82,7 +83,7 @@ static bool await_redis(const struct redis_address *address, struct redis_facts 
     bool said = address->kind == REDIS_DIRECT;
     int64_t deadline_us = clock_monotonic_us() + (said ? 0 : (int64_t)FAILOVER_PATIENCE_MS * 1000);
     while (!ask_redis(address, facts, error, error_bytes)) {
-        if (facts->refused || clock_monotonic_us() >= deadline_us) {
+        if (facts->refused || clock_monotonic_us() >= deadline_us || (!said && failpoint("start.wait"))) {
             return false;
         }
         if (!said) {
@@ -99,10 +100,13 @@ static void check_foreign_redis(const struct redis_address *address)
     char error[512];
     struct redis_facts facts = {0};
     if (!await_redis(address, &facts, error, sizeof error)) {
-        process_refuse(PROGRAM, "%s; %s", error,
-                       facts.refused ? "correct user and password (--redis or REDIS_URL; of Sentinels "
-                                       "REDIS_SENTINEL_PASSWORD), or what Redis lets that user do"
-                                     : "start it, or correct --redis");
+        const char *mend = facts.refused ? "correct user and password (--redis or REDIS_URL; of Sentinels "
+                                           "REDIS_SENTINEL_PASSWORD), or what Redis lets that user do"
+                                         : "start it, or correct --redis";
+        if (address->kind != REDIS_DIRECT && !facts.refused) {
+            process_give_up(PROGRAM, "%s; %s", error, mend);
+        }
+        process_refuse(PROGRAM, "%s; %s", error, mend);
     }
     if (!is_new_enough(&facts)) {
         process_refuse(PROGRAM, "Redis is %s; version %d or newer is needed", shown_version(&facts),

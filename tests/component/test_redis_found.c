@@ -6,10 +6,13 @@
 
 #include "doorbuster/redis.h"
 
+#include <dlfcn.h>
+#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define KEY "{doorbuster}:head"
 #define WAIT_MS 10000
@@ -74,6 +77,53 @@ static int end_cluster(void **state)
     return 0;
 }
 
+/* --- name servers -------------------------------------------------------------------------------------------------------------- */
+#define SILENT_NAME "silent.test" /* no name server answers for it */
+#define SILENCE_S 2
+
+int getaddrinfo(const char *restrict name, const char *restrict service,
+                const struct addrinfo *restrict hints, struct addrinfo **restrict list)
+{
+    static int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    if (name != NULL && strcmp(name, SILENT_NAME) == 0 && (hints->ai_flags & AI_NUMERICHOST) == 0) {
+        sleep(SILENCE_S); /* less than the system has patience */
+        return EAI_AGAIN;
+    }
+    if (real == NULL) {
+        *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    }
+    return real(name, service, hints, list);
+}
+
+static struct redis_address with_sentinels_at(const char *name)
+{
+    struct redis_address named = address;
+    for (unsigned i = 0; i < SENTINELS; i++) {
+        snprintf(named.seeds[i].host, sizeof named.seeds[i].host, "%s", name);
+    }
+    return named;
+}
+
+/* Whoever records looks every second whether its master is still it, and must not wait for that. */
+static void expect_no_wait_for_names(const redisContext *redis)
+{
+    struct redis_address silent = with_sentinels_at(SILENT_NAME);
+    for (int i = 0; i < 3; i++) {
+        int64_t since_us = now_us();
+        assert_false(redis_was_replaced(&silent, redis, 100));
+        assert_in_range(now_us() - since_us, 0, SILENCE_S * 500000);
+    }
+}
+
+static void expect_names_are_known_soon(const redisContext *replaced)
+{
+    struct redis_address named = with_sentinels_at("localhost");
+    int64_t deadline = deadline_in(WAIT_MS);
+    while (!redis_was_replaced(&named, replaced, 500)) {
+        assert_true(wait_a_moment(deadline));
+    }
+}
+
 /* --- blocking ---------------------------------------------------------------------------------------------------------------------- */
 static redisContext *found(void)
 {
@@ -123,6 +173,7 @@ static void test_a_master_by_its_sentinels(void **state)
     assert_non_null(named);
     assert_false(redis_was_replaced(&address, named, 500)); /* the same, by another name */
     redisFree(named);
+    expect_no_wait_for_names(before);
     sentinel_fixture_fail_over(&sentinels);
     int second = sentinel_fixture_master(&sentinels);
     assert_int_not_equal(first, second);
@@ -130,6 +181,7 @@ static void test_a_master_by_its_sentinels(void **state)
     expect_script(second, sha, 0);
     expect_found_at(second);
     assert_true(redis_was_replaced(&address, before, 500));
+    expect_names_are_known_soon(before);
     redisFree(before);
 
     /* One of them is dead, another hangs. */

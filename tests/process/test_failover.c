@@ -121,11 +121,20 @@ static void begin_lone(void)
 }
 
 /* The Sentinels are told of another master, and the old one, which hears nothing of it, goes on answering. */
+/* By every worker; nothing is left of it. */
+static void change_stock(void)
+{
+    for (int i = 0; i < 8; i++) {
+        server_fixture_restock(&sale.server, sale.products[0], i % 2 == 0 ? 1 : -1);
+    }
+}
+
 static void test_an_old_master_that_still_answers_is_left(void **state)
 {
     (void)state;
     begin_sale();
     begin_lone();
+    change_stock();
     for (size_t i = 0; i < SENTINELS; i++) {
         tcp_redis_do(sentinels.sentinels[i].port, "SENTINEL REMOVE shop");
         tcp_redis_do(sentinels.sentinels[i].port, "SENTINEL MONITOR shop 127.0.0.1 %d 2", lone[0].port);
@@ -141,6 +150,7 @@ static void test_an_old_master_that_still_answers_is_left(void **state)
     int64_t moved_us = now_us();
     sale_fixture_expect_going_on(&sale, moved_us, "the Sentinels have another master");
     report("old master left", since_us);
+    change_stock();
     sale_fixture_end_sale(&sale, 0);
 }
 

@@ -251,6 +251,24 @@ static void test_redis_urls(void **state)
                    WORDS("127.0.0.1:1", "Connection refused", "--redis"));
 }
 
+#ifdef DOORBUSTER_FAILPOINTS
+/* Exit 2 is for what somebody has to mend, and is not tried again. */
+static void test_what_did_not_come_in_time_may_be_tried_again(void **state)
+{
+    static const char *const away[][2] = {{"--store", "postgresql://127.0.0.1:1/shop"},
+                                          {"--redis", "sentinel://shop@127.0.0.1:1"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof away / sizeof away[0]; i++) {
+        struct run_result result =
+            program_run(ARGUMENTS(LISTEN, "--data", data, away[i][0], away[i][1]),
+                        ENVIRONMENT("DOORBUSTER_FAILPOINT=start.wait:error"), REFUSAL_MS);
+        assert_non_null(strstr(result.err, "127.0.0.1:1"));
+        assert_int_equal(result.exit_code, 1);
+        run_result_free(&result);
+    }
+}
+#endif
+
 static void test_secrets_are_not_shown(void **state)
 {
     static const char *const secret_urls[] = {
@@ -356,6 +374,9 @@ int main(void)
         TEST(test_no_redis_server),
         TEST(test_old_redis_server),
         TEST(test_redis_urls),
+#ifdef DOORBUSTER_FAILPOINTS
+        TEST(test_what_did_not_come_in_time_may_be_tried_again),
+#endif
         TEST(test_secrets_are_not_shown),
         TEST(test_store_urls),
         TEST(test_help_and_version),
