@@ -84,12 +84,22 @@ def check_rules(known: set[str]) -> list[str]:
     return faults if alerts else ["there are no alerts"]
 
 
+def check_alerts_are_shown(known: set[str]) -> list[str]:
+    """Who is woken up by a figure wants to see how it came to that: what an alert asks for is on the dashboard too."""
+    def asked(text: str) -> set[str]:
+        return {OF_A_HISTOGRAM.sub("", name) for name in A_METRIC.findall(text)} & known
+
+    expressions = re.sub(r"^ +(summary|description|runbook_url): .*$", "", RULES.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    shown = asked(" ".join(queries_of(json.loads(DASHBOARD.read_text(encoding="utf-8")))))
+    return [f"no panel shows {name}, which a rule asks for" for name in sorted(asked(expressions) - shown)]
+
+
 def main() -> int:
     known = metrics_served([Path(name).read_text(encoding="utf-8") for name in sys.argv[1:]])
     if not known:
         print("check.py: no metrics to hold it against", file=sys.stderr)
         return 2
-    faults = check_dashboard(known) + check_rules(known)
+    faults = check_dashboard(known) + check_rules(known) + check_alerts_are_shown(known)
     for fault in faults:
         print(fault)
     if not faults:

@@ -108,10 +108,17 @@ function windowChange(product, { how, starts, ends }) {
     const loses = begun ? '' : ' The time at which it was to open is taken away.';
     return { json: begun ? { ends_at: 'now' } : { starts_at: null, ends_at: 'now' }, words: `The sale of ${quoted(product)} closes now. Nobody can buy any more; orders that were made stay.${loses}`, submit: 'Close the sale', submitClass: 'danger' };
   }
-  const json = { starts_at: toServer(starts), ends_at: toServer(ends) };
-  if (json.starts_at && json.ends_at && json.ends_at <= json.starts_at) throw new Error('The sale must end after it begins.');
-  const from = json.starts_at ? `is open from ${formatDate(json.starts_at)}` : 'is open at once';
-  return { json, words: `The sale of ${quoted(product)} ${from} ${json.ends_at ? `until ${formatDate(json.ends_at)}` : 'and has no end'}, by the server’s clock.`, submit: 'Set these times' };
+  // Only what was changed here is sent: what another admin has set meanwhile stays.
+  const json = {};
+  const isAsItWas = (text, at) => toServer(text) === toServer(toForm(at));
+  if (!isAsItWas(starts, product.starts_at)) json.starts_at = toServer(starts);
+  if (!isAsItWas(ends, product.ends_at)) json.ends_at = toServer(ends);
+  const startsAt = 'starts_at' in json ? json.starts_at : product.starts_at;
+  const endsAt = 'ends_at' in json ? json.ends_at : product.ends_at;
+  if (Object.keys(json).length === 0) throw new Error('These are the times that there are.');
+  if (startsAt && endsAt && Date.parse(endsAt) <= Date.parse(startsAt)) throw new Error('The sale must end after it begins.');
+  const from = startsAt ? `is open from ${formatDate(startsAt)}` : 'is open at once';
+  return { json, words: `The sale of ${quoted(product)} ${from} ${endsAt ? `until ${formatDate(endsAt)}` : 'and has no end'}, by the server’s clock.`, submit: 'Set these times' };
 }
 
 function changeWindow(product) {
@@ -155,7 +162,7 @@ function readProduct({ name, description, price, stock, limit, starts, ends }) {
 
 function createProduct() {
   ask('New product', [
-    field('Name', { name: 'name', required: true, maxlength: 200, autocomplete: 'off', autofocus: true }, 'The name is unique: the same again is refused, never made twice.'),
+    field('Name', { name: 'name', required: true, maxlength: 200, autocomplete: 'off', autofocus: true }, 'The name is unique.'),
     field('Description', { name: 'description', maxlength: 1000, autocomplete: 'off' }),
     field('Price', { name: 'price', type: 'number', min: priceStep, step: priceStep, required: true }),
     field('Units', { name: 'stock', type: 'number', min: 0, max: UNITS_MAX, required: true }),

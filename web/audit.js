@@ -13,6 +13,7 @@ const status = byId('audit-status');
 const more = byId('audit-more');
 const chosen = byId('audit-product');
 let oldest = null;
+let asked = 0; // only what was asked for last is shown: a second press, another product chosen meanwhile
 
 const signed = (value, format) => (value > 0 ? `+${format(value)}` : format(value));
 const timeOrNone = (at) => (at ? formatDate(at) : 'none');
@@ -30,27 +31,29 @@ function row(entry) {
     h('td', {}, String(entry.seq)),
     h('td', {}, formatDate(entry.at)),
     h('td', {}, productName(entry.product_id)),
-    h('td', {}, entry.applied ? entry.cause : `${entry.cause}, not applied`),
+    h('td', { class: 'nowrap' }, entry.applied ? entry.cause : `${entry.cause}, not applied`),
     h('td', { class: 'nowrap' }, change),
     h('td', {}, from === '' ? '' : `${from} → ${to}`),
-    h('td', {}, entry.actor === null ? 'the server' : `account ${entry.actor}`),
+    h('td', { class: 'nowrap' }, entry.actor === null ? 'the server' : `account ${entry.actor}`),
     h('td', {}, entry.reason || ''));
 }
 
 async function load(before) {
   const asker = session.token;
+  const mine = (asked += 1);
   const query = new URLSearchParams({ limit: PAGE });
   if (before) query.set('before', before);
   if (chosen.value) query.set('product_id', chosen.value);
   try {
     const { body } = await call('GET', `/api/admin/audit?${query}`);
-    if (asker !== session.token) return;
+    if (asker !== session.token || mine !== asked) return;
     if (!before) rows.replaceChildren();
     rows.append(...body.map(row));
     oldest = body.length ? body.at(-1).seq : oldest;
     more.hidden = body.length < PAGE;
     setText(status, rows.children.length ? '' : 'No changes yet.');
   } catch (error) {
+    if (mine !== asked) return;
     setText(status, error instanceof Problem ? error.words : 'The audit log cannot be read now. Try again in a moment.');
   }
 }

@@ -58,6 +58,8 @@ class Watcher {
     return this.#streamed ? 'live' : 'polling';
   }
 
+  get everHeard() { return this.#everHeard; }
+
   get silentSeconds() { return (performance.now() - this.#heardAt) / 1000; }
 
   #hear(text, streamed) {

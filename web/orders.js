@@ -12,6 +12,7 @@ const list = byId('orders-list');
 const status = byId('orders-status');
 const more = byId('orders-more');
 let oldest = null;
+let asked = 0; // only what was asked for last is shown: a second press, an answer that comes late
 let nameOf = (productId) => `product ${productId}`;
 
 const linesOf = (order) => order.items || [{ product_id: order.product_id, quantity: order.quantity }];
@@ -53,15 +54,17 @@ function row(order) {
 
 async function load(before) {
   const owner = session.token;
+  const mine = (asked += 1);
   try {
     const { body } = await call('GET', `/api/purchases/me?limit=${PAGE}${before ? `&before=${before}` : ''}`);
-    if (owner !== session.token) return;
+    if (owner !== session.token || mine !== asked) return;
     if (!before) list.replaceChildren();
     list.append(...body.map(row));
     oldest = body.length ? body[body.length - 1].id : oldest;
     more.hidden = body.length < PAGE;
     setText(status, list.children.length ? '' : 'No orders yet.');
   } catch (error) {
+    if (mine !== asked) return;
     setText(status, error instanceof Problem ? error.words : 'Your orders cannot be read now. Try again in a moment.');
   }
 }

@@ -10,9 +10,12 @@ import { session } from './session.js';
 const QUANTITY_MAX = 1000;
 const LOW_SHARE = 0.2;
 const TICK_MS = 200;
+const DOUBLE_PRESS_MS = 700; // after an order: the second press of a double click is no second order
 
 const grid = byId('products');
 const notice = byId('notice');
+const NO_NEWS = 'The shop does not answer yet. This page goes on asking, and shows the products as soon as it does.';
+const NOTHING = 'Nothing is on sale yet. This page shows it by itself once something is.';
 const cards = new Map(); // by product id
 
 // --- one product ---
@@ -39,6 +42,7 @@ class Card {
   #state = null;
   #saidSeconds = Infinity;
   #buying = null; // the AbortController of a purchase under way
+  #restsUntil = 0;
 
   constructor(product) {
     const id = product.id;
@@ -95,6 +99,7 @@ class Card {
   tick() {
     const state = stateOf(this.#product);
     if (state !== this.#state) this.#enter(state);
+    this.#showButton();
     if (state === 'upcoming') this.#countDown();
     else this.#showWhen(this.#product);
   }
@@ -106,7 +111,6 @@ class Card {
     if (this.outcome.dataset.until) this.#clearOutcome();
     setText(this.tag, labels[state][0]);
     this.tag.className = `tag ${state}`;
-    this.#showButton();
   }
 
   #showWhen({ ends_at: endsAt }) {
@@ -128,9 +132,11 @@ class Card {
     this.#saidSeconds = seconds;
   }
 
+  get #isBusy() { return this.#buying || performance.now() < this.#restsUntil; }
+
   // Never `disabled`: the focus would be lost, and nobody told why.
   #showButton() {
-    const canBuy = this.#state === 'open' && !this.#buying;
+    const canBuy = this.#state === 'open' && !this.#isBusy;
     setAttribute(this.button, 'aria-disabled', canBuy ? null : 'true');
     setText(this.button, this.#buying ? 'Buying …' : labels[this.#state][1]);
   }
@@ -159,7 +165,7 @@ class Card {
   }
 
   #press() {
-    if (this.#buying) return;
+    if (this.#isBusy) return;
     const sent = unanswered(this.#product.id);
     if (this.#state !== 'open' && sent) { // it may have got the last one
       this.buy(sent);
@@ -190,6 +196,7 @@ class Card {
         told = await carryOut(intent, (words) => this.tell(words), this.#buying.signal);
       } while (told === null);
       this.tell(told);
+      if (told.kind === 'good') this.#restsUntil = performance.now() + DOUBLE_PRESS_MS;
       showOrders();
     } finally {
       this.#buying = null;
@@ -226,8 +233,8 @@ function showProducts(figures) {
   setAttribute(grid, 'aria-busy', null);
   byId('more').hidden = figures.products_total <= figures.products.length;
   setText(byId('more'), `The newest ${formatCount(figures.products.length)} of ${formatCount(figures.products_total)} products are shown.`);
-  if (products.length === 0) setText(notice, 'Nothing is on sale yet. This page shows it by itself once something is.');
-  else if (notice.textContent.startsWith('Nothing is')) setText(notice, '');
+  if (products.length === 0) setText(notice, NOTHING);
+  else if ([NOTHING, NO_NEWS].includes(notice.textContent)) setText(notice, '');
 }
 
 // What a reload or a closed lid left unanswered goes on, with the same key.
@@ -257,6 +264,7 @@ function showLink() {
     polling: 'Figures every few seconds.',
     silent: 'No news from the shop: the figures may be old. Buying still works as soon as it answers.',
   };
+  if (watcher.state === 'silent' && !watcher.everHeard) setText(notice, NO_NEWS);
   setText(byId('link-state'), words[watcher.state]);
   byId('link-state').className = watcher.state === 'silent' ? 'hint stale' : 'hint';
 }

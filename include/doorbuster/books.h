@@ -87,9 +87,11 @@ bool books_await_recorded(struct store *reader, struct log_position position, in
 
 /* Adds a product and opens its sale: row in the store, opening through the log, and waits until that is recorded. `product` as for
  * store_add_product; filled in on success. `actor`: the admin's user id, 0 for the tools. CATALOG_NO_COMPONENT: see STORE_NOT_FOUND there.
- * CATALOG_NOT_RECORDED: not by `deadline_us`. */
+ * CATALOG_NOT_RECORDED: not by `deadline_us`. With a `request` (NULL: none) that has made a product before: CATALOG_REPEATED, and product->id is that one's, or CATALOG_KEY_REUSED, if what it had asked for was something else. */
 enum catalog_status {
     CATALOG_ADDED,
+    CATALOG_REPEATED,
+    CATALOG_KEY_REUSED,
     CATALOG_NAME_TAKEN,
     CATALOG_NO_COMPONENT,
     CATALOG_STORE_FAILED,
@@ -97,7 +99,8 @@ enum catalog_status {
     CATALOG_NOT_RECORDED
 };
 enum catalog_status catalog_add(struct store *writer, struct gate_side *side, struct store_product *product,
-                                int64_t actor, int64_t deadline_us);
+                                int64_t actor, const struct store_product_request *request,
+                                int64_t deadline_us);
 
 /* Takes what is left of the product's stock off sale, through the log, and waits until that is recorded. A bundle has none of its own: nothing
  * is done. */

@@ -38,6 +38,8 @@ enum store_mode {
 #define STORE_EMAIL_BYTES 1017        /* 254 code points, terminated */
 #define STORE_PASSWORD_HASH_BYTES 129 /* crypto_pwhash_STRBYTES and one */
 #define STORE_PRODUCT_NAME_BYTES 801  /* 200 code points, terminated */
+#define STORE_REQUEST_BYTES (21 + IDEMPOTENCY_KEY_BYTES_MAX)
+#define STORE_REQUEST_HASH_BYTES 65
 #define STORE_DESCRIPTION_BYTES 4001
 
 enum user_role { USER_BUYER, USER_ADMIN };
@@ -136,6 +138,18 @@ enum store_status store_update_user(struct store *store, int64_t id, enum user_r
  * filled in. Its stock is 0 until its opening comes through the log. STORE_TAKEN: the name is in use. STORE_NOT_FOUND: a component is no
  * product, is a bundle itself, or is not open yet; *product->id is then which. */
 enum store_status store_add_product(struct store *store, struct store_product *product);
+/* An Idempotency-Key with which a product is asked for. It is known for as long as the product is there. */
+struct store_product_request {
+    char key[STORE_REQUEST_BYTES];       /* "7 key": the asking account's id, and its key */
+    char hash[STORE_REQUEST_HASH_BYTES]; /* of what is asked for */
+};
+/* The same for a request, whose key must have no product yet; NULL: none. */
+enum store_status store_add_product_for(struct store *store, struct store_product *product,
+                                        const struct store_product_request *request);
+/* The product that was asked for with that key; *same: and asked for in the same words. */
+enum store_status store_find_product_of_request(struct store *store,
+                                                const struct store_product_request *request,
+                                                struct store_product *out, bool *same);
 enum store_status store_find_product(struct store *store, int64_t id, struct store_product *out);
 enum store_status store_find_product_by_name(struct store *store, const char *name,
                                              struct store_product *out);

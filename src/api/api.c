@@ -2,6 +2,7 @@
 #include "refusals.h"
 
 #include "doorbuster/check.h"
+#include "doorbuster/clock.h"
 
 #include <stdlib.h>
 
@@ -105,6 +106,9 @@ static void show_breakers(struct api *api)
 {
     struct breaker *all[API_BREAKERS], *gate[GATE_BREAKERS];
     size_t count = api_breakers(api, all), gate_count = gate_breakers(api->gate, gate);
+    int64_t now_us = clock_monotonic_us();
+    breaker_rest(&api->store, now_us);
+    breaker_rest(&api->books, now_us);
     for (size_t i = 0; i < count; i++) {
         if (all[i]->openings != all[i]->openings_shown) {
             metrics_count_openings(all[i]);

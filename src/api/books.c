@@ -141,12 +141,40 @@ enum change_outcome books_change_window(struct gate_side *side, struct store *wr
 }
 
 /* --- the catalogue ------------------------------------------------------------------------------------------------------------------------ */
-enum catalog_status catalog_add(struct store *writer, struct gate_side *side, struct store_product *product,
-                                int64_t actor, int64_t deadline_us)
+/* CATALOG_ADDED: nothing has been made for it yet. */
+static enum catalog_status find_repeated(struct store *writer, const struct store_product_request *request,
+                                         struct store_product *product, int64_t deadline_us)
 {
-    enum store_status status = store_add_product(writer, product);
+    struct store_product made;
+    bool same;
+    enum store_status status =
+        request == NULL ? STORE_NOT_FOUND : store_find_product_of_request(writer, request, &made, &same);
     if (status != STORE_OK) {
-        return status == STORE_TAKEN       ? CATALOG_NAME_TAKEN
+        return status == STORE_NOT_FOUND ? CATALOG_ADDED : CATALOG_STORE_FAILED;
+    }
+    product->id = made.id;
+    if (!same) {
+        return CATALOG_KEY_REUSED;
+    }
+    return wait_until(product_is_open, writer, &product->id, deadline_us) ? CATALOG_REPEATED
+                                                                          : CATALOG_NOT_RECORDED;
+}
+
+enum catalog_status catalog_add(struct store *writer, struct gate_side *side, struct store_product *product,
+                                int64_t actor, const struct store_product_request *request,
+                                int64_t deadline_us)
+{
+    enum catalog_status repeated = find_repeated(writer, request, product, deadline_us);
+    if (repeated != CATALOG_ADDED) {
+        return repeated;
+    }
+    enum store_status status = store_add_product_for(writer, product, request);
+    if (status == STORE_TAKEN) { /* by the same request, which came twice at once? */
+        repeated = find_repeated(writer, request, product, deadline_us);
+    }
+    if (status != STORE_OK) {
+        return repeated != CATALOG_ADDED   ? repeated
+               : status == STORE_TAKEN     ? CATALOG_NAME_TAKEN
                : status == STORE_NOT_FOUND ? CATALOG_NO_COMPONENT
                                            : CATALOG_STORE_FAILED;
     }

@@ -53,7 +53,9 @@ static const struct advice {
     {"username-taken", "Choose another user name. If it is yours, sign in instead.",
      "If your own first try was answered 503 or not at all, it may have worked: sign in."},
     {"product-name-taken", "This is for the people who run the sale.",
-     "Choose another name. If your own first try was answered 503 or not at all, it has worked."},
+     "Choose another name. If your own first try was answered 503 or not at all, it may have worked: with an "
+     "Idempotency-Key the "
+     "same request is answered with the product."},
     {"customer-limit",
      "You have as many of it as one customer may have. You can cancel an order to buy again.",
      "Do not repeat. \"limit\" and \"owned\" are the figures to show."},

@@ -7,6 +7,7 @@
 #include "doorbuster/json.h"
 #include "doorbuster/sale.h"
 
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct product_job {
     struct job job;
     int64_t actor;
     struct books books;
+    struct store_product_request request; /* "": it came without an Idempotency-Key */
     enum catalog_status added;
     const char *component_fault; /* CATALOG_NO_COMPONENT: why */
     int64_t faulty_component;
@@ -83,6 +85,26 @@ static void find_component_fault(struct product_job *product, struct store *stor
                                                                : "names a product that is not open yet";
 }
 
+static void read_books(struct product_job *product, struct desk *desk, struct store *reader)
+{
+    struct job *job = &product->job;
+    switch (books_read(reader, &desk->side, product->books.product.id, &product->books)) {
+    case BOOKS_READ:
+        break;
+    case BOOKS_NO_PRODUCT:
+        job->outcome = JOB_NOT_FOUND;
+        break;
+    case BOOKS_STORE_FAILED:
+        job_unavailable(job, JOB_FAULT_STORE, "%s", store_error(reader));
+        break;
+    case BOOKS_GATE_FAILED:
+        job_unavailable(job, JOB_FAULT_GATE, "reading the stock from %s: %s",
+                        desk->side.place->kind == GATE_LUA ? "Redis" : "the nodes",
+                        gate_side_failure(&desk->side));
+        break;
+    }
+}
+
 static void create_work(struct job *job, struct desk *desk)
 {
     struct product_job *product = (struct product_job *)job;
@@ -90,14 +112,19 @@ static void create_work(struct job *job, struct desk *desk)
         return;
     }
     product->added =
-        catalog_add(desk->writer, &desk->side, &product->books.product, product->actor, job->deadline_us);
+        catalog_add(desk->writer, &desk->side, &product->books.product, product->actor,
+                    product->request.key[0] != '\0' ? &product->request : NULL, job->deadline_us);
     switch (product->added) {
     case CATALOG_ADDED:
         job_store_status(
             job, desk->writer,
             books_store_stock(desk->writer, &product->books.product, &product->books.stock, NULL));
         break;
+    case CATALOG_REPEATED:
+        read_books(product, desk, desk->writer);
+        break;
     case CATALOG_NAME_TAKEN:
+    case CATALOG_KEY_REUSED:
         job->outcome = JOB_TAKEN;
         break;
     case CATALOG_NO_COMPONENT:
@@ -135,6 +162,18 @@ static void reply_component_fault(struct http_request *request, const struct pro
 static void create_reply(struct job *job)
 {
     struct product_job *product = (struct product_job *)job;
+    if (product->added == CATALOG_KEY_REUSED) {
+        http_reply_problem(job->request, &api_problems[PROBLEM_IDEMPOTENCY_KEY_REUSED], NULL,
+                           "This Idempotency-Key has made product %lld already; it cannot make another one.",
+                           (long long)product->books.product.id);
+        return;
+    }
+    if (product->added == CATALOG_REPEATED) {
+        http_reply_header(job->request, "Idempotent-Replayed", "true");
+        http_reply_json(job->request, 201,
+                        product_to_json(&product->books.product, product->books.stock, &product->books.gate));
+        return;
+    }
     if (job->outcome == JOB_TAKEN) {
         http_reply_problem(job->request, &api_problems[PROBLEM_PRODUCT_NAME_TAKEN], NULL,
                            "There is a product \"%s\" already.", product->books.product.name);
@@ -218,11 +257,38 @@ static void take_stock(struct validation *validation, const cJSON *body, struct 
     }
 }
 
+/* The key's account and name, and what is asked for in it: the values, not the bytes, which a client may write differently the next time. */
+static void take_request(struct product_job *job, const char *key, size_t key_bytes)
+{
+    const struct store_product *product = &job->books.product;
+    const int64_t figures[] = {
+        product->price,        product->planned_stock, product->per_customer_limit,
+        product->starts_at_ms, product->ends_at_ms,    (int64_t)product->component_count};
+    unsigned char hash[(STORE_REQUEST_HASH_BYTES - 1) / 2];
+    crypto_generichash_state state;
+    snprintf(job->request.key, sizeof job->request.key, "%lld %.*s", (long long)job->actor, (int)key_bytes,
+             key);
+    crypto_generichash_init(&state, NULL, 0, sizeof hash);
+    crypto_generichash_update(&state, (const unsigned char *)product->name, strlen(product->name) + 1);
+    crypto_generichash_update(&state, (const unsigned char *)product->description,
+                              strlen(product->description) + 1);
+    crypto_generichash_update(&state, (const unsigned char *)figures, sizeof figures);
+    for (size_t i = 0; i < product->component_count; i++) {
+        crypto_generichash_update(&state, (const unsigned char *)&product->components[i],
+                                  sizeof product->components[i]);
+    }
+    crypto_generichash_final(&state, hash, sizeof hash);
+    sodium_bin2hex(job->request.hash, sizeof job->request.hash, hash, sizeof hash);
+}
+
 void products_create(struct http_request *request, void *context)
 {
     struct jwt_claims claims;
+    const char *key = NULL;
+    size_t key_bytes = 0;
     cJSON *body;
-    if (!api_identify_admin(context, request, &claims) || (body = api_json_body(request)) == NULL) {
+    if (!api_identify_admin(context, request, &claims) || !api_idempotency_key(request, &key, &key_bytes) ||
+        (body = api_json_body(request)) == NULL) {
         return;
     }
     struct product_job *job = job_new(context, request, sizeof *job, create_work, create_reply);
@@ -243,6 +309,9 @@ void products_create(struct http_request *request, void *context)
         snprintf(product->name, sizeof product->name, "%s", name);
         snprintf(product->description, sizeof product->description, "%s", description);
         job->actor = claims.user_id;
+        if (key != NULL) {
+            take_request(job, key, key_bytes);
+        }
         job->job.needs_gate = job_change_needs_gate(context);
         job_start(&job->job, WORK_CHANGE);
     }
@@ -299,23 +368,8 @@ void products_list(struct http_request *request, void *context)
 static void books_work(struct job *job, struct desk *desk)
 {
     struct product_job *product = (struct product_job *)job;
-    if (!desk_needs_reader(desk, job) || !desk_needs_gate(desk, job)) {
-        return;
-    }
-    switch (books_read(desk->reader, &desk->side, product->books.product.id, &product->books)) {
-    case BOOKS_READ:
-        break;
-    case BOOKS_NO_PRODUCT:
-        job->outcome = JOB_NOT_FOUND;
-        break;
-    case BOOKS_STORE_FAILED:
-        job_unavailable(job, JOB_FAULT_STORE, "%s", store_error(desk->reader));
-        break;
-    case BOOKS_GATE_FAILED:
-        job_unavailable(job, JOB_FAULT_GATE, "reading the stock from %s: %s",
-                        desk->side.place->kind == GATE_LUA ? "Redis" : "the nodes",
-                        gate_side_failure(&desk->side));
-        break;
+    if (desk_needs_reader(desk, job) && desk_needs_gate(desk, job)) {
+        read_books(product, desk, desk->reader);
     }
 }
 

@@ -68,6 +68,7 @@ bool breaker_allows(struct breaker *breaker, int64_t now_us, unsigned *retry_ms)
 {
     int64_t left_us = breaker->since_us + (int64_t)breaker->open_ms * 1000 - now_us;
     *retry_ms = 0;
+    breaker->asked_us = now_us;
     if (breaker->state == BREAKER_OPEN && left_us <= 0) {
         move(breaker, BREAKER_HALF_OPEN, now_us);
     }
@@ -102,6 +103,15 @@ void breaker_failed(struct breaker *breaker, int64_t now_us, const char *reason)
 void breaker_abandoned(struct breaker *breaker)
 {
     breaker->probing = false;
+}
+
+void breaker_rest(struct breaker *breaker, int64_t now_us)
+{
+    int64_t last_us = breaker->asked_us > breaker->since_us ? breaker->asked_us : breaker->since_us;
+    if (breaker->state != BREAKER_CLOSED && !breaker->probing &&
+        now_us - last_us >= (int64_t)BREAKER_REST_MS * 1000) {
+        move(breaker, BREAKER_CLOSED, now_us);
+    }
 }
 
 void breaker_open(struct breaker *breaker, int64_t now_us, const char *reason)

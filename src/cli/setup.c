@@ -77,6 +77,9 @@ static bool complain_catalog(const struct setup *setup, const char *doing, enum 
     switch (status) {
     case CATALOG_ADDED:
         return true;
+    case CATALOG_REPEATED:
+    case CATALOG_KEY_REUSED: /* setup sends no key */
+        CHECK(false);
     case CATALOG_NO_COMPONENT:
         return complain(doing, "a product that the bundle is made of is not there");
     case CATALOG_NAME_TAKEN:
@@ -226,7 +229,7 @@ static bool add_product(struct setup *setup, struct candidate *candidate)
         product->components[i] = (struct bundle_component){of->product.id, wanted->components[i].quantity};
     }
     if (!complain_catalog(setup, "adding the product",
-                          catalog_add(setup->store, &setup->side, product, 0, patience_us()))) {
+                          catalog_add(setup->store, &setup->side, product, 0, NULL, patience_us()))) {
         return false;
     }
     candidate->exists = candidate->fits = true;

@@ -13,7 +13,7 @@
 #include <string.h>
 
 /* Migration i takes the schema from version i to i + 1. Never edit one that has been released. */
-static const char *const migrations[] = {embedded__0001_postgres_sql};
+static const char *const migrations[] = {embedded__0001_postgres_sql, embedded__0002_product_requests_sql};
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 #define LOCK_KEY "1145206644" /* "DBst" */
 

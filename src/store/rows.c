@@ -299,7 +299,8 @@ static enum store_status insert_components(struct store *store, const struct sto
     return STORE_OK;
 }
 
-static enum store_status insert_product(struct store *store, struct store_product *product, const char *doing)
+static enum store_status insert_product(struct store *store, struct store_product *product,
+                                        const struct store_product_request *request, const char *doing)
 {
     const enum sql_statement statement = SQL_ADD_PRODUCT;
     sql_bind_string(store, statement, 1, product->name);
@@ -311,6 +312,8 @@ static enum store_status insert_product(struct store *store, struct store_produc
     sql_bind_int(store, statement, 7, product->starts_at_ms);
     sql_bind_int(store, statement, 8, product->ends_at_ms);
     sql_bind_int(store, statement, 9, product->component_count > 0);
+    sql_bind_text(store, statement, 10, request ? request->key : NULL, request ? strlen(request->key) : 0);
+    sql_bind_text(store, statement, 11, request ? request->hash : NULL, request ? strlen(request->hash) : 0);
     enum store_status status = check_components(store, product, doing);
     if (status != STORE_OK)
         return status;
@@ -335,12 +338,37 @@ static bool components_are_sound(const struct store_product *product)
 
 enum store_status store_add_product(struct store *store, struct store_product *product)
 {
+    return store_add_product_for(store, product, NULL);
+}
+
+enum store_status store_find_product_of_request(struct store *store,
+                                                const struct store_product_request *request,
+                                                struct store_product *out, bool *same)
+{
+    const enum sql_statement statement = SQL_PRODUCT_BY_REQUEST;
+    enum store_status status = STORE_OK;
+    int64_t id = 0;
+    sql_bind_string(store, statement, 1, request->key);
+    enum sql_result result = sql_step(store, statement);
+    if (result == SQL_ROW) {
+        id = sql_int(store, statement, 0);
+        *same = strcmp(sql_text(store, statement, 1), request->hash) == 0;
+    } else
+        status = result == SQL_DONE ? STORE_NOT_FOUND : sql_fail(store, "looking a request for a product up");
+    sql_reset(store, statement);
+    return status == STORE_OK ? store_find_product(store, id, out) : status;
+}
+
+enum store_status store_add_product_for(struct store *store, struct store_product *product,
+                                        const struct store_product_request *request)
+{
     static const char doing[] = "adding a product";
     CHECK(store_may_write(store));
     CHECK(product->price > 0 && product->per_customer_limit >= 0 && product->planned_stock >= 0);
     CHECK(product->starts_at_ms >= 0 && product->ends_at_ms >= 0 && components_are_sound(product));
     enum store_status status = sql_write_begin(store, doing);
-    return status == STORE_OK ? sql_write_end(store, insert_product(store, product, doing), doing) : status;
+    return status == STORE_OK ? sql_write_end(store, insert_product(store, product, request, doing), doing)
+                              : status;
 }
 
 static enum store_status write_name(struct store *store, int64_t id, const char *name, const char *doing)

@@ -62,7 +62,8 @@ static const struct migration {
 } migrations[] = {{embedded__0001_first_sql, NULL},
                   {embedded__0002_carts_sql, sqlite_write_history},
                   {embedded__0003_redlock_sql, NULL},
-                  {embedded__0004_windows_sql, NULL}};
+                  {embedded__0004_windows_sql, NULL},
+                  {embedded__0005_product_requests_sql, NULL}};
 #define SCHEMA_VERSION ((int64_t)(sizeof migrations / sizeof migrations[0]))
 
 struct sqlite_store *sqlite_of(struct store *store)

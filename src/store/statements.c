@@ -51,8 +51,9 @@ const char *const sql_statements[SQL_STATEMENTS] = {
 
     [SQL_ADD_PRODUCT] =
         "INSERT INTO products (id, name, description, price, per_customer_limit, planned_stock,"
-        " created_at_ms, updated_at_ms, starts_at_ms, ends_at_ms, is_bundle)"
-        " SELECT " NEXT_ID("products") ", ?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9 FROM state WHERE one = 1"
+        " created_at_ms, updated_at_ms, starts_at_ms, ends_at_ms, is_bundle, request, request_hash)"
+        " SELECT " NEXT_ID("products") ", ?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9, ?10, ?11"
+        " FROM state WHERE one = 1"
         " ON CONFLICT (name) DO NOTHING RETURNING id",
     [SQL_ADD_COMPONENT] =
         "INSERT INTO bundle_components (bundle_id, product_id, quantity) VALUES (?1, ?2, ?3)",
@@ -62,6 +63,7 @@ const char *const sql_statements[SQL_STATEMENTS] = {
         " LIMIT ?2",
     [SQL_PRODUCT_BY_ID] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE id = ?1",
     [SQL_PRODUCT_BY_NAME] = "SELECT " PRODUCT_COLUMNS " FROM products WHERE name = ?1",
+    [SQL_PRODUCT_BY_REQUEST] = "SELECT id, request_hash FROM products WHERE request = ?1",
     [SQL_RENAME_PRODUCT] =
         "UPDATE products SET name = ?2, updated_at_ms = ?3"
         " WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM products AS other WHERE other.name = ?2"

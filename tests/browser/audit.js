@@ -68,6 +68,9 @@ function audit() {
   if (document.querySelectorAll('h1').length !== 1 || document.querySelectorAll('main').length !== 1) found.push('not one h1 and one main');
   if (!document.documentElement.lang || !document.title) found.push('no language or title');
   if (document.querySelector('[style*=":"]:not(.fill)') || document.querySelector('script:not([src]), style')) found.push('inline script or style');
+  for (const dialog of document.querySelectorAll('dialog')) {
+    if (dialog.scrollWidth > dialog.clientWidth) found.push(`a dialog wider than the screen: ${show(dialog)}`);
+  }
   const { scrollWidth, clientWidth } = document.documentElement;
   if (scrollWidth > clientWidth) {
     const wide = [...document.querySelectorAll('body *')].find((element) => element.getBoundingClientRect().right > clientWidth + 1 && !element.closest('.unseen, .skip, .scroll'));

@@ -71,7 +71,8 @@ class TestPages(unittest.TestCase):
         self.browser.click_button("dialog", "Continue")
 
     def press_buy(self, product):
-        self.browser.click(f"{card(product)} .buy")
+        """Once the last order's second press is over, if it is on sale."""
+        self.browser.click(f"{card(product)}[data-state=open] .buy:not([aria-disabled]), {card(product)}:not([data-state=open]) .buy")
 
     def outcome(self, product, part):
         self.browser.wait_text(f"{card(product)} .outcome", part)
@@ -190,6 +191,45 @@ class TestPages(unittest.TestCase):
         self.press_buy(product)
         self.outcome(product, "Your first try had come through; nothing was bought twice.")
         self.assertEqual(self.sale.orders_of(product), 1)
+
+    def test_a_double_click_is_one_order(self):
+        """The first press is answered before the second comes: that second one is still the same click."""
+        product = self.sale.add_product("Pressed twice", 9)
+        browser = self.browser
+        self.shop_as("impatient", product)
+        browser.run("""const outcome = document.querySelector(`[data-product='${arguments[0]}'] .outcome`), buy = document.querySelector(`[data-product='${arguments[0]}'] .buy`);
+            new MutationObserver(() => {
+              if (!outcome.innerText.startsWith('Bought!') || window.secondPress !== undefined) return;
+              buy.click();
+              window.secondPress = outcome.innerText;
+            }).observe(outcome, { childList: true });""", product)
+        self.press_buy(product)
+        self.outcome(product, "Bought!")
+        self.assertTrue(wait_for(lambda: browser.run("return window.secondPress;"), "the second press").startswith("Bought!"))
+        self.press_buy(product)  # a moment later it is meant
+        wait_for(lambda: self.sale.orders_of(product) == 2, lambda: f"two orders, not {self.sale.orders_of(product)}")
+
+    def test_no_news_from_the_start(self):
+        """A phone without a network: the page says so where one looks, and shows the products once there is one."""
+        browser, product = self.browser, self.sale.product
+        browser.block("*/api/events*", "*/api/figures*")
+        browser.open("/")
+        browser.wait_text("#notice", "The shop does not answer yet.")
+        browser.block()
+        browser.wait_text(f"{card(product)} .price", "$499.00")
+        self.assertEqual(browser.text("#notice"), "")
+
+    def test_older_orders_are_shown_once(self):
+        product = self.sale.add_product("Again and again", 100)
+        for _ in range(25):
+            self.sale.buy("regular", product)
+        browser = self.browser
+        self.shop_as("regular", product)
+        browser.element("#orders-more")
+        browser.run("document.getElementById('orders-more').click(); document.getElementById('orders-more').click();")
+        browser.wait_gone("#orders-more")
+        shown = browser.run("return [...document.querySelectorAll('.order-title strong')].map((e) => e.textContent);")
+        self.assertEqual((len(shown), len(set(shown))), (25, 25))
 
     def test_a_reload_goes_on(self):
         """The order does not get through, the page is loaded anew: it goes on by itself, with the same key."""
@@ -392,6 +432,33 @@ class TestPages(unittest.TestCase):
         browser.click_button("dialog", "Open the sale")
         browser.wait_text(f"{card(product)} .tag", "open")
         self.sale.buy("somebody", product)
+
+    def test_an_admin_on_a_phone(self):
+        browser, product = self.browser, self.sale.product
+        self.dashboard_as_admin()
+        browser.look(360, 740, "light")
+        for open_dialog in (lambda: browser.click_button(card(product), "Open or close"), lambda: browser.click("#create-product")):
+            open_dialog()
+            browser.element("dialog")
+            self.assertEqual(browser.audit(), [])
+            browser.keys(Keys.ESCAPE)
+            browser.wait_gone("dialog")
+
+    def test_two_admins_set_times(self):
+        """What the one has changed while the other's form was open stays: only what is changed in a form is sent."""
+        product = self.sale.add_product("Two hands", 5, ends_at="2031-01-01T10:00:00Z")
+        browser = self.browser
+        self.dashboard_as_admin()
+        browser.click_button(card(product), "Open or close")
+        browser.element("dialog")
+        self.sale.call("POST", f"/api/admin/products/{product}/window", {"ends_at": "2032-01-01T10:00:00Z", "reason": "longer"}, as_user=ADMIN)
+        browser.run("document.querySelector('dialog [name=starts]').value = '2030-12-01T10:00:00';")
+        browser.type("dialog [name=reason]", "later")
+        browser.click_button("dialog", "Continue")
+        browser.click_button("dialog", "Set these times")
+        browser.wait_gone("dialog")
+        made = self.sale.call("GET", f"/api/products/{product}", as_user=ADMIN)
+        self.assertEqual((made["starts_at"][:7], made["ends_at"]), ("2030-12", "2032-01-01T10:00:00.000Z"))
 
     def test_a_buyer_is_no_admin(self):
         browser = self.browser

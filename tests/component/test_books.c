@@ -69,7 +69,7 @@ static int64_t add(const char *name, int64_t stock)
 {
     struct store_product product = {.price = 100, .planned_stock = stock};
     snprintf(product.name, sizeof product.name, "%s", name);
-    assert_int_equal(catalog_add(store, &side, &product, 0, deadline_us()), CATALOG_ADDED);
+    assert_int_equal(catalog_add(store, &side, &product, 0, NULL, deadline_us()), CATALOG_ADDED);
     assert_int_equal(product.stock, stock);
     return product.id;
 }
@@ -78,7 +78,7 @@ static int64_t add_bundle(int64_t first, int64_t second)
 {
     struct store_product product = {
         .name = "bundle", .price = 250, .components = {{first, 1}, {second, 2}}, .component_count = 2};
-    assert_int_equal(catalog_add(store, &side, &product, 0, deadline_us()), CATALOG_ADDED);
+    assert_int_equal(catalog_add(store, &side, &product, 0, NULL, deadline_us()), CATALOG_ADDED);
     return product.id;
 }
 

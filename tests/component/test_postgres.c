@@ -300,7 +300,7 @@ static void test_many_first_writers_make_one_store(void **state)
         assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
         assert_int_equal(status, 0);
     }
-    assert_int_equal(postgres_fixture_ask(f->url, "SELECT count(*) FROM schema_version"), 1);
+    assert_int_equal(postgres_fixture_ask(f->url, "SELECT count(*) FROM schema_version"), 2);
     assert_int_equal(postgres_fixture_ask(f->url, "SELECT count(*) FROM state"), 1);
     assert_int_equal(postgres_fixture_ask(f->url, "SELECT count(*) FROM users"), 1);
 }

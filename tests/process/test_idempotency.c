@@ -348,6 +348,71 @@ static void test_keys_survive_redis(void **state)
     assert_false(buy(0, "fresh", test.product, 1, 201).replayed);
 }
 
+/* --- products
+ * ------------------------------------------------------------------------------------------------------------------------ */
+/* NULL as key: none. */
+static struct heard try_create(size_t admin, const char *key, const char *body)
+{
+    char headers[HEADERS_BYTES], token[JWT_TOKEN_BYTES_MAX], value[32];
+    struct heard heard = {0};
+    struct http_answer answer;
+    server_fixture_token(&test.server, test.first_user + (int64_t)admin, USER_ADMIN, token);
+    int used = snprintf(headers, sizeof headers,
+                        "Authorization: Bearer %s\r\nContent-Type: application/json\r\n", token);
+    if (key != NULL) {
+        snprintf(headers + used, (size_t)(HEADERS_BYTES - used), "Idempotency-Key: %s\r\n", key);
+    }
+    assert_int_equal(
+        http_client_call(&test.client, "POST", "/api/products", headers, body, &answer, PATIENCE_MS),
+        HTTP_CLIENT_OK);
+    heard.status = answer.status;
+    heard.replayed = http_answer_header(&answer, "Idempotent-Replayed", value, sizeof value) != NULL;
+    snprintf(heard.body, sizeof heard.body, "%s", answer.body);
+    http_answer_free(&answer);
+    return heard;
+}
+
+static struct heard create(size_t admin, const char *key, const char *body, int status)
+{
+    struct heard heard = try_create(admin, key, body);
+    if (heard.status != status) {
+        fail_msg("key %s: status %d, not %d: %s", key ? key : "-", heard.status, status, heard.body);
+    }
+    return heard;
+}
+
+/* An admin whose answer was lost asks again, and hears of his own product, as it is by now. */
+static void test_a_product_asked_for_again(void **state)
+{
+    static const char lamp[] = "{\"name\":\"lamp\",\"price\":500,\"stock\":3,\"description\":\"warm\"}";
+    int64_t id, price;
+    (void)state;
+    struct heard first = create(0, "lamp-1", lamp, 201);
+    assert_false(first.replayed);
+    struct heard again = create(0, "\"lamp-1\"", lamp, 201);
+    expect_replay(&again, &first);
+    assert_int_equal(
+        sscanf(first.body, "{\"id\":%" SCNd64 ",\"name\":\"lamp\",\"price\":%" SCNd64, &id, &price), 2);
+    /* it has lived on, and the words stand in another order */
+    buy(1, NULL, id, 1, 201);
+    again =
+        create(0, "lamp-1", "{\"stock\":3,\"description\":\"warm\", \"price\":500, \"name\":\"lamp\"}", 201);
+    assert_true(again.replayed);
+    assert_non_null(strstr(again.body, "\"stock\":2,\"redis_stock\":2"));
+    /* another price, another name: not what the key has asked for */
+    again =
+        create(0, "lamp-1", "{\"name\":\"lamp\",\"price\":501,\"stock\":3,\"description\":\"warm\"}", 422);
+    assert_non_null(strstr(again.body, "/problems/idempotency-key-reused"));
+    create(0, "lamp-1", "{\"name\":\"lantern\",\"price\":500,\"stock\":3,\"description\":\"warm\"}", 422);
+    /* another key, no key, another admin with the same key: another request */
+    create(0, "lamp-2", lamp, 409);
+    create(0, NULL, lamp, 409);
+    create(2, "lamp-1", lamp, 409);
+    create(0, "two words", lamp, 400);
+    /* a refusal is not pinned to its key */
+    create(0, "lamp-2", "{\"name\":\"torch\",\"price\":500,\"stock\":3}", 201);
+}
+
 /* --- the whole
  * ------------------------------------------------------------------------------------------------------------------------ */
 static int setup(void **state)
@@ -388,6 +453,7 @@ int main(void)
         TEST(test_sold_out_is_not_pinned),
         TEST(test_a_hundred_at_once),
         TEST(test_workers_killed_at_any_moment),
+        TEST(test_a_product_asked_for_again),
     };
     const struct CMUnitTest lua[] = {
         TEST(test_a_day_later),

@@ -332,6 +332,29 @@ static void test_a_recorder_that_stood_still_stands_by(void **state)
     end_both();
 }
 
+/* Each makes a key of its own if nobody gives it one: who signs in at the one is a stranger at the other, and the log says why. */
+static void test_keys_that_differ_are_said(void **state)
+{
+    (void)state;
+    start_redis();
+    begin_servers(NULL, LIST("JWT_SECRET_KEY=another key, of more than thirty-two bytes"));
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    while (!server_fixture_logged(&second, "signs tokens with another key")) {
+        assert_true(wait_a_moment(deadline));
+    }
+    assert_false(server_fixture_logged(&sale.server, "signs tokens with another key"));
+    server_fixture_stop(&second);
+    server_fixture_end(&second);
+    start_second(NULL); /* of the same key nothing is said */
+    deadline = deadline_in(PATIENCE_MS);
+    while (!server_fixture_logged(&second, "standing by")) {
+        assert_true(wait_a_moment(deadline));
+    }
+    assert_false(server_fixture_logged(&second, "signs tokens with another key"));
+    server_fixture_stop(&sale.server);
+    server_fixture_stop(&second);
+}
+
 /* Everything on its links goes one way only: calls arrive whose answers do not, or answers would if calls did. */
 static void cut_one_way(enum proxy_action action, const char *what)
 {
@@ -511,6 +534,7 @@ int main(void)
     const struct CMUnitTest others[] = {
         TEST(test_two_servers_sell_one_stock),
         TEST(test_a_copied_data_folder),
+        TEST(test_keys_that_differ_are_said),
         TEST(test_a_recorder_is_succeeded_at_home),
         TEST(test_redis_does_not_answer_the_one_that_records),
         TEST(test_redis_does_not_hear_the_one_that_records),

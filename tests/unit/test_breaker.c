@@ -159,6 +159,23 @@ static void test_opened_from_outside(void **state)
     expect(BREAKER_OPEN, 203, 2);
 }
 
+/* After the outage nobody comes to try: it does not stay open, and shown as such, until somebody does. */
+static void test_it_closes_when_nobody_asks(void **state)
+{
+    (void)state;
+    open_it();
+    breaker_rest(&breaker, T0 + (BREAKER_REST_MS - 1) * 1000);
+    expect(BREAKER_OPEN, 0, 1);
+    assert_true(allows(BREAKER_REST_MS - 1, 0));
+    breaker_rest(&breaker, T0 + (INT64_C(10) * BREAKER_REST_MS) * 1000);
+    expect(BREAKER_HALF_OPEN, BREAKER_REST_MS - 1, 1); /* the one call is on its way */
+    fail_at(10 * BREAKER_REST_MS, "still down");
+    breaker_rest(&breaker, T0 + (INT64_C(11) * BREAKER_REST_MS - 1) * 1000);
+    expect(BREAKER_OPEN, 10 * BREAKER_REST_MS, 1);
+    breaker_rest(&breaker, T0 + (INT64_C(11) * BREAKER_REST_MS) * 1000);
+    expect(BREAKER_CLOSED, 11 * BREAKER_REST_MS, 1);
+}
+
 /* The reason it was open for is none any more once it closes. */
 static void open_and_close(void *context)
 {
@@ -194,6 +211,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_failure_opens_it_again, setup),
         cmocka_unit_test_setup(test_an_abandoned_call_makes_room_for_another, setup),
         cmocka_unit_test_setup(test_opened_from_outside, setup),
+        cmocka_unit_test_setup(test_it_closes_when_nobody_asks, setup),
         cmocka_unit_test_setup(test_what_the_log_says, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
