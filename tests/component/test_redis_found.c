@@ -561,6 +561,7 @@ static void test_a_link_looks_names_up(void **state)
     close_link();
 
     snprintf(address.host, sizeof address.host, "no-such-host.invalid");
+    expect_none("no-such-host.invalid:");
     open_link();
     int64_t deadline = deadline_in(300);
     while (wait_a_moment(deadline)) {
