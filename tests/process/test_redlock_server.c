@@ -499,6 +499,15 @@ static void test_nodes_of_others(void **state)
 }
 
 /* One store, three servers after each other. */
+static void run_tool(const char *tool, const char *argument, const char *variable)
+{
+    struct run_result result = tool_run(&shop.server, tool, LIST(argument), ENVIRONMENT(variable));
+    if (result.exit_code != 0) {
+        fail_msg("%s: %s%s", tool, result.out, result.err);
+    }
+    run_result_free(&result);
+}
+
 static void test_nodes_with_a_user(void **state)
 {
     struct tcp_redis nodes[3] = {0};
@@ -521,10 +530,8 @@ static void test_nodes_with_a_user(void **state)
     buy_in_the_end(product);
     tcp_redis_do(nodes[1].port, "FLUSHALL");
     await_metric("nodes_refilled", 1);
-    struct run_result verified =
-        tool_run(&shop.server, "verify", LIST("--gate", "redlock", "--repair"), ENVIRONMENT(variable));
-    assert_int_equal(verified.exit_code, 0);
-    run_result_free(&verified);
+    run_tool("setup", "--gate=redlock", variable);
+    run_tool("verify", "--repair", variable);
     assert_false(server_fixture_logged(&shop.server, "sesame"));
     for (size_t i = 0; i < 3; i++) {
         acl_expect_enough(nodes[i].port, "locks");
