@@ -12,8 +12,8 @@ options_of_help() { "$1" --help | sed -n 's/^  --\([a-z-]*\).*/\1/p' | sort; }
 options_of_page() { sed -n 's/^\.It Fl -\([a-z-]*\).*/\1/p' "$1" | sort; }
 
 variables_of_help() { { "$1" --help | grep -o '\[[A-Z]*_[A-Z_]*' | tr -d '['; "$1" --help | sed -n 's/^  \([A-Z][A-Z_]*\) .*/\1/p'; } | sort -u; }
-# But for those of the service manager, which are no settings.
-variables_of_page() { sed -n 's/^\.\(It \)\?Ev \([A-Z_]*\).*/\2/p' "$1" | grep -v NOTIFY_SOCKET | sort -u; }
+# But for those of the service manager and of the C library, which are no settings.
+variables_of_page() { sed -n 's/^\.\(It \)\?Ev \([A-Z_]*\).*/\2/p' "$1" | grep -v -e NOTIFY_SOCKET -e RES_OPTIONS | sort -u; }
 
 for command in server setup verify; do
     page=doorbuster-$command.8

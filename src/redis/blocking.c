@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -131,6 +132,56 @@ static bool say_hello(redisContext *redis, const struct redis_login *login, int 
     return redis_done(redis_ask(redis, "PING"));
 }
 
+/* --- connecting --------------------------------------------------------------------------------------------------------------- */
+static redisContext *connect_to_address(const struct addrinfo *address, int port, int timeout_ms)
+{
+    char numeric[REDIS_NUMERIC_BYTES];
+    return getnameinfo(address->ai_addr, address->ai_addrlen, numeric, sizeof numeric, NULL, 0,
+                       NI_NUMERICHOST) == 0
+               ? redisConnectWithTimeout(numeric, port, timeout_of(timeout_ms))
+               : NULL;
+}
+
+/* Of the host as it was named: redis_was_replaced() need not look that up. */
+static void keep_name(redisContext *redis, const char *name)
+{
+    char *copy = strdup(name);
+    if (copy != NULL) {
+        free(redis->tcp.host);
+        redis->tcp.host = copy;
+    }
+}
+
+/* Its addresses one after the other. Left to hiredis, a name would be looked up twice where the name servers do not answer, and of one that has
+ * both kinds of address only the IPv4 ones be tried. NULL, or a broken one: failed. */
+static redisContext *connect_tcp(const struct redis_host *host, int timeout_ms)
+{
+    struct addrinfo *list, hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    int64_t deadline_us = clock_monotonic_us() + (int64_t)timeout_ms * 1000;
+    redisContext *redis = NULL;
+    int fault = getaddrinfo(host->host, NULL, &hints, &list);
+    if (fault != 0) {
+        note_failure(gai_strerror(fault));
+        return NULL;
+    }
+    const struct addrinfo *address;
+    for (unsigned i = 0; (redis == NULL || redis->err != 0) && (address = finding_address(list, i)) != NULL &&
+                         (i == 0 || clock_monotonic_us() < deadline_us);
+         i++) {
+        if (redis != NULL) {
+            redisFree(redis);
+        }
+        redis = connect_to_address(address, host->port, timeout_ms);
+    }
+    freeaddrinfo(list);
+    if (redis == NULL) {
+        note_failure("out of memory");
+    } else if (redis->err == 0) {
+        keep_name(redis, host->host);
+    }
+    return redis;
+}
+
 /* Why a connection cannot be used, by the last failure. */
 static void tell_refusal(const char *where, const struct redis_login *login, char *error, size_t error_bytes)
 {
@@ -149,7 +200,7 @@ static redisContext *let_in(redisContext *redis, const char *where, const struct
 {
     if (redis == NULL || redis->err != 0) {
         snprintf(error, error_bytes, "cannot connect to Redis at %s: %s", where,
-                 redis ? redis->errstr : "out of memory");
+                 redis ? redis->errstr : redis_failure());
     } else if (redisSetTimeout(redis, timeout_of(timeout_ms)) != REDIS_OK ||
                !say_hello(redis, login, database)) {
         tell_refusal(where, login, error, error_bytes);
@@ -211,8 +262,8 @@ static redisContext *connect_to(const struct search *search, const struct redis_
     char where[REDIS_HOST_BYTES], why[512];
     bool was_refused = login_refused;
     redis_host_format(host, where, sizeof where);
-    redisContext *redis = let_in(redisConnectWithTimeout(host->host, host->port, timeout_of(timeout_ms)),
-                                 where, login, database, timeout_ms, why, sizeof why);
+    redisContext *redis =
+        let_in(connect_tcp(host, timeout_ms), where, login, database, timeout_ms, why, sizeof why);
     if (redis == NULL && !was_refused) {
         snprintf(search->error, search->error_bytes, "%s", why);
     }
@@ -317,15 +368,17 @@ static redisContext *find(const struct redis_address *address, int timeout_ms, c
 redisContext *redis_connect_blocking(const struct redis_address *address, int timeout_ms, char *error,
                                      size_t error_bytes)
 {
-    struct timeval timeout = timeout_of(timeout_ms);
+    struct redis_host host = {.port = address->port};
     char where[384];
     login_refused = false;
     if (address->kind != REDIS_DIRECT) {
         return find(address, timeout_ms, error, error_bytes);
     }
     redis_address_format(address, where, sizeof where);
-    return let_in(address->path[0] != '\0' ? redisConnectUnixWithTimeout(address->path, timeout)
-                                           : redisConnectWithTimeout(address->host, address->port, timeout),
+    memcpy(host.host, address->host, sizeof host.host);
+    return let_in(address->path[0] != '\0'
+                      ? redisConnectUnixWithTimeout(address->path, timeout_of(timeout_ms))
+                      : connect_tcp(&host, timeout_ms),
                   where, &address->login, address->database, timeout_ms, error, error_bytes);
 }
 

@@ -70,6 +70,22 @@ void redis_info_value(const char *info, const char *name, char *out, size_t out_
     snprintf(out, out_bytes, "%.*s", (int)strcspn(at, "\r\n"), at);
 }
 
+static const struct addrinfo *nth_of_family(const struct addrinfo *list, bool is_ipv4, unsigned *n)
+{
+    for (; list != NULL; list = list->ai_next) {
+        if ((list->ai_family == AF_INET) == is_ipv4 && (*n)-- == 0) {
+            break;
+        }
+    }
+    return list;
+}
+
+const struct addrinfo *finding_address(const struct addrinfo *list, unsigned n)
+{
+    const struct addrinfo *found = nth_of_family(list, true, &n);
+    return found != NULL ? found : nth_of_family(list, false, &n);
+}
+
 bool finding_is_master(const redisReply *reply)
 {
     return reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 &&

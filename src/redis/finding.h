@@ -4,6 +4,9 @@
 
 #include "doorbuster/redis.h"
 
+#include <netdb.h>
+#include <netinet/in.h>
+
 #define FINDING_SENTINEL_MS 300 /* a Sentinel that has not answered within this is passed over */
 #define FINDING_HOPS_MAX 4      /* so many MOVED in a row are followed without a pause */
 
@@ -14,6 +17,9 @@ bool finding_moved(const char *error, const char *asked, struct redis_host *out)
 /* "host:port" for messages, an IPv6 address in brackets; returns its length. */
 #define REDIS_HOST_BYTES 272
 size_t redis_host_format(const struct redis_host *host, char *out, size_t out_bytes);
+/* The n-th address of a name, the IPv4 ones first; NULL: it has no more. */
+#define REDIS_NUMERIC_BYTES (INET6_ADDRSTRLEN + 32) /* of one as text, with a zone */
+const struct addrinfo *finding_address(const struct addrinfo *list, unsigned n);
 /* ROLE's reply. */
 bool finding_is_master(const redisReply *reply);
 

@@ -65,6 +65,7 @@ struct redis_link {
     /* where a master that is to be found may be */
     struct redis_host at; /* where this connection goes to */
     unsigned seed;        /* whom to ask: the one who answered last */
+    unsigned failures;    /* attempts since it was up: which of a name's addresses is tried */
     bool asks_sentinel;   /* this connection is to one */
     bool has_target, hop;
     struct redis_host target;
@@ -174,6 +175,7 @@ static void plan(struct redis_link *link, bool was_up)
         return;
     }
     link->seed += !was_up;
+    link->failures += !was_up;
     link->hop = link->has_target = false;
     link->hops = 0;
     schedule_retry(link);
@@ -287,6 +289,7 @@ static void greeted_cb(const redisReply *reply, void *context)
         return;
     }
     link->state = LINK_UP;
+    link->failures = 0;
     link->up_us = clock_monotonic_us();
     link->settings.up_cb(link->settings.context);
 }
@@ -416,14 +419,15 @@ static bool is_numeric(const char *host)
     return inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
 }
 
-/* As hiredis does: an IPv6 address only if there is no other. */
-static bool first_address(const struct addrinfo *list, char *out, size_t out_bytes)
+/* One of a name's addresses; after a failure the next. */
+static bool choose_address(const struct redis_link *link, const struct addrinfo *list, char *out,
+                           size_t out_bytes)
 {
-    const struct addrinfo *chosen = list;
-    while (chosen != NULL && chosen->ai_family != AF_INET) {
-        chosen = chosen->ai_next;
+    unsigned count = 0;
+    while (finding_address(list, count) != NULL) {
+        count++;
     }
-    chosen = chosen != NULL ? chosen : list;
+    const struct addrinfo *chosen = count > 0 ? finding_address(list, link->failures % count) : NULL;
     return chosen != NULL && getnameinfo(chosen->ai_addr, chosen->ai_addrlen, out, (socklen_t)out_bytes, NULL,
                                          0, NI_NUMERICHOST) == 0;
 }
@@ -432,8 +436,8 @@ static void looked_up_cb(uv_getaddrinfo_t *request, int status, struct addrinfo 
 {
     struct lookup *lookup = request->data;
     struct redis_link *link = lookup->link;
-    char numeric[INET6_ADDRSTRLEN + 32];
-    bool found = status == 0 && first_address(list, numeric, sizeof numeric);
+    char numeric[REDIS_NUMERIC_BYTES];
+    bool found = status == 0 && link != NULL && choose_address(link, list, numeric, sizeof numeric);
     uv_freeaddrinfo(list);
     free(lookup);
     if (link == NULL) {

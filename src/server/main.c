@@ -70,6 +70,8 @@ int main(int argc, char **argv)
 {
     static struct server_shared shared;
     process_init_title(argc, argv);
+    /* The recorder looks names up (Redis, PostgreSQL) where it waits: where no name server answers that shall end before it is taken for dead. */
+    setenv("RES_OPTIONS", "timeout:1 attempts:2", 0);
     log_set_speaker("supervisor");
     failpoint_init(argc, argv);
     configuration_read(&shared.configuration, argc, argv);

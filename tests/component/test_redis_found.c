@@ -331,8 +331,8 @@ static void let_at_master(const char *command)
     do_at(sentinel_fixture_master(&sentinels), sentinels.password, command);
 }
 
-/* So often was somebody called shop not let in. */
-static size_t refused_logins(void)
+/* So often was somebody refused something: "auth", "command". */
+static size_t refused(const char *reason)
 {
     redisContext *redis = hand_at(sentinel_fixture_master(&sentinels), sentinels.password);
     redisReply *log = redis_ask(redis, "ACL LOG");
@@ -340,7 +340,7 @@ static size_t refused_logins(void)
     assert_non_null(log);
     for (size_t i = 0; i < log->elements; i++) { /* count, n, reason, "auth", … */
         const redisReply *entry = log->element[i];
-        count += strcmp(entry->element[3]->str, "auth") == 0 ? (size_t)entry->element[1]->integer : 0;
+        count += strcmp(entry->element[3]->str, reason) == 0 ? (size_t)entry->element[1]->integer : 0;
     }
     freeReplyObject(log);
     redisFree(redis);
@@ -393,7 +393,7 @@ static void test_passwords(void **state)
     expect_none("does not let the user \"shop\" in: WRONGPASS");
     let_at_master("CLIENT KILL USER shop");
     int64_t deadline = deadline_in(WAIT_MS);
-    while (test.downs == 0 || refused_logins() < 4) {
+    while (test.downs == 0 || refused("auth") < 4) {
         turn();
         assert_true(wait_a_moment(deadline));
     }
@@ -401,6 +401,19 @@ static void test_passwords(void **state)
     let_at_master("ACL SETUSER shop >open,word");
     await_ups(2, WAIT_MS);
     close_link();
+
+    /* Whoever may not choose its database does not go on in another. */
+    address.database = 2;
+    expect_none("does not let the user \"shop\" in: NOPERM");
+    open_link();
+    for (size_t before = refused("command"); refused("command") < before + 3;) {
+        turn();
+        assert_int_equal(test.ups, 0);
+        assert_true(wait_a_moment(deadline));
+    }
+    close_link();
+    address.database = 0;
+
     let_at_master("ACL SETUSER shop -role");
     expect_none("does not let the user \"shop\" in: NOPERM");
     assert_true(redis_login_was_refused());
@@ -612,7 +625,10 @@ static void test_a_link_looks_names_up(void **state)
     assert_string_equal(SAY("SET", "a", "1"), "OK");
     close_link();
 
+    snprintf(address.login.password, sizeof address.login.password, "open");
+    expect_none("does not let the user \"default\" in: ERR AUTH"); /* it wants none: is it the right one? */
     snprintf(address.host, sizeof address.host, "no-such-host.invalid");
+    expect_none("no-such-host.invalid:");
     open_link();
     int64_t deadline = deadline_in(300);
     while (wait_a_moment(deadline)) {

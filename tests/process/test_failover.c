@@ -3,7 +3,10 @@
  * store. */
 #include "testing.h"
 
+#include "acl.h"
+#include "http_client.h"
 #include "postgres_fixture.h"
+#include "refusal.h"
 #include "sale_fixture.h"
 #include "sentinel_fixture.h"
 #include "tool.h"
@@ -195,12 +198,121 @@ static void test_a_reign_that_forgot_sells_nothing(void **state)
     sale_fixture_end_sale(&sale, 0);
 }
 
+/* --- who may do only what is needed ------------------------------------------------------------------------------------------------- */
+/* By the first buyer, past the ledger. */
+static void call(const char *method, const char *target, const char *body, int status)
+{
+    char headers[JWT_TOKEN_BYTES_MAX + 96];
+    struct http_client client = {.fd = -1};
+    struct http_answer answer;
+    snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\nContent-Type: application/json\r\n",
+             sale.buyers[0].token);
+    assert_int_equal(http_client_open(&client, "127.0.0.1", sale.server.port, SALE_PATIENCE_MS),
+                     HTTP_CLIENT_OK);
+    assert_int_equal(http_client_call(&client, method, target, headers, body, &answer, SALE_PATIENCE_MS),
+                     HTTP_CLIENT_OK);
+    assert_int_equal(answer.status, status);
+    http_answer_free(&answer);
+    http_client_close(&client);
+}
+
+static void restock_and_cancel(int64_t product)
+{
+    char target[64], body[64];
+    server_fixture_restock(&sale.server, product, 5);
+    snprintf(body, sizeof body, "{\"product_id\":%" PRId64 ",\"quantity\":1}", product);
+    call("POST", "/api/purchases", body, 201);
+    snprintf(target, sizeof target, "/api/purchases/%" PRId64, sale_fixture_orders_given(&sale));
+    call("DELETE", target, NULL, 200);
+}
+
+static void expect_no_password(const char *text)
+{
+    assert_null(strstr(text, ACL_PASSWORD));
+    assert_null(strstr(text, ACL_PASSWORD_IN_URL));
+    assert_null(strstr(text, "sesame"));
+}
+
+/* Also not where everybody on this machine may look, though it was in --redis. */
+static void expect_no_password_anywhere(void)
+{
+    static char body[65536];
+    pid_t pids[16];
+    size_t count = server_fixture_children(&sale.server, pids, 15);
+    pids[count++] = sale.server.pid;
+    for (size_t i = 0; i < count; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pids[i]);
+        FILE *file = fopen(path, "r");
+        assert_non_null(file);
+        size_t bytes = fread(body, 1, sizeof body, file);
+        fclose(file);
+        assert_true(bytes > 0);
+        assert_null(memmem(body, bytes, "sesame", strlen("sesame")));
+    }
+    server_fixture_get(&sale.server, "/health/ready", body, sizeof body);
+    expect_no_password(body);
+    server_fixture_get(&sale.server, "/metrics", body, sizeof body);
+    expect_no_password(body);
+    assert_false(server_fixture_logged(&sale.server, "sesame"));
+}
+
+static void expect_wrong_password(const char *url, const char *where, const char *why)
+{
+    char folder[FOLDER_BYTES], variable[320];
+    folder_make(folder);
+    snprintf(variable, sizeof variable, "REDIS_URL=%s", url);
+    expect_refusal(ARGUMENTS("--listen", "127.0.0.1:0", "--data", folder), ENVIRONMENT(variable),
+                   WORDS(where, why, "correct user and password"));
+    folder_remove(folder);
+}
+
+static void test_the_user_of_the_handbook_may_do_enough(void **state)
+{
+    char url[128];
+    (void)state;
+    begin_lone();
+    acl_make_user(lone[0].port, "doorbuster");
+    snprintf(url, sizeof url, "redis://doorbuster:open-wrong@[::1]:%d/2", lone[0].port);
+    expect_wrong_password(url, "Redis at redis://[::1]", "user \"doorbuster\" in: WRONGPASS");
+    tcp_redis_do(lone[0].port, "ACL LOG RESET");
+    snprintf(url, sizeof url, "redis://doorbuster:%s@[::1]:%d/2", ACL_PASSWORD_IN_URL, lone[0].port);
+    sale_fixture_begin(&sale, 2, BUYERS, url, NULL);
+    int64_t limited = server_fixture_add_product(&sale.server, 100, 3);
+    restock_and_cancel(limited);
+    const char *const *there = LIST("--redis", url, "--scenario", "v1_stress");
+    tool_expect(&sale.server, "setup", there, 0, "Black Friday");
+    sale_fixture_add_product(&sale, 1000000, 0);
+    sale_fixture_start_buying(&sale);
+    sale_fixture_buy_for(&sale, 200);
+    redisContext *other = tcp_redis_connect(lone[0].port); /* one that stood still, or so it seems */
+    assert_true(redis_done(redis_ask(other, "CLIENT SETNAME doorbuster-recorder:{doorbuster}:recorder:2")));
+    sale_fixture_kill(&sale, RECORDER);
+    sale_fixture_buy_for(&sale, 200);
+    assert_true(redis_is_dead(other));
+    redisFree(other);
+    tool_expect(&sale.server, "verify", LIST("--redis", url, "--repair"), 0, "");
+    tcp_redis_do(lone[0].port, "FLUSHALL"); /* filled anew */
+    sale_fixture_expect_going_on(&sale, now_us(), "Redis was emptied");
+    expect_no_password_anywhere();
+    acl_expect_enough(lone[0].port, "doorbuster");
+    tcp_redis_do(lone[0].port, "ACL SETUSER doorbuster -client|list -client|kill"); /* it does without */
+    sale_fixture_kill(&sale, RECORDER);
+    sale_fixture_expect_going_on(&sale, now_us(), "a recorder that may end nobody's connection");
+    assert_true(server_fixture_logged(&sale.server, "recorders before this one: NOPERM"));
+    sale_fixture_end_sale(&sale, 2);
+}
+
 /* It would stay down: systemd does not start again what was refused. */
 static void test_a_server_that_is_started_during_a_failover_waits(void **state)
 {
     (void)state;
     sentinel_fixture_start(&sentinels);
     int old = sentinel_fixture_master(&sentinels);
+    char url[sizeof sentinels.url + 32]; /* a password is not waited for */
+    snprintf(url, sizeof url, "sentinel://x:y@%s", sentinels.url + strlen("sentinel://"));
+    expect_wrong_password(url, "cannot find the Redis to use by sentinel://shop@",
+                          "user \"x\" in: WRONGPASS");
     tcp_redis_kill(sentinel_fixture_redis_at(&sentinels, old));
     sale_fixture_begin(&sale, 1, BUYERS, sentinels.url, NULL);
     assert_true(server_fixture_logged(&sale.server, "waiting for up to"));
@@ -247,6 +359,7 @@ int main(void)
         cmocka_unit_test_teardown(test_there_and_back_again, end),
         cmocka_unit_test_teardown(test_an_old_master_that_still_answers_is_left, end),
         cmocka_unit_test_teardown(test_a_reign_that_forgot_sells_nothing, end),
+        cmocka_unit_test_teardown(test_the_user_of_the_handbook_may_do_enough, end),
         cmocka_unit_test_teardown(test_a_server_that_is_started_during_a_failover_waits, end),
         cmocka_unit_test_teardown(test_a_server_that_is_started_while_postgresql_is_away_waits, end),
     };

@@ -2,9 +2,11 @@
  * any one of them killed in between. */
 #include "testing.h"
 
+#include "acl.h"
 #include "redis_fixture.h"
 #include "refusal.h"
 #include "server_fixture.h"
+#include "tcp_redis.h"
 #include "tool.h"
 
 #include "doorbuster/gate_place.h"
@@ -150,16 +152,35 @@ static void test_a_replica_is_no_node(void **state)
     redis_fixture_end(&redis);
 }
 
+/* One user for all of them, who may do what the handbook says; a password with a comma. */
+static void start_nodes_with_a_user(struct tcp_redis nodes[3], char list[512])
+{
+    size_t used = 0;
+    for (size_t i = 0; i < 3; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "node%zu", i);
+        tcp_redis_start(&nodes[i], folder, name, NULL);
+        acl_make_user(nodes[i].port, "locks");
+        used += (size_t)snprintf(list + used, 512 - used, "%sredis://locks:%s@%s:%d", i > 0 ? "," : "",
+                                 ACL_PASSWORD_IN_URL, i == 0 ? "[::1]" : "localhost", nodes[i].port);
+    }
+}
+
 /* --- a sale ------------------------------------------------------------------------------------------------------------------------ */
 static struct tool_shop shop;
 
-static void open_shop(const char *const *arguments)
+static void open_shop_with(const char *const *arguments, const char *const *environment)
 {
     shop = (struct tool_shop){0};
     server_fixture_begin(&shop.server);
-    server_fixture_start(&shop.server, 2, arguments, NULL);
+    server_fixture_start(&shop.server, 2, arguments, environment);
     shop.buyer = server_fixture_add_users(&shop.server, 1);
     server_fixture_token(&shop.server, shop.buyer, USER_BUYER, shop.token);
+}
+
+static void open_shop(const char *const *arguments)
+{
+    open_shop_with(arguments, NULL);
 }
 
 static int end_shop(void **state)
@@ -478,6 +499,51 @@ static void test_nodes_of_others(void **state)
 }
 
 /* One store, three servers after each other. */
+static void run_tool(const char *tool, const char *argument, const char *variable)
+{
+    struct run_result result = tool_run(&shop.server, tool, LIST(argument), ENVIRONMENT(variable));
+    if (result.exit_code != 0) {
+        fail_msg("%s: %s%s", tool, result.out, result.err);
+    }
+    run_result_free(&result);
+}
+
+static void test_nodes_with_a_user(void **state)
+{
+    struct tcp_redis nodes[3] = {0};
+    char list[512], wrong[512], variable[600];
+    begin_folder(state);
+    start_nodes_with_a_user(nodes, list);
+    snprintf(wrong, sizeof wrong, "redis://locks:openwrong@[::1]:%d", nodes[0].port);
+    expect_refusal(ARGUMENTS(REDLOCK, "--redlock-nodes", wrong), NULL,
+                   WORDS("1 of 1 lock nodes", "the first is node 1: Redis at redis://[::1]",
+                         "does not let the user \"locks\" in: WRONGPASS"));
+    tcp_redis_do(nodes[0].port, "ACL LOG RESET");
+    assert_int_equal(setenv("LOCK_TIMEOUT_SECONDS", "1", 1), 0);
+    snprintf(variable, sizeof variable, "REDIS_NODES=%s", list);
+    open_shop_with(LIST("--gate", "redlock"), ENVIRONMENT(variable));
+    int64_t product = server_fixture_add_product(&shop.server, 100, 0);
+    buy_in_the_end(product);
+    restock(product, 10);
+    kill(server_fixture_child(&shop.server, "doorbuster: worker 0"), SIGKILL); /* whose locks are deleted */
+    await_metric("process_restarts", 1);
+    buy_in_the_end(product);
+    tcp_redis_do(nodes[1].port, "FLUSHALL");
+    await_metric("nodes_refilled", 1);
+    run_tool("setup", "--gate=redlock", variable);
+    run_tool("verify", "--repair", variable);
+    assert_false(server_fixture_logged(&shop.server, "sesame"));
+    for (size_t i = 0; i < 3; i++) {
+        acl_expect_enough(nodes[i].port, "locks");
+    }
+    server_fixture_stop(&shop.server);
+    unsetenv("LOCK_TIMEOUT_SECONDS");
+    for (size_t i = 0; i < 3; i++) {
+        tcp_redis_kill(&nodes[i]);
+    }
+    end_folder(state);
+}
+
 static void test_from_one_gate_to_the_other_and_back(void **state)
 {
     static const char *const gates[] = {"lua", "redlock", "lua", "redlock"};
@@ -523,6 +589,7 @@ int main(void)
         IN_SHOP(test_a_hung_node_does_not_hold_the_server_up),
         IN_SHOP(test_the_servers_id_is_kept),
         IN_SHOP(test_nodes_of_others),
+        IN_SHOP(test_nodes_with_a_user),
         IN_SHOP(test_from_one_gate_to_the_other_and_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

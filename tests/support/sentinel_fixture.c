@@ -63,7 +63,7 @@ static void start_sentinel(struct sentinel_fixture *fixture, size_t i)
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     fprintf(file,
-            "port %d\nbind 127.0.0.1 ::1\ndir %s\nlogfile sentinel%zu.log\n"
+            "port %d\nbind 127.0.0.1 -::1\ndir %s\nlogfile sentinel%zu.log\n"
             "sentinel monitor " GROUP " %s %d 2\nsentinel down-after-milliseconds " GROUP " 500\n"
             "sentinel failover-timeout " GROUP " 3000\n",
             sentinel->port, fixture->folder, i, host_of(fixture), fixture->redis[0].port);

@@ -66,7 +66,7 @@ void tcp_redis_start(struct tcp_redis *redis, const char *folder, const char *na
                                        "--port",
                                        port,
                                        "--bind",
-                                       "127.0.0.1 ::1",
+                                       "127.0.0.1 -::1",
                                        "--dir",
                                        folder,
                                        "--logfile",

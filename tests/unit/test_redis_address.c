@@ -265,6 +265,22 @@ static void test_what_others_say_of_the_master(void **state)
     assert_false(redis_is_elsewhere(""));
 }
 
+static void test_the_addresses_of_a_name(void **state)
+{
+    struct addrinfo list[] = {{.ai_family = AF_INET6, .ai_next = &list[1]},
+                              {.ai_family = AF_INET, .ai_next = &list[2]},
+                              {.ai_family = AF_INET6, .ai_next = &list[3]},
+                              {.ai_family = AF_INET}};
+    static const size_t order[] = {1, 3, 0, 2};
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        assert_ptr_equal(finding_address(list, i), &list[order[i]]);
+    }
+    assert_null(finding_address(list, 4));
+    assert_ptr_equal(finding_address(&list[2], 1), &list[2]);
+    assert_null(finding_address(NULL, 0));
+}
+
 static void test_lengths(void **state)
 {
     struct redis_address address;
@@ -351,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_masters_to_be_found),
         cmocka_unit_test(test_the_password_of_sentinels),
         cmocka_unit_test(test_what_others_say_of_the_master),
+        cmocka_unit_test(test_the_addresses_of_a_name),
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_passwords_are_not_shown),
         cmocka_unit_test(test_nobody_there),
