@@ -303,19 +303,25 @@ static void read_secret(struct server_configuration *configuration)
     close(fd);
 }
 
-/* A database somewhere else may just be starting again, and is waited for; what else is wrong somebody has to mend. */
+/* A database somewhere else may just be starting again, and is waited for; what else is wrong somebody has to mend. Whether it is away is asked after it was
+ * found so, when it may have come: then it is tried once more. */
 static enum store_status open_store(const char *url, struct store **store, char *error, size_t error_bytes)
 {
-    bool said = false;
+    bool said = false, was_away = true;
     int64_t deadline_us = clock_monotonic_us() + (int64_t)STORE_PATIENCE_MS * 1000;
     enum store_status status;
     while ((status = store_open(store, url, STORE_WRITER, error, error_bytes)) != STORE_OK &&
-           clock_monotonic_us() < deadline_us && store_is_away(url)) {
-        if (!said) {
-            log_warn("%s; waiting for up to %d s", error, STORE_PATIENCE_MS / 1000);
+           clock_monotonic_us() < deadline_us) {
+        bool is_away = store_is_away(url);
+        if (!is_away && !was_away) {
+            break;
         }
-        said = true;
-        nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
+        was_away = is_away;
+        if (is_away && !said) {
+            log_warn("%s; waiting for up to %d s", error, STORE_PATIENCE_MS / 1000);
+            said = true;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = is_away ? AGAIN_NS : 0}, NULL);
     }
     return status;
 }
