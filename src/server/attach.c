@@ -65,6 +65,28 @@ bool recorder_store_failed(struct recorder *recorder, const char *doing)
     return false;
 }
 
+void recorder_overtaken(struct recorder *recorder)
+{
+    leading_doubt(&recorder->leading);
+    recorder->next_master_us = 0;
+}
+
+bool recorder_owns_store(struct recorder *recorder)
+{
+    struct store_position position;
+    if (store_position(recorder->store, &position) != STORE_OK) {
+        return recorder_store_failed(recorder, "reading the store's epoch");
+    }
+    if (position.epoch != recorder->epoch) {
+        log_event(LOG_WARN, LOG_FIELDS(LOG_NUMBER("epoch", (int64_t)position.epoch)),
+                  "another recorder has begun epoch %" PRIu64
+                  ": attaching again, if it is still this one's turn",
+                  position.epoch);
+        recorder_overtaken(recorder);
+    }
+    return position.epoch == recorder->epoch;
+}
+
 static uint64_t highest(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
@@ -84,7 +106,7 @@ static bool take_over(struct recorder *recorder, const struct gate_head *head,
     enum store_status status = store_raise_epoch(recorder->store, position->epoch, epoch);
     if (status == STORE_FENCED) {
         log_warn("attach: another recorder raised the epoch at the same time; trying again");
-        leading_doubt(&recorder->leading);
+        recorder_overtaken(recorder);
         return false;
     }
     if (status != STORE_OK) {
@@ -260,7 +282,7 @@ static bool leave_the_old_log(struct recorder *recorder)
     enum store_status status = store_skip_to(recorder->store, recorder->epoch, recorder->recorded, begin);
     if (status == STORE_FENCED) {
         log_warn("attach: another recorder is at work");
-        leading_doubt(&recorder->leading);
+        recorder_overtaken(recorder);
         return false;
     }
     if (status != STORE_OK) {
@@ -583,21 +605,6 @@ static bool make_equal(struct recorder *recorder, const struct gate_head *head,
     return rebuild(recorder);
 }
 
-/* Not overtaken by another recorder meanwhile? */
-static bool is_still_ours(struct recorder *recorder)
-{
-    struct store_position position;
-    if (store_position(recorder->store, &position) != STORE_OK) {
-        return recorder_store_failed(recorder, "attach");
-    }
-    if (position.epoch != recorder->epoch) {
-        log_event(LOG_WARN, LOG_FIELDS(LOG_NUMBER("epoch", (int64_t)position.epoch)),
-                  "attach: another recorder has begun epoch %" PRIu64, position.epoch);
-        leading_doubt(&recorder->leading);
-    }
-    return position.epoch == recorder->epoch;
-}
-
 /* A Redis that does not let us is as good as one recorder at a time makes it; the lease does. */
 static bool be_alone(struct recorder *recorder)
 {
@@ -643,7 +650,7 @@ static bool attach(struct recorder *recorder)
     if (!make_equal(recorder, &head, &position)) {
         return false;
     }
-    if (!is_still_ours(recorder)) {
+    if (!recorder_owns_store(recorder)) { /* overtaken meanwhile */
         return false;
     }
     if (!gate_open_on(recorder->redis, recorder->epoch, head.master) || failpoint("attach.opened")) {

@@ -62,6 +62,12 @@ bool recorder_attach(struct recorder *recorder);
  * be opened anew before the next attach: nobody knows what state a failed write has left the connection in. False. */
 bool recorder_store_failed(struct recorder *recorder, const char *doing);
 
+/* Another recorder has taken the store over: whose turn it is, and which Redis is the master, is asked anew before the next attach. */
+void recorder_overtaken(struct recorder *recorder);
+
+/* Is the store's epoch the one that this recorder raised it to? False: overtaken, or the store failed; logged. */
+bool recorder_owns_store(struct recorder *recorder);
+
 /* Does Redis say of a product what the store says, at the store's log position? Looks at those that the board shows, which shows it, and at a
  * few of the others, in turn. Sets attach_wanted and rebuild_wanted if not; also opens products whose opening was never written. False: Redis or
  * the store failed; logged. */

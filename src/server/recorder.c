@@ -172,7 +172,7 @@ enum record_result recorder_record(struct recorder *recorder, int block_ms)
     if (status != STORE_OK) {
         if (status == STORE_FENCED) {
             log_error("another recorder is at work: attaching again, if it is still this one's turn");
-            leading_doubt(&recorder->leading);
+            recorder_overtaken(recorder);
         } else {
             recorder_store_failed(recorder, "recording");
         }
@@ -262,13 +262,14 @@ static bool is_still_the_master(struct recorder *recorder, const struct redis_ad
     return false;
 }
 
+/* While nobody buys, nothing is recorded, so the store does not say by itself that it follows another recorder by now. */
 static bool books_are_equal(struct recorder *recorder, int64_t *next_us, int64_t now_us)
 {
     if (now_us < *next_us) {
         return true;
     }
     *next_us = now_us + sale_board_pause_us(recorder->board);
-    return recorder_compare_books(recorder);
+    return recorder_owns_store(recorder) && recorder_compare_books(recorder);
 }
 
 static bool keeps_its_turn(struct recorder *recorder)

@@ -272,6 +272,31 @@ static void test_a_recorder_that_stands_still_for_long_stops_the_sale(void **sta
     sale_fixture_end_sale(&sale, 0);
 }
 
+/* Another recorder took the store over and came no further: its Redis is gone, and this one has heard nothing of it. The books must meet again
+ * also if nobody buys. */
+static void test_the_store_moves_on_while_nobody_buys(void **state)
+{
+    struct store *store;
+    struct store_position position;
+    char error[512];
+    (void)state;
+    sale_fixture_begin(&sale, 1, 2, NULL, NULL);
+    int64_t product = sale_fixture_add_product(&sale, 5, 0);
+    assert_int_equal(sale_fixture_buy(&sale, 0, product, 1), 201);
+    assert_int_equal(store_open(&store, sale.server.store_url, STORE_WRITER, error, sizeof error), STORE_OK);
+    assert_int_equal(store_position(store, &position), STORE_OK);
+    uint64_t other_epoch = position.epoch + 1;
+    assert_int_equal(store_raise_epoch(store, position.epoch, other_epoch), STORE_OK);
+    assert_int_equal(
+        store_skip_to(store, other_epoch, position.recorded, (struct log_position){.epoch = other_epoch}),
+        STORE_OK);
+    store_close(&store);
+    sale_fixture_await_epoch_after(&sale, other_epoch);
+    sale_fixture_judge(&sale);
+    assert_int_equal(sale_fixture_buy(&sale, 1, product, 1), 201);
+    sale_fixture_end_sale(&sale, 0);
+}
+
 /* --- no memory
  * ------------------------------------------------------------------------------------------------------------------------- */
 static void test_redis_out_of_memory(void **state)
@@ -454,6 +479,7 @@ int main(void)
         TEST(test_recorder_dies_when_it_has_committed_a_rejection),
 #endif
         TEST(test_a_recorder_that_stands_still_for_long_stops_the_sale),
+        TEST(test_the_store_moves_on_while_nobody_buys),
         TEST(test_redis_out_of_memory),
         TEST(test_forged_news_confirm_nothing),
         TEST(test_forged_news_do_not_disturb_the_sale),
