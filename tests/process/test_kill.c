@@ -120,18 +120,24 @@ static void start_sale(unsigned workers, uint32_t stock_max)
     }
 }
 
-/* What the store has, against what the buyers heard and what there was to sell. */
-static void check_books(void)
+static struct store *read_store(void)
 {
     struct store *store;
     char error[512];
+    assert_int_equal(store_open(&store, test.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    return store;
+}
+
+/* What the store has, against what the buyers heard and what there was to sell. */
+static void check_books(void)
+{
     int64_t orders = 0;
     if (test.ledger.other > 0) {
         fail_msg("status %d: %s", test.ledger.other_status, test.ledger.other_body);
     }
     ledger_check_store(&test.ledger, test.server.store_url);
     ledger_check_order(&test.ledger);
-    assert_int_equal(store_open(&store, test.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
+    struct store *store = read_store();
     assert_int_equal(store_snapshot_begin(store), STORE_OK);
     for (size_t i = 0; i < PRODUCTS; i++) {
         struct store_product product;
@@ -240,10 +246,8 @@ static void test_recorder_killed_while_it_attaches(void **state)
 /* In the store, to the last one. */
 static size_t recorded(void)
 {
-    struct store *store;
+    struct store *store = read_store();
     struct store_position position;
-    char error[512];
-    assert_int_equal(store_open(&store, test.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
     assert_int_equal(store_position(store, &position), STORE_OK);
     store_close(&store);
     return (size_t)position.last_order_id;
@@ -597,10 +601,8 @@ static int64_t stock_in_redis(int64_t product)
 /* Nobody is buying: what Redis has is what the store has. */
 static void expect_redis_is_store(void)
 {
-    struct store *store;
+    struct store *store = read_store();
     struct store_product product;
-    char error[512];
-    assert_int_equal(store_open(&store, test.server.store_url, STORE_READER, error, sizeof error), STORE_OK);
     for (size_t i = 0; i < PRODUCTS; i++) {
         int64_t deadline = deadline_in(PATIENCE_MS), in_redis;
         do {
