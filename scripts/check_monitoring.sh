@@ -28,7 +28,7 @@ clean_up() {
 
 start_server() { # GATE
   local port
-  port=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  port=$(/usr/bin/python3 -B -c 'import sys; sys.path.insert(0, sys.argv[1]); import processes; print(processes.free_port())' "$ROOT/load_tests/bench")
   "$BIN/server" --listen "127.0.0.1:$port" --data "$work/$1" --gate "$1" --workers 1 >"$work/$1.log" 2>&1 </dev/null &
   pids+=($!)
   ports[$1]=$port

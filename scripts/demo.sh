@@ -208,7 +208,7 @@ build() {
 }
 
 free_port() {
-  "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+  "$PYTHON" -B -c 'import sys; sys.path.insert(0, sys.argv[1]); import processes; print(processes.free_port())' "$ROOT/load_tests/bench"
 }
 
 # Server 1's data folder is where the tools look.

@@ -315,25 +315,28 @@ static void read_secret(struct server_configuration *configuration)
     close(fd);
 }
 
-/* A database somewhere else may just be starting again, and is waited for; what else is wrong somebody has to mend. */
+/* A database somewhere else may just be starting again, and is waited for; what else is wrong somebody has to mend. Whether it is away is asked
+ * after it was found so, when it may have come: then it is tried once more. */
 static struct store *open_store(const char *url)
 {
     char error[512];
     struct store *store;
-    bool said = false;
+    bool said = false, was_away = true;
     int64_t deadline_us = clock_monotonic_us() + (int64_t)STORE_PATIENCE_MS * 1000;
     while (store_open(&store, url, STORE_WRITER, error, sizeof error) != STORE_OK) {
-        if (!store_is_away(url)) {
+        bool is_away = store_is_away(url);
+        if (!is_away && !was_away) {
             process_refuse(PROGRAM, "%s", error);
         }
-        if (clock_monotonic_us() >= deadline_us || failpoint("start.wait")) {
+        if (clock_monotonic_us() >= deadline_us || (is_away && failpoint("start.wait"))) {
             process_give_up(PROGRAM, "%s", error);
         }
-        if (!said) {
+        if (is_away && !said) {
             log_warn("%s; waiting for up to %d s", error, STORE_PATIENCE_MS / 1000);
+            said = true;
         }
-        said = true;
-        nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
+        was_away = is_away;
+        nanosleep(&(struct timespec){.tv_nsec = is_away ? AGAIN_NS : 0}, NULL);
     }
     return store;
 }

@@ -332,8 +332,8 @@ static void test_slow_handshakes_do_not_spin(void **state)
     assert_int_equal(tls_client_get(&client, "/later"), 200);
     for (int64_t deadline = deadline_in(1000); wait_a_moment(deadline);) {
     }
-    /* 20 to 50 ms: the fixture makes a frame every 20 ms, and the sanitizer takes its time */
-    assert_in_range(http_fixture_cpu_ms(&fixture) - before_ms, 0, 120);
+    /* 20 to 50 ms, on a busy machine twice as much: the fixture makes a frame every 20 ms, and the sanitizer takes its time; spinning is 1000 */
+    assert_in_range(http_fixture_cpu_ms(&fixture) - before_ms, 0, 250);
     for (int i = 0; i < SLOW_CLIENTS; i++)
         http_client_close(&raw[i]);
     tls_client_close(&half);

@@ -259,17 +259,21 @@ static void test_the_store_fails(void **state)
     assert_int_equal(sale_fixture_buy(&sale, 0, product, 1), 201);
     server_fixture_token(&sale.server, sale.first_user, USER_ADMIN, admin);
     failpoints_arm(failpoints, "vfs.write:error~60000");
-    for (int i = 0; i < 5; i++) {
-        snprintf(body, sizeof body, "{\"name\":\"never %d\",\"price\":1,\"stock\":1}", i);
-        assert_int_equal(call("POST", "/api/products", admin, body).status, 503);
-    }
-    expect_sign_ins_not_counted();
-    expect_state("breaker store", "open");
-    heard = call("GET", "/api/products", admin, NULL);
+    int64_t deadline = deadline_in(30000);
+    do { /* again if it was so slow that it is the one that finds out: reading works */
+        for (int i = 0; i < 5; i++) {
+            snprintf(body, sizeof body, "{\"name\":\"never %d\",\"price\":1,\"stock\":1}", i);
+            assert_int_equal(call("POST", "/api/products", admin, body).status, 503);
+        }
+        expect_sign_ins_not_counted();
+        heard = call("GET", "/api/products", admin, NULL);
+        assert_true(now_us() < deadline);
+    } while (heard.status == 200);
     assert_int_equal(heard.status, 503);
+    expect_state("breaker store", "open");
     assert_true(strtol(heard.retry_after, NULL, 10) >= 1);
     failpoints_disarm(failpoints);
-    int64_t deadline = deadline_in(5000);
+    deadline = deadline_in(5000);
     while (call("GET", "/api/products", admin, NULL).status != 200) {
         assert_true(wait_a_moment(deadline));
     }

@@ -75,7 +75,7 @@ static void test_the_slot_moves(void **state)
     from = cluster.owner, to = (from + 1) % 3;
     cluster_fixture_begin_move(&cluster, from, to);
     cluster_fixture_move_keys(&cluster, from, to, 2);
-    sale_fixture_buy_for(&sale, 200);
+    sale_fixture_await_silence(&sale);
     size_t confirmed = sale.ledger.confirmed;
     sale_fixture_buy_for(&sale, 700);
     assert_int_equal(sale.ledger.confirmed, confirmed); /* nothing is sold by halves */

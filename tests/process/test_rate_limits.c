@@ -293,7 +293,8 @@ static void test_many_people_behind_one_address(void **state)
         http_answer_free(&answer);
         http_client_close(&clients[i]);
     }
-    assert_true(let_in > 1); /* a busy machine cannot hash them all in time, and says so; nobody is too fast */
+    /* A busy machine cannot hash them all in time, and says so; nobody is too fast. */
+    assert_true(let_in > 1);
     server_fixture_stop(&test.server);
 }
 

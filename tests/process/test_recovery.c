@@ -5,20 +5,18 @@
 #include "proxy.h"
 #include "redis_fixture.h"
 #include "sale_fixture.h"
+#include "tcp_redis.h"
 #include "tool.h"
 
 #ifdef DOORBUSTER_FAILPOINTS
 #include "failpoints.h"
 #endif
 
-#include <arpa/inet.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define RECORDER "doorbuster: recorder"
@@ -120,26 +118,15 @@ static void test_a_call_lost_before_the_next_epoch(void **state)
 
 /* --- two servers
  * ----------------------------------------------------------------------------------------------------------------------- */
-static unsigned free_port(void)
-{
-    struct sockaddr_in where = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof where;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&where, sizeof where), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&where, &bytes), 0);
-    close(fd);
-    return ntohs(where.sin_port);
-}
-
 static void begin_two_servers(unsigned workers)
 {
-    unsigned port = free_port();
+    int port = free_port();
     redis_fixture_start(&redis, false);
     redisContext *control = redis_fixture_connect(&redis);
-    redis_do(control, "CONFIG SET bind 127.0.0.1 port %u", port);
+    redis_do(control, "CONFIG SET bind 127.0.0.1 port %d", port);
     redisFree(control);
-    snprintf(url, sizeof url, "redis://127.0.0.1:%u/1", port);
-    snprintf(other_url, sizeof other_url, "redis://127.0.0.1:%u/2", port);
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d/1", port);
+    snprintf(other_url, sizeof other_url, "redis://127.0.0.1:%d/2", port);
     sale_fixture_begin(&sale, workers, BUYERS, url, NULL);
     sale_fixture_begin(&other, workers, BUYERS, other_url, NULL);
     sale_fixture_add_product(&sale, 100000, 0);

@@ -2,19 +2,18 @@
 #include "postgres_fixture.h"
 
 #include "run.h"
+#include "tcp_redis.h"
 #include "testing.h"
 
 #include <glob.h>
 #include <grp.h>
 #include <libpq-fe.h>
-#include <netinet/in.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -157,17 +156,6 @@ static void wait_until_it_answers(const struct postgres_fixture *fixture)
             fail_msg("PostgreSQL in %s does not answer", fixture->folder);
         }
     }
-}
-
-static int free_port(void)
-{
-    struct sockaddr_in where = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof where;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&where, bytes), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&where, &bytes), 0);
-    close(fd);
-    return ntohs(where.sin_port);
 }
 
 void postgres_fixture_start(struct postgres_fixture *fixture, bool on_tcp)

@@ -146,6 +146,17 @@ void sale_fixture_buy_for(struct sale_fixture *sale, int ms)
     }
 }
 
+void sale_fixture_await_silence(struct sale_fixture *sale)
+{
+    size_t confirmed;
+    int64_t deadline = deadline_in(SALE_PATIENCE_MS);
+    do {
+        confirmed = sale->ledger.confirmed;
+        sale_fixture_buy_for(sale, 300);
+        assert_true(now_us() < deadline);
+    } while (sale->ledger.confirmed != confirmed);
+}
+
 void sale_fixture_expect_going_on(struct sale_fixture *sale, int64_t since_us, const char *what)
 {
     int64_t deadline = since_us + (int64_t)SALE_GO_ON_MS * 1000;

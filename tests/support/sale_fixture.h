@@ -60,6 +60,8 @@ void sale_fixture_await_answer(struct sale_fixture *sale, size_t buyer);
 void sale_fixture_start_buying(struct sale_fixture *sale);
 void sale_fixture_stop_buying(struct sale_fixture *sale); /* and waits for the last answers */
 void sale_fixture_buy_for(struct sale_fixture *sale, int ms);
+/* Until nobody has heard of an order for a moment: what was told already has arrived. */
+void sale_fixture_await_silence(struct sale_fixture *sale);
 /* Within SALE_GO_ON_MS of `since_us` a purchase of every product is confirmed that was asked for after it. Or else
  * the test fails, and says after `what`. */
 void sale_fixture_expect_going_on(struct sale_fixture *sale, int64_t since_us, const char *what);
