@@ -140,11 +140,13 @@ static void remove_child(struct supervisor *supervisor, struct child *child)
     *child = supervisor->children[--supervisor->child_count];
 }
 
-/* It does not beat from now on, and has LIFE_LEAVE_US. */
+/* It does not beat from now on, and has LIFE_LEAVE_US. Told once: while it closes its loop the signal would kill it. */
 static void tell_to_leave(struct child *child)
 {
-    life_leave(&child->life, clock_monotonic_us());
-    kill(child->pid, SIGTERM);
+    if (child->life.phase != LIFE_LEAVING) {
+        life_leave(&child->life, clock_monotonic_us());
+        kill(child->pid, SIGTERM);
+    }
 }
 
 static struct child *find_child(struct supervisor *supervisor, pid_t pid)

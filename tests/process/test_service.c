@@ -1,6 +1,7 @@
 /* The server as a service: what the service manager is told while it starts, sells, is reloaded, breaks and stops. */
 #include "testing.h"
 
+#include "http_client.h"
 #include "server_fixture.h"
 #include "service_manager.h"
 
@@ -104,6 +105,51 @@ static void test_the_watchdog_is_fed_while_the_parts_are_there(void **state)
     server_fixture_stop(&test.server);
 }
 
+static bool is_pending(pid_t pid, int signal_number)
+{
+    char path[64], line[256];
+    unsigned long long pending = 0;
+    bool found = false;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (!found && fgets(line, sizeof line, file) != NULL) {
+        found = sscanf(line, "ShdPnd: %llx", &pending) == 1;
+    }
+    fclose(file);
+    assert_true(found);
+    return (pending >> (signal_number - 1) & 1) != 0;
+}
+
+/* One that leaves has been told so: told again while it closes its loop it would die of the signal, before it has let go of what it holds. */
+static void test_who_leaves_is_told_once(void **state)
+{
+    struct http_client client;
+    (void)state;
+    server_fixture_start(&test.server, 1, NULL, NULL);
+    pid_t old = server_fixture_child(&test.server, "doorbuster: worker 0");
+    assert_int_equal(http_client_open(&client, "127.0.0.1", test.server.port, PATIENCE_MS), HTTP_CLIENT_OK);
+    assert_int_equal(http_client_send(&client, "GET /", 5, PATIENCE_MS, NULL), HTTP_CLIENT_OK);
+    assert_int_equal(kill(test.server.pid, SIGHUP), 0);
+    int64_t deadline = deadline_in(PATIENCE_MS);
+    while (!server_fixture_logged(&test.server, "all workers replaced")) {
+        assert_true(wait_a_moment(deadline));
+    }
+    while (is_pending(old, SIGTERM)) {
+        assert_true(wait_a_moment(deadline));
+    }
+    assert_int_equal(kill(old, SIGSTOP), 0); /* so that it is still there when all are told to leave */
+    assert_int_equal(kill(test.server.pid, SIGTERM), 0);
+    while (!server_fixture_logged(&test.server, "worker 0 has left")) { /* its successor */
+        assert_true(wait_a_moment(deadline));
+    }
+    bool told_again = is_pending(old, SIGTERM);
+    assert_int_equal(kill(old, SIGCONT), 0);
+    http_client_close(&client);
+    server_fixture_stop(&test.server);
+    assert_false(told_again);
+}
+
 static int setup(void **state)
 {
     char path[FOLDER_BYTES + 16];
@@ -129,6 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_the_service_manager_is_told),
         TEST(test_the_watchdog_is_fed_while_the_parts_are_there),
+        TEST(test_who_leaves_is_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
