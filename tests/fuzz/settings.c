@@ -23,7 +23,7 @@ static void check_redis(const char *url)
     CHECK(redis_address_parse(shown, &again, error, sizeof error));
     CHECK(again.kind == address.kind && again.port == address.port && again.database == address.database);
     CHECK(strcmp(again.host, address.host) == 0 && strcmp(again.path, address.path) == 0);
-    CHECK(strcmp(again.group, address.group) == 0 && again.password[0] == '\0');
+    CHECK(strcmp(again.group, address.group) == 0 && again.login.password[0] == '\0');
     CHECK(again.seed_count == address.seed_count);
     for (unsigned i = 0; i < address.seed_count; i++) {
         CHECK(strcmp(again.seeds[i].host, address.seeds[i].host) == 0);
