@@ -135,7 +135,7 @@ static bool say_hello(redisContext *redis, const struct redis_login *login, int 
 /* --- connecting --------------------------------------------------------------------------------------------------------------- */
 static redisContext *connect_to_address(const struct addrinfo *address, int port, int timeout_ms)
 {
-    char numeric[REDIS_NUMERIC_BYTES];
+    char numeric[NAMES_ADDRESS_BYTES];
     return getnameinfo(address->ai_addr, address->ai_addrlen, numeric, sizeof numeric, NULL, 0,
                        NI_NUMERICHOST) == 0
                ? redisConnectWithTimeout(numeric, port, timeout_of(timeout_ms))

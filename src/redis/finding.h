@@ -18,7 +18,6 @@ bool finding_moved(const char *error, const char *asked, struct redis_host *out)
 #define REDIS_HOST_BYTES 272
 size_t redis_host_format(const struct redis_host *host, char *out, size_t out_bytes);
 /* The n-th address of a name, the IPv4 ones first; NULL: it has no more. */
-#define REDIS_NUMERIC_BYTES (INET6_ADDRSTRLEN + 32) /* of one as text, with a zone */
 const struct addrinfo *finding_address(const struct addrinfo *list, unsigned n);
 /* ROLE's reply. */
 bool finding_is_master(const redisReply *reply);

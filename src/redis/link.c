@@ -6,7 +6,8 @@
  *
  * A master that is to be found takes two such connections, or more: one to a Sentinel, or to a node of a Cluster, which says where it is (`target`),
  * then without a pause (`hop`) one there, and it must say itself that it is the master. Whoever cannot say is followed by the next of the list. Any reply
- * of the kind of redis_is_elsewhere() ends a link that is up. A host's name is looked up in libuv's pool first.
+ * of the kind of redis_is_elsewhere() ends a link that is up. A host's name is looked up in libuv's pool first; when no name server answers, the address
+ * that it had last is tried.
  *
  * hiredis frees a context by itself when the connection ends, after running every pending callback with NULL; so the context is
  * reached only through `poll->context`, which its cleanup hook sets to NULL, and each connection has a poll struct of its own that
@@ -18,6 +19,7 @@
 #include "doorbuster/log.h"
 #include "finding.h"
 #include "login.h"
+#include "names.h"
 
 #include <arpa/inet.h>
 #include <hiredis/async.h>
@@ -29,6 +31,7 @@
 #define BACKOFF_FIRST_MS 20
 #define BACKOFF_MAX_MS 300 /* an attempt costs little, and buyers wait for it */
 #define WATCH_MS 100       /* how often the timeouts are looked at */
+#define LOOKUP_US 100000   /* a name server that has not answered by then does not count */
 #define SETTLED_US 1000000 /* up for so long: the next attempt begins with the shortest wait again */
 
 enum link_state { LINK_WAITING, LINK_CONNECTING, LINK_UP, LINK_CLOSED };
@@ -62,6 +65,7 @@ struct redis_link {
     int64_t up_us;         /* since when */
     bool leaving;          /* up, but the context is about to be freed: takes no commands */
     struct lookup *lookup; /* CONNECTING: of the name of `at` */
+    int64_t lookup_us;     /* since when */
     /* where a master that is to be found may be */
     struct redis_host at; /* where this connection goes to */
     unsigned seed;        /* whom to ask: the one who answered last */
@@ -432,11 +436,23 @@ static bool choose_address(const struct redis_link *link, const struct addrinfo 
                                          0, NI_NUMERICHOST) == 0;
 }
 
+/* As it was called last. */
+static bool connect_as_known(struct redis_link *link)
+{
+    char address[NAMES_ADDRESS_BYTES];
+    if (!names_known(link->at.host, address)) {
+        return false;
+    }
+    forget_lookup(link);
+    take_context(link, redisAsyncConnect(address, link->at.port));
+    return true;
+}
+
 static void looked_up_cb(uv_getaddrinfo_t *request, int status, struct addrinfo *list)
 {
     struct lookup *lookup = request->data;
     struct redis_link *link = lookup->link;
-    char numeric[REDIS_NUMERIC_BYTES];
+    char numeric[NAMES_ADDRESS_BYTES];
     bool found = status == 0 && link != NULL && choose_address(link, list, numeric, sizeof numeric);
     uv_freeaddrinfo(list);
     free(lookup);
@@ -445,8 +461,9 @@ static void looked_up_cb(uv_getaddrinfo_t *request, int status, struct addrinfo 
     }
     link->lookup = NULL;
     if (found) {
+        names_note(link->at.host, numeric);
         take_context(link, redisAsyncConnect(numeric, link->at.port));
-    } else {
+    } else if (!connect_as_known(link)) {
         log_warn("%s link: %s: %s", link->settings.name, link->at.host,
                  status != 0 ? uv_strerror(status) : "no address");
         link_lost(link);
@@ -462,6 +479,7 @@ static void look_up(struct redis_link *link)
     lookup->request.data = lookup;
     CHECK(uv_getaddrinfo(link->loop, &lookup->request, looked_up_cb, link->at.host, NULL, &hints) == 0);
     link->lookup = lookup;
+    link->lookup_us = clock_monotonic_us();
 }
 
 /* It answers all the same, later. */
@@ -514,6 +532,8 @@ static void watch_cb(uv_timer_t *timer)
         start_connecting(link);
     } else if (link->state == LINK_CONNECTING && now_us >= link->retry_us) {
         give_up(link, "no answer in time");
+    } else if (link->lookup != NULL && now_us - link->lookup_us >= LOOKUP_US && connect_as_known(link)) {
+        link->retry_us += LOOKUP_US; /* it had no time for itself yet */
     } else if (link->state == LINK_UP && link->pending > 0 &&
                now_us - link->progress_us > (int64_t)link->settings.command_timeout_ms * 1000) {
         give_up(link, "a command got no reply in time");

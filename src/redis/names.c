@@ -5,6 +5,7 @@
 #include "names.h"
 
 #include "doorbuster/clock.h"
+#include "finding.h"
 
 #include <netdb.h>
 #include <pthread.h>
@@ -23,9 +24,9 @@ struct host {
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct host hosts[HOSTS_MAX]; /* with the mutex, but for the name, which stays */
+static struct host hosts[HOSTS_MAX]; /* with the mutex, but for the name, which stays; "": free */
 
-/* As hiredis does: an IPv6 address only if there is no other. */
+/* An IPv6 address only if there is no other. */
 static bool look_up(const char *name, int flags, char out[NAMES_ADDRESS_BYTES])
 {
     const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags};
@@ -33,11 +34,7 @@ static bool look_up(const char *name, int flags, char out[NAMES_ADDRESS_BYTES])
     if (getaddrinfo(name, NULL, &hints, &list) != 0) {
         return false;
     }
-    const struct addrinfo *chosen = list;
-    while (chosen != NULL && chosen->ai_family != AF_INET) {
-        chosen = chosen->ai_next;
-    }
-    chosen = chosen != NULL ? chosen : list;
+    const struct addrinfo *chosen = finding_address(list, 0);
     bool found = getnameinfo(chosen->ai_addr, chosen->ai_addrlen, out, NAMES_ADDRESS_BYTES, NULL, 0,
                              NI_NUMERICHOST) == 0;
     freeaddrinfo(list);
@@ -58,26 +55,34 @@ static void *thread_main(void *context)
     return NULL;
 }
 
+/* Made, if there is none and there is room. */
 static struct host *find_host(const char *name)
 {
     struct host *host = hosts;
-    while (host < hosts + HOSTS_MAX && host->asked_us != 0 && strcmp(host->name, name) != 0) {
+    while (host < hosts + HOSTS_MAX && host->name[0] != '\0' && strcmp(host->name, name) != 0) {
         host++;
     }
-    return host < hosts + HOSTS_MAX ? host : NULL;
+    if (host == hosts + HOSTS_MAX) {
+        return NULL;
+    }
+    snprintf(host->name, sizeof host->name, "%s", name);
+    return host;
 }
 
-static void ask(struct host *host, const char *name)
+static void ask(struct host *host)
 {
     pthread_t thread;
-    if (host->asked_us == 0) {
-        snprintf(host->name, sizeof host->name, "%s", name);
-    }
     host->asked_us = clock_monotonic_us();
     host->asking = pthread_create(&thread, NULL, thread_main, host) == 0;
     if (host->asking) {
         pthread_detach(thread);
     }
+}
+
+static bool take(const struct host *host, char out[NAMES_ADDRESS_BYTES])
+{
+    snprintf(out, NAMES_ADDRESS_BYTES, "%s", host != NULL ? host->address : "");
+    return out[0] != '\0';
 }
 
 bool names_address(const char *name, char out[NAMES_ADDRESS_BYTES])
@@ -88,9 +93,27 @@ bool names_address(const char *name, char out[NAMES_ADDRESS_BYTES])
     pthread_mutex_lock(&mutex);
     struct host *host = find_host(name);
     if (host != NULL && !host->asking && clock_monotonic_us() - host->asked_us >= FRESH_US) {
-        ask(host, name);
+        ask(host);
     }
-    snprintf(out, NAMES_ADDRESS_BYTES, "%s", host != NULL ? host->address : "");
+    bool known = take(host, out);
     pthread_mutex_unlock(&mutex);
-    return out[0] != '\0';
+    return known;
+}
+
+bool names_known(const char *name, char out[NAMES_ADDRESS_BYTES])
+{
+    pthread_mutex_lock(&mutex);
+    bool known = take(find_host(name), out);
+    pthread_mutex_unlock(&mutex);
+    return known;
+}
+
+void names_note(const char *name, const char *address)
+{
+    pthread_mutex_lock(&mutex);
+    struct host *host = find_host(name);
+    if (host != NULL) {
+        snprintf(host->address, sizeof host->address, "%s", address);
+    }
+    pthread_mutex_unlock(&mutex);
 }

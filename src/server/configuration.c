@@ -349,7 +349,8 @@ static void claim_store(struct server_configuration *configuration)
     /* The Lua gate's recorder makes it that gate's when it attaches. */
     if ((configuration->place.kind == GATE_REDLOCK && store_take_over(store) != STORE_OK) ||
         store_position(store, &position) != STORE_OK) {
-        process_refuse(PROGRAM, "cannot begin with the store: %s", store_error(store));
+        /* It was there, so no setting is bad. */
+        process_give_up(PROGRAM, "cannot begin with the store: %s", store_error(store));
     }
     configuration->store_id = position.store_id;
     store_close(&store);
