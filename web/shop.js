@@ -10,6 +10,7 @@ import { session } from './session.js';
 const QUANTITY_MAX = 1000;
 const LOW_SHARE = 0.2;
 const TICK_MS = 200;
+const NO_NEWS_SECONDS = 3;
 const DOUBLE_PRESS_MS = 700; // after an order: the second press of a double click is no second order
 
 const grid = byId('products');
@@ -264,7 +265,7 @@ function showLink() {
     polling: 'Figures every few seconds.',
     silent: 'No news from the shop: the figures may be old. Buying still works as soon as it answers.',
   };
-  if (watcher.state === 'silent' && !watcher.everHeard) setText(notice, NO_NEWS);
+  if (!watcher.everHeard && watcher.silentSeconds > NO_NEWS_SECONDS) setText(notice, NO_NEWS);
   setText(byId('link-state'), words[watcher.state]);
   byId('link-state').className = watcher.state === 'silent' ? 'hint stale' : 'hint';
 }

@@ -87,7 +87,8 @@ bool books_await_recorded(struct store *reader, struct log_position position, in
 
 /* Adds a product and opens its sale: row in the store, opening through the log, and waits until that is recorded. `product` as for
  * store_add_product; filled in on success. `actor`: the admin's user id, 0 for the tools. CATALOG_NO_COMPONENT: see STORE_NOT_FOUND there.
- * CATALOG_NOT_RECORDED: not by `deadline_us`. With a `request` (NULL: none) that has made a product before: CATALOG_REPEATED, and product->id is that one's, or CATALOG_KEY_REUSED, if what it had asked for was something else. */
+ * CATALOG_NOT_RECORDED: not by `deadline_us`. With a `request` (NULL: none) whose key has made a product before: CATALOG_REPEATED, or
+ * CATALOG_KEY_REUSED if it had asked for something else; product->id is that one's. */
 enum catalog_status {
     CATALOG_ADDED,
     CATALOG_REPEATED,

@@ -80,16 +80,6 @@ static void hash_reply(struct job *job)
     job_start(job, WORK_WRITE);
 }
 
-static void check_no_controls(struct validation *validation, const char *field, const char *text)
-{
-    for (const char *at = text; at != NULL && *at != '\0'; at++) {
-        if ((unsigned char)*at < 0x20 || *at == 0x7f) {
-            validation_add(validation, field, "must not have control characters");
-            return;
-        }
-    }
-}
-
 void accounts_register(struct http_request *request, void *context)
 {
     cJSON *body = api_json_body(request);
@@ -103,7 +93,7 @@ void accounts_register(struct http_request *request, void *context)
     validation_string(&validation, body, "password", true, PASSWORD_CHARACTERS_MIN, PASSWORD_CHARACTERS_MAX,
                       &password);
     validation_string(&validation, body, "email", false, 0, EMAIL_CHARACTERS_MAX, &email);
-    check_no_controls(&validation, "username", username);
+    validation_one_line(&validation, "username", username);
     if (!validation_failed(&validation, request)) {
         struct account_job *account = job_new(context, request, sizeof *account, hash_work, hash_reply);
         snprintf(account->user.username, sizeof account->user.username, "%s", username);

@@ -103,6 +103,8 @@ void validation_integer_in(struct validation *validation, const cJSON *object, c
                            const char *field, bool required, int64_t min, int64_t max, int64_t *out);
 void validation_string(struct validation *validation, const cJSON *body, const char *field, bool required,
                        size_t min, size_t max, const char **out);
+/* No controls, neither of ASCII nor of Latin-1: it comes to stand on screens and in terminals, and in lines of a log. NULL is none. */
+void validation_one_line(struct validation *validation, const char *field, const char *text);
 /* A time after 1970; absent or null leaves *out alone. */
 void validation_time(struct validation *validation, const cJSON *body, const char *field, int64_t *out);
 /* A query argument as a number from 1 on; absent leaves *out alone. */

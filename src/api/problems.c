@@ -168,6 +168,16 @@ void validation_string(struct validation *validation, const cJSON *body, const c
     }
 }
 
+void validation_one_line(struct validation *validation, const char *field, const char *text)
+{
+    for (const unsigned char *at = (const unsigned char *)text; at != NULL && *at != '\0'; at++) {
+        if (*at < 0x20 || *at == 0x7f || (*at == 0xc2 && at[1] < 0xa0)) {
+            validation_add(validation, field, "must be one line, without control characters");
+            return;
+        }
+    }
+}
+
 void validation_time(struct validation *validation, const cJSON *body, const char *field, int64_t *out)
 {
     const char *text = NULL;

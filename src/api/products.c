@@ -296,6 +296,7 @@ void products_create(struct http_request *request, void *context)
     const char *name = "", *description = "";
     struct validation validation = {0};
     validation_string(&validation, body, "name", true, 1, NAME_CHARACTERS_MAX, &name);
+    validation_one_line(&validation, "name", name);
     validation_integer(&validation, body, "price", true, 1, PRODUCT_PRICE_MAX, &product->price);
     take_stock(&validation, body, product);
     validation_string(&validation, body, "description", false, 0, DESCRIPTION_CHARACTERS_MAX, &description);

@@ -287,17 +287,6 @@ static void change_reply(struct job *job)
 }
 
 /* --- what is asked for -------------------------------------------------------------------------------------------------------------------- */
-/* The reason stands in the sales log, on one line, and on the screens of those who read it: no controls, neither of ASCII nor of Latin-1. */
-static bool is_one_line(const char *text)
-{
-    for (const unsigned char *at = (const unsigned char *)text; *at != '\0'; at++) {
-        if (*at < 0x20 || *at == 0x7f || (*at == 0xc2 && at[1] < 0xa0)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* A time, "now", null for none; absent: as it is. */
 static int64_t take_time(struct validation *validation, const cJSON *body, const char *field)
 {
@@ -353,9 +342,7 @@ static void create(struct http_request *request, struct api *api, enum change_ki
     change->kind = kind;
     take_figure(&validation, body, change);
     validation_string(&validation, body, "reason", true, 1, REASON_CHARACTERS_MAX, &reason);
-    if (!is_one_line(reason)) {
-        validation_add(&validation, "reason", "must be one line, without control characters");
-    }
+    validation_one_line(&validation, "reason", reason); /* as it is in the sales log */
     snprintf(change->reason, sizeof change->reason, "%s", reason);
     cJSON_Delete(body);
     if (validation_failed(&validation, request)) {

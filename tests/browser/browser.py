@@ -6,6 +6,7 @@ import shutil
 import tempfile
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 
@@ -60,14 +61,26 @@ class Browser:
         return wait_for(lambda: self.run(script, selector), selector)
 
     def click(self, selector):
-        self.element(selector).click()
+        self._click_found(lambda: self.element(selector), selector)
+
+    def _click_found(self, find, what):
+        """A list that is drawn anew between looking and clicking is looked at again."""
+        def click():
+            try:
+                found = find()
+                if found:
+                    found.click()
+                return bool(found)
+            except StaleElementReferenceException:
+                return False
+        wait_for(click, what)
 
     def click_button(self, within, label):
         """The button of this label; clicked when it is there."""
         def find():
             return self.run("""return [...document.querySelectorAll(arguments[0] + ' button')].find(
                 (b) => b.checkVisibility() && b.innerText.trim() === arguments[1]);""", within, label)
-        wait_for(find, f"a button {label!r} in {within}").click()
+        self._click_found(find, f"a button {label!r} in {within}")
 
     def type(self, selector, text):
         field = self.element(selector)

@@ -572,6 +572,17 @@ class TestPages(unittest.TestCase):
                         || setTimeout(() => done(0), 100));""")
                     self.assertLess(moved, 0.1)
 
+    def test_scripts_come_at_once(self):
+        """Whatever a page's script imports is named in the page: no script waits for another to be read."""
+        browser = self.browser
+        for path in ("/", "/dashboard"):
+            with self.subTest(path=path):
+                browser.open(path)
+                browser.element(card(self.sale.product))
+                late = browser.run("""const named = [...document.querySelectorAll('script[src], link[rel=modulepreload]')].map((e) => e.src || e.href);
+                    return performance.getEntriesByType('resource').map((entry) => entry.name).filter((name) => name.endsWith('.js') && !named.includes(name));""")
+                self.assertEqual(late, [])
+
     def test_other_clients_get_json(self):
         for accept in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
             status, answer = self.sale.try_call("GET", "/", headers=accept)
