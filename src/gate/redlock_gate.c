@@ -635,12 +635,13 @@ static void redlock_gate_settled(struct gate *base, struct gate_purchase *purcha
 }
 
 /* --- deadlines ---------------------------------------------------------------------------------------------------------------- */
-/* The store does not answer. Perhaps it sells all the same: an order that its buyer can find, but was not promised. */
+/* The store does not answer. Perhaps it sells all the same: an order that its buyer can find, but was not promised. Not in the last look before the deadline,
+ * for the next is never quite so soon. */
 static void expire_sold(struct redlock_gate *gate, int64_t now_us)
 {
     for (size_t i = 0; gate->is_selling && i < gate->batch.count; i++) {
         struct ticket *ticket = gate->sold_tickets[i];
-        if (ticket != NULL && ticket->purchase->deadline_us <= now_us + EXPIRE_EVERY_US) {
+        if (ticket != NULL && ticket->purchase->deadline_us <= now_us + 2 * EXPIRE_EVERY_US) {
             gate->sold_tickets[i] = NULL;
             tills_leave(gate->tills, ticket, true);
             answer(gate, ticket, PURCHASE_UNAVAILABLE);

@@ -188,11 +188,10 @@ static bool is_own_end(int status)
     return !WIFSIGNALED(status) || (WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM);
 }
 
-/* A redis-server that is told to end before it has come to listen for that dies of it; it has nothing to lose then. */
-static bool left_as_told(const struct child *child, int status)
+/* Who is told to end before it has come to listen for that dies of it; it has nothing to lose then. */
+static bool left_as_told(int status)
 {
-    bool is_redis = child->kind == CHILD_REDIS || child->kind == CHILD_NODE;
-    return !WIFSIGNALED(status) || (is_redis && WTERMSIG(status) == SIGTERM);
+    return !WIFSIGNALED(status) || WTERMSIG(status) == SIGTERM;
 }
 
 static void child_died(struct supervisor *supervisor, struct child *child, int status)
@@ -213,7 +212,7 @@ static void child_died(struct supervisor *supervisor, struct child *child, int s
         supervisor->roll_not_before_us = now_us + ROLL_RETRY_US;
     }
     if (gone_for_good) {
-        log_info("%s has left%s", child_name(child, name), left_as_told(child, status) ? "" : " by a signal");
+        log_info("%s has left%s", child_name(child, name), left_as_told(status) ? "" : " by a signal");
         remove_child(supervisor, child);
         return;
     }

@@ -359,7 +359,7 @@ static void test_nodes_that_forgot_are_told(void **state)
 
 /* --- nodes that answer late, twice or never: one server, a sale for each ------------------------------------------------------ */
 #define STOCK 25
-#define LATE_MS 400 /* each way: the server waits 50 for an answer, and a busy machine may let it wait longer */
+#define LATE_MS 150 /* each way, so that an answer takes 300: the server waits 50, on a busy machine longer */
 #define TWICE_MS 20
 #define MANY 1000000
 

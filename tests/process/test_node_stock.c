@@ -13,7 +13,7 @@
 #define NODES 5
 #define BUYERS 120
 #define STOCK 50
-#define LATE_MS 400 /* each way: the server waits 50 ms for a node, on a busy machine longer */
+#define LATE_MS 200 /* each way: the server waits 50 ms for a node, on a busy machine longer */
 #define TWICE_MS 20 /* so long after the first time */
 #define MANY 1000000
 #define PATIENCE_MS 60000

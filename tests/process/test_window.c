@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PATIENCE_MS 15000
 #define BUYERS 48
 #define STOCK 1000000
 #define ANSWER_MS 20000
