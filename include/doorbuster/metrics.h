@@ -26,7 +26,7 @@
     X(recorder_stock_changes, "openings, restocks, withdrawals, healings and price changes recorded")        \
     X(recorder_attaches, "attaches of the recorder to Redis")                                                \
     X(recorder_rebuilds, "attaches of the recorder that filled Redis anew from the store")                   \
-    X(recorder_turns, "times this server's recorder took over from another server's")                          \
+    X(recorder_turns, "times this server's recorder took over from another server's")                        \
     X(recorder_rejected, "orders that did not fit the store")                                                \
     X(recorder_store_failures, "times the store could not record and the gate was closed")                   \
     X(recorder_healed, "products whose figure in Redis was put right")                                       \
@@ -87,6 +87,7 @@ enum metrics_counter {
     X(recorder_batch, "recorder_batch_orders", "orders in a transaction of the recorder")                    \
     X(commit_us, "commit_duration_seconds", "how long a commit of orders to the store took")                 \
     X(queue_wait_us, "pool_queue_wait_seconds", "how long a job waited in the work pool before it ran")      \
+    X(look_requests, "look_requests", "requests that one look at a product, or at the list, answered")       \
     X(lock_wait_us, "lock_wait_seconds", "how long after it was first wanted a product's lock was got")
 
 enum metrics_histogram {
@@ -100,7 +101,7 @@ enum metrics_histogram {
 #define METRICS_GAUGES(X)                                                                                    \
     X(http_connections, "open HTTP connections")                                                             \
     X(gate_pending, "purchases queued, asked or waiting for their record")                                   \
-    X(event_streams, "open streams of /api/events")                                                           \
+    X(event_streams, "open streams of /api/events")                                                          \
     X(recorder_active, "1 if this server's recorder records; 0: it stands by, another server's does")
 
 /* clang-format off */
