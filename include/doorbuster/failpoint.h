@@ -27,6 +27,7 @@
     X("gate.sell")          /* pool: a batch has its locks, the store is not asked yet */                    \
     X("gate.reply")         /* worker: a call's reply came, nothing done with it yet */                      \
     X("gate.confirm")       /* worker: before a confirmed purchase is answered */                            \
+    X("look.read")          /* pool: a look has read, nobody is answered yet; error: the store failed */     \
     X("cancel.read")        /* pool: the order was read from the store, the gate not asked yet */            \
     X("cancel.done")        /* pool: taken back in Redis, before its record is awaited */                    \
     X("change.done")        /* pool: stock or price changed in Redis, likewise */                            \

@@ -88,6 +88,7 @@ enum metrics_counter {
     X(recorder_batch, "recorder_batch_orders", "orders in a transaction of the recorder")                    \
     X(commit_us, "commit_duration_seconds", "how long a commit of orders to the store took")                 \
     X(queue_wait_us, "pool_queue_wait_seconds", "how long a job waited in the work pool before it ran")      \
+    X(look_requests, "look_requests", "requests that one look at a product, or at the list, answered")       \
     X(lock_wait_us, "lock_wait_seconds", "how long after it was first wanted a product's lock was got")
 
 enum metrics_histogram {

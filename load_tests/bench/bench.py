@@ -26,7 +26,7 @@ import api
 import postgres
 import processes
 import table
-from load import (FULL, HUGE_STOCK, QUICK, SHELF_PRODUCTS, Bench, Plan, measure_truth, mid, prepare, purchases, refusals, say, wrk_command,
+from load import (FULL, HUGE_STOCK, QUICK, SHELF_PRODUCTS, Bench, Load, Plan, looks, measure_truth, mid, prepare, purchases, refusals, say, wrk_command,
                   wrk_result)
 from processes import Unmeasurable
 from table import Row
@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IDLE_CONNECTIONS = 10_000
 SPARE_FILES = 200
 CART_LINES = 3
+LOOKERS = (1, 64, 300)
 STORM_CONNECTIONS = 64
 STORM_PAUSE_MS = 50            # 64 people, 20 tries a second each: many times what two cores can hash
 STORM_LEAD_SECONDS = 1.0       # until every hashing thread is busy
@@ -138,6 +139,18 @@ def measure_carts(bench: Bench) -> list[Row]:
                        "of one product"),
         Row(f"p99 of carts of {CART_LINES} lines, 64 connections flat out", f"{mid(carts, lambda x: x.p99_ms):.1f} ms"),
     ]
+
+
+def measure_looks(bench: Bench) -> list[Row]:
+    """At one product's stock, by one person alone and by many at once."""
+    loads: dict[int, list[Load]] = {count: [] for count in LOOKERS}
+    for _ in range(bench.plan.rounds):
+        for count in LOOKERS:
+            loads[count].append(looks(bench, [bench.server.pid], count, f"/api/products/{bench.plenty}/stock"))
+    alone = mid(loads[1], lambda x: x.cpu_us)
+    return [Row(f"looking at a product, {count} connections", f"{mid(each, lambda x: x.cpu_us):.1f} us", f"{alone:.1f} us one alone",
+                f"{mid(each, lambda x: x.cpu_us) / alone:.2f}",
+                f"p50 {mid(each, lambda x: x.p50_ms):.2f}, p99 {mid(each, lambda x: x.p99_ms):.1f} ms") for count, each in loads.items()]
 
 
 # --- the Redlock gate ----------------------------------------------------------------------------------------------------------------------
@@ -302,6 +315,7 @@ def measure(bench: Bench, bin_folder: Path, only: str) -> list[Row]:
         ("sold-out answers against nginx", lambda: measure_sold_out(bench)),
         ("purchases against redis-benchmark", lambda: measure_purchases(bench)),
         ("carts against single purchases", lambda: measure_carts(bench)),
+        ("looking at a product", lambda: measure_looks(bench)),
         ("purchases during a login storm", lambda: measure_storm(bench)),
         ("the Redlock gate", lambda: measure_redlock(bench, bin_folder)),
         ("PostgreSQL against SQLite and pgbench, and 1, 2, 4 workers, 1 and 2 servers", lambda: postgres.measure(bench, bin_folder)),

@@ -58,6 +58,7 @@ class Bench:
 class Load:
     """One round of wrk."""
     rate: float
+    p50_ms: float
     p99_ms: float
     cpu_us: float            # processor time a request, of the processes watched
     by_kind: dict[str, float]   # the same, by what the process is
@@ -79,13 +80,12 @@ def wrk_result(output: str) -> dict[str, Any]:
     raise Unmeasurable(f"wrk gave no result: {output.strip()[-300:]}")
 
 
-def run_wrk(bench: Bench, ports: list[int], connections: int, watched: list[int], products: list[int],
-            lines: int = 1) -> tuple[Load, dict[str, Any]]:
+def run_wrk(bench: Bench, ports: list[int], connections: int, watched: list[int],
+            *what: str) -> tuple[Load, dict[str, Any]]:
     """`ports`: the connections are shared out among them, with a wrk for each. `watched`: processes whose families' processor time counts.
-    `lines`: of each purchase, of products at random."""
+    `what`: the people do, as people.lua wants it."""
     before = processes.cpu_by_pid(watched)
-    started = [subprocess.Popen(wrk_command(port, connections // len(ports), bench.plan.seconds, "purchases.lua", str(bench.tokens_file),
-                                            str(lines), *map(str, products)),
+    started = [subprocess.Popen(wrk_command(port, connections // len(ports), bench.plan.seconds, "people.lua", str(bench.tokens_file), *what),
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for port in ports]
     try:
         results = [wrk_result(wrk.communicate(timeout=bench.plan.seconds + 60)[0]) for wrk in started]
@@ -101,7 +101,8 @@ def run_wrk(bench: Bench, ports: list[int], connections: int, watched: list[int]
     if not all(one["requests"] for one in results):
         raise Unmeasurable("wrk had no answers")
     by_kind = {kind: seconds * 1e6 / result["requests"] for kind, seconds in used.items()}
-    load = Load(sum(one["requests"] / one["seconds"] for one in results), max(one["p99_us"] for one in results) / 1000,
+    p50_ms, p99_ms = (max(one[figure] for one in results) / 1000 for figure in ("p50_us", "p99_us"))
+    load = Load(sum(one["requests"] / one["seconds"] for one in results), p50_ms, p99_ms,
                 sum(by_kind.values()), by_kind)
     return load, result
 
@@ -111,7 +112,7 @@ def purchases(bench: Bench, connections: int, products: list[int] | None = None,
 
 
 def purchases_at(bench: Bench, ports: list[int], watched: list[int], connections: int, products: list[int], lines: int = 1) -> Load:
-    load, result = run_wrk(bench, ports, connections, watched, products, lines)
+    load, result = run_wrk(bench, ports, connections, watched, str(lines), *map(str, products))
     if result["refused"]:
         raise Unmeasurable(f"{result['refused']} of {result['requests']} purchases were refused, though there is stock for all")
     bench.confirmed += result["requests"]
@@ -122,9 +123,16 @@ def purchases_at(bench: Bench, ports: list[int], watched: list[int], connections
 
 
 def refusals(bench: Bench, port: int, watched: int) -> Load:
-    load, result = run_wrk(bench, [port], 64, [watched], [bench.sold_out])
+    load, result = run_wrk(bench, [port], 64, [watched], "1", str(bench.sold_out))
     if result["refused"] != result["requests"]:
         raise Unmeasurable(f"{result['requests'] - result['refused']} purchases of a sold-out product were not refused")
+    return load
+
+
+def looks(bench: Bench, watched: list[int], connections: int, *paths: str) -> Load:
+    load, result = run_wrk(bench, [bench.port], connections, watched, "look", *paths)
+    if result["refused"]:
+        raise Unmeasurable(f"{result['refused']} of {result['requests']} looks at {', '.join(paths)} were refused")
     return load
 
 

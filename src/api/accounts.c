@@ -172,9 +172,10 @@ static void find_user_reply(struct job *job)
 }
 
 /* Nobody has looked at the password, so it was not a wrong one. */
-static void sign_in_give_up(struct job *job)
+static void refuse_sign_in(struct job *job, const struct job_refusal *why)
 {
     admission_sign_in_taken_back(job->api, job->request, ((struct account_job *)job)->username);
+    job_refuse(job->api, job->request, why);
 }
 
 void accounts_login(struct http_request *request, void *context)
@@ -200,7 +201,7 @@ void accounts_login(struct http_request *request, void *context)
                        PASSWORD_CHARACTERS_MAX);
     }
     memcpy(account->username, account->user.username, sizeof account->username);
-    account->job.give_up = sign_in_give_up;
+    account->job.refuse = refuse_sign_in;
     if (!validation_failed(&validation, request) && admission_sign_in(context, request, account->username)) {
         job_start(&account->job, WORK_STORE);
     }

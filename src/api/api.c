@@ -1,4 +1,5 @@
 /* Wires the resources together: the table of routes, the work pool, tokens. A worker's loop thread. Owns all of these; the gate is lent. */
+#include "looks.h"
 #include "refusals.h"
 
 #include "doorbuster/check.h"
@@ -75,6 +76,7 @@ struct api *api_new(const struct api_settings *settings)
     breaker_init(&api->store, "store", BREAKER_FAILURES_MAX, BREAKER_OPEN_MS);
     breaker_init(&api->books, "books", BREAKER_FAILURES_MAX, BREAKER_OPEN_MS);
     api->events = events_new(api);
+    api->looks = looks_new(api);
     CHECK(pthread_mutex_init(&api->desks_mutex, NULL) == 0);
     return api;
 }
@@ -137,6 +139,7 @@ void api_watch(struct api *api)
 {
     set_gauges(api);
     events_watch(api->events);
+    looks_watch(api->looks);
     uint64_t decisions = gate_decisions(api->gate);
     work_pool_press(api->pool, decisions - api->decisions_seen >= PRESSED_DECISIONS);
     api->decisions_seen = decisions;
@@ -153,6 +156,7 @@ void api_free(struct api **api_pointer)
     struct api *api = *api_pointer;
     *api_pointer = NULL;
     events_free(&api->events);
+    looks_free(&api->looks);
     refusals_free_answers(api);
     if (api->seller != NULL) {
         desk_return(api->seller);

@@ -29,6 +29,7 @@ struct sold_out_answer {
 };
 
 struct events; /* events.c */
+struct looks;  /* looks.c */
 
 struct api {
     struct api_settings settings;
@@ -42,6 +43,7 @@ struct api {
     /* What the pool's jobs need: the store; and, for the books' other side, Redis or the nodes. Loop thread. */
     struct breaker store, books;
     struct events *events;
+    struct looks *looks;
     /* selling.c's: what is under way, and what belongs to the WORK_SELL thread while something is. */
     struct gate_lesson *lesson;
     struct gate_batch *batch;
@@ -133,20 +135,29 @@ enum job_outcome {
     JOB_NOT_FOUND,
     JOB_TAKEN,
     JOB_DENIED,
-    JOB_UNAVAILABLE, /* answered 503 by jobs.c; `error` is logged */
+    JOB_UNAVAILABLE, /* refused; `error` is logged */
 };
 
 /* Whose fault it is that a job is JOB_UNAVAILABLE. */
 enum job_fault { JOB_FAULT_OTHER, JOB_FAULT_STORE, JOB_FAULT_GATE };
 
-/* First member of each job's own struct, which lives in the request's arena. */
+/* Why it is answered 429 or 503 instead of by `reply`. */
+struct job_refusal {
+    enum work_queue queue;
+    bool is_busy;    /* too much waits in that queue; else what the job needs is away */
+    int64_t wait_ms; /* until it may be tried again */
+};
+typedef void (*job_refuse_cb)(struct job *job, const struct job_refusal *why); /* loop thread; replies */
+
+#define JOB_DEADLINE_US INT64_C(5000000) /* from the request to its taking up */
+
+/* First member of each job's own struct, which lives in the request's arena; of a look in looks.c's memory. */
 struct job {
     struct api *api;
-    struct http_request *request;
+    struct http_request *request; /* NULL: it is no single one's (looks.c) */
     job_work work;
     job_reply reply;
-    /* NULL, or called before it is answered 429 or 503 instead of by `reply`; does not answer */
-    job_reply give_up;
+    job_refuse_cb refuse; /* NULL: job_refuse() of the request */
     int64_t deadline_us;
     bool needs_gate;          /* the books' other side; set before job_start() */
     enum work_queue queue;    /* where it is */
@@ -161,6 +172,8 @@ void *job_new(struct api *api, struct http_request *request, size_t bytes, job_w
 /* Queues it. What cannot be done in time is answered here at once, with an honest Retry-After: a breaker is open, the queue is full, or too much waits in
  * it. 429 for passwords, 503 for all others. */
 void job_start(struct job *job, enum work_queue queue);
+/* Answers 429 or 503, with an honest Retry-After, and counts who is turned away because too much waits. */
+void job_refuse(const struct api *api, struct http_request *request, const struct job_refusal *why);
 /* For work: opens what is not open yet. False: job->outcome and ->error are set. */
 bool desk_needs_reader(struct desk *desk, struct job *job);
 bool desk_needs_writer(struct desk *desk, struct job *job);

@@ -16,8 +16,7 @@
 #include <string.h>
 
 #define REDIS_TIMEOUT_MS 1000
-#define NODE_TIMEOUT_MS 250              /* one node of several that hangs must not hold up those who read */
-#define JOB_DEADLINE_US INT64_C(5000000) /* from the request to its taking up */
+#define NODE_TIMEOUT_MS 250 /* one node of several that hangs must not hold up those who read */
 
 struct desk *desk_borrow(struct api *api)
 {
@@ -245,17 +244,57 @@ static void abandon(struct job *job)
 }
 
 /* --- replies ---------------------------------------------------------------------------------------------------------------------------- */
-static const char *away_words(const struct job *job)
+static const char *away_words(const struct api *api)
 {
-    return job->api->settings.place->kind == GATE_REDLOCK
+    return api->settings.place->kind == GATE_REDLOCK
                ? "The store or the lock nodes cannot be reached just now."
                : "The store or Redis cannot be reached just now.";
 }
 
-static void give_up(struct job *job)
+static void shed(struct http_request *request, const struct job_refusal *why)
 {
-    if (job->give_up != NULL) {
-        job->give_up(job);
+    static const enum metrics_counter counters[WORK_QUEUES] = {
+        [WORK_PASSWORD] = METRICS_shed_password, [WORK_STORE] = METRICS_shed_store,
+        [WORK_WRITE] = METRICS_shed_write,       [WORK_CHANGE] = METRICS_shed_change,
+        [WORK_SETTLE] = METRICS_shed_settle,     [WORK_SELL] = METRICS_shed_sell,
+    };
+    metrics_add(counters[why->queue], 1);
+    if (why->queue == WORK_PASSWORD) {
+        metrics_add(METRICS_logins_refused_busy, 1);
+        api_reply_later(request, PROBLEM_TOO_BUSY, why->wait_ms,
+                        "Too many people are signing in; try again after the seconds in Retry-After.");
+    } else {
+        api_reply_later(request, PROBLEM_UNAVAILABLE, why->wait_ms,
+                        "Too much is waiting for the store; try again after the seconds in Retry-After.");
+    }
+}
+
+void job_refuse(const struct api *api, struct http_request *request, const struct job_refusal *why)
+{
+    if (why->is_busy) {
+        shed(request, why);
+    } else {
+        api_reply_later(request, PROBLEM_UNAVAILABLE, why->wait_ms, away_words(api));
+    }
+}
+
+static void refuse(struct job *job, bool is_busy, int64_t wait_ms)
+{
+    const struct job_refusal why = {.queue = job->queue, .is_busy = is_busy, .wait_ms = wait_ms};
+    if (job->refuse != NULL) {
+        job->refuse(job, &why);
+    } else {
+        job_refuse(job->api, job->request, &why);
+    }
+}
+
+static void log_failure(const struct job *job)
+{
+    if (job->request != NULL) {
+        log_event(LOG_ERROR, LOG_FIELDS(LOG_WORDS("request_id", http_request_id(job->request))),
+                  "answered 503: %s", job->error);
+    } else {
+        log_error("answered 503: %s", job->error);
     }
 }
 
@@ -265,32 +304,11 @@ static void job_done_cb(void *context)
     metrics_add(METRICS_nodes_untold, job->untold);
     tell_breakers(job);
     if (job->outcome == JOB_UNAVAILABLE) {
-        log_event(LOG_ERROR, LOG_FIELDS(LOG_WORDS("request_id", http_request_id(job->request))),
-                  "answered 503: %s", job->error);
-        give_up(job);
-        api_reply_unavailable(job->request, away_words(job));
+        log_failure(job);
+        refuse(job, false, 0);
         return;
     }
     job->reply(job);
-}
-
-static void shed(struct job *job, int64_t wait_ms)
-{
-    static const enum metrics_counter counters[WORK_QUEUES] = {
-        [WORK_PASSWORD] = METRICS_shed_password, [WORK_STORE] = METRICS_shed_store,
-        [WORK_WRITE] = METRICS_shed_write,       [WORK_CHANGE] = METRICS_shed_change,
-        [WORK_SETTLE] = METRICS_shed_settle,     [WORK_SELL] = METRICS_shed_sell,
-    };
-    metrics_add(counters[job->queue], 1);
-    give_up(job);
-    if (job->queue == WORK_PASSWORD) {
-        metrics_add(METRICS_logins_refused_busy, 1);
-        api_reply_later(job->request, PROBLEM_TOO_BUSY, wait_ms,
-                        "Too many people are signing in; try again after the seconds in Retry-After.");
-    } else {
-        api_reply_later(job->request, PROBLEM_UNAVAILABLE, wait_ms,
-                        "Too much is waiting for the store; try again after the seconds in Retry-After.");
-    }
 }
 
 /* No thread took it up in time. */
@@ -298,7 +316,7 @@ static void job_late_cb(void *context)
 {
     struct job *job = context;
     abandon(job);
-    shed(job, work_expected_wait_us(job->api->pool, job->queue) / 1000);
+    refuse(job, true, work_expected_wait_us(job->api->pool, job->queue) / 1000);
 }
 
 void job_start(struct job *job, enum work_queue queue)
@@ -307,14 +325,13 @@ void job_start(struct job *job, enum work_queue queue)
     unsigned retry_ms;
     job->queue = queue;
     if (!breakers_allow(job, &retry_ms)) {
-        give_up(job);
-        api_reply_later(job->request, PROBLEM_UNAVAILABLE, retry_ms, away_words(job));
+        refuse(job, false, retry_ms);
         return;
     }
     int64_t wait_us = work_expected_wait_us(pool, queue);
     if (clock_monotonic_us() + wait_us > job->deadline_us ||
         !work_submit_until(pool, queue, work_job_cb, job_done_cb, job_late_cb, job, job->deadline_us)) {
         abandon(job);
-        shed(job, wait_us / 1000);
+        refuse(job, true, wait_us / 1000);
     }
 }

@@ -1,6 +1,5 @@
-/* Products: create, list, look at one, both books of its stock. Handlers and replies on the loop's thread; the store and the gate are asked in
- * the work pool. */
-#include "api_internal.h"
+/* Products: adding one to the catalogue. Handler and reply on the loop's thread; the store and the gate are asked in the work pool. */
+#include "product_views.h"
 
 #include "doorbuster/books.h"
 #include "doorbuster/clock.h"
@@ -16,8 +15,6 @@
 #define DESCRIPTION_CHARACTERS_MAX 1000
 #define LIMIT_MAX 1000000
 #define FIELD_BYTES 64
-#define PRODUCTS_LIST_MAX 1000
-#define PRODUCTS_AT_ONCE 32
 
 struct product_job {
     struct job job;
@@ -30,45 +27,6 @@ struct product_job {
     int64_t components_asked
         [BUNDLE_COMPONENTS_MAX]; /* their ids as they were sent: the store keeps another order */
 };
-
-struct list_job {
-    struct job job;
-    cJSON *list; /* made in the pool, printed on the loop */
-};
-
-static void add_integer_or_null(cJSON *json, const char *name, bool known, int64_t value)
-{
-    if (known) {
-        cJSON_AddNumberToObject(json, name, (double)value);
-    } else {
-        cJSON_AddNullToObject(json, name);
-    }
-}
-
-/* `stock` is the store's figure, derived of a bundle; `gate` is NULL where the gate was not asked: in lists. */
-static cJSON *product_to_json(const struct store_product *product, int64_t stock,
-                              const struct gate_stock *gate)
-{
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddNumberToObject(json, "id", (double)product->id);
-    cJSON_AddStringToObject(json, "name", product->name);
-    cJSON_AddNumberToObject(json, "price", (double)product->price);
-    cJSON_AddNumberToObject(json, "stock", (double)stock);
-    add_integer_or_null(json, "redis_stock", gate != NULL && gate->at_known, gate ? gate->stock_at : 0);
-    cJSON_AddStringToObject(json, "description", product->description);
-    add_integer_or_null(json, "per_customer_limit", product->per_customer_limit > 0,
-                        product->per_customer_limit);
-    api_add_time_or_null(json, "starts_at", product->starts_at_ms);
-    api_add_time_or_null(json, "ends_at", product->ends_at_ms);
-    if (product->component_count > 0) {
-        cJSON_AddItemToObject(json, "components", books_components_json(product));
-    }
-    cJSON_AddNumberToObject(json, "sold", (double)product->sold);
-    cJSON_AddNumberToObject(json, "cancelled", (double)product->cancelled);
-    api_add_time(json, "created_at", product->created_at_ms);
-    api_add_time(json, "updated_at", product->updated_at_ms);
-    return json;
-}
 
 /* --- create -------------------------------------------------------------------------------------------------------------------- */
 /* Why can product.id, which the store named, not be a component? */
@@ -83,26 +41,6 @@ static void find_component_fault(struct product_job *product, struct store *stor
     product->component_fault = status == STORE_NOT_FOUND       ? "names no product"
                                : component.component_count > 0 ? "names a product that is a bundle itself"
                                                                : "names a product that is not open yet";
-}
-
-static void read_books(struct product_job *product, struct desk *desk, struct store *reader)
-{
-    struct job *job = &product->job;
-    switch (books_read(reader, &desk->side, product->books.product.id, &product->books)) {
-    case BOOKS_READ:
-        break;
-    case BOOKS_NO_PRODUCT:
-        job->outcome = JOB_NOT_FOUND;
-        break;
-    case BOOKS_STORE_FAILED:
-        job_unavailable(job, JOB_FAULT_STORE, "%s", store_error(reader));
-        break;
-    case BOOKS_GATE_FAILED:
-        job_unavailable(job, JOB_FAULT_GATE, "reading the stock from %s: %s",
-                        desk->side.place->kind == GATE_LUA ? "Redis" : "the nodes",
-                        gate_side_failure(&desk->side));
-        break;
-    }
 }
 
 static void create_work(struct job *job, struct desk *desk)
@@ -121,7 +59,7 @@ static void create_work(struct job *job, struct desk *desk)
             books_store_stock(desk->writer, &product->books.product, &product->books.stock, NULL));
         break;
     case CATALOG_REPEATED:
-        read_books(product, desk, desk->writer);
+        product_read_books(job, desk, desk->writer, product->books.product.id, &product->books);
         break;
     case CATALOG_NAME_TAKEN:
     case CATALOG_KEY_REUSED:
@@ -171,7 +109,7 @@ static void create_reply(struct job *job)
     if (product->added == CATALOG_REPEATED) {
         http_reply_header(job->request, "Idempotent-Replayed", "true");
         http_reply_json(job->request, 201,
-                        product_to_json(&product->books.product, product->books.stock, &product->books.gate));
+                        product_json(&product->books.product, product->books.stock, &product->books.gate));
         return;
     }
     if (job->outcome == JOB_TAKEN) {
@@ -188,7 +126,7 @@ static void create_reply(struct job *job)
     bool is_bundle = product->books.product.component_count > 0;
     struct gate_stock gate = {.at_known = true,
                               .stock_at = is_bundle ? product->books.stock : product->books.product.opening};
-    http_reply_json(job->request, 201, product_to_json(&product->books.product, gate.stock_at, &gate));
+    http_reply_json(job->request, 201, product_json(&product->books.product, gate.stock_at, &gate));
 }
 
 /* --- what is asked for ------------------------------------------------------------------------------------------------------------------- */
@@ -317,108 +255,4 @@ void products_create(struct http_request *request, void *context)
         job_start(&job->job, WORK_CHANGE);
     }
     cJSON_Delete(body);
-}
-
-/* --- list --------------------------------------------------------------------------------------------------------------------------- */
-static void list_work(struct job *job, struct desk *desk)
-{
-    struct list_job *list = (struct list_job *)job;
-    list->list = cJSON_CreateArray();
-    struct store_product *products = malloc(PRODUCTS_AT_ONCE * sizeof *products);
-    if (products == NULL || !desk_needs_reader(desk, job)) {
-        job->outcome = JOB_UNAVAILABLE;
-        free(products);
-        cJSON_Delete(list->list);
-        return;
-    }
-    int64_t after = 0;
-    size_t count = PRODUCTS_AT_ONCE, total = 0;
-    while (count == PRODUCTS_AT_ONCE && total < PRODUCTS_LIST_MAX &&
-           job_store_status(job, desk->reader,
-                            store_products(desk->reader, after, products, PRODUCTS_AT_ONCE, &count))) {
-        for (size_t i = 0; i < count; i++) {
-            int64_t stock = 0;
-            job_store_status(job, desk->reader, books_store_stock(desk->reader, &products[i], &stock, NULL));
-            cJSON_AddItemToArray(list->list, product_to_json(&products[i], stock, NULL));
-            after = products[i].id;
-        }
-        total += count;
-    }
-    free(products);
-    if (job->outcome != JOB_OK) {
-        cJSON_Delete(list->list);
-    }
-}
-
-static void list_reply(struct job *job)
-{
-    struct list_job *list = (struct list_job *)job;
-    http_reply_json(job->request, 200, list->list);
-}
-
-void products_list(struct http_request *request, void *context)
-{
-    struct jwt_claims claims;
-    if (api_identify(context, request, &claims)) {
-        struct list_job *list = job_new(context, request, sizeof *list, list_work, list_reply);
-        job_start(&list->job, WORK_STORE);
-    }
-}
-
-/* --- one, and its books --------------------------------------------------------------------------------------------------------------- */
-static void books_work(struct job *job, struct desk *desk)
-{
-    struct product_job *product = (struct product_job *)job;
-    if (desk_needs_reader(desk, job) && desk_needs_gate(desk, job)) {
-        read_books(product, desk, desk->reader);
-    }
-}
-
-static void get_reply(struct job *job)
-{
-    struct product_job *product = (struct product_job *)job;
-    if (job->outcome == JOB_NOT_FOUND) {
-        api_reply_not_found(job->request, "product", http_request_path_id(job->request));
-        return;
-    }
-    http_reply_json(job->request, 200,
-                    product_to_json(&product->books.product, product->books.stock, &product->books.gate));
-}
-
-static void stock_reply(struct job *job)
-{
-    const struct books *books = &((struct product_job *)job)->books;
-    if (job->outcome == JOB_NOT_FOUND) {
-        api_reply_not_found(job->request, "product", http_request_path_id(job->request));
-        return;
-    }
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddNumberToObject(json, "product_id", (double)books->product.id);
-    cJSON_AddNumberToObject(json, "db_stock", (double)books->stock);
-    add_integer_or_null(json, "redis_stock", books->gate.at_known, books->gate.stock_at);
-    cJSON_AddBoolToObject(json, "synced", books->equal);
-    cJSON_AddNumberToObject(json, "available", (double)books->gate.available);
-    cJSON_AddNumberToObject(json, "in_flight", (double)books->gate.in_flight);
-    http_reply_json(job->request, 200, json);
-}
-
-static void start_books(struct http_request *request, struct api *api, job_reply reply)
-{
-    struct jwt_claims claims;
-    if (api_identify(api, request, &claims)) {
-        struct product_job *product = job_new(api, request, sizeof *product, books_work, reply);
-        product->books.product.id = http_request_path_id(request);
-        product->job.needs_gate = true;
-        job_start(&product->job, WORK_STORE);
-    }
-}
-
-void products_get(struct http_request *request, void *context)
-{
-    start_books(request, context, get_reply);
-}
-
-void products_stock(struct http_request *request, void *context)
-{
-    start_books(request, context, stock_reply);
 }

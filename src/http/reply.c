@@ -75,8 +75,10 @@ void http_reply_prebuilt(struct http_request *request, const struct http_respons
 {
     if (request->id || request->reply_header_count > 0 || log_is_on(LOG_DEBUG) || /* its line has an id */
         (request->origin_count > 0 && request->server->settings.cors_origins)) {
-        http_reply_bytes(request, response->status, response->content_type,
-                         http_arena_copy(request, response->body, response->bytes), response->bytes);
+        char *copy = malloc(response->bytes); /* too large for an arena, perhaps */
+        if (copy)
+            memcpy(copy, response->body, response->bytes);
+        http_reply_text(request, response->status, response->content_type, copy, response->bytes);
         return;
     }
     answer(request, response->status, must_close(request) ? response->closing : response->keeping);

@@ -25,7 +25,9 @@ static const struct metrics_shape sizes = {12, false, {1, 2, 4, 8, 16, 32, 64, 1
 
 const struct metrics_shape *metrics_shape_of(enum metrics_histogram histogram)
 {
-    bool is_size = histogram == METRICS_HISTOGRAM_gate_batch || histogram == METRICS_HISTOGRAM_recorder_batch;
+    bool is_size = histogram == METRICS_HISTOGRAM_gate_batch ||
+                   histogram == METRICS_HISTOGRAM_recorder_batch ||
+                   histogram == METRICS_HISTOGRAM_look_requests;
     return is_size ? &sizes : &metrics_times;
 }
 

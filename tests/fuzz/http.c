@@ -87,10 +87,12 @@ static void end_purchase(struct gate_purchase *purchase)
 
 static void end_job(struct job *job)
 {
-    if (job->give_up != NULL) {
-        job->give_up(job);
+    const struct job_refusal why = {.queue = WORK_STORE, .wait_ms = 1000};
+    if (job->refuse != NULL) { /* answers, of a look all who wait for it */
+        job->refuse(job, &why);
+    } else {
+        http_reply_json(job->request, 202, cJSON_CreateObject());
     }
-    http_reply_json(job->request, 202, cJSON_CreateObject());
 }
 
 static void end_held(void)

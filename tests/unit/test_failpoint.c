@@ -112,7 +112,7 @@ static void test_names_are_listed(void **state)
         assert_non_null(name);
         assert_memory_equal(at, name, strlen(name));
     }
-    assert_int_equal(count, 27);
+    assert_int_equal(count, 28);
     assert_null(failpoint_name(count));
 }
 

@@ -1,5 +1,6 @@
--- wrk: purchases of one unit a line, by the people whose tokens are in a file, in turn, of products at random.
---   wrk … -s purchases.lua URL -- TOKENS_FILE LINES PRODUCT_ID…
+-- wrk: what the people do whose tokens are in a file, in turn: purchases of one unit a line, of products at random; or looks.
+--   wrk … -s people.lua URL -- TOKENS_FILE LINES PRODUCT_ID…
+--   wrk … -s people.lua URL -- TOKENS_FILE look PATH…
 -- LINES 1: single purchases; more: carts of that many different products.
 -- The requests are put together once, before the clock starts: wrk shares the machine with the server.
 
@@ -29,11 +30,16 @@ local function body_of(products, lines)
 end
 
 function init(args)
-  local tokens, lines, products = read_tokens(args[1]), tonumber(args[2]), {}
-  for i = 3, #args do products[#products + 1] = tonumber(args[i]) end
+  local tokens, lines, wanted = read_tokens(args[1]), tonumber(args[2]), {}
+  for i = 3, #args do wanted[#wanted + 1] = lines and tonumber(args[i]) or args[i] end
   for i = 1, PREPARED do
-    local headers = { ["Authorization"] = "Bearer " .. tokens[(i - 1) % #tokens + 1], ["Content-Type"] = "application/json" }
-    prepared[i] = wrk.format("POST", "/api/purchases", headers, body_of(products, lines))
+    local headers = { ["Authorization"] = "Bearer " .. tokens[(i - 1) % #tokens + 1] }
+    if lines then
+      headers["Content-Type"] = "application/json"
+      prepared[i] = wrk.format("POST", "/api/purchases", headers, body_of(wanted, lines))
+    else
+      prepared[i] = wrk.format("GET", wanted[(i - 1) % #wanted + 1], headers)
+    end
   end
 end
 
