@@ -21,7 +21,7 @@
 
 #define REDIS_MAJOR_MIN 7
 #define REDIS_TIMEOUT_MS 3000
-#define FAILOVER_PATIENCE_MS 45000 /* the unit allows the start more */
+#define PATIENCE_MS 45000 /* a failover takes less, and the unit allows the start more */
 #define AGAIN_NS 200000000
 #define VERSION_BYTES 32
 #define RUN_BYTES 64
@@ -75,38 +75,47 @@ static const char *shown_version(const struct redis_facts *facts)
     return facts->version[0] != '\0' ? facts->version : "unknown";
 }
 
-/* --- the Lua gate's ------------------------------------------------------------------------------------------------------------------ */
-/* A master that is to be found may just be failing over: it is waited for, for that is over before long. A wrong password is not. */
-static bool await_redis(const struct redis_address *address, struct redis_facts *facts, char *error,
-                        size_t error_bytes)
+/* What is away may come before long: a machine that starts all at once, a failover. */
+struct patience {
+    int64_t deadline_us;
+    bool said;
+};
+
+static struct patience patience_begin(void)
 {
-    bool said = address->kind == REDIS_DIRECT;
-    int64_t deadline_us = clock_monotonic_us() + (said ? 0 : (int64_t)FAILOVER_PATIENCE_MS * 1000);
-    while (!ask_redis(address, facts, error, error_bytes)) {
-        if (facts->refused || clock_monotonic_us() >= deadline_us || (!said && failpoint("start.wait"))) {
-            return false;
-        }
-        if (!said) {
-            log_warn("%s; waiting for up to %d s", error, FAILOVER_PATIENCE_MS / 1000);
-        }
-        said = true;
-        nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
+    return (struct patience){.deadline_us = clock_monotonic_us() + (int64_t)PATIENCE_MS * 1000};
+}
+
+/* Waits a moment. False: it was long enough. */
+static bool wait_once_more(struct patience *patience, const char *error)
+{
+    if (clock_monotonic_us() >= patience->deadline_us || failpoint("start.wait")) {
+        return false;
     }
+    if (!patience->said) {
+        log_warn("%s; waiting for up to %d s", error, PATIENCE_MS / 1000);
+    }
+    patience->said = true;
+    nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
     return true;
 }
 
+/* --- the Lua gate's ------------------------------------------------------------------------------------------------------------------ */
 static void check_foreign_redis(const struct redis_address *address)
 {
     char error[512];
     struct redis_facts facts = {0};
-    if (!await_redis(address, &facts, error, sizeof error)) {
-        const char *mend = facts.refused ? "correct user and password (--redis or REDIS_URL; of Sentinels "
-                                           "REDIS_SENTINEL_PASSWORD), or what Redis lets that user do"
-                                         : "start it, or correct --redis";
-        if (address->kind != REDIS_DIRECT && !facts.refused) {
-            process_give_up(PROGRAM, "%s; %s", error, mend);
+    struct patience patience = patience_begin();
+    while (!ask_redis(address, &facts, error, sizeof error)) {
+        if (facts.refused) {
+            process_refuse(PROGRAM,
+                           "%s; correct user and password (--redis or REDIS_URL; of Sentinels "
+                           "REDIS_SENTINEL_PASSWORD), or what Redis lets that user do",
+                           error);
         }
-        process_refuse(PROGRAM, "%s; %s", error, mend);
+        if (!wait_once_more(&patience, error)) {
+            process_give_up(PROGRAM, "%s; start it, or correct --redis", error);
+        }
     }
     if (!is_new_enough(&facts)) {
         process_refuse(PROGRAM, "Redis is %s; version %d or newer is needed", shown_version(&facts),
@@ -169,27 +178,49 @@ static void check_node(const struct gate_place *place, const struct redis_facts 
     }
 }
 
-static void check_foreign_nodes(const struct gate_place *place)
+struct missing_nodes {
+    unsigned count, nodes[GATE_NODES_MAX];
+    char errors[GATE_NODES_MAX][512];
+    bool refused; /* one of them does not let us in */
+};
+
+static void ask_nodes(const struct gate_place *place, struct missing_nodes *missing)
 {
     struct redis_facts facts[GATE_NODES_MAX] = {0};
-    char errors[GATE_NODES_MAX][512];
-    unsigned missing[GATE_NODES_MAX], missing_count = 0;
+    missing->count = 0;
+    missing->refused = false;
     for (unsigned i = 0; i < place->node_count; i++) {
-        if (ask_redis(&place->nodes[i], &facts[i], errors[missing_count], sizeof errors[0])) {
+        if (ask_redis(&place->nodes[i], &facts[i], missing->errors[missing->count],
+                      sizeof missing->errors[0])) {
             check_node(place, facts, i);
         } else {
-            missing[missing_count++] = i;
+            missing->nodes[missing->count++] = i;
+            missing->refused = missing->refused || facts[i].refused;
         }
     }
-    if (missing_count > place->node_count / 2) {
-        process_refuse(
-            PROGRAM,
-            "%u of %u lock nodes are missing, and locks need a majority; the first is node %u: %s; "
-            "start them, or correct --redlock-nodes",
-            missing_count, place->node_count, missing[0] + 1, errors[0]);
+}
+
+static void check_foreign_nodes(const struct gate_place *place)
+{
+    static const char fault[] =
+        "%u of %u lock nodes are missing, and locks need a majority; the first is node %u: %s; "
+        "start them, or correct --redlock-nodes";
+    struct missing_nodes missing;
+    struct patience patience = patience_begin();
+    ask_nodes(place, &missing);
+    while (missing.count > place->node_count / 2) {
+        if (missing.refused) {
+            process_refuse(PROGRAM, fault, missing.count, place->node_count, missing.nodes[0] + 1,
+                           missing.errors[0]);
+        }
+        if (!wait_once_more(&patience, missing.errors[0])) {
+            process_give_up(PROGRAM, fault, missing.count, place->node_count, missing.nodes[0] + 1,
+                            missing.errors[0]);
+        }
+        ask_nodes(place, &missing);
     }
-    for (unsigned i = 0; i < missing_count; i++) {
-        log_warn("lock node %u is missing, and is done without: %s", missing[i] + 1, errors[i]);
+    for (unsigned i = 0; i < missing.count; i++) {
+        log_warn("lock node %u is missing, and is done without: %s", missing.nodes[i] + 1, missing.errors[i]);
     }
 }
 

@@ -244,36 +244,40 @@ static void test_redis_urls(void **state)
                        WORDS(urls[i], "redis://", "unix:/path"));
     }
     expect_refusal(ARGUMENTS(LISTEN, "--data", data, "--redis", "unix:"), NULL, WORDS("unix:", "path"));
-    snprintf(variable, sizeof variable, "unix:%s/none.sock", folder);
-    expect_refusal(ARGUMENTS(LISTEN, "--data", data, "--redis", variable), NULL,
-                   WORDS(variable, "No such file", "--redis"));
-    expect_refusal(ARGUMENTS(LISTEN, "--data", data, "--redis", "redis://127.0.0.1:1"), NULL,
-                   WORDS("127.0.0.1:1", "Connection refused", "--redis"));
 }
 
 #ifdef DOORBUSTER_FAILPOINTS
 /* Exit 2 is for what somebody has to mend, and is not tried again. */
 static void test_what_did_not_come_in_time_may_be_tried_again(void **state)
 {
-    static const char *const away[][2] = {{"--store", "postgresql://127.0.0.1:1/shop"},
-                                          {"--redis", "sentinel://shop@127.0.0.1:1"}};
     (void)state;
-    for (size_t i = 0; i < sizeof away / sizeof away[0]; i++) {
-        struct run_result result =
-            program_run(ARGUMENTS(LISTEN, "--data", data, away[i][0], away[i][1]),
-                        ENVIRONMENT("DOORBUSTER_FAILPOINT=start.wait:error"), REFUSAL_MS);
-        assert_non_null(strstr(result.err, "127.0.0.1:1"));
-        assert_int_equal(result.exit_code, 1);
-        run_result_free(&result);
-    }
+    expect_giving_up(ARGUMENTS(LISTEN, "--data", data, "--store", "postgresql://127.0.0.1:1/shop"),
+                     WORDS("127.0.0.1", "port 1", "Connection refused"));
+    expect_giving_up(ARGUMENTS(LISTEN, "--data", data, "--redis", "sentinel://shop@127.0.0.1:1"),
+                     WORDS("127.0.0.1:1", "Connection refused", "--redis"));
+    expect_giving_up(ARGUMENTS(LISTEN, "--data", data, "--redis", "redis://127.0.0.1:1"),
+                     WORDS("127.0.0.1:1", "Connection refused", "--redis"));
+    snprintf(variable, sizeof variable, "unix:%s/none.sock", folder);
+    expect_giving_up(ARGUMENTS(LISTEN, "--data", data, "--redis", variable),
+                     WORDS(variable, "No such file", "--redis"));
+}
+
+static void test_secrets_of_what_did_not_come_are_not_shown(void **state)
+{
+    (void)state;
+    struct run_result result =
+        program_run(ARGUMENTS(LISTEN, "--data", data, "--redis", "redis://user:opensesame@127.0.0.1:1"),
+                    ENVIRONMENT("DOORBUSTER_FAILPOINT=start.wait:error"), REFUSAL_MS);
+    assert_int_equal(result.exit_code, 1);
+    assert_null(strstr(result.err, "opensesame"));
+    run_result_free(&result);
 }
 #endif
 
 static void test_secrets_are_not_shown(void **state)
 {
-    static const char *const secret_urls[] = {
-        "redis://:opensesame@127.0.0.1:99999", "redis://user:opensesame@127.0.0.1",
-        "redis://:opensesame@127.0.0.1:1", "http://:opensesame@127.0.0.1"};
+    static const char *const secret_urls[] = {"redis://:opensesame@127.0.0.1:99999",
+                                              "http://:opensesame@127.0.0.1"};
     (void)state;
     for (size_t i = 0; i < sizeof secret_urls / sizeof secret_urls[0]; i++) {
         struct run_result result =
@@ -376,6 +380,7 @@ int main(void)
         TEST(test_redis_urls),
 #ifdef DOORBUSTER_FAILPOINTS
         TEST(test_what_did_not_come_in_time_may_be_tried_again),
+        TEST(test_secrets_of_what_did_not_come_are_not_shown),
 #endif
         TEST(test_secrets_are_not_shown),
         TEST(test_store_urls),
