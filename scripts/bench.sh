@@ -3,7 +3,7 @@
 #
 #   scripts/bench.sh [--quick] [--only WORDS] [--workers N] [--bin DIR]
 #
-#   --quick      about three minutes instead of about fifteen
+#   --quick      about four minutes instead of about fifteen
 #   --only WORDS only some of it: "Redlock", "idle", "sold-out", "redis-benchmark", "carts", "looking", "storm", "postgres"
 #   --workers N  worker processes of the server, and of nginx beside it     default: processors
 #   --bin DIR    use the programs in DIR, build nothing                     default: build/bin, built now
