@@ -65,7 +65,9 @@ static struct host *find_host(const char *name)
     if (host == hosts + HOSTS_MAX) {
         return NULL;
     }
-    snprintf(host->name, sizeof host->name, "%s", name);
+    if (host->name[0] == '\0') { /* a thread may be reading one that is there */
+        snprintf(host->name, sizeof host->name, "%s", name);
+    }
     return host;
 }
 
