@@ -133,7 +133,8 @@ void http_reply_json(struct http_request *request, unsigned status, cJSON *body)
 struct http_response *http_response_new(unsigned status, const char *content_type, const char *body,
                                         size_t bytes); /* copied */
 void http_response_free(struct http_response **response);
-/* Fastest way to answer, if the answer has no header of this one request: an extra one, the client's X-Request-Id, CORS. */
+/* Fastest way to answer, if the answer has no header of this one request: an extra one, the client's X-Request-Id, CORS. With one, the body is shared all
+ * the same; the response may be freed at once. */
 void http_reply_prebuilt(struct http_request *request, const struct http_response *response);
 
 /* --- a reply without an end: Server-Sent Events ------------------------------------------------------------------------------- */

@@ -140,6 +140,7 @@ void api_watch(struct api *api)
     set_gauges(api);
     events_watch(api->events);
     looks_watch(api->looks);
+    settling_watch(api);
     uint64_t decisions = gate_decisions(api->gate);
     work_pool_press(api->pool, decisions - api->decisions_seen >= PRESSED_DECISIONS);
     api->decisions_seen = decisions;

@@ -28,8 +28,9 @@ struct sold_out_answer {
     struct http_response *response;
 };
 
-struct events; /* events.c */
-struct looks;  /* looks.c */
+struct events;   /* events.c */
+struct looks;    /* looks.c */
+struct settling; /* settling.c */
 
 struct api {
     struct api_settings settings;
@@ -44,6 +45,7 @@ struct api {
     struct breaker store, books;
     struct events *events;
     struct looks *looks;
+    struct settling *settlings; /* under way */
     /* selling.c's: what is under way, and what belongs to the WORK_SELL thread while something is. */
     struct gate_lesson *lesson;
     struct gate_batch *batch;
@@ -196,6 +198,10 @@ bool job_store_status(struct job *job, const struct store *store, enum store_sta
 struct desk *desk_borrow(struct api *api);
 void desk_return(struct desk *desk);
 void desks_free(struct api *api);
+
+/* --- purchases that are looked up in the store (settling.c) -------------------------------------------------------------------- */
+/* Gives up those whose deadline comes. Every few milliseconds. */
+void settling_watch(struct api *api);
 
 /* --- live figures (events.c) --------------------------------------------------------------------------------------------------- */
 struct events *events_new(struct api *api);

@@ -1,22 +1,31 @@
 /* Settling: were these purchases recorded? For those whose record the gate cannot tell from the news: reservations by order id, and purchases in
  * doubt, whose answer was lost, by request. Begins and ends on the loop's thread; the store is read on a pool thread. Owns a struct settling
  * for the time between. What cannot be read is GATE_STORE_UNREADABLE; so is what is not found in a store that is behind the news: of several PostgreSQL
- * servers this may be another than the recorder's, an old primary that does not know yet. */
+ * servers this may be another than the recorder's, an old primary that does not know yet. And so is, at its deadline, what is still being read: a store
+ * that hangs holds nobody for longer. Therefore the pool's thread works on copies. */
 #include "api_internal.h"
 
 #include "doorbuster/check.h"
+#include "doorbuster/clock.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#define EARLY_US 100000 /* before the deadline, for the next look is never quite so soon */
 
 struct settling_one {
-    struct gate_purchase *purchase;
+    struct gate_purchase *purchase; /* the loop's; NULL: it has been answered */
+    struct sale_order asked;        /* without its key */
+    struct log_position position;
+    bool is_in_doubt;
     enum gate_finding finding;
     struct store_order found; /* GATE_IN_STORE, for one that was in doubt */
-    struct order_part *more;  /* and what its further lines cost and left over; as many as the purchase has */
+    struct order_part *more;  /* the further lines asked for, then what they cost and left over; NULL: none */
 };
 
 struct settling {
     struct api *api;
+    struct settling *next; /* the loop's: api->settlings */
     size_t count;
     struct settling_one each[];
 };
@@ -46,11 +55,6 @@ static enum gate_finding look_up(struct store *reader, const struct sale_order *
     return finding_of(&found);
 }
 
-static bool is_in_doubt(const struct settling_one *one)
-{
-    return one->purchase->purchase.state == PURCHASE_ASKED;
-}
-
 static const struct order_part *find_line(const struct order_part *parts, size_t count, int64_t product_id)
 {
     for (size_t i = 0; i < count; i++) {
@@ -64,20 +68,17 @@ static const struct order_part *find_line(const struct order_part *parts, size_t
 /* The lines behind the first of a cart that was found. */
 static bool read_more_lines(struct settling_one *one, struct store *reader)
 {
-    const struct sale_order *asked = &one->purchase->purchase.order;
     struct order_part parts[ORDER_PARTS_MAX - 1];
     size_t count = 0;
-    if (asked->more_count == 0) {
+    if (one->asked.more_count == 0) {
         return true;
     }
     if (store_order_parts(reader, one->found.sale.id, parts, ORDER_PARTS_MAX - 1, &count) != STORE_OK) {
         return false;
     }
-    one->more = calloc(asked->more_count, sizeof *one->more);
-    CHECK(one->more != NULL);
-    for (size_t i = 0; i < asked->more_count; i++) {
-        const struct order_part *line = find_line(parts, count, asked->more[i].product_id);
-        one->more[i] = line != NULL ? *line : asked->more[i];
+    for (size_t i = 0; i < one->asked.more_count; i++) {
+        const struct order_part *line = find_line(parts, count, one->more[i].product_id);
+        one->more[i] = line != NULL ? *line : one->more[i];
     }
     return true;
 }
@@ -89,11 +90,11 @@ static int compare_requests(const void *a, const void *b)
     return (first > second) - (first < second);
 }
 
-/* `wanted` is sorted: store_find_requests() leaves it so. */
-static void note_found(struct settling_one *one, struct store *reader, const struct store_request *wanted,
+/* `wanted` is sorted: store_find_requests() leaves it so. False: the store cannot be read. */
+static bool note_found(struct settling_one *one, struct store *reader, const struct store_request *wanted,
                        size_t count)
 {
-    const struct store_request key = {.request = one->purchase->purchase.order.request};
+    const struct store_request key = {.request = one->asked.request};
     const struct store_request *request = bsearch(&key, wanted, count, sizeof *wanted, compare_requests);
     one->finding = GATE_NOT_IN_STORE;
     if (request != NULL && request->found) {
@@ -103,6 +104,7 @@ static void note_found(struct settling_one *one, struct store *reader, const str
     if (one->finding == GATE_IN_STORE && !read_more_lines(one, reader)) {
         one->finding = GATE_STORE_UNREADABLE;
     }
+    return one->finding != GATE_STORE_UNREADABLE;
 }
 
 /* Those in doubt have no order id: all of them in one pass over the newest orders. */
@@ -113,18 +115,18 @@ static void look_up_doubtful(struct settling *settling, struct store *reader)
     size_t count = 0;
     CHECK(wanted != NULL);
     for (size_t i = 0; i < settling->count; i++) {
-        const struct purchase *asked = &settling->each[i].purchase->purchase;
-        if (is_in_doubt(&settling->each[i])) {
+        const struct settling_one *one = &settling->each[i];
+        if (one->is_in_doubt) {
             wanted[count++] =
-                (struct store_request){.request = asked->order.request, .user_id = asked->order.user_id};
-            from = log_position_compare(asked->position, from) < 0 ? asked->position : from;
+                (struct store_request){.request = one->asked.request, .user_id = one->asked.user_id};
+            from = log_position_compare(one->position, from) < 0 ? one->position : from;
         }
     }
     if (count > 0 && store_find_requests(reader, from, wanted, count) == STORE_OK) {
-        for (size_t i = 0; i < settling->count; i++) {
-            if (is_in_doubt(&settling->each[i])) {
-                note_found(&settling->each[i], reader, wanted, count);
-            }
+        bool read = true;
+        for (size_t i = 0; i < settling->count && read; i++) {
+            struct settling_one *one = &settling->each[i];
+            read = !one->is_in_doubt || note_found(one, reader, wanted, count);
         }
     }
     free(wanted);
@@ -133,9 +135,8 @@ static void look_up_doubtful(struct settling *settling, struct store *reader)
 /* One that was sold would be in a store that is here. */
 static struct log_position final_position(const struct settling *settling, const struct settling_one *one)
 {
-    struct log_position position = one->purchase->purchase.position;
-    bool by_epoch = is_in_doubt(one) && settling->api->settings.place->kind == GATE_LUA;
-    return by_epoch ? (struct log_position){position.epoch + 1, 0} : position;
+    bool by_epoch = one->is_in_doubt && settling->api->settings.place->kind == GATE_LUA;
+    return by_epoch ? (struct log_position){one->position.epoch + 1, 0} : one->position;
 }
 
 static void doubt_what_is_missing(struct settling *settling, struct log_position recorded)
@@ -149,6 +150,20 @@ static void doubt_what_is_missing(struct settling *settling, struct log_position
     }
 }
 
+/* False: the store cannot be read. It may take its whole patience to say so, so the rest is not tried. */
+static bool look_up_reserved(struct settling *settling, struct store *reader)
+{
+    bool read = true;
+    for (size_t i = 0; i < settling->count && read; i++) {
+        struct settling_one *one = &settling->each[i];
+        if (!one->is_in_doubt) {
+            one->finding = look_up(reader, &one->asked);
+            read = one->finding != GATE_STORE_UNREADABLE;
+        }
+    }
+    return read;
+}
+
 static void settle_work_cb(void *context)
 {
     struct settling *settling = context;
@@ -156,19 +171,23 @@ static void settle_work_cb(void *context)
     struct job nobody = {.api = settling->api};
     struct store_position now;
     if (desk_needs_reader(desk, &nobody) && store_position(desk->reader, &now) == STORE_OK) {
-        for (size_t i = 0; i < settling->count; i++) {
-            struct settling_one *one = &settling->each[i];
-            if (!is_in_doubt(one)) {
-                one->finding = look_up(desk->reader, &one->purchase->purchase.order);
-            }
+        if (look_up_reserved(settling, desk->reader)) {
+            look_up_doubtful(settling, desk->reader);
         }
-        look_up_doubtful(settling, desk->reader);
         doubt_what_is_missing(settling, now.recorded);
     }
     desk_return(desk);
 }
 
 /* --- on the loop's thread --------------------------------------------------------------------------------------------------------------- */
+static void settling_free(struct settling *settling)
+{
+    for (size_t i = 0; i < settling->count; i++) {
+        free(settling->each[i].more);
+    }
+    free(settling);
+}
+
 /* The purchase keeps its own room for further lines. */
 static void take_found(struct purchase *purchase, const struct settling_one *one)
 {
@@ -185,19 +204,74 @@ static void take_found(struct purchase *purchase, const struct settling_one *one
     purchase->position = one->found.position;
 }
 
+static void answer(const struct settling *settling, struct settling_one *one, enum gate_finding finding)
+{
+    struct gate_purchase *purchase = one->purchase;
+    one->purchase = NULL;
+    if (purchase == NULL) {
+        return;
+    }
+    if (finding == GATE_IN_STORE && one->is_in_doubt) {
+        take_found(&purchase->purchase, one);
+    }
+    gate_settled(settling->api->gate, purchase, finding);
+}
+
+void settling_watch(struct api *api)
+{
+    int64_t over_us = clock_monotonic_us() + EARLY_US;
+    for (struct settling *settling = api->settlings; settling != NULL; settling = settling->next) {
+        for (size_t i = 0; i < settling->count; i++) {
+            struct settling_one *one = &settling->each[i];
+            if (one->purchase != NULL && one->purchase->deadline_us <= over_us) {
+                answer(settling, one, GATE_STORE_UNREADABLE);
+            }
+        }
+    }
+}
+
+static void leave_list(struct settling *settling)
+{
+    struct settling **at = &settling->api->settlings;
+    while (*at != settling) {
+        at = &(*at)->next;
+    }
+    *at = settling->next;
+}
+
 static void settle_done_cb(void *context)
 {
     struct settling *settling = context;
+    leave_list(settling);
     /* From the last: what was never sold goes to the front of the queue, and the first shall be first there. */
     for (size_t i = settling->count; i-- > 0;) {
-        struct settling_one *one = &settling->each[i];
-        if (one->finding == GATE_IN_STORE && is_in_doubt(one)) {
-            take_found(&one->purchase->purchase, one);
-        }
-        free(one->more);
-        gate_settled(settling->api->gate, one->purchase, one->finding);
+        answer(settling, &settling->each[i], settling->each[i].finding);
     }
-    free(settling);
+    settling_free(settling);
+}
+
+static struct order_part *copy_more(const struct sale_order *order)
+{
+    struct order_part *copy = NULL;
+    if (order->more_count > 0) {
+        copy = malloc(order->more_count * sizeof *copy);
+        CHECK(copy != NULL);
+        memcpy(copy, order->more, order->more_count * sizeof *copy);
+    }
+    return copy;
+}
+
+static struct settling_one begin(struct gate_purchase *purchase)
+{
+    struct settling_one one = {.purchase = purchase,
+                               .asked = purchase->purchase.order,
+                               .position = purchase->purchase.position,
+                               .is_in_doubt = purchase->purchase.state == PURCHASE_ASKED,
+                               .finding = GATE_STORE_UNREADABLE, /* until it is known better */
+                               .more = copy_more(&purchase->purchase.order)};
+    one.asked.more = NULL;
+    one.asked.key = NULL;
+    return one;
 }
 
 bool api_settle(void *context, struct gate_purchase *list)
@@ -212,14 +286,13 @@ bool api_settle(void *context, struct gate_purchase *list)
     settling->api = api;
     settling->count = 0;
     for (struct gate_purchase *purchase = list; purchase != NULL; purchase = purchase->next) {
-        struct settling_one *one = &settling->each[settling->count++];
-        one->purchase = purchase;
-        one->finding = GATE_STORE_UNREADABLE; /* until it is known better */
-        one->more = NULL;
+        settling->each[settling->count++] = begin(purchase);
     }
     if (!work_submit(api->pool, WORK_SETTLE, settle_work_cb, settle_done_cb, settling)) {
-        free(settling);
+        settling_free(settling);
         return false;
     }
+    settling->next = api->settlings;
+    api->settlings = settling;
     return true;
 }

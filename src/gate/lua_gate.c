@@ -453,7 +453,8 @@ static void expire_all(struct lua_gate *gate, int64_t now_us)
     gate->next_expire_us = now_us + EXPIRE_EVERY_US;
     /* What would be sent now must still be able to wait for a lost reply. */
     gate_expire(&gate->base, &gate->queued, now_us + (int64_t)COMMAND_TIMEOUT_MS * 1000 + EXPIRE_EVERY_US);
-    lua_record_expire(&gate->record, now_us);
+    /* The next look is never quite so soon, and nobody is answered too late. */
+    lua_record_expire(&gate->record, now_us + (int64_t)2 * EXPIRE_EVERY_US);
 }
 
 /* Why nothing can be sent to Redis; NULL: it can. That the recorder is silent is the other breaker's business. */

@@ -126,7 +126,8 @@ struct http_request {
     size_t body_bytes, body_room;
     size_t swallowed_bytes; /* of a body that is too large */
     uint64_t content_length;
-    char *reply_text; /* malloc'ed body of the answer */
+    char *reply_text;                   /* malloc'ed body of the answer */
+    struct http_response *reply_shared; /* whose body it is, else */
     struct saved_argument *saved_arguments;
     struct arena_block *arena_blocks;
     char *arena_next;
@@ -168,6 +169,7 @@ struct http_networks {
 };
 
 struct http_response {
+    unsigned references; /* its owner's, and those of the requests that are answered with `body` */
     unsigned status;
     const char *content_type;
     struct MHD_Response *keeping; /* leaves the connection open */

@@ -71,14 +71,20 @@ static bool must_close(const struct http_request *request)
     return request->closes || request->server->quiesced;
 }
 
+/* Thousands may be answered with one in the same moment, and it may be a long list: the body is not copied for each. */
+static void share(struct http_request *request, const struct http_response *response)
+{
+    CHECK(!request->reply_shared);
+    request->reply_shared = (struct http_response *)(uintptr_t)response;
+    request->reply_shared->references++;
+}
+
 void http_reply_prebuilt(struct http_request *request, const struct http_response *response)
 {
     if (request->id || request->reply_header_count > 0 || log_is_on(LOG_DEBUG) || /* its line has an id */
         (request->origin_count > 0 && request->server->settings.cors_origins)) {
-        char *copy = malloc(response->bytes); /* too large for an arena, perhaps */
-        if (copy)
-            memcpy(copy, response->body, response->bytes);
-        http_reply_text(request, response->status, response->content_type, copy, response->bytes);
+        share(request, response);
+        http_reply_bytes(request, response->status, response->content_type, response->body, response->bytes);
         return;
     }
     answer(request, response->status, must_close(request) ? response->closing : response->keeping);
@@ -214,6 +220,7 @@ struct http_response *http_response_new(unsigned status, const char *content_typ
 {
     struct http_response *response = malloc(sizeof *response + bytes);
     CHECK(response);
+    response->references = 1;
     response->status = status;
     response->content_type = content_type;
     response->bytes = bytes;
@@ -226,10 +233,11 @@ struct http_response *http_response_new(unsigned status, const char *content_typ
 
 void http_response_free(struct http_response **response)
 {
-    if (!*response)
-        return;
-    MHD_destroy_response((*response)->keeping);
-    MHD_destroy_response((*response)->closing);
-    free(*response);
+    struct http_response *freed = *response;
     *response = NULL;
+    if (!freed || --freed->references > 0)
+        return;
+    MHD_destroy_response(freed->keeping);
+    MHD_destroy_response(freed->closing);
+    free(freed);
 }

@@ -86,6 +86,7 @@ void http_request_free(struct http_request *request)
     if (request->body_on_heap)
         free(request->body);
     free(request->reply_text);
+    http_response_free(&request->reply_shared);
     while (request->arena_blocks) {
         struct arena_block *block = request->arena_blocks;
         request->arena_blocks = block->next;

@@ -299,6 +299,18 @@ static enum store_status insert_components(struct store *store, const struct sto
     return STORE_OK;
 }
 
+/* A key makes one product, whatever its name: of two that come with it at once the second finds the first here. */
+static enum store_status check_request(struct store *store, const struct store_product_request *request,
+                                       const char *doing)
+{
+    const enum sql_statement statement = SQL_PRODUCT_BY_REQUEST;
+    if (request == NULL)
+        return STORE_OK;
+    sql_bind_string(store, statement, 1, request->key);
+    enum sql_result result = sql_run(store, statement);
+    return result == SQL_DONE ? STORE_OK : result == SQL_ROW ? STORE_TAKEN : sql_fail(store, doing);
+}
+
 static enum store_status insert_product(struct store *store, struct store_product *product,
                                         const struct store_product_request *request, const char *doing)
 {
@@ -314,7 +326,9 @@ static enum store_status insert_product(struct store *store, struct store_produc
     sql_bind_int(store, statement, 9, product->component_count > 0);
     sql_bind_text(store, statement, 10, request ? request->key : NULL, request ? strlen(request->key) : 0);
     sql_bind_text(store, statement, 11, request ? request->hash : NULL, request ? strlen(request->hash) : 0);
-    enum store_status status = check_components(store, product, doing);
+    enum store_status status = check_request(store, request, doing);
+    if (status == STORE_OK)
+        status = check_components(store, product, doing);
     if (status != STORE_OK)
         return status;
     int64_t id;

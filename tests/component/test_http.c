@@ -34,6 +34,7 @@
 #define SOON_MS 10
 #define BODY_BYTES_MAX 65536
 #define BIG_BYTES ((size_t)8 << 20)
+#define LIST_READERS 16
 
 /* --- the server process ------------------------------------------------------------------------------ */
 
@@ -148,6 +149,19 @@ static void hold_handler(struct http_request *request, void *context)
     child.held[child.held_count++] = request;
 }
 
+/* As a list that many look at: made for this moment, gone in the next. */
+static void list_handler(struct http_request *request, void *context)
+{
+    hold_handler(request, context);
+    if (child.held_count < LIST_READERS)
+        return;
+    struct http_response *list = http_response_new(200, "text/plain", child.big, BIG_BYTES);
+    for (size_t i = 0; i < child.held_count; i++)
+        http_reply_prebuilt(child.held[i], list);
+    child.held_count = 0;
+    http_response_free(&list);
+}
+
 static void release(void)
 {
     size_t count = child.held_count;
@@ -221,6 +235,7 @@ static const struct http_route routes[] = {
     {HTTP_GET, "/items/{id}/stock", "stock", id_handler},
     {HTTP_GET, "/names/{name}/x", "name", text_handler},
     {HTTP_GET, "/big", "big", big_handler},
+    {HTTP_GET, "/list", "list", list_handler},
     {HTTP_GET, "/problem", "problem", problem_handler},
     {HTTP_GET, "/hold", "hold", hold_handler},
     {HTTP_POST, "/hold", "hold", hold_handler},
@@ -980,6 +995,47 @@ static void test_http_1_0(void **state)
     stop(&fixture);
 }
 
+static long resident_bytes(pid_t pid)
+{
+    char path[64];
+    long pages = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%*d %ld", &pages), 1);
+    (void)fclose(file);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+/* Each with an id of its own in the answer's head; its body is there once. */
+static void test_a_shared_answer_is_not_copied(void **state)
+{
+    static const char asks[] = "GET /list HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\n\r\n";
+    struct http_client clients[LIST_READERS];
+    struct fixture fixture;
+    (void)state;
+    start(&fixture, &patient);
+    for (size_t i = 0; i < LIST_READERS; i++)
+        clients[i] = open_client(&fixture);
+    long before = resident_bytes(fixture.pid);
+    for (size_t i = 0; i < LIST_READERS; i++)
+        send_text(&clients[i], asks);
+    for (size_t i = 0; i < LIST_READERS; i++) {
+        struct pollfd begun = {.fd = clients[i].fd, .events = POLLIN};
+        assert_int_equal(poll(&begun, 1, PATIENCE_MS), 1);
+    }
+    assert_in_range(resident_bytes(fixture.pid) - before, 0, LIST_READERS / 2 * BIG_BYTES);
+    for (size_t i = 0; i < LIST_READERS; i++) {
+        struct http_answer answer;
+        assert_int_equal(http_client_read(&clients[i], &answer, PATIENCE_MS), HTTP_CLIENT_OK);
+        expect_header(&answer, "X-Request-Id", "mine");
+        assert_int_equal(answer.body_bytes, BIG_BYTES);
+        http_answer_free(&answer);
+        http_client_close(&clients[i]);
+    }
+    stop(&fixture);
+}
+
 static void test_one_connection_10000_requests(void **state)
 {
     struct fixture fixture;
@@ -1507,6 +1563,7 @@ int main(void)
         cmocka_unit_test(test_bodies_that_are_too_large),
         cmocka_unit_test(test_100_continue),
         cmocka_unit_test(test_http_1_0),
+        cmocka_unit_test(test_a_shared_answer_is_not_copied),
         cmocka_unit_test(test_one_connection_10000_requests),
         cmocka_unit_test(test_pipelined_requests),
         cmocka_unit_test(test_half_closed_clients_get_their_answer),

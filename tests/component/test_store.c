@@ -421,6 +421,23 @@ static void test_products(void **state)
     add_product(f, "Chair", 0);
 }
 
+/* Two with one key: the second is told so, whether it asks for the same or not; it is no failure of the store. */
+static void test_a_key_makes_one_product(void **state)
+{
+    struct fixture *f = *state;
+    const struct store_product_request request = {.key = "7 once", .hash = "of a lamp"};
+    struct store_product lamp = {.name = "Lamp", .price = PRICE}, chair = {.name = "Chair", .price = PRICE};
+    struct store_product again = lamp, found;
+    bool same = false;
+    assert_ok(f, store_add_product_for(f->store, &lamp, &request));
+    assert_status(f->store, store_add_product_for(f->store, &again, &request), STORE_TAKEN, __LINE__);
+    assert_status(f->store, store_add_product_for(f->store, &chair, &request), STORE_TAKEN, __LINE__);
+    assert_status(f->store, store_find_product_by_name(f->store, "Chair", &found), STORE_NOT_FOUND, __LINE__);
+    assert_ok(f, store_find_product_of_request(f->store, &request, &found, &same));
+    assert_int_equal(found.id, lamp.id);
+    assert_true(same);
+}
+
 static void test_product_pages(void **state)
 {
     struct fixture *f = *state;
@@ -1536,6 +1553,7 @@ int main(void)
         SHOP(test_users),
         SHOP(test_longest_texts_fit),
         SHOP(test_products),
+        SHOP(test_a_key_makes_one_product),
         SHOP(test_product_pages),
         SHOP(test_record_writes_orders_book_and_position),
         SHOP(test_record_nothing),
