@@ -15,6 +15,7 @@ const DOUBLE_PRESS_MS = 700; // after an order: the second press of a double cli
 
 const grid = byId('products');
 const notice = byId('notice');
+const LOADING = notice.textContent; // as the page comes
 const NO_NEWS = 'The shop does not answer yet. This page goes on asking, and shows the products as soon as it does.';
 const NOTHING = 'Nothing is on sale yet. This page shows it by itself once something is.';
 const cards = new Map(); // by product id
@@ -235,7 +236,7 @@ function showProducts(figures) {
   byId('more').hidden = figures.products_total <= figures.products.length;
   setText(byId('more'), `The newest ${formatCount(figures.products.length)} of ${formatCount(figures.products_total)} products are shown.`);
   if (products.length === 0) setText(notice, NOTHING);
-  else if ([NOTHING, NO_NEWS].includes(notice.textContent)) setText(notice, '');
+  else if ([LOADING, NOTHING, NO_NEWS].includes(notice.textContent)) setText(notice, '');
 }
 
 // What a reload or a closed lid left unanswered goes on, with the same key.

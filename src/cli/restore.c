@@ -256,9 +256,8 @@ static void report(const struct restore *restore)
     char position[SALES_LOG_POSITION_BYTES];
     log_position_format(restore->position.recorded, position);
     printf("restored  %s from %s, at log position %s: %" PRId64 " orders\n"
-           "sessions  all have ended: the next start makes a new secret key. A server that is given its key "
-           "in JWT_SECRET_KEY\n"
-           "          must be given another one: old tokens name accounts that may be gone\n"
+           "sessions  of the restored store have ended: the next start makes a new secret key. If a key is\n"
+           "          given in JWT_SECRET_KEY, give another: old tokens name accounts that may be gone\n"
            "next      start the server on this data folder, then verify\n",
            restore->to, restore->from, position, restore->position.last_order_id);
 }

@@ -4,9 +4,11 @@
 
 #include "doorbuster/books.h"
 #include "doorbuster/check.h"
+#include "doorbuster/clock.h"
 #include "doorbuster/gate_books.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,6 +80,25 @@ static void check_sums(struct audit *audit, const struct store_product *product,
                  product->id, sums->over_limit_customers, product->per_customer_limit);
 }
 
+#define WINDOW_WORDS_BYTES (2 * CLOCK_RFC3339_BYTES + 16)
+
+/* 0: no such time. */
+static void show_window(int64_t starts_at_ms, int64_t ends_at_ms, char out[WINDOW_WORDS_BYTES])
+{
+    char starts[CLOCK_RFC3339_BYTES], ends[CLOCK_RFC3339_BYTES];
+    clock_rfc3339(starts_at_ms, starts);
+    clock_rfc3339(ends_at_ms, ends);
+    if (starts_at_ms == 0 && ends_at_ms == 0) {
+        snprintf(out, WINDOW_WORDS_BYTES, "always");
+    } else if (ends_at_ms == 0) {
+        snprintf(out, WINDOW_WORDS_BYTES, "from %s", starts);
+    } else if (starts_at_ms == 0) {
+        snprintf(out, WINDOW_WORDS_BYTES, "until %s", ends);
+    } else {
+        snprintf(out, WINDOW_WORDS_BYTES, "from %s to %s", starts, ends);
+    }
+}
+
 /* What the book would be if there were nothing but the audit log. A price and a window that were never changed have no row. */
 static void check_audit_log(struct audit *audit, const struct store_product *product,
                             const struct store_product_audit *sums)
@@ -91,12 +112,13 @@ static void check_audit_log(struct audit *audit, const struct store_product *pro
     const struct sale_window logged = sums->window_logged
                                           ? sums->logged_window
                                           : (struct sale_window){product->starts_at_ms, product->ends_at_ms};
+    char by_log[WINDOW_WORDS_BYTES], by_book[WINDOW_WORDS_BYTES];
+    show_window(logged.starts_at_ms, logged.ends_at_ms, by_log);
+    show_window(product->starts_at_ms, product->ends_at_ms, by_book);
     audit_report(
         audit, "window from the audit log",
         audit_holds(logged.starts_at_ms == product->starts_at_ms && logged.ends_at_ms == product->ends_at_ms),
-        "product %" PRId64 ": by the audit log on sale from %" PRId64 " to %" PRId64
-        " ms (0: no such time), the book says %" PRId64 " to %" PRId64,
-        product->id, logged.starts_at_ms, logged.ends_at_ms, product->starts_at_ms, product->ends_at_ms);
+        "product %" PRId64 ": on sale %s by the audit log, %s by the book", product->id, by_log, by_book);
 }
 
 static void check_first_come(struct audit *audit, const struct store_product *product,
