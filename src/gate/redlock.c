@@ -10,7 +10,7 @@
  *
  * To take it: a random value (a new one for each attempt), SET NX PX on all nodes at once, each with a short time to answer. Held, if
  * more than half of *all* nodes said yes and, by our monotonic clock, less than TTL - drift (1 % + 2 ms) has gone since before the first
- * was asked; what is left of that is its validity. As soon as the votes decide, nobody else is waited for. An attempt that failed is
+ * was asked; what is left of that is its validity. As soon as the votes decide, nobody else is waited for, nor is a node that hangs. An attempt that failed is
  * released on all nodes, also those that did not answer, before it waits; it waits with exponential backoff and full jitter, or until it
  * hears that the lock was let go (below). To extend:
  * compare-and-expire on a majority, while it is still valid. To release: compare-and-delete on all nodes. Answers that come when the
@@ -76,6 +76,7 @@ struct redlock {
     uint64_t random;                         /* state of the generator of jitter, which need not be secret */
     uint64_t lost;                           /* locks, since the log said so */
     int64_t lost_logged_us;
+    unsigned late; /* bits of nodes that let an asking run out and have answered nothing since */
 };
 
 struct redlock_lease {
@@ -244,9 +245,11 @@ static void ask_all(struct redlock_lease *lease, enum redlock_command command)
     lease->touched |= lease->asked;
 }
 
+/* A node that hangs is asked, but not waited for: if the others cannot agree, they let go at once, and do not hold their votes back for a node
+ * timeout each, in which all who want the lock would only meet each other again. */
 static enum redlock_verdict verdict(const struct redlock_lease *lease)
 {
-    unsigned undecided = lease->asked & ~(lease->yes | lease->no);
+    unsigned undecided = lease->asked & ~(lease->yes | lease->no | lease->redlock->late);
     return redlock_count(lease->redlock->settings.node_count, count_bits(lease->yes), count_bits(undecided));
 }
 
@@ -397,9 +400,15 @@ static bool needs_grace(struct redlock_lease *lease)
     return true;
 }
 
-static void count_timeouts(const struct redlock_lease *lease)
+/* Not if something else ended the asking: the deadline, or that it could not be won. */
+static void note_timeouts(const struct redlock_lease *lease)
 {
-    metrics_add(METRICS_lock_node_timeouts, count_bits(lease->asked & ~(lease->yes | lease->no)));
+    struct redlock *redlock = lease->redlock;
+    unsigned silent = lease->asked & ~(lease->yes | lease->no);
+    if (clock_monotonic_us() >= lease->started_us + (int64_t)redlock->settings.node_timeout_ms * 1000) {
+        metrics_add(METRICS_lock_node_timeouts, count_bits(silent));
+        redlock->late |= silent;
+    }
 }
 
 static void due_cb(uv_timer_t *timer)
@@ -414,7 +423,7 @@ static void due_cb(uv_timer_t *timer)
     }
     switch (lease->state) {
     case LEASE_ASKING:
-        count_timeouts(lease);
+        note_timeouts(lease);
         attempt_failed(lease);
         break;
     case LEASE_BACKING_OFF:
@@ -424,7 +433,7 @@ static void due_cb(uv_timer_t *timer)
         lose(lease);
         break;
     case LEASE_EXTENDING:
-        count_timeouts(lease);
+        note_timeouts(lease);
         extension_ended(lease, false);
         break;
     case LEASE_FREE:
@@ -460,6 +469,9 @@ static void answer_cb(void *context, uint64_t round, unsigned node, enum redlock
     struct redlock_lease *lease = context;
     bool is_asking = lease->state == LEASE_ASKING || lease->state == LEASE_EXTENDING;
     CHECK(lease->pending > 0);
+    if (lease->redlock != NULL) {
+        lease->redlock->late &= ~(1U << node);
+    }
     if (is_asking && round == lease->round) {
         *(answer == REDLOCK_YES ? &lease->yes : &lease->no) |= 1U << node;
         judge(lease); /* its memory stays: this answer is still pending */
