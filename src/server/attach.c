@@ -671,9 +671,8 @@ bool recorder_attach(struct recorder *recorder)
     recorder->attaching = true;
     bool attached = attach(recorder);
     recorder->attaching = false;
-    if (!attached) {
-        leading_doubt(
-            &recorder->leading); /* it may be Redis that writes no more: no new epoch before it does */
+    if (!attached) { /* it may be Redis that writes no more: no new epoch before it does */
+        leading_doubt(&recorder->leading);
     }
     return attached;
 }

@@ -1,11 +1,10 @@
 /* The server's settings, read and checked at start. Runs in the supervisor before anything else does; everything wrong is one line on
- * stderr and exit 2. Owns the files of the secret key and of the server's id. */
+ * stderr and exit 2, or 1 if it may come right by itself. Owns the files of the secret key and of the server's id. */
 #include "configuration_http.h"
+#include "patience.h"
 #include "server.h"
 
 #include "doorbuster/check.h"
-#include "doorbuster/clock.h"
-#include "doorbuster/failpoint.h"
 #include "doorbuster/jwt.h"
 #include "doorbuster/log.h"
 #include "doorbuster/process.h"
@@ -20,14 +19,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SECRET_FILE_BYTES 32
 #define ID_DIGITS 16
 #define HANG_TIMEOUT_MAX_S 3600
 #define STORE_PATIENCE_MS 30000
-#define AGAIN_NS 200000000
 
 static struct setting options[] = {
     {.option = "listen",
@@ -321,22 +318,17 @@ static struct store *open_store(const char *url)
 {
     char error[512];
     struct store *store;
-    bool said = false, was_away = true;
-    int64_t deadline_us = clock_monotonic_us() + (int64_t)STORE_PATIENCE_MS * 1000;
+    bool was_away = true;
+    struct patience patience = patience_begin(STORE_PATIENCE_MS);
     while (store_open(&store, url, STORE_WRITER, error, sizeof error) != STORE_OK) {
         bool is_away = store_is_away(url);
         if (!is_away && !was_away) {
             process_refuse(PROGRAM, "%s", error);
         }
-        if (clock_monotonic_us() >= deadline_us || (is_away && failpoint("start.wait"))) {
+        if (is_away && !patience_wait(&patience, error)) {
             process_give_up(PROGRAM, "%s", error);
         }
-        if (is_away && !said) {
-            log_warn("%s; waiting for up to %d s", error, STORE_PATIENCE_MS / 1000);
-            said = true;
-        }
         was_away = is_away;
-        nanosleep(&(struct timespec){.tv_nsec = is_away ? AGAIN_NS : 0}, NULL);
     }
     return store;
 }

@@ -1,14 +1,14 @@
 /* Which gate the server sells through, and whether what it needs is there. Runs in the supervisor at start, like the rest of the
  * configuration; blocking; owns nothing.
  *
- * The Lua gate needs its one Redis at start, and waits for one that may be failing over: a server that gave up then would stay down, for systemd does
- * not start again what was refused. The Redlock gate is made to do without a minority of its nodes, so it starts without them too, with
- * a warning. Nodes are compared by who they say they are: one Redis under two names would have two votes. */
+ * The Lua gate needs its one Redis at start, the Redlock gate a majority of its nodes; without the others it starts, with a warning. What is needed is
+ * waited for, then it is exit 1: it may be starting too, or failing over, and systemd does not start again what was refused with 2.
+ *
+ * Nodes are compared by who they say they are: one Redis under two names would have two votes. */
 #include "configuration_gate.h"
+#include "patience.h"
 
 #include "doorbuster/check.h"
-#include "doorbuster/clock.h"
-#include "doorbuster/failpoint.h"
 #include "doorbuster/log.h"
 #include "doorbuster/private_redis.h"
 #include "doorbuster/process.h"
@@ -17,12 +17,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define REDIS_MAJOR_MIN 7
 #define REDIS_TIMEOUT_MS 3000
 #define PATIENCE_MS 45000 /* a failover takes less, and the unit allows the start more */
-#define AGAIN_NS 200000000
 #define VERSION_BYTES 32
 #define RUN_BYTES 64
 
@@ -75,37 +73,12 @@ static const char *shown_version(const struct redis_facts *facts)
     return facts->version[0] != '\0' ? facts->version : "unknown";
 }
 
-/* What is away may come before long: a machine that starts all at once, a failover. */
-struct patience {
-    int64_t deadline_us;
-    bool said;
-};
-
-static struct patience patience_begin(void)
-{
-    return (struct patience){.deadline_us = clock_monotonic_us() + (int64_t)PATIENCE_MS * 1000};
-}
-
-/* Waits a moment. False: it was long enough. */
-static bool wait_once_more(struct patience *patience, const char *error)
-{
-    if (clock_monotonic_us() >= patience->deadline_us || failpoint("start.wait")) {
-        return false;
-    }
-    if (!patience->said) {
-        log_warn("%s; waiting for up to %d s", error, PATIENCE_MS / 1000);
-    }
-    patience->said = true;
-    nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
-    return true;
-}
-
 /* --- the Lua gate's ------------------------------------------------------------------------------------------------------------------ */
 static void check_foreign_redis(const struct redis_address *address)
 {
     char error[512];
     struct redis_facts facts = {0};
-    struct patience patience = patience_begin();
+    struct patience patience = patience_begin(PATIENCE_MS);
     while (!ask_redis(address, &facts, error, sizeof error)) {
         if (facts.refused) {
             process_refuse(PROGRAM,
@@ -113,7 +86,7 @@ static void check_foreign_redis(const struct redis_address *address)
                            "REDIS_SENTINEL_PASSWORD), or what Redis lets that user do",
                            error);
         }
-        if (!wait_once_more(&patience, error)) {
+        if (!patience_wait(&patience, error)) {
             process_give_up(PROGRAM, "%s; start it, or correct --redis", error);
         }
     }
@@ -206,14 +179,14 @@ static void check_foreign_nodes(const struct gate_place *place)
         "%u of %u lock nodes are missing, and locks need a majority; the first is node %u: %s; "
         "start them, or correct --redlock-nodes";
     struct missing_nodes missing;
-    struct patience patience = patience_begin();
+    struct patience patience = patience_begin(PATIENCE_MS);
     ask_nodes(place, &missing);
     while (missing.count > place->node_count / 2) {
         if (missing.refused) {
             process_refuse(PROGRAM, fault, missing.count, place->node_count, missing.nodes[0] + 1,
                            missing.errors[0]);
         }
-        if (!wait_once_more(&patience, missing.errors[0])) {
+        if (!patience_wait(&patience, missing.errors[0])) {
             process_give_up(PROGRAM, fault, missing.count, place->node_count, missing.nodes[0] + 1,
                             missing.errors[0]);
         }
