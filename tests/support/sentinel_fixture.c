@@ -191,6 +191,11 @@ void sentinel_fixture_deafen_replica(struct sentinel_fixture *fixture)
 {
     int master = sentinel_fixture_master(fixture);
     int replica = fixture->redis[fixture->redis[0].port == master].port;
+    int64_t deadline = deadline_in(WAIT_MS);
+    tcp_redis_do(master, "SET heard all"); /* what came before this */
+    while (strcmp(tcp_redis_do(replica, "GET heard"), "all") != 0) {
+        assert_true(wait_a_moment(deadline));
+    }
     tcp_redis_do(replica, "CONFIG SET masterauth nonsense");
     tcp_redis_do(master, "CLIENT KILL TYPE replica");
     tcp_redis_await(replica, "master_link_status:down");

@@ -28,7 +28,7 @@ struct tcp_redis *sentinel_fixture_redis_at(struct sentinel_fixture *fixture, in
 int sentinel_fixture_await_another(const struct sentinel_fixture *fixture, int port);
 /* SENTINEL FAILOVER, and until it is done, the old master being a replica of the new. */
 void sentinel_fixture_fail_over(struct sentinel_fixture *fixture);
-/* From now on the replica does not hear what its master does. Until it is promoted. */
+/* From now on the replica does not hear what its master does; it has heard all before. Until it is promoted. */
 void sentinel_fixture_deafen_replica(struct sentinel_fixture *fixture);
 
 #endif
